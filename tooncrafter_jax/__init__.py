@@ -1,0 +1,1 @@
+"""ToonCrafter in JAX."""

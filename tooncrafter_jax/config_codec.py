@@ -1,0 +1,68 @@
+"""Frozen config dataclasses to and from plain dicts (JSON, ConfigDict), with errors that name the key and the nearest right one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from tooncrafter_jax.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> Any:
+    """A dataclass as nested dicts, lists and scalars, ready for JSON."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return [to_dict(item) for item in config] if isinstance(config, tuple | list) else config
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """Builds a dataclass from plain values; keys that are absent keep their defaults.
+
+    Args:
+      cls: the dataclass.
+      values: nested mapping.
+      where: what is being read, for messages, e.g. "model.json".
+
+    Raises:
+      UserError: for an unknown key (naming the nearest right one) or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} must be a mapping, not {type(values).__name__}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+    unknown = [key for key in values if key not in names]
+    if unknown:
+        near = difflib.get_close_matches(str(unknown[0]), names, n=1, cutoff=0.0)
+        raise UserError(f"{where} has no key '{unknown[0]}'; did you mean '{near[0]}'?")
+    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
+    if origin is tuple:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise UserError(f"{where} must be a list, not {value!r}")
+        return tuple(_convert(args[0], item, where) for item in value)
+    if origin is typing.Literal:
+        if value not in args:
+            raise UserError(f"{where} must be one of {', '.join(map(str, args))}, not {value!r}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any:
+        return value
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UserError(f"{where} must be of type {hint.__name__}, not {value!r}")
+    return value

@@ -1,0 +1,38 @@
+"""Classifier-free guidance with rescaling, for two and for three branches (spec section 6.4)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from tooncrafter_jax.typing import Latents
+
+Scalar = jax.Array | float
+
+
+def guide(cond: Latents, uncond: Latents, scale: Scalar, rescale: Scalar = 0.0) -> Latents:
+    """v_u + s·(v_c - v_u), then rescaled.
+
+    Args:
+      cond, uncond: predictions with and without the prompt and the image tokens.
+      scale: guidance scale s; 1 is no guidance.
+      rescale: share of the result that is brought to the standard deviation of `cond`, 0 to 1.
+    """
+    return rescale_to(cond, uncond + scale * (cond - uncond), rescale)
+
+
+def guide_in_two_stages(
+    cond: Latents, image: Latents, uncond: Latents, scale: Scalar, image_scale: Scalar, rescale: Scalar = 0.0
+) -> Latents:
+    """v_u + s_img·(v_i - v_u) + s·(v_c - v_i), then rescaled; `image` has the image tokens but an empty prompt."""
+    return rescale_to(cond, uncond + image_scale * (image - uncond) + scale * (cond - image), rescale)
+
+
+def rescale_to(cond: Latents, guided: Latents, rescale: Scalar) -> Latents:
+    """Mixes `guided` with itself at the standard deviation of `cond` (unbiased, over all axes but the batch)."""
+    factor = _std(cond) / _std(guided)
+    return rescale * (guided * factor) + (1 - rescale) * guided
+
+
+def _std(x: jax.Array) -> jax.Array:
+    return jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True, ddof=1)

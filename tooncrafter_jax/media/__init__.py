@@ -1,0 +1,41 @@
+"""Pictures in, videos out: reading and fitting drawings, and writing what was generated. Needs no JAX."""
+
+from tooncrafter_jax.media.images import (
+    SUPPORTED_EXTENSIONS,
+    WHITE,
+    Colour,
+    fit_image,
+    grey_of_rgb,
+    read_image,
+    resize_tensor_like_app,
+    sketch_to_hint,
+)
+from tooncrafter_jax.media.writers import (
+    check_writable,
+    to_uint8,
+    write_contact_sheet,
+    write_gif,
+    write_json,
+    write_mp4,
+    write_png_sequence,
+    write_webp,
+)
+
+__all__ = [
+    "SUPPORTED_EXTENSIONS",
+    "WHITE",
+    "Colour",
+    "check_writable",
+    "fit_image",
+    "grey_of_rgb",
+    "read_image",
+    "resize_tensor_like_app",
+    "sketch_to_hint",
+    "to_uint8",
+    "write_contact_sheet",
+    "write_gif",
+    "write_json",
+    "write_mp4",
+    "write_png_sequence",
+    "write_webp",
+]

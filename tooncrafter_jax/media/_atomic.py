@@ -1,0 +1,98 @@
+"""Writing files so that a reader finds the old file or the whole new one, and never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+
+from tooncrafter_jax.errors import UserError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another directory",
+    errno.EDQUOT: "free some space or choose another directory",
+    errno.EACCES: "choose a directory that this user may write to",
+    errno.EPERM: "choose a directory that this user may write to",
+    errno.EROFS: "choose a directory that this user may write to",
+    errno.EISDIR: "choose the name of a file",
+    errno.EEXIST: "choose another name, as a file is in the way",
+    errno.ENOTDIR: "choose another directory, as a part of its path is a file",
+}
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file by way of a temporary one in the same directory, which is made if it is missing.
+
+    Raises:
+      UserError: the file cannot be written; no temporary file is left, and an older file of that name is as it was.
+    """
+    path = os.fspath(path)
+    directory = os.path.dirname(path) or "."
+    temporary = temporary_name(directory)
+    try:
+        os.makedirs(directory, exist_ok=True)
+        try:
+            write_and_sync(temporary, data)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        sync_directory(directory)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def check_writable(directory: str | os.PathLike[str]) -> None:
+    """Finds out, before anything expensive starts, whether files can be written to a directory.
+
+    The directory is made if it is missing, and a small file is written to it and removed.
+
+    Raises:
+      UserError: the directory cannot be made or written to.
+    """
+    directory = os.fspath(directory) or "."
+    probe = temporary_name(directory)
+    try:
+        os.makedirs(directory, exist_ok=True)
+        try:
+            write_and_sync(probe, b"probe")
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(probe)
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+
+
+def temporary_name(directory: str) -> str:
+    """A hidden name in the directory that no other process uses."""
+    return os.path.join(directory, f".tooncrafter-{secrets.token_hex(8)}.tmp")
+
+
+def write_and_sync(path: str, data: bytes) -> None:
+    """Writes a new file, on the disk when this returns.
+
+    Raises:
+      OSError: as the operating system has it.
+    """
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: str) -> None:
+    """Puts a directory's list of names on the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def cannot_write(path: str, error: OSError) -> UserError:
+    """The one sentence for a path that the operating system refuses to write."""
+    remedy = _REMEDIES.get(error.errno or 0, "choose another place")
+    return UserError(f"'{path}' cannot be written ({error.strerror or error}): {remedy}")

@@ -1,0 +1,107 @@
+"""The CLIP text tower: token ids to the text part of the denoiser's context (spec.md section 3.3).
+
+The published model takes the tokens before the last block ("penultimate"), normalises them with the final norm and uses
+all 77 of them: no pooling, no projection, and padding is part of the context (quirks.md section 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from tooncrafter_jax.models.clip_blocks import ClipBlock, normal_parameter
+from tooncrafter_jax.nn.layers import LayerNorm
+from tooncrafter_jax.typing import Dtype
+
+TOKEN_SCALE = 0.02
+"""Standard deviation of the initial token embedding (OpenCLIP)."""
+POSITION_SCALE = 0.01
+"""Standard deviation of the initial positional embedding (OpenCLIP)."""
+
+
+@dataclass(frozen=True)
+class ClipTextConfig:
+    """Sizes of the text tower; the defaults are those of OpenCLIP ViT-H-14.
+
+    Attributes:
+      vocabulary_size: number of token ids.
+      context_length: tokens of a prompt, padding included.
+      width: features of a token.
+      heads: attention heads, which divide `width`.
+      layers: blocks of the published tower, whether they run or not.
+      penultimate: whether the last block is left out, as the published model does; it then has no parameters here.
+    """
+
+    vocabulary_size: int = 49408
+    context_length: int = 77
+    width: int = 1024
+    heads: int = 16
+    layers: int = 24
+    penultimate: bool = True
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks that run."""
+        return self.layers - 1 if self.penultimate else self.layers
+
+
+class ClipText(nnx.Module):
+    """The text tower.
+
+    Args:
+      config: sizes.
+      rngs: source of keys; only `rngs.params()` is called.
+      dtype: compute dtype; normalisation statistics and softmax stay in float32.
+      param_dtype: dtype of the parameters.
+    """
+
+    def __init__(
+        self,
+        config: ClipTextConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.token_embedding = nnx.Embed(
+            config.vocabulary_size,
+            config.width,
+            embedding_init=nnx.initializers.normal(TOKEN_SCALE),
+            rngs=rngs,
+            dtype=param_dtype,  # cast after the look-up: only the rows that are used
+            param_dtype=param_dtype,
+        )
+        positions = (config.context_length, config.width)
+        self.positional_embedding = normal_parameter(rngs, positions, POSITION_SCALE, param_dtype)
+        self.blocks = nnx.List(
+            ClipBlock(config.width, config.heads, causal=True, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+            for _ in range(config.blocks)
+        )
+        self.norm_final = LayerNorm(config.width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+
+    def __call__(self, token_ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
+        """Encodes tokenised prompts.
+
+        Args:
+          token_ids: (B, context_length) in [0, vocabulary_size), from `tokenizer()`; an id beyond gives NaN.
+
+        Returns:
+          (B, context_length, width) in the compute dtype, one token per position, padding included.
+
+        Raises:
+          ValueError: if there are not `context_length` tokens.
+        """
+        if token_ids.shape[1] != self.config.context_length:
+            raise ValueError(f"the text tower takes {self.config.context_length} tokens, not {token_ids.shape[1]}")
+        x = self.token_embedding(token_ids).astype(self.dtype)  # B 77 D
+        x = x + self.positional_embedding[...].astype(self.dtype)
+        for i, block in enumerate(self.blocks):
+            with jax.named_scope(f"block_{i}"):
+                x = block(x)
+        return self.norm_final(x)

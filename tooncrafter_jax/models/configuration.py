@@ -1,0 +1,241 @@
+"""The architecture of a whole model: one frozen config for each component, and presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax.numpy as jnp
+
+from tooncrafter_jax.diffusion.schedule import ScheduleConfig
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
+from tooncrafter_jax.models.clip_image import ClipImage, ClipImageConfig
+from tooncrafter_jax.models.clip_text import ClipText, ClipTextConfig
+from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
+from tooncrafter_jax.models.image_projector import ImageProjector, ImageProjectorConfig
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.sketch_encoder import SketchEncoder, SketchEncoderConfig
+from tooncrafter_jax.models.unet import UNet, UNetConfig
+from tooncrafter_jax.typing import Dtype
+
+COMPONENTS = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder", "sketch_encoder")
+"""Names of the components, in the order of a checkpoint directory."""
+OPTIONAL_COMPONENTS = ("sketch_encoder",)
+"""Components without which a model samples all the same."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Every component's architecture and the diffusion constants; the defaults are the published 512 model's.
+
+    Attributes:
+      name: of the preset or the run that it comes from.
+      height, width: pixels that the model was made for (spec section 1).
+    """
+
+    name: str = "tooncrafter_512"
+    height: int = 320
+    width: int = 512
+    unet: UNetConfig = UNetConfig()
+    image_projector: ImageProjectorConfig = ImageProjectorConfig()
+    clip_text: ClipTextConfig = ClipTextConfig()
+    clip_image: ClipImageConfig = ClipImageConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    sketch_encoder: SketchEncoderConfig = SketchEncoderConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @cached_property
+    def pixel_multiple(self) -> int:
+        """Heights and widths must be multiples of this: 64 for the published model (spec section 1)."""
+        return self.autoencoder.downscaling * self.unet.latent_multiple
+
+    def networks(self, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32) -> dict[str, Network[Any]]:
+        """All components as networks, computing in `dtype`."""
+        modules = {
+            "unet": UNet,
+            "image_projector": ImageProjector,
+            "clip_text": ClipText,
+            "clip_image": ClipImage,
+            "autoencoder": Autoencoder,
+            "decoder": Decoder,
+            "sketch_encoder": SketchEncoder,
+        }
+        return {
+            name: Network(modules[name], getattr(self, name), dtype=dtype, param_dtype=param_dtype)
+            for name in COMPONENTS
+        }
+
+
+def tooncrafter_512() -> ModelConfig:
+    """The published model: 320x512 pixels, 16 frames."""
+    return ModelConfig()
+
+
+def tiny() -> ModelConfig:
+    """The narrow model of the reference numbers, with every switch as published; for tests and for a quick look."""
+    shared = {"width": 64, "head_dim": 16, "context_dim": 64}
+    return ModelConfig(
+        name="tiny",
+        height=64,
+        width=128,
+        unet=UNetConfig(**shared),
+        image_projector=ImageProjectorConfig(dim=48, depth=2, head_dim=16, heads=6, input_dim=96, output_dim=64),
+        clip_text=ClipTextConfig(width=64, heads=4, layers=3),
+        clip_image=ClipImageConfig(width=96, heads=4, layers=3),
+        autoencoder=AutoencoderConfig(width=32),
+        decoder=DecoderConfig(width=32),
+        sketch_encoder=SketchEncoderConfig(**shared),
+    )
+
+
+PRESETS = {"tooncrafter_512": tooncrafter_512, "tiny": tiny}
+
+
+def preset(name: str) -> ModelConfig:
+    """The preset of this name.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if name not in PRESETS:
+        raise UserError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Configs in the published code's vocabulary.
+
+_FIXED: dict[str, dict[str, Any]] = {
+    "diffusion": {"beta_schedule": "linear", "parameterization": "v", "conditioning_key": "hybrid"},
+    "unet": {
+        "use_linear": True,
+        "temporal_conv": True,
+        "temporal_attention": True,
+        "temporal_selfatt_only": True,
+        "use_relative_position": False,
+        "use_causal_attention": False,
+        "addition_attention": True,
+        "image_cross_attention": True,
+        "fs_condition": True,
+    },
+    "sketch_encoder": {"use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False},
+    "vae.ddconfig": {"double_z": True, "attn_resolutions": []},
+}
+"""Switches that every ToonCrafter model has in this position; others belong to other models."""
+
+
+def from_official(config: Mapping[str, Any], name: str, where: str) -> ModelConfig:
+    """Reads an architecture given in the published code's keys (sections diffusion, unet, vae, open_clip, ...).
+
+    Args:
+      config: the nested mapping.
+      name: the result's name.
+      where: the file, for messages.
+
+    Raises:
+      UserError: if a section or number is missing, or a switch is in a position that this model family does not have.
+    """
+
+    def section(path: str) -> Mapping[str, Any]:
+        values: Any = config
+        for part in path.split("."):
+            if not isinstance(values, Mapping) or part not in values:
+                raise UserError(f"{where} has no section '{path}'")
+            values = values[part]
+        return values
+
+    for path, switches in _FIXED.items():
+        for key, expected in switches.items():
+            found = section(path).get(key, expected)
+            if found != expected:
+                raise UserError(f"{where} sets {path}.{key} to {found!r}, but a ToonCrafter model has {expected!r}")
+    try:
+        return _from_official(section, config.get("text_layer", "penultimate"), name)
+    except KeyError as error:
+        raise UserError(f"{where} lacks the number {error}") from error
+
+
+def _from_official(section: Any, text_layer: str, name: str) -> ModelConfig:
+    diffusion, unet, sketch = section("diffusion"), section("unet"), section("sketch_encoder")
+    vae, text, image = section("vae.ddconfig"), section("open_clip.text_cfg"), section("open_clip.vision_cfg")
+    projector, latent_channels = section("image_projector"), section("vae")["embed_dim"]
+    first_stage = {
+        "width": vae["ch"],
+        "multipliers": tuple(vae["ch_mult"]),
+        "blocks_per_level": vae["num_res_blocks"],
+        "z_channels": vae["z_channels"],
+        "latent_channels": latent_channels,
+    }
+
+    def shared_unet(values: Mapping[str, Any]) -> dict[str, Any]:
+        levels = range(len(values["channel_mult"]))
+        return {
+            "in_channels": values["in_channels"],
+            "width": values["model_channels"],
+            "multipliers": tuple(values["channel_mult"]),
+            "blocks_per_level": values["num_res_blocks"],
+            "attention_levels": tuple(level for level in levels if 2**level in values["attention_resolutions"]),
+            "head_dim": values["num_head_channels"],
+            "transformer_depth": values["transformer_depth"],
+            "context_dim": values["context_dim"],
+            "dropout": float(values.get("dropout", 0.0)),
+        }
+
+    schedule = ScheduleConfig(
+        timesteps=diffusion["timesteps"],
+        linear_start=diffusion["linear_start"],
+        linear_end=diffusion["linear_end"],
+        zero_terminal_snr=diffusion["rescale_betas_zero_snr"],
+        dynamic_rescale=diffusion["use_dynamic_rescale"],
+        scale_factor=diffusion["scale_factor"],
+    )
+    if schedule.dynamic_rescale:
+        schedule = replace(
+            schedule, base_scale=float(diffusion["base_scale"]), turning_step=diffusion.get("turning_step", 400)
+        )
+    autoencoder = AutoencoderConfig(**first_stage, image_channels=vae["in_channels"])
+    return replace(
+        ModelConfig(),
+        name=name,
+        unet=UNetConfig(
+            **shared_unet(unet),
+            out_channels=unet["out_channels"],
+            default_fps=unet["default_fs"],
+            temporal_length=unet["temporal_length"],
+        ),
+        image_projector=ImageProjectorConfig(
+            dim=projector["dim"],
+            depth=projector["depth"],
+            head_dim=projector["dim_head"],
+            heads=projector["heads"],
+            queries_per_frame=projector["num_queries"],
+            frames=projector["video_length"],
+            input_dim=projector["embedding_dim"],
+            output_dim=projector["output_dim"],
+            ff_mult=projector["ff_mult"],
+        ),
+        clip_text=ClipTextConfig(
+            vocabulary_size=text["vocab_size"],
+            context_length=text["context_length"],
+            width=text["width"],
+            heads=text["heads"],
+            layers=text["layers"],
+            penultimate=text_layer == "penultimate",
+        ),
+        clip_image=ClipImageConfig(
+            image_size=image["image_size"],
+            patch_size=image["patch_size"],
+            width=image["width"],
+            heads=image["width"] // image["head_width"],
+            layers=image["layers"],
+            mlp_ratio=image.get("mlp_ratio", 4.0),
+        ),
+        autoencoder=autoencoder,
+        decoder=DecoderConfig(**first_stage, image_channels=vae["out_ch"]),
+        sketch_encoder=SketchEncoderConfig(**shared_unet(sketch), hint_channels=sketch["hint_channels"]),
+        schedule=schedule,
+    )

@@ -1,0 +1,296 @@
+"""The dual-reference 3D decoder (spec section 5); without its temporal and reference parts it is the plain KL decoder.
+
+Memory: per-frame work runs on `frames_per_chunk` frames at a time and per-pixel work on a like share of the rows. Both are
+exact: statistics over the whole clip are taken before the chunks. What stays whole is the activation between two blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
+from tooncrafter_jax.models.unet import Observer
+from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.nn.layers import Conv, GroupNorm, Linear, TemporalConv, silu, upsample_nearest
+from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.typing import Dtype, Latents, Video
+
+TEMPORAL_EPSILON = 1e-5
+REFERENCE_HEADS = 8
+REFERENCE_HEAD_DIM = 64
+"""Heads of the reference attention at every width (spec section 5.4)."""
+FIRST_ATTENTION_LEVEL = 2
+"""Levels from this on inject references by attention, the levels above by a residual (spec section 5.4)."""
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Architecture of a decoder; the defaults are the published model's (spec section 5).
+
+    Attributes:
+      width, multipliers, blocks_per_level, z_channels, image_channels: as in `AutoencoderConfig`; the decoder has one block more
+        a level.
+      latent_channels: channels of a latent as the denoiser sees it; used with `post_quantization`.
+      temporal: whether the blocks have temporal parts (the paper's P3D).
+      references: whether details of two reference frames are injected (the paper's HAR).
+      post_quantization: whether a 1x1 convolution comes first, as in the plain decoder; the published pipeline skips it.
+    """
+
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    blocks_per_level: int = 2
+    z_channels: int = 4
+    latent_channels: int = 4
+    image_channels: int = 3
+    temporal: bool = True
+    references: bool = True
+    post_quantization: bool = False
+
+
+Chunk = int | None
+References = list[Any]
+"""What `Decoder.prepare_references` makes of the hidden states: one entry a level, and one for the head."""
+
+
+def map_chunks(fn: Callable[[jax.Array], jax.Array], x: jax.Array, axis: int, chunk: Chunk) -> jax.Array:
+    """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently."""
+    size = x.shape[axis]
+    if chunk is None or chunk >= size:
+        return fn(x)
+    count = -(-size // chunk)
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (0, count * chunk - size)
+    parts = jnp.pad(x, pad).reshape(*x.shape[:axis], count, chunk, *x.shape[axis + 1 :])
+    out = jnp.moveaxis(jax.lax.map(fn, jnp.moveaxis(parts, axis, 0)), 0, axis)
+    out = out.reshape(*out.shape[:axis], count * chunk, *out.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(out, 0, size, axis=axis)
+
+
+class TemporalRes(nnx.Module):
+    """Residual convolutions over time, mixed with their input by a learned weight (spec section 5.2)."""
+
+    def __init__(self, features: int, **kw: Any) -> None:
+        self.norm_in = GroupNorm(features, epsilon=TEMPORAL_EPSILON, **kw)
+        self.conv_in = TemporalConv(features, features, **kw)
+        self.norm_out = GroupNorm(features, epsilon=TEMPORAL_EPSILON, **kw)
+        self.conv_out = TemporalConv(features, features, zero_init=True, **kw)
+        self.mix_logit = nnx.Param(nnx.initializers.zeros_init()(kw["rngs"].params(), (1,), kw["param_dtype"]))
+
+    def __call__(self, x: jax.Array, rows: Chunk = None) -> jax.Array:
+        """Maps (B T H W C) to the same; `rows` bounds how many rows are convolved at a time."""
+
+        def stage(norm: GroupNorm, conv: TemporalConv, h: jax.Array) -> jax.Array:
+            statistics = norm.statistics(h)
+            return map_chunks(lambda part: conv(silu(norm.apply(part, *statistics))), h, 2, rows)
+
+        h = stage(self.norm_out, self.conv_out, stage(self.norm_in, self.conv_in, x))
+        mix = jax.nn.sigmoid(self.mix_logit[...].astype(jnp.float32)).astype(x.dtype)
+        return mix * (x + h) + (1 - mix) * x
+
+
+class VideoBlock(nnx.Module):
+    """A residual block on frames, then (`temporal`) one over time."""
+
+    def __init__(self, features: int, out_features: int, config: DecoderConfig, **kw: Any) -> None:
+        self.res = Res(features, out_features, **kw)
+        self.temporal = nnx.data(TemporalRes(out_features, **kw) if config.temporal else None)
+
+    def __call__(self, x: jax.Array, chunk: Chunk = None) -> jax.Array:
+        """Maps (B T H W C) to (B T H W C')."""
+        frames, height = x.shape[1:3]
+        h = map_chunks(self.res, constrain(x, "batch", "frames", None, None, None), 1, chunk)
+        if self.temporal is None:
+            return h
+        rows = None if chunk is None or chunk >= frames else max(1, height * chunk // frames)
+        return self.temporal(h, rows)
+
+
+class ReferenceAttention(nnx.Module):
+    """Attention of every frame to all pixels of the two reference frames (spec section 5.4)."""
+
+    def __init__(self, features: int, **kw: Any) -> None:
+        inner = REFERENCE_HEADS * REFERENCE_HEAD_DIM
+        self.norm = GroupNorm(features, epsilon=EPSILON, **kw)
+        self.query = Linear(features, inner, use_bias=False, **kw)
+        self.key = Linear(features, inner, use_bias=False, **kw)
+        self.value = Linear(features, inner, use_bias=False, **kw)
+        self.out = Linear(inner, features, zero_init=True, **kw)
+
+    def prepare(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys and values (B, 2·H·W, heads, head_dim) of the references (B 2 H W C), first reference first."""
+        tokens = rearrange(hidden, "b r h w c -> b (r h w) c")
+        key, value = (
+            rearrange(project(tokens), "b m (heads d) -> b m heads d", heads=REFERENCE_HEADS)
+            for project in (self.key, self.value)
+        )
+        return key, value
+
+    def __call__(self, x: jax.Array, prepared: tuple[jax.Array, jax.Array], chunk: Chunk = None) -> jax.Array:
+        """Maps (B T H W C) to the same."""
+        height, width = x.shape[2:4]
+
+        def some_frames(part: jax.Array) -> jax.Array:
+            frames = part.shape[1]
+            q = rearrange(self.query(self.norm(part, batch_axes=2)), "b t h w (n d) -> b (t h w) n d", n=REFERENCE_HEADS)
+            h = attention(q, *prepared)
+            h = rearrange(h, "b (t h w) n d -> b t h w (n d)", t=frames, h=height, w=width)
+            return part + self.out(h)
+
+        return map_chunks(some_frames, x, 1, chunk)
+
+
+class ReferenceResidual(nnx.Module):
+    """Adds a 1x1 convolution of each reference to the first and to the last frame alone (spec section 5.4)."""
+
+    def __init__(self, features: int, **kw: Any) -> None:
+        self.conv = Conv(features, features, 1, zero_init=True, **kw)
+
+    def prepare(self, hidden: jax.Array) -> jax.Array:
+        """What is added (B 2 H W C): to the first frame, to the last frame."""
+        return self.conv(hidden)
+
+    def __call__(self, x: jax.Array, prepared: jax.Array, chunk: Chunk = None) -> jax.Array:
+        """Maps (B T H W C) to the same; with one frame both references are added to it."""
+        del chunk
+        frame = jnp.arange(x.shape[1])[None, :, None, None, None]
+        zero = jnp.zeros((), x.dtype)
+        x = x + jnp.where(frame == 0, prepared[:, :1].astype(x.dtype), zero)
+        return x + jnp.where(frame == x.shape[1] - 1, prepared[:, 1:].astype(x.dtype), zero)
+
+
+class UpLevel(nnx.Module):
+    """Blocks of one resolution, the injection of the references, and the convolution after doubling."""
+
+    def __init__(self, level: int, blocks: list[VideoBlock], features: int, config: DecoderConfig, **kw: Any) -> None:
+        self.blocks = nnx.List(blocks)
+        attends = config.references and level >= FIRST_ATTENTION_LEVEL
+        self.reference_attention = nnx.data(ReferenceAttention(features, **kw) if attends else None)
+        self.reference_residual = nnx.data(
+            ReferenceResidual(features, **kw) if config.references and not attends else None
+        )
+        self.upsample = nnx.data(Conv(features, features, **kw) if level else None)
+
+    @property
+    def reference(self) -> ReferenceAttention | ReferenceResidual | None:
+        """The level's injection, of whichever kind."""
+        return self.reference_attention or self.reference_residual
+
+
+class Decoder(nnx.Module):
+    """Latents to frames, with details of the two input frames injected at every resolution."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+        self.config = config
+        features = config.width * config.multipliers[-1]
+        self.post_quantization = nnx.data(
+            Conv(config.latent_channels, config.z_channels, 1, **kw) if config.post_quantization else None
+        )
+        self.conv_in = Conv(config.z_channels, features, **kw)
+        self.mid = Middle([VideoBlock(features, features, config, **kw) for _ in range(2)], features, **kw)
+        levels: list[UpLevel] = []
+        for level in reversed(range(len(config.multipliers))):
+            out, blocks = config.width * config.multipliers[level], []
+            for _ in range(config.blocks_per_level + 1):
+                blocks.append(VideoBlock(features, out, config, **kw))
+                features = out
+            levels.insert(0, UpLevel(level, blocks, out, config, **kw))
+        self.up = nnx.List(levels)
+        self.norm_out = GroupNorm(features, epsilon=EPSILON, **kw)
+        self.final_reference_residual = nnx.data(ReferenceResidual(features, **kw) if config.references else None)
+        self.conv_out = Conv(features, config.image_channels, **kw)
+        self.conv_out_temporal = nnx.data(
+            TemporalConv(config.image_channels, config.image_channels, **kw) if config.temporal else None
+        )
+
+    def prepare_references(self, hidden: Sequence[jax.Array]) -> References:
+        """Keys, values and residuals of the two reference frames; computed once for both decoding passes.
+
+        Args:
+          hidden: the autoencoder's hidden states of the first and the last input frame, each (B, 2, H, W, C): one a level from
+            full to lowest resolution, then the first convolution's.
+
+        Raises:
+          ValueError: if the decoder has no reference parts.
+        """
+        if self.final_reference_residual is None:
+            raise ValueError("this decoder was built without reference parts")
+        with jax.named_scope("prepare_references"):
+            levels = [
+                None if row.reference is None else row.reference.prepare(h)
+                for row, h in zip(self.up, hidden[:-1], strict=True)
+            ]
+            return [*levels, self.final_reference_residual.prepare(hidden[-1])]
+
+    def __call__(
+        self,
+        latents: Latents,
+        references: References | None = None,
+        *,
+        frames_per_chunk: Chunk = None,
+        observe: Observer | None = None,
+    ) -> Video:
+        """Decodes a clip.
+
+        Args:
+          latents: (B, T, h, w, latent channels), already divided by the scale factor.
+          references: from `prepare_references`; None skips every injection.
+          frames_per_chunk: how many frames are worked on at a time; None for all.
+          observe: called with each stage's name and output.
+
+        Returns:
+          (B, T, H, W, 3), in about [-1, 1] but not clamped.
+        """
+        observe = observe or (lambda name, value: None)
+        chunk = frames_per_chunk
+        if self.post_quantization is not None:
+            latents = self.post_quantization(latents)
+        h = self.conv_in(constrain(latents, "batch", "frames", None, None, None))
+        observe("conv_in", h)
+
+        # Middle.
+        with jax.named_scope("mid"):
+            h = self.mid.blocks[0](h, chunk)
+            observe("mid.blocks.0", h)
+            h = map_chunks(self.mid.attention, h, 1, chunk)
+            observe("mid.attention", h)
+            h = self.mid.blocks[1](h, chunk)
+            observe("mid.blocks.1", h)
+
+        # Up.
+        for level in reversed(range(len(self.up))):
+            row = self.up[level]
+            with jax.named_scope(f"up.{level}"):
+                for i, block in enumerate(row.blocks):
+                    h = block(h, chunk)
+                    observe(f"up.{level}.blocks.{i}", h)
+                if row.reference is not None and references is not None:
+                    h = row.reference(h, references[level], chunk)
+                    observe(f"up.{level}.reference", h)
+                if row.upsample is not None:
+                    upsample = row.upsample
+                    h = map_chunks(lambda part, conv=upsample: conv(upsample_nearest(part)), h, 1, chunk)
+                    observe(f"up.{level}.upsample", h)
+
+        # Head.
+        with jax.named_scope("head"):
+            h = map_chunks(lambda part: silu(self.norm_out(part, batch_axes=2)), h, 1, chunk)
+            if self.final_reference_residual is not None and references is not None:
+                h = self.final_reference_residual(h, references[-1])
+                observe("final_reference", h)
+            h = map_chunks(self.conv_out, h, 1, chunk)
+            return h if self.conv_out_temporal is None else self.conv_out_temporal(h)

@@ -1,0 +1,103 @@
+"""A network as a pure function of a flat dict of parameters.
+
+Modules are NNX, but what crosses `jax.jit` is a plain dict from dotted path ("down.0.blocks.1.spatial_res.conv_in.kernel") to
+array: cheap to dispatch, easy to shard, mask, save and print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tooncrafter_jax.nn.layers import count_parameters
+from tooncrafter_jax.typing import Dtype
+
+Module = TypeVar("Module", bound=nnx.Module)
+Params = Mapping[str, Any]
+"""Dotted path -> array (or shape)."""
+
+
+class _ConstantRngs:
+    """Hands out one key for ever: `nnx.Rngs` makes abstract construction quadratic in the number of parameters."""
+
+    def __init__(self, key: jax.Array) -> None:
+        self._key = key
+
+    def params(self) -> jax.Array:
+        return self._key
+
+
+class _FoldingRngs:
+    """A fresh key each time, without NNX state."""
+
+    def __init__(self, key: jax.Array) -> None:
+        self._key, self._count = key, 0
+
+    def params(self) -> jax.Array:
+        self._count += 1
+        return jax.random.fold_in(self._key, self._count)
+
+
+class Network(Generic[Module]):
+    """Binds an NNX module class and its config to flat parameters.
+
+    Args:
+      module: the module class; called as `module(config, rngs=..., dtype=..., param_dtype=...)`.
+      config: its frozen config.
+      dtype: dtype of the computation.
+      param_dtype: dtype in which parameters are initialised.
+    """
+
+    def __init__(
+        self,
+        module: Callable[..., Module],
+        config: Any,
+        *,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        self.config = config
+        self.dtype = jnp.dtype(dtype)
+        self.param_dtype = jnp.dtype(param_dtype)
+        self._module = module
+
+    def _build(self, rngs: Any) -> Module:
+        return self._module(self.config, rngs=rngs, dtype=self.dtype, param_dtype=self.param_dtype)
+
+    @cached_property
+    def _skeleton(self) -> tuple[Any, list[tuple[tuple[Any, ...], nnx.Variable]]]:
+        abstract = nnx.eval_shape(lambda: self._build(_ConstantRngs(jax.random.key(0))))
+        graphdef, state = nnx.split(abstract)
+        return graphdef, list(nnx.to_flat_state(state))
+
+    @cached_property
+    def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of every parameter."""
+        return {
+            ".".join(map(str, path)): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in self._skeleton[1]
+        }
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the network has."""
+        return count_parameters(self.abstract_params)
+
+    def init(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Freshly initialised parameters (jittable; under `jax.jit` with `out_shardings` they are made in place)."""
+        _, state = nnx.split(self._build(_FoldingRngs(key)))
+        return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
+
+    def bind(self, params: Params) -> Module:
+        """The module with these parameters; cheap enough to call while tracing, not in a loop.
+
+        Raises:
+          KeyError: if a parameter is missing.
+        """
+        graphdef, flat = self._skeleton
+        leaves = [(path, leaf.replace(params[".".join(map(str, path))])) for path, leaf in flat]
+        return nnx.merge(graphdef, nnx.from_flat_state(leaves))

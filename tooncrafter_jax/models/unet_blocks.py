@@ -1,0 +1,342 @@
+"""Blocks of the denoiser: residual block, temporal convolution, spatial and temporal transformer.
+
+The sketch encoder is built from the same spatial blocks. Every block maps a video (B T H W C) to a video, so that the batch
+and the frames can each be sharded. Source: spec sections 2.3 to 2.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, Linear, TemporalConv, dropout, gelu, silu
+from tooncrafter_jax.nn.logical_axes import constrain
+
+TEXT_TOKENS = 77
+"""Tokens of the context that come from the prompt; all after them are image tokens (spec section 2.4)."""
+IMAGE_TOKENS_PER_FRAME = 16
+"""Image tokens that a frame gets when the context is routed frame by frame (spec section 2.4)."""
+RES_EPSILON = 1e-5
+TRANSFORMER_EPSILON = 1e-6
+
+DropoutKeys = Iterator[jax.Array | None]
+
+
+class ContextKeys(NamedTuple):
+    """Keys and values of one cross-attention, computed once for a whole sampling run.
+
+    Attributes:
+      key, value: (B, M, heads, head_dim) of the text tokens, shared by all frames.
+      image_key, image_value: (B, T or 1, M, heads, head_dim) of the image tokens, for each frame or shared by all.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    image_key: jax.Array | None = None
+    image_value: jax.Array | None = None
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What the blocks of one network have in common.
+
+    Attributes:
+      embedding_dim: width of the time embedding.
+      context_dim: width of the context tokens.
+      head_dim: channels of an attention head; a transformer of width C has C // head_dim heads.
+      transformer_depth: transformer blocks in a transformer.
+      dropout: probability inside residual blocks while training.
+      temporal: whether a block has a temporal convolution and a temporal transformer.
+      image_stream: whether cross-attention has keys and values of its own for the image tokens.
+    """
+
+    embedding_dim: int
+    context_dim: int
+    head_dim: int
+    transformer_depth: int
+    dropout: float
+    temporal: bool
+    image_stream: bool
+
+
+class SpatialRes(nnx.Module):
+    """Residual block of a frame with the time embedding added per channel (spec section 2.3)."""
+
+    def __init__(self, features: int, out_features: int, options: BlockOptions, **kw: Any) -> None:
+        self.norm_in = GroupNorm(features, epsilon=RES_EPSILON, **kw)
+        self.conv_in = Conv(features, out_features, **kw)
+        self.embedding = Linear(options.embedding_dim, out_features, **kw)
+        self.norm_out = GroupNorm(out_features, epsilon=RES_EPSILON, **kw)
+        self.conv_out = Conv(out_features, out_features, zero_init=True, **kw)
+        self.skip = nnx.data(None if features == out_features else Conv(features, out_features, 1, **kw))
+        self.dropout = options.dropout
+
+    def __call__(self, x: jax.Array, embedding: jax.Array, keys: DropoutKeys) -> jax.Array:
+        """Maps (B T H W C) and (B D) to (B T H W C')."""
+        h = self.conv_in(silu(self.norm_in(x, batch_axes=2)))
+        h = h + self.embedding(silu(embedding))[:, None, None, None]
+        h = dropout(silu(self.norm_out(h, batch_axes=2)), self.dropout, next(keys))
+        return self.conv_out(h) + (x if self.skip is None else self.skip(x))
+
+
+class TemporalStage(nnx.Module):
+    """Norm over the whole clip, SiLU and a convolution over time."""
+
+    def __init__(self, features: int, *, zero_init: bool = False, **kw: Any) -> None:
+        self.norm = GroupNorm(features, epsilon=RES_EPSILON, **kw)
+        self.conv = TemporalConv(features, features, zero_init=zero_init, **kw)
+
+
+class TemporalConvBlock(nnx.Module):
+    """Four temporal stages and a residual; the last stage starts at zero (spec section 2.3)."""
+
+    STAGES = 4
+    DROPOUT = 0.1
+    """In stages 2 to 4, fixed in the published code."""
+
+    def __init__(self, features: int, **kw: Any) -> None:
+        last = self.STAGES - 1
+        self.stages = nnx.List([TemporalStage(features, zero_init=i == last, **kw) for i in range(self.STAGES)])
+
+    def __call__(self, x: jax.Array, keys: DropoutKeys) -> jax.Array:
+        """Maps (B T H W C) to the same."""
+        h = x
+        for i, stage in enumerate(self.stages):
+            h = silu(stage.norm(h))
+            if i > 0:
+                h = dropout(h, self.DROPOUT, next(keys))
+            h = stage.conv(h)
+        return x + h
+
+
+class FeedForward(nnx.Module):
+    """GEGLU: value·gelu(gate), then back to the width (spec section 2.4)."""
+
+    MULTIPLIER = 4
+
+    def __init__(self, features: int, **kw: Any) -> None:
+        self.gate_in = Linear(features, 2 * self.MULTIPLIER * features, **kw)
+        self.out = Linear(self.MULTIPLIER * features, features, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (... C) to the same."""
+        value, gate = jnp.split(self.gate_in(x), 2, axis=-1)
+        return self.out(value * gelu(gate))
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention with an output bias only."""
+
+    def __init__(self, features: int, heads: int, head_dim: int, **kw: Any) -> None:
+        inner = heads * head_dim
+        self.query = Linear(features, inner, use_bias=False, **kw)
+        self.key = Linear(features, inner, use_bias=False, **kw)
+        self.value = Linear(features, inner, use_bias=False, **kw)
+        self.out = Linear(inner, features, **kw)
+        self.heads = heads
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (A B N C) to the same; every (a, b) is a sequence of its own."""
+        leading = x.shape[0]
+        q, k, v = (
+            rearrange(project(x), "a b n (heads d) -> (a b) n heads d", heads=self.heads)
+            for project in (self.query, self.key, self.value)
+        )
+        return self.out(rearrange(attention(q, k, v), "(a b) n heads d -> a b n (heads d)", a=leading))
+
+
+class CrossAttention(nnx.Module):
+    """Attention to the text tokens plus, with an image stream, attention to the image tokens (spec section 2.4).
+
+    Both streams share the query and the output projection; their softmaxes are separate.
+    """
+
+    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
+        inner = heads * options.head_dim
+        self.query = Linear(features, inner, use_bias=False, **kw)
+        self.key = Linear(options.context_dim, inner, use_bias=False, **kw)
+        self.value = Linear(options.context_dim, inner, use_bias=False, **kw)
+        if options.image_stream:
+            self.image_key = Linear(options.context_dim, inner, use_bias=False, **kw)
+            self.image_value = Linear(options.context_dim, inner, use_bias=False, **kw)
+        self.out = Linear(inner, features, **kw)
+        self.heads = heads
+        self.image_stream = options.image_stream
+
+    def context_keys(self, context: jax.Array, frames: int) -> ContextKeys:
+        """Keys and values of a context (B, 77 + M, D) for a clip of `frames` frames.
+
+        With 77 + 16·frames tokens, frame t sees image tokens 16t to 16t+15; otherwise every frame sees all of them.
+        """
+
+        def heads(x: jax.Array) -> jax.Array:
+            return rearrange(x, "... (heads d) -> ... heads d", heads=self.heads)
+
+        if not self.image_stream:
+            return ContextKeys(heads(self.key(context)), heads(self.value(context)))
+        text, image = context[:, :TEXT_TOKENS], context[:, TEXT_TOKENS:]
+        per_frame = image.shape[1] == IMAGE_TOKENS_PER_FRAME * frames
+        image = rearrange(image, "b (t m) d -> b t m d", t=frames if per_frame else 1)
+        return ContextKeys(
+            heads(self.key(text)), heads(self.value(text)), heads(self.image_key(image)), heads(self.image_value(image))
+        )
+
+    def __call__(self, x: jax.Array, context: ContextKeys) -> jax.Array:
+        """Maps (B T N C) to the same."""
+        frames = x.shape[1]
+        q = rearrange(self.query(x), "b t n (heads d) -> b t n heads d", heads=self.heads)
+        every_frame = rearrange(q, "b t n heads d -> b (t n) heads d")
+        out = attention(every_frame, context.key, context.value)
+        if context.image_key is not None and context.image_value is not None:
+            if context.image_key.shape[1] == 1:
+                out = out + attention(every_frame, context.image_key[:, 0], context.image_value[:, 0])
+            else:
+                q, k, v = (
+                    rearrange(y, "b t n heads d -> (b t) n heads d")
+                    for y in (q, context.image_key, context.image_value)
+                )
+                out = out + rearrange(attention(q, k, v), "(b t) n heads d -> b (t n) heads d", t=frames)
+        return self.out(rearrange(out, "b (t n) heads d -> b t n (heads d)", t=frames))
+
+
+class SpatialTransformerBlock(nnx.Module):
+    """Self-attention, cross-attention and feed-forward, each after a layer norm."""
+
+    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
+        self.norm_1 = LayerNorm(features, **kw)
+        self.self_attention = SelfAttention(features, heads, options.head_dim, **kw)
+        self.norm_2 = LayerNorm(features, **kw)
+        self.cross_attention = CrossAttention(features, heads, options, **kw)
+        self.norm_3 = LayerNorm(features, **kw)
+        self.feed_forward = FeedForward(features, **kw)
+
+    def __call__(self, x: jax.Array, context: ContextKeys) -> jax.Array:
+        """Maps (B T N C) to the same."""
+        x = x + self.self_attention(self.norm_1(x))
+        x = x + self.cross_attention(self.norm_2(x), context)
+        return x + self.feed_forward(self.norm_3(x))
+
+
+class SpatialTransformer(nnx.Module):
+    """Transformer over the pixels of each frame (spec section 2.4)."""
+
+    def __init__(self, features: int, options: BlockOptions, **kw: Any) -> None:
+        heads = features // options.head_dim
+        inner = heads * options.head_dim
+        self.norm = GroupNorm(features, epsilon=TRANSFORMER_EPSILON, **kw)
+        self.proj_in = Linear(features, inner, **kw)
+        self.blocks = nnx.List(
+            [SpatialTransformerBlock(inner, heads, options, **kw) for _ in range(options.transformer_depth)]
+        )
+        self.proj_out = Linear(inner, features, zero_init=True, **kw)
+
+    def context_keys(self, context: jax.Array, frames: int) -> list[ContextKeys]:
+        """The keys and values of each block; see `CrossAttention.context_keys`."""
+        return [block.cross_attention.context_keys(context, frames) for block in self.blocks]
+
+    def __call__(self, x: jax.Array, context: list[ContextKeys]) -> jax.Array:
+        """Maps (B T H W C) to the same."""
+        height = x.shape[2]
+        h = self.proj_in(rearrange(self.norm(x, batch_axes=2), "b t h w c -> b t (h w) c"))
+        for block, keys in zip(self.blocks, context, strict=True):
+            h = block(h, keys)
+        return x + rearrange(self.proj_out(h), "b t (h w) c -> b t h w c", h=height)
+
+
+class TemporalTransformerBlock(nnx.Module):
+    """Two self-attentions over the frames and a feed-forward (spec section 2.5)."""
+
+    def __init__(self, features: int, heads: int, head_dim: int, **kw: Any) -> None:
+        self.norm_1 = LayerNorm(features, **kw)
+        self.self_attention_1 = SelfAttention(features, heads, head_dim, **kw)
+        self.norm_2 = LayerNorm(features, **kw)
+        self.self_attention_2 = SelfAttention(features, heads, head_dim, **kw)
+        self.norm_3 = LayerNorm(features, **kw)
+        self.feed_forward = FeedForward(features, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B P T C), P pixels, to the same."""
+        x = x + self.self_attention_1(self.norm_1(x))
+        x = x + self.self_attention_2(self.norm_2(x))
+        return x + self.feed_forward(self.norm_3(x))
+
+
+class TemporalTransformer(nnx.Module):
+    """Transformer over the frames at each pixel, without positions (spec sections 2.5 and 2.6).
+
+    Args:
+      heads: number of heads; the stem has 8 whatever its width, so that its inner width differs from `features`.
+    """
+
+    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
+        inner = heads * options.head_dim
+        self.norm = GroupNorm(features, epsilon=TRANSFORMER_EPSILON, **kw)
+        self.proj_in = Linear(features, inner, **kw)
+        self.blocks = nnx.List(
+            [TemporalTransformerBlock(inner, heads, options.head_dim, **kw) for _ in range(options.transformer_depth)]
+        )
+        self.proj_out = Linear(inner, features, zero_init=True, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B T H W C) to the same."""
+        height = x.shape[2]
+        h = rearrange(self.norm(x), "b t h w c -> b (h w) t c")
+        h = constrain(self.proj_in(h), "batch", "pixels", None, None)
+        for block in self.blocks:
+            h = block(h)
+        return x + rearrange(self.proj_out(h), "b (h w) t c -> b t h w c", h=height)
+
+
+class UNetBlock(nnx.Module):
+    """Residual block, temporal convolution, spatial transformer, temporal transformer, as far as the network has them."""
+
+    def __init__(self, features: int, out_features: int, options: BlockOptions, *, attends: bool, **kw: Any) -> None:
+        temporal = options.temporal
+        self.spatial_res = SpatialRes(features, out_features, options, **kw)
+        self.temporal_conv = nnx.data(TemporalConvBlock(out_features, **kw) if temporal else None)
+        self.spatial_transformer = nnx.data(SpatialTransformer(out_features, options, **kw) if attends else None)
+        self.temporal_transformer = nnx.data(
+            TemporalTransformer(out_features, out_features // options.head_dim, options, **kw)
+            if attends and temporal
+            else None
+        )
+
+    def __call__(
+        self,
+        x: jax.Array,
+        embedding: jax.Array,
+        context: list[ContextKeys] | None,
+        keys: DropoutKeys,
+        *,
+        bypass_temporal: bool = False,
+    ) -> jax.Array:
+        """Maps (B T H W C) to (B T H W C'); `bypass_temporal` skips the temporal parts."""
+        x = constrain(x, "batch", "frames", None, None, None)
+        x = self.spatial_res(x, embedding, keys)
+        if self.temporal_conv is not None and not bypass_temporal:
+            x = self.temporal_conv(x, keys)
+        if self.spatial_transformer is not None:
+            assert context is not None
+            x = self.spatial_transformer(x, context)
+        if self.temporal_transformer is not None and not bypass_temporal:
+            x = self.temporal_transformer(x)
+        return constrain(x, "batch", "frames", None, None, None)
+
+
+class TimeEmbedding(nnx.Module):
+    """Linear, SiLU, Linear on a sinusoid (spec section 2.1)."""
+
+    def __init__(self, features: int, out_features: int, *, zero_init: bool = False, **kw: Any) -> None:
+        self.hidden = Linear(features, out_features, **kw)
+        self.out = Linear(out_features, out_features, zero_init=zero_init, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B D) to (B D')."""
+        return self.out(silu(self.hidden(x)))

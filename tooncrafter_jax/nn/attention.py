@@ -1,0 +1,227 @@
+"""Scaled dot-product attention in one place, with back ends for CPU, GPU and TPU.
+
+All back ends give equal results up to rounding; `auto` chooses by platform, dtype and size:
+
+| back end    | where    | memory of the scores     | used by `auto` for                                    |
+|-------------|----------|--------------------------|-------------------------------------------------------|
+| `xla`       | anywhere | all of them              | few scores                                            |
+| `chunked`   | anywhere | one chunk of the queries | many scores and no fused kernel for this case         |
+| `broadcast` | anywhere | all of them              | the CPU's short sequences (attention over the frames) |
+| `cudnn`     | GPU      | none (flash)             | fp16/bf16 and head_dim <= 128                         |
+| `splash`    | TPU      | none (flash, Pallas)     | long sequences that its block sizes divide            |
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.nn.logical_axes import batch_sharding_of
+from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
+
+Backend = Literal["auto", "xla", "chunked", "broadcast", "cudnn", "splash"]
+
+Queries = Float[Array, "B N heads head_dim"]
+Keys = Float[Array, "B M heads head_dim"]
+
+MAX_SCORES = 2**26
+"""Number of scores (batch x heads x queries x keys) above which the plain form is not materialised: 256 MiB in float32."""
+CHUNK_SCORES = 2**24
+"""Number of scores that a chunk may hold on an accelerator."""
+CPU_CHUNK_SCORES = 2**20
+"""The same on the CPU, where a chunk should stay in the cache."""
+SPLASH_MIN_TOKENS = 1024
+"""Below this, plain attention is as fast on a TPU."""
+BROADCAST_MAX_TOKENS = 32
+"""Longest sequence for which the CPU is faster without matrix products."""
+
+
+def attention(
+    query: Queries,
+    key: Keys,
+    value: Keys,
+    *,
+    causal: bool = False,
+    backend: Backend = "auto",
+) -> Queries:
+    """softmax(q·k / sqrt(head_dim))·v with the softmax in float32.
+
+    Args:
+      query: (B, N, heads, head_dim).
+      key: (B, M, heads, head_dim), or batch 1 to share the keys and values over the batch.
+      value: same shape as `key`.
+      causal: whether query i sees keys 0..i only (text tower).
+      backend: see the table of this module.
+
+    Returns:
+      (B, N, heads, head_dim) in the dtype of `query`.
+
+    Raises:
+      UserError: if the back end does not exist or cannot run this case here.
+    """
+    if backend == "auto":
+        backend = choose_backend(query, key, causal)
+    if backend == "xla":
+        return _plain(query, key, value, causal)
+    if backend == "chunked":
+        return _chunked(query, key, value, causal)
+    if backend == "broadcast":
+        return _broadcast(query, key, value, causal)
+    if backend == "cudnn":
+        return _cudnn(query, key, value, causal)
+    if backend == "splash":
+        return _splash(query, key, value, causal)
+    raise UserError(f"unknown attention back end '{backend}': choose one of {', '.join(get_args(Backend))}")
+
+
+def choose_backend(query: jax.Array, key: jax.Array, causal: bool) -> Backend:
+    """The back end that `auto` stands for, from platform, dtype and shapes alone."""
+    batch, queries, heads, head_dim = query.shape
+    keys = key.shape[1]
+    platform = current_platform()
+    if use_cpu_forms():
+        if queries == keys and queries <= BROADCAST_MAX_TOKENS and batch > queries:
+            return "broadcast"
+        return "chunked" if batch * heads * queries * keys > CPU_CHUNK_SCORES else "xla"
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    long = queries >= SPLASH_MIN_TOKENS and keys >= SPLASH_MIN_TOKENS
+    if platform == "gpu" and half and head_dim <= 128 and key.shape[0] == batch and keys > BROADCAST_MAX_TOKENS:
+        return "cudnn"
+    if platform == "tpu" and long and not causal and head_dim <= 128 and _splash_block(queries) and _splash_block(keys):
+        return "splash"
+    return "chunked" if batch * heads * queries * keys > MAX_SCORES else "xla"
+
+
+def _softmax(scores: jax.Array, causal: bool, first_query: jax.Array | int = 0) -> jax.Array:
+    if causal:
+        rows = jnp.arange(scores.shape[-2])[:, None] + first_query
+        scores = jnp.where(jnp.arange(scores.shape[-1])[None] <= rows, scores, -jnp.inf)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def _plain(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, first_query: jax.Array | int = 0) -> jax.Array:
+    scale = query.shape[-1] ** -0.5
+    shared = key.shape[0] == 1 and query.shape[0] > 1
+    if shared:
+        key, value = key[0], value[0]
+    keys = "mhd" if shared else "bmhd"
+    scores = jnp.einsum(f"bnhd,{keys}->bhnm", query, key, preferred_element_type=jnp.float32) * scale
+    weights = _softmax(scores, causal, first_query).astype(value.dtype)
+    out = jnp.einsum(f"bhnm,{keys}->bnhd", weights, value, preferred_element_type=jnp.float32)
+    return out.astype(query.dtype)
+
+
+def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+    """Bounded memory: head by head on the CPU, and in chunks of the queries; exact, since a softmax row is never split."""
+    batch, queries, heads, head_dim = query.shape
+    keys = key.shape[1]
+    budget = CPU_CHUNK_SCORES if use_cpu_forms() else CHUNK_SCORES
+    by_head = use_cpu_forms()
+    rows = max(1, budget // (keys * (1 if by_head else batch * heads)))
+    chunk = min(queries, rows)
+    count = -(-queries // chunk)
+    padded = jnp.pad(query, ((0, 0), (0, count * chunk - queries), (0, 0), (0, 0)))
+    chunks = jnp.moveaxis(padded.reshape(batch, count, chunk, heads, head_dim), 1, 0)
+    starts = jnp.arange(count) * chunk
+
+    def one_chunk(item: tuple[jax.Array, jax.Array]) -> jax.Array:
+        start, part = item
+        return _plain(part, key, value, causal, start)
+
+    def one_chunk_by_head(item: tuple[jax.Array, jax.Array]) -> jax.Array:
+        start, part = item
+
+        def one_example_and_head(index: jax.Array) -> jax.Array:
+            example, head = index // heads, index % heads
+            of_keys = jnp.minimum(example, key.shape[0] - 1)
+            q = part[example, :, head][None, :, None]
+            k = key[of_keys, :, head][None, :, None]
+            v = value[of_keys, :, head][None, :, None]
+            return _plain(q, k, v, causal, start)[0, :, 0]
+
+        out = jax.lax.map(one_example_and_head, jnp.arange(batch * heads))
+        return jnp.moveaxis(out.reshape(batch, heads, chunk, head_dim), 1, 2)
+
+    step = one_chunk_by_head if by_head else one_chunk
+    out = jax.lax.map(jax.checkpoint(step), (starts, chunks))
+    return jnp.moveaxis(out, 0, 1).reshape(batch, count * chunk, heads, head_dim)[:, :queries]
+
+
+def _broadcast(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+    """Multiply and sum instead of matrix products: for thousands of sequences of a few tokens on a CPU."""
+    scale = query.shape[-1] ** -0.5
+    q, k, v = (x.astype(jnp.float32) for x in (query, key, value))
+    scores = jnp.sum(q[:, :, None] * k[:, None], axis=-1) * scale  # B N M heads
+    weights = jnp.moveaxis(_softmax(jnp.moveaxis(scores, -1, 1), causal), 1, -1)
+    return jnp.sum(weights[..., None] * v[:, None], axis=2).astype(query.dtype)
+
+
+def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+    if current_platform() != "gpu":
+        raise UserError(f"the attention back end 'cudnn' needs an NVIDIA GPU, not a {current_platform()}: use 'auto'")
+    if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] > 128:
+        raise UserError(
+            "the attention back end 'cudnn' needs bfloat16 or float16 and a head dimension up to 128, "
+            f"not {query.dtype} and {query.shape[-1]}: use 'auto'"
+        )
+    if key.shape[0] != query.shape[0]:
+        key, value = (jnp.broadcast_to(x, (query.shape[0], *x.shape[1:])) for x in (key, value))
+    return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")
+
+
+def _splash_block(tokens: int) -> int | None:
+    """The largest block of at most 1024 tokens, a multiple of 128, that divides `tokens`."""
+    return next((block for block in range(1024, 0, -128) if tokens % block == 0), None)
+
+
+def _splash(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+    """Splash attention (Pallas) example by example; interpreted where there is no TPU, which only tests want."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        BlockSizes,
+        CausalMask,
+        FullMask,
+        MultiHeadMask,
+        make_splash_mha_single_device,
+    )
+
+    queries, heads, head_dim = query.shape[1:]
+    keys = key.shape[1]
+    block_q, block_kv = _splash_block(queries), _splash_block(keys)
+    if block_q is None or block_kv is None:
+        raise UserError(
+            f"the attention back end 'splash' needs token counts that are multiples of 128, not {queries} and {keys}: "
+            "use 'auto'"
+        )
+    mask = MultiHeadMask([(CausalMask if causal else FullMask)((queries, keys)) for _ in range(heads)])
+    kernel = make_splash_mha_single_device(
+        mask,
+        block_sizes=BlockSizes(
+            block_q=block_q,
+            block_kv=block_kv,
+            block_kv_compute=block_kv,
+            block_q_dkv=block_q,
+            block_kv_dkv=block_kv,
+            block_kv_dkv_compute=block_kv,
+            block_q_dq=block_q,
+            block_kv_dq=block_kv,
+        ),
+        interpret=current_platform() != "tpu",
+    )
+    if key.shape[0] != query.shape[0]:
+        key, value = (jnp.broadcast_to(x, (query.shape[0], *x.shape[1:])) for x in (key, value))
+
+    def per_device(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        heads_first = [jnp.swapaxes(x, 1, 2) for x in (q * head_dim**-0.5, k, v)]
+        return jnp.swapaxes(jax.vmap(kernel)(*heads_first), 1, 2)
+
+    sharding = batch_sharding_of(query.shape[0])
+    if sharding is None:
+        return per_device(query, key, value).astype(query.dtype)
+    mesh, spec = sharding
+    shard = partial(jax.shard_map, mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
+    return shard(per_device)(query, key, value).astype(query.dtype)

@@ -1,0 +1,259 @@
+"""Linear and convolution layers: flax's, with the published initialisation and CPU forms.
+
+Initialisation is uniform in plus or minus 1/sqrt(fan_in) for kernels and biases (the default of the published code), or
+zero where a layer is built with `zero_init=True` (spec section 2.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tooncrafter_jax.nn.platform import use_cpu_forms
+from tooncrafter_jax.typing import Dtype
+
+
+def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
+    """An initialiser that draws uniformly from plus or minus 1/sqrt(fan_in)."""
+    bound = float(fan_in) ** -0.5
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
+
+    return init
+
+
+def _initialisers(fan_in: int, zero_init: bool) -> dict[str, Any]:
+    init = nnx.initializers.zeros_init() if zero_init else uniform_fan_in(fan_in)
+    return {"kernel_init": init, "bias_init": init}
+
+
+def _dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, **kwargs: Any) -> jax.Array:
+    """`lax.dot_general`; on the CPU bf16 operands accumulate in float32, which uses the CPU's bf16 units."""
+    if use_cpu_forms() and lhs.dtype == jnp.bfloat16:
+        kwargs["preferred_element_type"] = jnp.float32
+        return jax.lax.dot_general(lhs, rhs, dimension_numbers, **kwargs).astype(jnp.bfloat16)
+    return jax.lax.dot_general(lhs, rhs, dimension_numbers, **kwargs)
+
+
+def _conv_general_dilated(
+    lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: Any, **kwargs: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated`; on the CPU a bf16 3x3 convolution becomes matrix products, one per kernel row."""
+    is_3x3 = rhs.shape[:2] == (3, 3) and rhs.ndim == 4 and tuple(window_strides) == (1, 1)
+    if use_cpu_forms() and lhs.dtype == jnp.bfloat16 and is_3x3 and rhs.shape[2] >= 32 and padding == ((1, 1), (1, 1)):
+        return _conv_3x3_as_row_products(lhs, rhs)
+    return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
+
+
+def _conv_3x3_as_row_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A same-padded 3x3 convolution of (N H W C) with (3 3 C O): three row products in float32, image by image."""
+    _, height, width, channels = x.shape
+    rows = kernel.reshape(3, 3 * channels, kernel.shape[-1])
+
+    def one_image(image: jax.Array) -> jax.Array:
+        padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+        columns = jnp.concatenate([padded[:, i : i + width] for i in range(3)], axis=-1)  # (H+2) W 3C
+        total = sum(
+            jax.lax.dot_general(
+                columns[i : i + height], rows[i], (((2,), (0,)), ((), ())), preferred_element_type=jnp.float32
+            )
+            for i in range(3)
+        )
+        return jnp.asarray(total).astype(x.dtype)
+
+    return jax.lax.map(one_image, x)
+
+
+class Linear(nnx.Linear):
+    """An affine map of the last axis; kernel (in, out)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        zero_init: bool = False,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            dot_general=_dot_general,
+            rngs=rngs,
+            **_initialisers(in_features, zero_init),
+        )
+
+
+class Conv(nnx.Conv):
+    """A 2-D convolution of (... H W C), kernel (kh, kw, in, out); padding as in the published code (same, symmetric)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        padding: int | tuple[tuple[int, int], tuple[int, int]] | None = None,
+        zero_init: bool = False,
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        pad = kernel_size // 2 if padding is None else padding
+        super().__init__(
+            in_features,
+            out_features,
+            (kernel_size, kernel_size),
+            strides=stride,
+            padding=((pad, pad), (pad, pad)) if isinstance(pad, int) else pad,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            conv_general_dilated=_conv_general_dilated,
+            rngs=rngs,
+            **_initialisers(in_features * kernel_size**2, zero_init),
+        )
+
+
+class TemporalConv(nnx.Module):
+    """A convolution over time alone, kernel (3, 1, 1, in, out), zero padding of one frame at both ends.
+
+    Run as a 2-D (3, 1) convolution over [T, H·W], which is faster than a 3-D one on the CPU and on TPUs.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        zero_init: bool = False,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        shape = (3, 1, 1, in_features, out_features)
+        init = _initialisers(prod(shape[:-1]), zero_init)
+        self.kernel = nnx.Param(init["kernel_init"](rngs.params(), shape, param_dtype))
+        self.bias = nnx.Param(init["bias_init"](rngs.params(), (out_features,), param_dtype))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B T H W C) to (B T H W out)."""
+        batch, frames, height, width, channels = x.shape
+        rows = x.astype(self.dtype).reshape(batch, frames, height * width, channels)
+        kernel = self.kernel[...].astype(self.dtype)[:, :, 0]
+        y = jax.lax.conv_general_dilated(
+            rows, kernel, (1, 1), ((1, 1), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        y = y + self.bias[...].astype(self.dtype)
+        return y.reshape(batch, frames, height, width, y.shape[-1])
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation of the last axis with eps 1e-5, statistics in float32 by the exact formula."""
+
+    def __init__(
+        self, features: int, *, rngs: nnx.Rngs, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32
+    ) -> None:
+        super().__init__(
+            features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation with 32 groups over the last axis.
+
+    Args:
+      features: channels, a multiple of 32.
+      epsilon: 1e-5 in res-blocks and temporal convolutions, 1e-6 in transformers and the autoencoder (spec section 12).
+    """
+
+    groups = 32
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        epsilon: float,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        if features % self.groups:
+            raise ValueError(f"group normalisation needs a multiple of {self.groups} channels, not {features}")
+        self.scale = nnx.Param(nnx.initializers.ones_init()(rngs.params(), (features,), param_dtype))
+        self.bias = nnx.Param(nnx.initializers.zeros_init()(rngs.params(), (features,), param_dtype))
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array, *, batch_axes: int = 1) -> jax.Array:
+        """Normalises `x` (..., C); statistics are taken over every axis but the first `batch_axes` and the groups.
+
+        A video (B T H W C) is normalised jointly over time with `batch_axes=1` and frame by frame with `batch_axes=2`.
+        Statistics are in float32: per-channel sums first, then groups, with the two-pass variance.
+        """
+        return self.apply(x, *self.statistics(x, batch_axes=batch_axes))
+
+    def statistics(self, x: jax.Array, *, batch_axes: int = 1) -> tuple[jax.Array, jax.Array]:
+        """Mean and 1/std of each group in float32, repeated for its channels, with axes of length 1 where reduced."""
+        axes = tuple(range(batch_axes, x.ndim - 1))
+        values = x.astype(jnp.float32)
+        mean = self._per_group(jnp.mean(values, axes, keepdims=True))
+        variance = self._per_group(jnp.mean(jnp.square(values - mean), axes, keepdims=True))
+        return mean, jax.lax.rsqrt(variance + self.epsilon)
+
+    def apply(self, x: jax.Array, mean: jax.Array, inverse_std: jax.Array) -> jax.Array:
+        """Normalises `x` with given statistics, so that parts of a clip can be normalised like the whole."""
+        factor = inverse_std * self.scale[...].astype(jnp.float32)
+        return ((x.astype(jnp.float32) - mean) * factor + self.bias[...].astype(jnp.float32)).astype(self.dtype)
+
+    def _per_group(self, channel_means: jax.Array) -> jax.Array:
+        """The mean of each group, repeated for its channels."""
+        shape = channel_means.shape
+        grouped = channel_means.reshape(*shape[:-1], self.groups, shape[-1] // self.groups)
+        return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(shape)
+
+
+def silu(x: jax.Array) -> jax.Array:
+    """x·sigmoid(x)."""
+    return jax.nn.silu(x)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact (erf) GELU, the only kind in this model (spec section 12)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout with probability `rate`; the identity without a key."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def upsample_nearest(x: jax.Array) -> jax.Array:
+    """Doubles the height and width of (... H W C) by repetition."""
+    *batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[..., :, None, :, None, :], (*batch, height, 2, width, 2, channels))
+    return x.reshape(*batch, 2 * height, 2 * width, channels)
+
+
+def count_parameters(tree: Any) -> int:
+    """How many numbers a tree of arrays, shapes or variables holds."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))

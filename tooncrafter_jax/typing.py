@@ -1,0 +1,40 @@
+"""The vocabulary of arrays.
+
+Axis names: B batch (clips), T frames, H W pixels, h w latent cells (pixels / 8), C channels, N M tokens, D features.
+Channels come last everywhere. Pixel values are in [-1, 1] unless a name says uint8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+Video = Float[Array, "B T H W 3"]
+"""Frames of clips in [-1, 1]."""
+Images = Float[Array, "B H W 3"]
+"""Single pictures in [-1, 1]."""
+Uint8Video = UInt8[np.ndarray, "T H W 3"]
+"""What a user gets: frames of one clip, 0 to 255."""
+Latents = Float[Array, "B T h w C"]
+"""Autoencoder latents multiplied by the scale factor, or noise of that shape."""
+VideoFeatures = Float[Array, "B T h w C"]
+"""Activations inside a video network."""
+Tokens = Float[Array, "B N D"]
+"""Token features, e.g. of a text or image tower."""
+Context = Float[Array, "B N D"]
+"""Cross-attention context: 77 text tokens, then the image tokens."""
+TokenIds = Int[Array, "B 77"]
+"""Tokenised prompts."""
+Timesteps = Int[Array, "B"]
+"""Diffusion time of each clip, 0 (clean) to 999 (noise)."""
+FramesPerSecond = Int[Array, "B"]
+"""The integer frame rate that the denoiser is conditioned on."""
+Hints = Float[Array, "B T H W 1"]
+"""Sketches as the sketch encoder receives them: [0, 1], bright lines on black; an all-zero frame is unguided."""
+
+Dtype = Any
+"""Anything that `jnp.dtype` accepts."""
+PyTree = Any
+"""A nested container of arrays."""
