@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize("extension", [".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"])
 def test_every_supported_format_gives_back_the_picture(tmp_path, extension):
     path = tmp_path / f"a{extension}"
-    options = {"quality": 95} if extension in (".jpg", ".jpeg", ".webp") else {}
+    options: dict[str, Any] = {"quality": 95} if extension in (".jpg", ".jpeg", ".webp") else {}
     Image.fromarray(drawing()).save(path, **options)
     image = read_image(str(path))
     assert image.dtype == np.uint8 and image.flags.writeable
@@ -89,7 +90,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, extension):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"lossless": True} if extension == ".webp" else {}
+    options: dict[str, Any] = {"lossless": True} if extension == ".webp" else {}
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"a{extension}", exif=exif, **options)
     np.testing.assert_array_equal(read_image(tmp_path / f"a{extension}"), upright)
 
@@ -226,7 +227,7 @@ def test_flipped_bits_in_a_png(tmp_path):
 
 @pytest.mark.parametrize("side", [20_000, 12_000, 10_001])
 def test_huge_pictures_are_refused_from_their_header(tmp_path, side, recwarn):
-    # Pillow itself refuses the first, warns of the second and third. There are no pixels: decoding would fail otherwise.
+    # Pillow itself refuses the first and warns of the others. There are no pixels: decoding would fail in other words.
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(png_bytes(header, png_chunk(b"IDAT", b"")))
     message = refusal(tmp_path / "a.png")

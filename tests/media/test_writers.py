@@ -10,6 +10,7 @@ import os
 import resource
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image, ImageSequence
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import (
     check_writable,
+    grey_of_rgb,
     to_uint8,
     write_contact_sheet,
     write_gif,
@@ -42,7 +44,7 @@ def cartoon(count: int = 16, height: int = 64, width: int = 96) -> np.ndarray:
     """A red disc with an outline that crosses a graded sky over a green ground."""
     y, x = np.mgrid[0:height, 0:width]
     frames = np.empty((count, height, width, 3), np.uint8)
-    frames[..., 0], frames[..., 1], frames[..., 2] = 90 + y, 150 + y, 240
+    frames[..., 0], frames[..., 1], frames[..., 2] = 90 + 60 * y / height, 150 + 60 * y / height, 240
     frames[:, y > 0.75 * height] = (60, 160, 40)
     for index, frame in enumerate(frames):
         distance = np.hypot(y - height / 2, x - width * (0.2 + 0.6 * index / max(count - 1, 1)))
@@ -55,10 +57,21 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean((a.astype(np.float64) - b) ** 2)))
 
 
-def decode(path: Path) -> tuple[np.ndarray, av.video.stream.VideoStream]:
+def decode(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """The frames, and what the file says of them."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]), stream
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+        codec = stream.codec_context
+        assert stream.duration is not None and stream.time_base is not None
+        return frames, {
+            "codec": codec.name,
+            "pixels": codec.pix_fmt,
+            "matrix": codec.colorspace,
+            "range": codec.color_range,
+            "rate": stream.average_rate,
+            "seconds": stream.duration * stream.time_base,
+        }
 
 
 def files(directory: Path) -> list[str]:
@@ -92,15 +105,17 @@ def test_to_uint8_refuses_nan():
 
 
 def test_mp4_decodes_to_nearly_the_same_frames(tmp_path):
-    frames = cartoon()
+    frames = cartoon(16, 160, 256)
     write_mp4(tmp_path / "new" / "a.mp4", frames)
-    decoded, stream = decode(tmp_path / "new" / "a.mp4")
-    # Measured 34.6 dB at crf 10; halving the colour resolution alone costs most of that.
-    assert decoded.shape == frames.shape and psnr(decoded, frames) > 33
+    decoded, facts = decode(tmp_path / "new" / "a.mp4")
+    # Measured: 32.0 dB, where an ideal halving of the colour resolution alone gives 32.1. The luma has 44.3 dB; at the
+    # encoder's default crf of 23 it would be 42.5.
+    assert decoded.shape == frames.shape and psnr(decoded, frames) > 31
+    luma, expected = (np.stack([grey_of_rgb(frame) for frame in video]) for video in (decoded, frames))
+    assert psnr(luma, expected) > 43.5
     assert all(psnr(decoded[i], frames[i]) > psnr(decoded[i], frames[i - 1]) + 5 for i in range(1, 16))
-    codec = stream.codec_context
-    assert (codec.name, codec.pix_fmt, codec.colorspace, codec.color_range) == ("h264", "yuv420p", 1, 1)
-    assert stream.average_rate == 8 and stream.duration * stream.time_base == 2
+    # Matrix 1 is BT.709 and range 1 is limited.
+    assert facts == {"codec": "h264", "pixels": "yuv420p", "matrix": 1, "range": 1, "rate": 8, "seconds": 2}
     assert files(tmp_path / "new") == ["a.mp4"]
 
 
@@ -118,8 +133,8 @@ def test_mp4_crf_and_rate(tmp_path):
     write_mp4(tmp_path / "fine.mp4", frames, fps=Fraction(24000, 1001), crf=10)
     write_mp4(tmp_path / "coarse.mp4", frames, fps=12.5, crf=40)
     assert (tmp_path / "fine.mp4").stat().st_size > 3 * (tmp_path / "coarse.mp4").stat().st_size
-    assert decode(tmp_path / "fine.mp4")[1].average_rate == Fraction(24000, 1001)
-    assert decode(tmp_path / "coarse.mp4")[1].average_rate == Fraction(25, 2)
+    assert decode(tmp_path / "fine.mp4")[1]["rate"] == Fraction(24000, 1001)
+    assert decode(tmp_path / "coarse.mp4")[1]["rate"] == Fraction(25, 2)
 
 
 def test_one_frame_is_enough(tmp_path):
@@ -136,11 +151,12 @@ def test_gif_and_webp_last_as_long_as_they_should(tmp_path, fps, seconds):
     write_webp(tmp_path / "a.webp", frames, fps=fps, lossless=True)
     for name, tick, quality in (("a.gif", 0.01, 40), ("a.webp", 0.001, np.inf)):
         with Image.open(tmp_path / name) as image:
-            assert image.n_frames == 16 and image.info["loop"] == 0
+            assert image.info["loop"] == 0
             pictures, delays = [], []
             for picture in ImageSequence.Iterator(image):
                 pictures.append(np.asarray(picture.convert("RGB")))
                 delays.append(picture.info["duration"])
+        assert len(pictures) == 16
         assert abs(sum(delays) / 1000 - seconds) <= tick / 2 + 1e-9
         assert max(delays) - min(delays) <= 1000 * tick
         with np.errstate(divide="ignore"):
@@ -353,7 +369,7 @@ def test_paths_that_cannot_be_files(tmp_path):
             write(tmp_path / "file" / "below" / "x")
     with pytest.raises(UserError, match="'[^']*file'"):
         write_png_sequence(tmp_path / "file", cartoon(2))
-    with pytest.raises(UserError, match="file in the way|file is in the way"):
+    with pytest.raises(UserError, match="a file is in the way"):
         check_writable(tmp_path / "file")
     assert files(tmp_path) == ["directory", "file"] and (tmp_path / "file").read_text() == "mine"
 

@@ -64,7 +64,7 @@ def read_image(path: str | os.PathLike[str], background: Colour = WHITE) -> UInt
     background = _checked_colour(background)
     _check_is_file_with_contents(path)
     with warnings.catch_warnings():
-        # Damaged metadata is no concern of the user's, and Pillow's own warning of large pictures starts below MAX_PIXELS.
+        # Damaged metadata is no concern of the user's, and Pillow warns of large pictures below MAX_PIXELS already.
         warnings.simplefilter("ignore")
         with _open(path) as image:
             _check_size(image.height, image.width, f"'{path}'")
@@ -117,9 +117,8 @@ def fit_image(
         top, left = (height - inner_height) // 2, (width - inner_width) // 2
         fitted = np.empty((height, width, 3), np.uint8)
         fitted[:] = _checked_colour(background)
-        fitted[top : top + inner_height, left : left + inner_width] = source.resize(
-            (inner_width, inner_height), Image.Resampling.BILINEAR
-        )
+        resized = np.asarray(source.resize((inner_width, inner_height), Image.Resampling.BILINEAR))
+        fitted[top : top + inner_height, left : left + inner_width] = resized
     else:
         raise UserError(f"fit is '{fit}', but only 'crop' and 'pad' exist: choose one of these")
     return fitted.astype(np.float32) / 255 * 2 - 1
@@ -292,11 +291,11 @@ def _damaged(path: str) -> str:
     return f"'{path}' is damaged or cut short: copy or export the picture again"
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # unreadable metadata is no reason to refuse a good picture
-        return None
+        return 1
 
 
 def _opaque_rgb(image: Image.Image, background: Colour, path: str) -> Image.Image:

@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
@@ -54,6 +55,7 @@ _MAX_WEBP_SIDE = 16383
 
 Path = str | os.PathLike[str]
 Frames = UInt8[np.ndarray, "T H W 3"]
+Rate = int | float | Fraction
 
 
 def to_uint8(frames: Shaped[Any, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
@@ -74,7 +76,7 @@ def to_uint8(frames: Shaped[Any, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     return ((np.clip(values, -1, 1) + 1) / 2 * 255).astype(np.uint8)
 
 
-def write_mp4(path: Path, frames: Frames, fps: float | Fraction = PUBLISHED_FPS, crf: int = PUBLISHED_CRF) -> None:
+def write_mp4(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS, crf: int = PUBLISHED_CRF) -> None:
     """Writes H.264 video in yuv420p, which every player and browser shows.
 
     Differs from the published code: the colours are BT.709 and the file says so, where that leaves players to guess.
@@ -101,12 +103,12 @@ def write_mp4(path: Path, frames: Frames, fps: float | Fraction = PUBLISHED_FPS,
     write_atomically(path, _encode_mp4(frames, _checked_rate(fps), crf))
 
 
-def write_gif(path: Path, frames: Frames, fps: float | Fraction = PUBLISHED_FPS) -> None:
+def write_gif(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
     """Writes an endless GIF.
 
-    All frames share one palette of 256 colours, without dithering, so that still parts stay still. GIF counts hundredths
-    of a second: delays are rounded so that the whole lasts as long as it should. Equal neighbours are stored as one
-    longer frame.
+    All frames share one palette of 256 colours, without dithering, so that still parts stay still. GIF counts in
+    hundredths of a second: delays are rounded so that the whole lasts as long as it should. Equal neighbours are stored
+    as one longer frame.
 
     Args:
       path: of the file; its directory is made if it is missing.
@@ -128,7 +130,7 @@ def write_gif(path: Path, frames: Frames, fps: float | Fraction = PUBLISHED_FPS)
 
 
 def write_webp(
-    path: Path, frames: Frames, fps: float | Fraction = PUBLISHED_FPS, quality: int = 90, lossless: bool = False
+    path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS, quality: int = 90, lossless: bool = False
 ) -> None:
     """Writes an endless animated WebP.
 
@@ -254,7 +256,7 @@ def _check_frames(frames: Any) -> None:
         )
 
 
-def _checked_rate(fps: float | Fraction) -> Fraction:
+def _checked_rate(fps: Rate) -> Fraction:
     if not (math.isfinite(fps) and 0.01 <= fps <= 1000):
         raise UserError(f"fps is {fps}: choose a number from 0.01 to 1000")
     return Fraction(fps).limit_denominator(1001)
@@ -271,7 +273,7 @@ def _encode_mp4(frames: Frames, rate: Fraction, crf: int) -> bytes:
     with av.open(buffer, "w", format="mp4") as container:
         try:
             stream = container.add_stream(_H264_ENCODER, rate=rate)
-        except (av.error.FFmpegError, ValueError) as error:
+        except (FFmpegError, ValueError) as error:
             raise UserError("this build of PyAV has no H.264 encoder: pip install --force-reinstall av") from error
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         stream.options = {"crf": str(crf)}

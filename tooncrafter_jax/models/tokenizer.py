@@ -93,7 +93,7 @@ class Tokenizer:
     def _merge(self, word: bytes) -> list[int]:
         """Joins neighbouring symbols, always the pair of lowest rank and of these the leftmost, until no pair is known.
 
-        A heap of candidate pairs over a doubly linked list: O(n log n) in the length of the word. An id is its merge's rank.
+        Uses a heap of candidate pairs over a doubly linked list, O(n log n) in the length. An id is its merge's rank.
         """
         ids = [self._byte_ids[byte] for byte in word]
         ids[-1] += 256

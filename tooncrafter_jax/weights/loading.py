@@ -1,0 +1,143 @@
+"""From official tensors to the flat parameters of our components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.weights.official import LevelLayout, Plan, plan, to_our_layout
+from tooncrafter_jax.weights.rule import SKETCH_PREFIX
+from tooncrafter_jax.weights.sources import TensorSource
+
+BUFFER_TOLERANCE = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
+"""Largest difference between a checkpoint's schedule buffers and the computed ones that is only rounding, by dtype."""
+
+
+class PrefixedSource:
+    """Another source with a prefix before every name; the sketch encoder's own file has none."""
+
+    def __init__(self, source: TensorSource, prefix: str) -> None:
+        self.where, self._source, self._prefix = source.where, source, prefix
+        self.shapes = {prefix + name: shape for name, shape in source.shapes.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor of this prefixed name."""
+        return self._source.read(name.removeprefix(self._prefix))
+
+
+@dataclass(frozen=True)
+class MappedSource:
+    """A source whose every tensor has been assigned.
+
+    Attributes:
+      source: the tensors.
+      plan: what becomes of each.
+      components: the components that it fills.
+    """
+
+    source: TensorSource
+    plan: Plan
+    components: tuple[str, ...]
+
+    def params(self, component: str, dtype: Dtype | None = np.float32) -> dict[str, np.ndarray]:
+        """The flat parameters of one component, contiguous, converted to `dtype` (None keeps the file's)."""
+        result = {}
+        for name, (owner, path) in self.plan.entries.items():
+            if owner == component:
+                value = to_our_layout(path, self.source.read(name))
+                result[path] = np.ascontiguousarray(value, dtype=value.dtype if dtype is None else np.dtype(dtype))
+        return result
+
+
+def components_in(source: TensorSource) -> tuple[str, ...]:
+    """Which components a file is for, from its names.
+
+    Raises:
+      UserError: if the names belong to no ToonCrafter file.
+    """
+    names = source.shapes
+    if any(name.startswith("input_hint_block.") for name in names):
+        return ("sketch_encoder",)
+    if any(name.startswith("input_blocks.") for name in names):
+        return ("unet",)
+    found: list[str] = []
+    for prefix, component in (
+        ("model.diffusion_model.", "unet"),
+        ("image_proj_model.", "image_projector"),
+        ("cond_stage_model.model.", "clip_text"),
+        ("embedder.model.visual.", "clip_image"),
+        ("first_stage_model.encoder.", "autoencoder"),
+        ("first_stage_model.decoder.", "decoder"),
+        (SKETCH_PREFIX, "sketch_encoder"),
+    ):
+        if any(name.startswith(prefix) for name in names):
+            found.append(component)
+    if not found:
+        raise UserError(
+            f"{source.where} holds no ToonCrafter tensors (its first name is '{next(iter(names), '')}'); expected names like "
+            "'model.diffusion_model.input_blocks.0.0.weight' or, for a sketch encoder, 'input_hint_block.0.weight'"
+        )
+    return tuple(found)
+
+
+def map_source(source: TensorSource, config: ModelConfig, components: Iterable[str] | None = None) -> MappedSource:
+    """Assigns every tensor of a source to a parameter of `config`'s components.
+
+    Args:
+      source: the tensors; a bare U-Net or sketch-encoder file is recognised by its names.
+      config: the architecture.
+      components: what the source must fill; by default what its names speak of.
+
+    Raises:
+      UserError: if tensors are missing, left over or misshaped (all are listed), or a schedule buffer is not the computed one.
+    """
+    wanted = tuple(components) if components is not None else components_in(source)
+    if any(name.startswith("input_hint_block.") for name in source.shapes):
+        source = PrefixedSource(source, SKETCH_PREFIX)
+    elif any(name.startswith("input_blocks.") for name in source.shapes):
+        source = PrefixedSource(source, "model.diffusion_model.")
+    networks = config.networks()
+    targets = {
+        name: {path: leaf.shape for path, leaf in networks[name].abstract_params.items()} for name in wanted
+    }
+    unet = config.sketch_encoder if wanted == ("sketch_encoder",) else config.unet
+    mapped = plan(
+        source.shapes,
+        targets,
+        unet=LevelLayout(len(unet.multipliers), unet.blocks_per_level),
+        autoencoder=LevelLayout(len(config.decoder.multipliers), config.decoder.blocks_per_level),
+        where=source.where,
+    )
+    check_buffers(source, mapped, NoiseSchedule(config.schedule))
+    return MappedSource(source, mapped, wanted)
+
+
+def check_buffers(source: TensorSource, mapped: Plan, schedule: NoiseSchedule) -> None:
+    """Checks that the schedule stored in a checkpoint is the one that will be used (spec section 1).
+
+    Raises:
+      UserError: if a buffer differs by more than rounding.
+    """
+    computed = schedule.buffers()
+    for name in mapped.buffers:
+        if name not in computed:
+            raise UserError(f"{source.where} holds the schedule buffer {name}, which this schedule does not have")
+        stored = source.read(name)
+        tolerance = BUFFER_TOLERANCE.get(str(stored.dtype), 2e-6)
+        expected = computed[name]
+        if stored.shape != expected.shape:
+            raise UserError(
+                f"the schedule buffer {name} of {source.where} has {stored.size} entries instead of {expected.size}"
+            )
+        error = np.abs(stored.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
+        if error.max() > tolerance:
+            raise UserError(
+                f"the schedule buffer {name} of {source.where} differs from the schedule of the config by {error.max():.2g}; "
+                "this model was trained with other diffusion constants"
+            )

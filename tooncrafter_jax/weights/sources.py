@@ -1,0 +1,185 @@
+"""Where tensors come from: safetensors files, PyTorch checkpoints, or the weight rule; one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from tooncrafter_jax.errors import UserError, missing_extra
+from tooncrafter_jax.weights import rule
+
+DEEPSPEED_PREFIX_LENGTH = 16
+"""Characters in front of every name in a DeepSpeed file (spec section 1)."""
+
+
+class TensorSource(Protocol):
+    """Named tensors in PyTorch layout.
+
+    Attributes:
+      where: what the tensors come from, for messages.
+      shapes: name -> shape.
+    """
+
+    where: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor (float32, float16 or bfloat16)."""
+        ...
+
+
+class RuleSource:
+    """Tensors made by the weight rule, for a list of names and shapes.
+
+    Args:
+      shapes: name -> shape.
+      where: for messages.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], where: str = "the weight rule") -> None:
+        self.where, self.shapes = where, dict(shapes)
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor of this name, float32."""
+        return rule.make(name, self.shapes[name])
+
+
+_SAFETENSORS_DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+}
+
+
+class SafetensorsSource:
+    """Tensors of a .safetensors file, read one by one without mapping the file into memory.
+
+    Raises:
+      UserError: if the file is missing, truncated or not safetensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        self._path = path
+        header, self._data_start = _safetensors_header(path)
+        size = path.stat().st_size - self._data_start
+        self._entries: dict[str, Any] = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in self._entries.values()), default=0)
+        if end > size:
+            raise UserError(f"{path} is cut off: it holds {size:,} of {end:,} bytes of tensors; copy it again")
+        strange = {e["dtype"] for e in self._entries.values()} - set(_SAFETENSORS_DTYPES)
+        if strange:
+            raise UserError(f"{path} holds tensors of type {', '.join(sorted(strange))}, which no ToonCrafter weights have")
+        self.shapes = {name: tuple(entry["shape"]) for name, entry in self._entries.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor of this name in the file's dtype."""
+        entry = self._entries[name]
+        start, end = entry["data_offsets"]
+        with self._path.open("rb") as file:
+            file.seek(self._data_start + start)
+            raw = file.read(end - start)
+        return np.frombuffer(raw, _SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    broken = f"{path} is not a safetensors file or is cut off: copy it again"
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise UserError(broken)
+        (length,) = struct.unpack("<Q", prefix)
+        if length > path.stat().st_size - 8:
+            raise UserError(broken)
+        try:
+            header = json.loads(file.read(length))
+            if not all("data_offsets" in e and "dtype" in e for n, e in header.items() if n != "__metadata__"):
+                raise UserError(broken)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UserError(broken) from error
+    return header, 8 + length
+
+
+class CkptSource:
+    """Tensors of a PyTorch checkpoint; needs the extra `convert`. Never unpickles code.
+
+    Args:
+      path: a file with a `state_dict` (possibly nested twice), a DeepSpeed `module`, or the tensors themselves.
+
+    Raises:
+      UserError: if torch is not installed, or the file is damaged or holds anything but tensors and plain values.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise missing_extra("torch", "convert", f"reading {path.name}") from error
+        self.where = str(path)
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is not a PyTorch checkpoint in zip format or is cut off: copy it again")
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for damaged or unsafe files
+            raise UserError(
+                f"{path} was refused: it is damaged, or it holds Python objects other than tensors, which could run code "
+                "and are never loaded; ask for a .safetensors file"
+            ) from error
+        self._tensors = _unwrap(loaded, str(path), torch.Tensor)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor of this name in the file's dtype."""
+        import torch
+
+        tensor = self._tensors[name].detach().contiguous()
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
+
+
+def _unwrap(loaded: Any, where: str, tensor_type: type) -> dict[str, Any]:
+    """The name -> tensor mapping inside a checkpoint's wrappers (spec section 1)."""
+    for _ in range(2):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+            loaded = loaded["state_dict"]
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("module"), Mapping):
+        loaded = {name[DEEPSPEED_PREFIX_LENGTH:]: value for name, value in loaded["module"].items()}
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{where} holds no mapping from names to tensors")
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, tensor_type)}
+    if not tensors:
+        raise UserError(f"{where} holds no tensors")
+    return tensors
+
+
+def open_source(path: Path) -> TensorSource:
+    """Opens a weight file by its extension.
+
+    Raises:
+      UserError: if it is missing, no file, empty, damaged or of an unknown kind.
+    """
+    if not path.exists():
+        raise UserError(f"no file {path}")
+    if path.is_dir():
+        raise UserError(f"{path} is a directory, not a weight file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty")
+    try:
+        if path.suffix == ".safetensors":
+            return SafetensorsSource(path)
+        if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+            return CkptSource(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    raise UserError(f"{path} is of an unknown kind: a weight file ends in .safetensors, .ckpt, .pt, .pth or .bin")
