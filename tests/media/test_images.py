@@ -277,6 +277,13 @@ def test_narrow_pictures_are_padded_with_black_with_the_odd_column_at_the_right(
     assert (fitted[:, :13] == -1).all() and (fitted[:, 114:] == -1).all()
 
 
+def test_the_long_side_is_cut_and_not_rounded():
+    white = np.full((90, 150, 3), 255, np.uint8)  # 64 * 150 / 90 = 106.67 becomes 106 columns
+    resized = resize_tensor_like_app(white.astype(np.float32), 64, 128)
+    for picture, padding in ((fit_image(white, 64, 128), -1), (resized, 0)):
+        assert np.flatnonzero((picture != padding).all(axis=(0, 2))).tolist() == list(range(11, 117))
+
+
 def test_crop_of_a_tall_picture_cuts_rows_and_pads_columns():
     image = drawing(131, 64)
     fitted = fit_image(image, 64, 128)

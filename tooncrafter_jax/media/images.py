@@ -172,8 +172,6 @@ def bilinear_weights(
     """
     step = source / target
     centres = (np.arange(target)[kept] + 0.5) * step - 0.5
-    if not antialias:
-        centres = np.clip(centres, 0, source - 1)
     reach = max(step, 1.0) if antialias else 1.0
     distance = np.abs(np.arange(source) - centres[:, None]) / reach
     weights = np.maximum(1 - distance, 0)

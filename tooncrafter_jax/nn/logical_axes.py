@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator, Mapping
+from math import prod
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -36,6 +37,8 @@ def axis_rules(mesh: Mesh, rules: Mapping[str, MeshAxes]) -> Iterator[None]:
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Constrains `x` (one name or None per axis) to the rules in force; the identity without rules.
 
+    An axis that the devices do not divide stays unsharded.
+
     Raises:
       ValueError: if the number of names is not the number of axes.
     """
@@ -45,8 +48,14 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     if active is None:
         return x
     mesh, rules = active
-    spec = PartitionSpec(*(rules.get(name) if name else None for name in names))
+    spec = PartitionSpec(*(_dividing(mesh, rules.get(name) if name else None, n) for name, n in zip(names, x.shape, strict=True)))
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def _dividing(mesh: Mesh, axes: MeshAxes, size: int) -> MeshAxes:
+    """`axes`, or None where their devices do not divide an array axis of `size`."""
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    return axes if size % prod(mesh.shape[name] for name in names) == 0 else None
 
 
 def batch_sharding_of(size: int) -> tuple[Mesh, PartitionSpec] | None:
@@ -63,9 +72,7 @@ def batch_sharding_of(size: int) -> tuple[Mesh, PartitionSpec] | None:
     for name in ("batch", "frames"):
         rule = rules.get(name)
         axes += [rule] if isinstance(rule, str) else list(rule or ())
-    devices = 1
-    for axis in axes:
-        devices *= mesh.shape[axis]
+    devices = prod(mesh.shape[axis] for axis in axes)
     if devices == 1 or size % devices:
         return None
     return mesh, PartitionSpec(tuple(axes))
