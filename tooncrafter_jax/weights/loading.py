@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +46,15 @@ class MappedSource:
     components: tuple[str, ...]
 
     def params(self, component: str, dtype: Dtype | None = np.float32) -> dict[str, np.ndarray]:
-        """The flat parameters of one component, contiguous, converted to `dtype` (None keeps the file's)."""
-        result = {}
+        """The flat parameters of one component; see `iterate`."""
+        return dict(self.iterate(component, dtype))
+
+    def iterate(self, component: str, dtype: Dtype | None = np.float32) -> Iterator[tuple[str, np.ndarray]]:
+        """Path and value of each parameter of a component, contiguous, converted to `dtype` (None keeps the file's)."""
         for name, (owner, path) in self.plan.entries.items():
             if owner == component:
                 value = to_our_layout(path, self.source.read(name))
-                result[path] = np.ascontiguousarray(value, dtype=value.dtype if dtype is None else np.dtype(dtype))
-        return result
+                yield path, np.ascontiguousarray(value, dtype=value.dtype if dtype is None else np.dtype(dtype))
 
 
 def components_in(source: TensorSource) -> tuple[str, ...]:

@@ -1,0 +1,233 @@
+"""Checkpoint directories: `model.json` and one orbax tree a component.
+
+A directory is written under a temporary name and renamed when it is whole, so that an interrupted write is never taken for a
+checkpoint. A component is restored alone, straight into its sharding and dtype.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+
+from tooncrafter_jax.config_codec import from_dict, to_dict
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.typing import Dtype
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.json"
+
+
+class CheckpointWriter:
+    """Writes a checkpoint directory component by component; a context manager that publishes it at a clean end.
+
+    Args:
+      directory: the result; must not exist unless `overwrite`, and must then be a checkpoint directory.
+      config: the architecture.
+      provenance: where the weights come from, kept in `model.json`.
+      overwrite: whether an existing checkpoint directory is replaced.
+
+    Raises:
+      UserError: if the directory exists already or cannot be written.
+    """
+
+    def __init__(
+        self, directory: Path, config: ModelConfig, provenance: Mapping[str, Any], *, overwrite: bool = False
+    ) -> None:
+        self.directory = directory = Path(directory).absolute()
+        self._config, self._provenance = config, dict(provenance)
+        self._components: list[str] = []
+        if directory.exists():
+            if not overwrite:
+                raise UserError(f"{directory} exists already: choose another directory, or add --overwrite")
+            if not (directory / MODEL_FILE).is_file():
+                raise UserError(f"{directory} is not a checkpoint directory and will not be overwritten")
+        self._temporary = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+        with _disk_errors(directory):
+            self._temporary.mkdir(parents=True)
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def write(self, component: str, params: Mapping[str, jax.Array]) -> None:
+        """Writes one component's flat parameters.
+
+        Raises:
+          UserError: if the disk is full or the like.
+        """
+        with _disk_errors(self.directory), _quiet():
+            handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # compressing copies everything in memory
+            with ocp.Checkpointer(handler) as checkpointer:
+                checkpointer.save(self._temporary / component, args=ocp.args.PyTreeSave(dict(params)))
+        self._components.append(component)
+
+    def copy(self, source: Path, components: Iterable[str]) -> None:
+        """Takes over components of another checkpoint directory as they are."""
+        for component in components:
+            with _disk_errors(self.directory):
+                shutil.copytree(Path(source) / component, self._temporary / component)
+            self._components.append(component)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            return
+        description = {
+            "format_version": FORMAT_VERSION,
+            "components": [name for name in COMPONENTS if name in self._components],
+            "config": to_dict(self._config),
+            "provenance": self._provenance,
+        }
+        with _disk_errors(self.directory):
+            (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
+            if self.directory.exists():
+                old = self._temporary.with_name(self._temporary.name + "-old")
+                self.directory.rename(old)
+                self._temporary.rename(self.directory)
+                shutil.rmtree(old)
+            else:
+                self._temporary.rename(self.directory)
+
+
+class Checkpoint:
+    """A checkpoint directory opened for reading.
+
+    Attributes:
+      directory: where it is.
+      config: the architecture.
+      components: names of the components it holds.
+      provenance: where the weights come from.
+
+    Raises:
+      UserError: if the directory is missing, is no checkpoint, or is of a newer format.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory = Path(directory).absolute()
+        file = directory / MODEL_FILE
+        if not directory.exists():
+            raise UserError(f"no checkpoint directory {directory}")
+        if not file.is_file():
+            raise UserError(
+                f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files run "
+                "python -m tooncrafter_jax convert first"
+            )
+        try:
+            description = json.loads(file.read_text())
+            version, components = description["format_version"], description["components"]
+            config, self.provenance = description["config"], description.get("provenance", {})
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{file} is damaged: {error}") from error
+        if version != FORMAT_VERSION:
+            raise UserError(f"{directory} has format {version}, but this version reads {FORMAT_VERSION}: update tooncrafter-jax")
+        self.components: tuple[str, ...] = tuple(components)
+        self.config: ModelConfig = from_dict(ModelConfig, config, f"the config in {file}")
+
+    def require(self, components: Iterable[str] = tuple(c for c in COMPONENTS if c not in OPTIONAL_COMPONENTS)) -> None:
+        """Checks that the components are there.
+
+        Raises:
+          UserError: naming those that are not.
+        """
+        missing = [name for name in components if name not in self.components]
+        if missing:
+            raise UserError(f"{self.directory} holds no {', '.join(missing)}: convert the full model into it")
+
+    def restore(
+        self,
+        component: str,
+        network: Network[Any],
+        *,
+        sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding] | None = None,
+        dtype: Dtype | None = None,
+    ) -> dict[str, jax.Array]:
+        """One component's flat parameters, each read straight into its sharding and dtype.
+
+        Args:
+          component: its name.
+          network: what the parameters must fit.
+          sharding: for all parameters or by path; the default device without.
+          dtype: of the result; the network's `param_dtype` without.
+
+        Raises:
+          UserError: if the tree is damaged, or tensors are missing, left over or misshaped (all are listed).
+        """
+        self.require([component])
+        path, where = self.directory / component, f"{component} in {self.directory}"
+        damaged = f"{where} is damaged or incomplete: convert it again"
+        if not path.is_dir():
+            raise UserError(damaged)
+        if sharding is None:
+            sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            try:
+                stored = dict(checkpointer.metadata(path).item_metadata.tree)  # pyright: ignore
+            except Exception as error:  # orbax has no common class for what a damaged directory can raise
+                raise UserError(damaged) from error
+            _check_fit(stored, network.abstract_params, where)
+            target = {
+                name: ocp.ArrayRestoreArgs(
+                    sharding=sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name],
+                    global_shape=leaf.shape,
+                    dtype=jnp.dtype(dtype or leaf.dtype),
+                )
+                for name, leaf in network.abstract_params.items()
+            }
+            try:
+                return checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=target, restore_args=target))
+            except Exception as error:
+                raise UserError(damaged) from error
+
+
+def _check_fit(stored: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct], where: str) -> None:
+    problems = []
+    missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
+    misshaped = [
+        f"{name} is {tuple(stored[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in stored and tuple(stored[name].shape) != tuple(wanted[name].shape)
+    ]
+    for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", misshaped)):
+        if names:
+            problems.append(f"{len(names)} {kind}: {', '.join(names)}")
+    if problems:
+        raise UserError(f"{where} does not fit this architecture; tensors {'; '.join(problems)}")
+
+
+@contextlib.contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    """Turns what a full or read-only disk raises into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
+    except ValueError as error:  # tensorstore's way of reporting a failed write
+        raise UserError(f"cannot write {directory}: {str(error).splitlines()[0][:200]}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax's progress messages off the terminal."""
+    loggers = [(logging.getLogger(name), logging.getLogger(name).level) for name in ("absl", "orbax")]
+    verbosity = absl_logging.get_verbosity()
+    for logger, _ in loggers:
+        logger.setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(verbosity)
+        for logger, level in loggers:
+            logger.setLevel(level)
