@@ -1,1 +1,10 @@
-"""ToonCrafter in JAX."""
+"""ToonCrafter, generative cartoon in-betweening, in JAX: two drawings in, a video out."""
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.pipeline import Progress, ToonCrafter
+from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
+
+load = ToonCrafter.load
+
+__version__ = "0.1.0"
+__all__ = ["Pair", "Progress", "SamplingOptions", "Sketch", "ToonCrafter", "UserError", "__version__", "load"]

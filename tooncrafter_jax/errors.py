@@ -18,4 +18,6 @@ def missing_extra(package: str, extra: str, purpose: str) -> UserError:
       extra: the extra of this distribution that installs it.
       purpose: what it is needed for, e.g. "reading .ckpt files".
     """
-    return UserError(f"{purpose} needs the package '{package}', which is not installed: pip install 'tooncrafter-jax[{extra}]'")
+    return UserError(
+        f"{purpose} needs the package '{package}', which is not installed: pip install 'tooncrafter-jax[{extra}]'"
+    )

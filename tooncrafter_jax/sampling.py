@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from math import gcd
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import jax
@@ -25,14 +25,11 @@ from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
 from tooncrafter_jax.models.unet_blocks import ContextKeys
-from tooncrafter_jax.nn.logical_axes import axis_rules, constrain
+from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
 from tooncrafter_jax.typing import Context, Hints, Images, Latents, TokenIds, Tokens, Video
 
 AllParams = Mapping[str, Params]
 """Component -> flat parameters."""
-
-AXIS_RULES = {"batch": "data", "frames": "frames", "pixels": "frames"}
-"""Meaning of the models' logical axes while sampling: temporal attention trades its frames for pixels."""
 
 
 class Guidance(NamedTuple):
@@ -90,14 +87,36 @@ def condition_latents(ends: Latents, frames: int) -> Latents:
 def sampling_mesh(devices: list[jax.Device], rows: int, frames: int) -> Mesh | None:
     """Lays devices out for `rows` independent clips (pairs times guidance branches) of `frames` frames.
 
-    Rows come first; what devices are left over share the frames of a clip. None for a single device.
+    Rows come first (axis `data`); devices left over share the frames of a clip. Those have one mesh axis for each prime
+    factor (`frames_0`, `frames_1`, ...), so that a clip of 14 frames can use some of the devices that 16 frames use.
+
+    Returns:
+      The mesh, or None for a single device.
     """
     if len(devices) == 1:
         return None
     data = gcd(len(devices), rows)
-    over_frames = gcd(len(devices) // data, frames)
-    shape = (data, over_frames, len(devices) // (data * over_frames))
-    return Mesh(np.asarray(devices).reshape(shape), ("data", "frames", "idle"), axis_types=(AxisType.Auto,) * 3)
+    factors = prime_factors(gcd(len(devices) // data, frames))
+    shape = (data, *factors, len(devices) // (data * prod(factors)))
+    names = ("data", *(f"frames_{i}" for i in range(len(factors))), "idle")
+    return Mesh(np.asarray(devices).reshape(shape), names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def prime_factors(number: int) -> list[int]:
+    """Prime factors in ascending order; none for 1."""
+    factors, divisor = [], 2
+    while number > 1:
+        while number % divisor == 0:
+            factors.append(divisor)
+            number //= divisor
+        divisor += 1
+    return factors
+
+
+def mesh_rules(mesh: Mesh) -> dict[str, MeshAxes]:
+    """Meaning of the models' logical axes while sampling: temporal attention trades its frames for pixels."""
+    over_frames = tuple(name for name in mesh.axis_names if name.startswith("frames_"))
+    return {"batch": "data", "frames": over_frames, "pixels": over_frames}
 
 
 def second_pass_frames(frames: int) -> tuple[list[int], slice, slice]:
@@ -112,6 +131,16 @@ def second_pass_frames(frames: int) -> tuple[list[int], slice, slice]:
     return kept, slice(middle - 1, middle + 1), slice(of_kept - 1, of_kept + 1)
 
 
+def map_rows(fn: Callable[[Any], jax.Array], rows: Any, at_a_time: int) -> jax.Array:
+    """fn(rows), for a tree of arrays with a common leading axis, computed on `at_a_time` entries of it at a time."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+    if at_a_time >= count:
+        return fn(rows)
+    groups = jax.tree.map(lambda x: x.reshape(count // at_a_time, at_a_time, *x.shape[1:]), rows)
+    out = jax.lax.map(fn, groups)
+    return out.reshape(count, *out.shape[2:])
+
+
 class Sampler:
     """Jitted functions for one mesh.
 
@@ -123,6 +152,7 @@ class Sampler:
 
     def __init__(self, config: ModelConfig, networks: Mapping[str, Network[Any]], mesh: Mesh | None = None) -> None:
         self.config, self.networks, self.mesh = config, networks, mesh
+        self.rules = {} if mesh is None else mesh_rules(mesh)
         self.text = self._jit(self._text)
         self.clip_pixels = self._jit(self._clip_pixels)
         self.image_tokens = self._jit(self._image_tokens)
@@ -143,18 +173,32 @@ class Sampler:
 
         @wraps(fn)
         def with_rules(*args: Any, **kw: Any) -> Any:
-            with axis_rules(mesh, AXIS_RULES):
+            with axis_rules(mesh, self.rules):
                 return fn(*args, **kw)
 
         return jax.jit(with_rules, **kwargs)
 
-    def place(self, x: Any, *axes: str | None) -> jax.Array:
-        """Puts a host array on the mesh, replicated but for the named axes where the devices divide them."""
+    @property
+    def shares_frames(self) -> bool:
+        """Whether the frames of a clip are spread over devices."""
+        return bool(self.rules.get("frames"))
+
+    def place(self, x: Any, *names: str | None) -> jax.Array:
+        """Puts a host array on the mesh, its axes laid out by logical name ("batch", "frames") and else replicated."""
         if self.mesh is None:
             return jnp.asarray(x)
-        sizes = np.shape(x)
-        spec = [a if a and sizes[i] % self.mesh.shape[a] == 0 else None for i, a in enumerate(axes)]
+        spec = [
+            dividing_axes(self.mesh, self.rules.get(n or ""), size) for n, size in zip(names, np.shape(x), strict=False)
+        ]
         return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec(*spec)))
+
+    def _rows_at_a_time(self, rows: int) -> int:
+        """How many of the independent rows run together.
+
+        Where devices share the frames of a clip, each of them works on one row at a time: a merged (rows, frames) axis of which
+        both parts are sharded has no simple layout, and resharding would cost more than the sharing gains.
+        """
+        return self.mesh.shape["data"] if self.mesh is not None and self.shares_frames else rows
 
     # ---------------------------------------------------------------------------------------------------------- encoding
 
@@ -231,21 +275,34 @@ class Sampler:
         encoder = None if sketch is None else self.networks["sketch_encoder"].bind(params["sketch_encoder"])
 
         def every_branch(value: jax.Array) -> jax.Array:
-            value = jnp.concatenate([value] * branches)
-            axes = ("batch", "frames", None, None, None) if value.ndim == 5 else ("batch",)
-            return constrain(value, *axes)
+            return jnp.concatenate([value] * branches)
+
+        def predict(row: dict[str, Any]) -> Latents:
+            """v of some rows: clips in some branch."""
+            noisy = constrain(row["noisy"], "batch", "frames", None, None, None)
+            concat = constrain(row["concat"], "batch", "frames", None, None, None)
+            controls = None
+            if encoder is not None:
+                scale = row["control_scale"][:, None, None, None, None]
+                controls = encoder(noisy, row["times"], row["sketch_context"], row["hint_features"])
+                controls = [control * scale.astype(control.dtype) for control in controls]
+            model_input = jnp.concatenate([noisy, concat], axis=-1)
+            v = unet(model_input, row["times"], row["context"], row["fps"], controls=controls)
+            return constrain(v.astype(jnp.float32), "batch", "frames", None, None, None)
 
         def denoise(x: Latents, timestep: jax.Array) -> Latents:
-            times = jnp.full((branches * batch,), timestep, jnp.int32)
-            noisy = every_branch(x)
-            controls = None
-            if sketch is not None and encoder is not None:
-                scale = every_branch(sketch.scale)[:, None, None, None, None]
-                controls = encoder(noisy, times, sketch.context, every_branch(sketch.hint_features))
-                controls = [control * scale.astype(control.dtype) for control in controls]
-            model_input = jnp.concatenate([noisy, every_branch(conditions.concat)], axis=-1)
-            v = unet(model_input, times, conditions.context, every_branch(conditions.fps), controls=controls)
-            v = v.astype(jnp.float32)
+            rows: dict[str, Any] = {
+                "noisy": every_branch(x),
+                "concat": every_branch(conditions.concat),
+                "times": jnp.full((branches * batch,), timestep, jnp.int32),
+                "fps": every_branch(conditions.fps),
+                "context": conditions.context,
+            }
+            if sketch is not None:
+                rows["hint_features"] = every_branch(sketch.hint_features)
+                rows["control_scale"] = every_branch(sketch.scale)
+                rows["sketch_context"] = sketch.context
+            v = map_rows(predict, rows, self._rows_at_a_time(branches * batch))
             strength = conditions.guidance
             if branches == 1:
                 return v

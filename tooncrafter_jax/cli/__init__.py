@@ -1,0 +1,1 @@
+"""Commands. `python -m tooncrafter_jax COMMAND`, and the mains of `sample.py` and `train.py`."""

@@ -155,7 +155,9 @@ def ddim_timesteps(timesteps: int, spacing: Spacing, steps: int) -> np.ndarray:
     else:
         times = np.arange(0, timesteps, timesteps // steps) + 1
     if times[-1] >= timesteps:
-        raise UserError(f"'uniform' spacing with {steps} of {timesteps} steps leaves the schedule: use 'uniform_trailing'")
+        raise UserError(
+            f"'uniform' spacing with {steps} of {timesteps} steps leaves the schedule: use 'uniform_trailing'"
+        )
     return times.astype(np.int32)
 
 

@@ -138,7 +138,9 @@ class ReferenceAttention(nnx.Module):
 
         def some_frames(part: jax.Array) -> jax.Array:
             frames = part.shape[1]
-            q = rearrange(self.query(self.norm(part, batch_axes=2)), "b t h w (n d) -> b (t h w) n d", n=REFERENCE_HEADS)
+            q = rearrange(
+                self.query(self.norm(part, batch_axes=2)), "b t h w (n d) -> b (t h w) n d", n=REFERENCE_HEADS
+            )
             h = attention(q, *prepared)
             h = rearrange(h, "b (t h w) n d -> b t h w (n d)", t=frames, h=height, w=width)
             return part + self.out(h)

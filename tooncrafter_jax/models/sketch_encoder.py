@@ -104,7 +104,9 @@ class SketchEncoder(nnx.Module):
 
     def context_keys(self, context: Context) -> dict[str, list[ContextKeys]]:
         """Keys and values of the whole context, text and image tokens in one softmax, the same for every frame."""
-        blocks = [(f"down.{level}.blocks.{i}", b) for level, row in enumerate(self.down) for i, b in enumerate(row.blocks)]
+        blocks = [
+            (f"down.{level}.blocks.{i}", b) for level, row in enumerate(self.down) for i, b in enumerate(row.blocks)
+        ]
         blocks += [(f"mid.blocks.{i}", block) for i, block in enumerate(self.mid.blocks)]
         return {
             name: block.spatial_transformer.context_keys(context, 1)

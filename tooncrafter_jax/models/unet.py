@@ -161,9 +161,7 @@ class UNet(nnx.Module):
         self.stem_temporal_transformer = TemporalTransformer(width, STEM_HEADS, options, **kw)
 
         # Down.
-        levels, skips = down_levels(
-            width, multipliers, config.blocks_per_level, config.attention_levels, options, **kw
-        )
+        levels, skips = down_levels(width, multipliers, config.blocks_per_level, config.attention_levels, options, **kw)
         self.down = nnx.List(levels)
         features = width * multipliers[-1]
 

@@ -104,7 +104,9 @@ def _softmax(scores: jax.Array, causal: bool, first_query: jax.Array | int = 0) 
     return jax.nn.softmax(scores, axis=-1)
 
 
-def _plain(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, first_query: jax.Array | int = 0) -> jax.Array:
+def _plain(
+    query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, first_query: jax.Array | int = 0
+) -> jax.Array:
     scale = query.shape[-1] ** -0.5
     shared = key.shape[0] == 1 and query.shape[0] > 1
     if shared:

@@ -16,7 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
 
-_rules: contextvars.ContextVar[tuple[Mesh, Mapping[str, MeshAxes]] | None] = contextvars.ContextVar("axis_rules", default=None)
+_rules: contextvars.ContextVar[tuple[Mesh, Mapping[str, MeshAxes]] | None] = contextvars.ContextVar(
+    "axis_rules", default=None
+)
 
 
 @contextlib.contextmanager
@@ -37,7 +39,7 @@ def axis_rules(mesh: Mesh, rules: Mapping[str, MeshAxes]) -> Iterator[None]:
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Constrains `x` (one name or None per axis) to the rules in force; the identity without rules.
 
-    An axis that the devices do not divide stays unsharded.
+    An axis that the devices do not divide is shared by as many mesh axes, from the first, as do divide it.
 
     Raises:
       ValueError: if the number of names is not the number of axes.
@@ -48,14 +50,19 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     if active is None:
         return x
     mesh, rules = active
-    spec = PartitionSpec(*(_dividing(mesh, rules.get(name) if name else None, n) for name, n in zip(names, x.shape, strict=True)))
+    spec = PartitionSpec(
+        *(dividing_axes(mesh, rules.get(name) if name else None, n) for name, n in zip(names, x.shape, strict=True))
+    )
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
-def _dividing(mesh: Mesh, axes: MeshAxes, size: int) -> MeshAxes:
-    """`axes`, or None where their devices do not divide an array axis of `size`."""
+def dividing_axes(mesh: Mesh, axes: MeshAxes, size: int) -> MeshAxes:
+    """The longest prefix of `axes` whose devices divide an array axis of `size`; None if not even the first does."""
     names = (axes,) if isinstance(axes, str) else axes or ()
-    return axes if size % prod(mesh.shape[name] for name in names) == 0 else None
+    for count in range(len(names), 0, -1):
+        if size % prod(mesh.shape[name] for name in names[:count]) == 0:
+            return names[:count]
+    return None
 
 
 def batch_sharding_of(size: int) -> tuple[Mesh, PartitionSpec] | None:

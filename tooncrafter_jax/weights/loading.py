@@ -105,9 +105,7 @@ def map_source(source: TensorSource, config: ModelConfig, components: Iterable[s
     elif any(name.startswith("input_blocks.") for name in source.shapes):
         source = PrefixedSource(source, "model.diffusion_model.")
     networks = config.networks()
-    targets = {
-        name: {path: leaf.shape for path, leaf in networks[name].abstract_params.items()} for name in wanted
-    }
+    targets = {name: {path: leaf.shape for path, leaf in networks[name].abstract_params.items()} for name in wanted}
     unet = config.sketch_encoder if wanted == ("sketch_encoder",) else config.unet
     mapped = plan(
         source.shapes,

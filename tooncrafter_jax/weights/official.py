@@ -262,16 +262,17 @@ def sources(unet: LevelLayout, autoencoder: LevelLayout) -> list[Source]:
         Source(first_stage + "decoder.", "decoder", lambda name: of_autoencoder("decoder." + name)),
         Source(first_stage + "post_quant_conv.", "decoder", lambda name: of_autoencoder("post_quant_conv." + name)),
         Source(first_stage, "autoencoder", of_autoencoder),
-        Source(
-            "control_model.", "sketch_encoder", lambda name: unet_path(name, unet, is_sketch_encoder=True)
-        ),
+        Source("control_model.", "sketch_encoder", lambda name: unet_path(name, unet, is_sketch_encoder=True)),
     ]
 
 
 UNUSED: list[tuple[str, str]] = [
     (r"first_stage_model\.post_quant_conv\.", "skipped by the published decoder"),
     (r"cond_stage_model\.model\.(text_projection|logit_scale)$", "projection to the joint space"),
-    (r"embedder\.model\.(positional_embedding|text_projection|logit_scale|token_embedding\.|ln_final\.|transformer\.)", "second text tower"),
+    (
+        r"embedder\.model\.(positional_embedding|text_projection|logit_scale|token_embedding\.|ln_final\.|transformer\.)",
+        "second text tower",
+    ),
     (r"embedder\.model\.visual\.(ln_post\.|proj$)", "projection to the joint space"),
 ]
 """Tensors of the published checkpoint that never influence a result (spec section 3.3, quirks of the checkpoint)."""

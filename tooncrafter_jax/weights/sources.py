@@ -79,7 +79,9 @@ class SafetensorsSource:
             raise UserError(f"{path} is cut off: it holds {size:,} of {end:,} bytes of tensors; copy it again")
         strange = {e["dtype"] for e in self._entries.values()} - set(_SAFETENSORS_DTYPES)
         if strange:
-            raise UserError(f"{path} holds tensors of type {', '.join(sorted(strange))}, which no ToonCrafter weights have")
+            raise UserError(
+                f"{path} holds tensors of type {', '.join(sorted(strange))}, which no ToonCrafter weights have"
+            )
         self.shapes = {name: tuple(entry["shape"]) for name, entry in self._entries.items()}
 
     def read(self, name: str) -> np.ndarray:
@@ -130,7 +132,9 @@ class CkptSource:
             raise UserError(f"{path} is not a PyTorch checkpoint in zip format or is cut off: copy it again")
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for damaged or unsafe files
+        except (
+            Exception
+        ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for damaged or unsafe files
             raise UserError(
                 f"{path} was refused: it is damaged, or it holds Python objects other than tensors, which could run code "
                 "and are never loaded; ask for a .safetensors file"

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,9 @@ class Checkpoint:
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{file} is damaged: {error}") from error
         if version != FORMAT_VERSION:
-            raise UserError(f"{directory} has format {version}, but this version reads {FORMAT_VERSION}: update tooncrafter-jax")
+            raise UserError(
+                f"{directory} has format {version}, but this version reads {FORMAT_VERSION}: update tooncrafter-jax"
+            )
         self.components: tuple[str, ...] = tuple(components)
         self.config: ModelConfig = from_dict(ModelConfig, config, f"the config in {file}")
 
@@ -151,7 +153,7 @@ class Checkpoint:
         network: Network[Any],
         *,
         sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding] | None = None,
-        dtype: Dtype | None = None,
+        dtype: Dtype | Callable[[jax.ShapeDtypeStruct], Dtype] | None = None,
     ) -> dict[str, jax.Array]:
         """One component's flat parameters, each read straight into its sharding and dtype.
 
@@ -159,7 +161,7 @@ class Checkpoint:
           component: its name.
           network: what the parameters must fit.
           sharding: for all parameters or by path; the default device without.
-          dtype: of the result; the network's `param_dtype` without.
+          dtype: of the result, for all or by parameter; the network's `param_dtype` without.
 
         Raises:
           UserError: if the tree is damaged, or tensors are missing, left over or misshaped (all are listed).
@@ -169,6 +171,7 @@ class Checkpoint:
         damaged = f"{where} is damaged or incomplete: convert it again"
         if not path.is_dir():
             raise UserError(damaged)
+        of_leaf = dtype if callable(dtype) and not isinstance(dtype, type) else lambda leaf: dtype or leaf.dtype
         if sharding is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -181,7 +184,7 @@ class Checkpoint:
                 name: ocp.ArrayRestoreArgs(
                     sharding=sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name],
                     global_shape=leaf.shape,
-                    dtype=jnp.dtype(dtype or leaf.dtype),
+                    dtype=jnp.dtype(of_leaf(leaf)),
                 )
                 for name, leaf in network.abstract_params.items()
             }

@@ -1,0 +1,30 @@
+"""`python -m tooncrafter_jax COMMAND ...`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from tooncrafter_jax.cli.common import EXIT_OK, EXIT_USAGE, run
+
+COMMANDS = {
+    "convert": "published weight files -> a checkpoint directory",
+    "verify": "compare every component with reference numbers",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Dispatches to a command; each is imported only when it is called."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: python -m tooncrafter_jax COMMAND [--help] ...\n")
+        for name, purpose in COMMANDS.items():
+            print(f"  {name:10} {purpose}")
+        return EXIT_OK if argv else EXIT_USAGE
+    if argv[0] not in COMMANDS:
+        print(f"error: unknown command '{argv[0]}': choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return EXIT_USAGE
+    return importlib.import_module(f"tooncrafter_jax.cli.{argv[0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,69 @@
+"""`python -m tooncrafter_jax convert SRC DST`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from tooncrafter_jax.cli.common import EXIT_OK
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
+from tooncrafter_jax.weights.convert import convert
+
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def main(argv: list[str]) -> int:
+    """Converts and reports; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tooncrafter_jax convert",
+        description="Converts published weights (the full model, the sketch encoder, a DeepSpeed file or a bare U-Net) into a "
+        "checkpoint directory. Convert the full model first, then the sketch encoder into the same directory.",
+    )
+    parser.add_argument("source", type=Path, help="model.ckpt, sketch_encoder.ckpt or the same as .safetensors")
+    parser.add_argument("destination", type=Path, help="the checkpoint directory to write")
+    parser.add_argument(
+        "--preset", default="tooncrafter_512", help=f"architecture: {', '.join(PRESETS)} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="architecture as a JSON file in the published code's keys, instead of --preset"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="of the parameters written (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what the destination holds")
+    parser.add_argument("--list-unused", action="store_true", help="print every tensor that is not needed, and why")
+    arguments = parser.parse_args(argv)
+
+    result = convert(
+        arguments.source,
+        arguments.destination,
+        _architecture(arguments.config, arguments.preset),
+        dtype=DTYPES[arguments.dtype],
+        overwrite=arguments.overwrite,
+        on_component=lambda name, tensors: print(f"  {name:16} {tensors:5} tensors", flush=True),
+    )
+    print(
+        f"{arguments.destination}: {result.consumed} tensors consumed, {len(result.unused)} unused by design, "
+        f"{result.buffers} schedule buffers checked"
+    )
+    if result.kept:
+        print(f"kept from before: {', '.join(result.kept)}")
+    if arguments.list_unused:
+        for name, reason in result.unused.items():
+            print(f"  unused: {name} ({reason})")
+    return EXIT_OK
+
+
+def _architecture(config: Path | None, preset_name: str) -> ModelConfig:
+    if config is None:
+        return preset(preset_name)
+    try:
+        values = json.loads(config.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the architecture {config}: {error}") from error
+    return from_official(values, config.stem, str(config))

@@ -1,0 +1,132 @@
+"""The files of a finished clip, and the record that says how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tooncrafter_jax import media
+from tooncrafter_jax.config_codec import to_dict
+from tooncrafter_jax.pipeline import ToonCrafter
+from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
+
+FORMATS = ("mp4", "gif", "webp", "png")
+RECORD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """Which files a clip becomes.
+
+    Attributes:
+      directory: where they go.
+      formats: some of `FORMATS`; png is a folder of frames.
+      contact_sheet: whether a contact sheet is written too.
+      playback_fps: frames a second of the files (8 as published), not what the model is told.
+      drop_last: whether the last frame is left out, for clips that loop.
+    """
+
+    directory: Path
+    formats: tuple[str, ...]
+    contact_sheet: bool
+    playback_fps: float = 8
+    drop_last: bool = False
+
+    def paths(self, name: str) -> dict[str, Path]:
+        """Kind -> path of each file of a clip, the record last."""
+        files = {kind: self.directory / (name if kind == "png" else f"{name}.{kind}") for kind in self.formats}
+        if self.contact_sheet:
+            files["contact_sheet"] = self.directory / f"{name}_sheet.png"
+        return files | {"record": self.directory / f"{name}.json"}
+
+    def write(self, name: str, video: np.ndarray, record: Mapping[str, Any]) -> dict[str, Path]:
+        """Writes every file, the record last: a clip whose record exists is complete.
+
+        Raises:
+          UserError: if a file cannot be written.
+        """
+        paths, fps = self.paths(name), self.playback_fps
+        if self.drop_last:
+            video = video[:-1]
+        for kind, path in paths.items():
+            if kind == "mp4":
+                media.write_mp4(path, video, fps)
+            elif kind == "gif":
+                media.write_gif(path, video, fps)
+            elif kind == "webp":
+                media.write_webp(path, video, fps)
+            elif kind == "png":
+                media.write_png_sequence(path, video)
+            elif kind == "contact_sheet":
+                media.write_contact_sheet(path, video, labels=[str(i) for i in range(len(video))])
+        media.write_json(paths["record"], dict(record))
+        return paths
+
+    def is_done(self, name: str, request: Mapping[str, Any]) -> bool:
+        """Whether all files of a clip are there and were made from the same request."""
+        paths = self.paths(name)
+        if not all(path.exists() for path in paths.values()):
+            return False
+        try:
+            return json.loads(paths["record"].read_text()).get("request") == json.loads(json.dumps(request))
+        except (OSError, ValueError, AttributeError):
+            return False
+
+
+def request_of(pair: Pair, options: SamplingOptions, model: str, dtype: str) -> dict[str, Any]:
+    """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
+    sketches = {
+        str(frame): {**_file(s.image), "dark_lines": s.dark_lines} if isinstance(s, Sketch) else _file(s)
+        for frame, s in sorted((pair.sketches or {}).items())
+    }
+    return {
+        "first": _file(pair.first),
+        "last": _file(pair.last),
+        "prompt": pair.prompt,
+        "sketches": sketches,
+        "seed": pair.seed,
+        "fps": pair.fps,
+        "options": to_dict(options),
+        "model": model,
+        "dtype": dtype,
+    }
+
+
+def record_of(request: Mapping[str, Any], toon: ToonCrafter, seconds: float) -> dict[str, Any]:
+    """The record written beside a clip: the request, and what made it."""
+    packages: Sequence[str] = ("tooncrafter-jax", "jax", "jaxlib", "flax", "numpy")
+    return {
+        "format": RECORD_FORMAT,
+        "request": dict(request),
+        "made_by": {
+            "versions": {name: _version(name) for name in packages},
+            "devices": [str(device.device_kind) for device in toon.devices],
+            "platform": jax.default_backend(),
+            "architecture": toon.config.name,
+            "seconds": round(seconds, 3),
+        },
+    }
+
+
+def _file(picture: Any) -> dict[str, str]:
+    path = Path(picture)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        digest = ""  # what is wrong with the file is said where it is read
+    return {"path": str(path), "sha256": digest}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,75 @@
+"""`python -m tooncrafter_jax verify DIR`: compares every component with reference numbers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tooncrafter_jax.errors import UserError
+
+DESCRIPTION = """\
+Runs every component of this package on a folder of reference numbers of the published code and compares all stored arrays.
+Errors are relative to the standard deviation of each array; whole numbers and texts must be equal.
+Exits 0 if all are within tolerance, 1 if one is not, 2 if the folder is broken."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      argv: arguments after the command's name; those of the process if None.
+
+    Returns:
+      0 if every array is within its tolerance, 1 if not, 2 for a mistake of the user's (printed in one sentence).
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return _verify(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tooncrafter_jax verify",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="folder with manifest.json, config.json and .npz files"
+    )
+    parser.add_argument("--dtype", default="float32", help="compute dtype: float32 (default), bfloat16 or float16")
+    parser.add_argument("--only", metavar="PATTERN", help="compare only files, arrays, cases or operations like this")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the table as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    return parser
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from tooncrafter_jax.verification.folder import Folder
+    from tooncrafter_jax.verification.report import as_json, summary, table
+    from tooncrafter_jax.verification.run import verify
+
+    folder = Folder(args.folder)
+    done = 0
+
+    def show(case: str, seconds: float) -> None:
+        nonlocal done
+        done += 1
+        print(f"[{done}/{len(folder.cases)}] {case}: {seconds:.1f} s", file=sys.stderr, flush=True)
+
+    rows = verify(folder, dtype=args.dtype, only=args.only, on_case=None if args.quiet else show)
+    for line in table(rows):
+        print(line)
+    print()
+    for line in summary(folder, rows):
+        print(line)
+    if args.json is not None:
+        try:
+            args.json.write_text(as_json(folder, rows) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+    return 1 if any(row.verdict == "FAIL" for row in rows) else 0

@@ -1,0 +1,235 @@
+"""What a user asks for, checked and brought to arrays before anything expensive starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from PIL import Image
+
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing, ddim_timesteps
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.media import fit_image, read_image, sketch_to_hint
+from tooncrafter_jax.models.configuration import ModelConfig
+
+Picture = str | os.PathLike[str] | np.ndarray | Image.Image
+"""A path, uint8 (H, W, 3), or a Pillow image."""
+Fit = Literal["crop", "pad"]
+
+MIN_FRAMES = 3
+MIN_FRAMES_FOR_SECOND_PASS = 6
+"""Below this the published indexing would take the wrong frames from the second decoding pass (spec section 5.5)."""
+MAX_SEED = 2**32 - 1
+MAX_ASPECT_DIFFERENCE = 0.02
+"""How far a sketch's width/height may be from the drawings', relatively, before it cannot line up with them."""
+MAX_PROMPT = 100_000
+"""Characters; far above the 77 tokens that count, and low enough to tell a prompt from a file given by mistake."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A drawing that guides one frame.
+
+    Attributes:
+      image: path, uint8 array or Pillow image.
+      dark_lines: whether lines are darker than the paper; False for bright lines on black.
+    """
+
+    image: Picture
+    dark_lines: bool = True
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to sample; the defaults are the published script's (spec section 11.1).
+
+    Attributes:
+      steps: DDIM steps.
+      eta: 0 deterministic, 1 as noisy as the diffusion itself.
+      guidance_scale: strength of prompt and image tokens; 1 turns guidance off.
+      guidance_rescale: share of the guided prediction brought back to the unguided contrast, 0 to 1.
+      image_guidance_scale: strength of the image tokens alone (three branches); None for two branches.
+      spacing: of the timesteps; `uniform` never visits the last time and suits no zero-terminal-SNR model.
+      exact_last_step: ends at the clean latent, unlike the published sampler.
+      frames: length of the clip; the model was trained on 16.
+      height, width: pixels; None for the model's own size.
+      fit: `crop` cuts the pictures to shape as published, `pad` keeps them whole.
+      control_scale: strength of the sketches, 0 to 1 and beyond.
+      second_pass: whether the two middle frames are decoded again in another neighbourhood, as published.
+      decode_frames_per_chunk: how many frames the decoder works on at a time; exact, less memory, a little slower.
+      steps_per_chunk: steps between two calls of `on_progress`; None runs the whole loop at once.
+    """
+
+    steps: int = 50
+    eta: float = 1.0
+    guidance_scale: float = 7.5
+    guidance_rescale: float = 0.7
+    image_guidance_scale: float | None = None
+    spacing: Spacing = "uniform_trailing"
+    exact_last_step: bool = False
+    frames: int = 16
+    height: int | None = None
+    width: int | None = None
+    fit: Fit = "crop"
+    control_scale: float = 0.6
+    second_pass: bool = True
+    decode_frames_per_chunk: int | None = 4
+    steps_per_chunk: int | None = 5
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises UserError for the first setting that is out of range for this model."""
+
+        def need(condition: bool, sentence: str) -> None:
+            if not condition:
+                raise UserError(sentence)
+
+        ddim_timesteps(NoiseSchedule(config.schedule).config.timesteps, self.spacing, self.steps)
+        need(0.0 <= self.eta <= 1.0, f"eta must be from 0 to 1, not {self.eta}")
+        need(
+            0.0 <= self.guidance_scale <= 100.0, f"the guidance scale must be from 0 to 100, not {self.guidance_scale}"
+        )
+        need(
+            0.0 <= self.guidance_rescale <= 1.0,
+            f"the guidance rescale must be from 0 to 1, not {self.guidance_rescale}",
+        )
+        image_scale = self.image_guidance_scale
+        need(
+            image_scale is None or 0.0 <= image_scale <= 100.0,
+            f"the image guidance scale must be from 0 to 100, not {image_scale}",
+        )
+        need(0.0 <= self.control_scale <= 10.0, f"the control scale must be from 0 to 10, not {self.control_scale}")
+        need(
+            MIN_FRAMES <= self.frames <= 1024,
+            f"the number of frames must be from {MIN_FRAMES} to 1024, not {self.frames}",
+        )
+        need(self.fit in get_args(Fit), f"unknown fit '{self.fit}': choose one of {', '.join(get_args(Fit))}")
+        for name in ("decode_frames_per_chunk", "steps_per_chunk"):
+            value = getattr(self, name)
+            need(value is None or value >= 1, f"{name} must be at least 1, not {value}")
+        multiple = config.pixel_multiple
+        for name, value in zip(("height", "width"), self.size(config), strict=True):
+            need(
+                value > 0 and value % multiple == 0,
+                f"the {name} must be a multiple of {multiple} pixels, not {value}: try {max(1, round(value / multiple)) * multiple}",
+            )
+
+    def size(self, config: ModelConfig) -> tuple[int, int]:
+        """Height and width of the result in pixels."""
+        return (
+            config.height if self.height is None else self.height,
+            config.width if self.width is None else self.width,
+        )
+
+
+class Pair(NamedTuple):
+    """One clip to make.
+
+    Attributes:
+      first, last: its end frames.
+      prompt: what happens; may be empty.
+      sketches: frame number (0 is the first) -> drawing.
+      seed: 0 to 2^32 - 1.
+      fps: what the model is told about the frame rate; smaller means larger motion.
+    """
+
+    first: Picture
+    last: Picture
+    prompt: str = ""
+    sketches: Mapping[int, Sketch | Picture] | None = None
+    seed: int = 123
+    fps: int = 10
+
+
+class PreparedPair(NamedTuple):
+    """A pair as arrays.
+
+    Attributes:
+      ends: (2, H, W, 3) in [-1, 1].
+      hints: (T, H, W, 1) in [0, 1], or None without sketches.
+      prompt, seed, fps: as in `Pair`.
+    """
+
+    ends: np.ndarray
+    hints: np.ndarray | None
+    prompt: str
+    seed: int
+    fps: int
+
+
+def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> PreparedPair:
+    """Reads and fits a pair's pictures and checks its settings.
+
+    Raises:
+      UserError: for a picture that cannot be read, a sketch that does not fit, or a setting out of range.
+    """
+    height, width = options.size(config)
+    if not isinstance(pair.prompt, str):
+        raise UserError(f"a prompt must be text, not {type(pair.prompt).__name__}")
+    if len(pair.prompt) > MAX_PROMPT:
+        raise UserError(
+            f"the prompt has {len(pair.prompt):,} characters: at most {MAX_PROMPT:,} are read, 77 tokens count"
+        )
+    seed, fps = _whole(pair.seed, "the seed"), _whole(pair.fps, "fps")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"the seed must be from 0 to {MAX_SEED}, not {seed}")
+    if not 1 <= fps <= 1000:
+        raise UserError(f"fps must be from 1 to 1000, not {fps}")
+    first, last = as_rgb(pair.first, "the first picture"), as_rgb(pair.last, "the last picture")
+    ends = np.stack([fit_image(picture, height, width, options.fit) for picture in (first, last)])
+    hints = None
+    if pair.sketches:
+        hints = np.zeros((options.frames, height, width, 1), np.float32)
+        for frame, sketch in pair.sketches.items():
+            hints[_frame_number(frame, options.frames)] = _hint(frame, sketch, first.shape, options, height, width)
+    return PreparedPair(ends, hints, pair.prompt, seed, fps)
+
+
+def as_rgb(picture: Picture, what: str) -> np.ndarray:
+    """A picture of any accepted kind as uint8 (H, W, 3).
+
+    Raises:
+      UserError: if it cannot be read or has another shape or dtype; `what` names it.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return read_image(picture)
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture.convert("RGB"))
+    array: Any = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise UserError(f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {array.dtype} {array.shape}")
+    return array
+
+
+def _whole(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise UserError(f"{what} must be a whole number, not {value!r}")
+    return int(value)
+
+
+def _frame_number(frame: Any, frames: int) -> int:
+    number = _whole(frame, "the frame of a sketch")
+    if not 0 <= number < frames:
+        raise UserError(f"there is no frame {number} for a sketch: frames are numbered 0 to {frames - 1}")
+    return number
+
+
+def _hint(
+    frame: int, sketch: Sketch | Picture, drawing: Sequence[int], options: SamplingOptions, height: int, width: int
+) -> np.ndarray:
+    if not isinstance(sketch, Sketch):
+        sketch = Sketch(sketch)
+    image = as_rgb(sketch.image, f"the sketch for frame {frame}")
+    aspect, wanted = image.shape[1] / image.shape[0], drawing[1] / drawing[0]
+    if abs(aspect / wanted - 1) > MAX_ASPECT_DIFFERENCE:
+        raise UserError(
+            f"the sketch for frame {frame} is {image.shape[0]}x{image.shape[1]} pixels, the drawings are "
+            f"{drawing[0]}x{drawing[1]}: it has another shape and cannot line up with them"
+        )
+    if options.fit == "pad":
+        paper = 255 if sketch.dark_lines else 0
+        fitted = fit_image(image, height, width, "pad", (paper, paper, paper))
+        image = np.round((fitted + 1) * 127.5).astype(np.uint8)
+    return sketch_to_hint(image, height, width, sketch.dark_lines)
