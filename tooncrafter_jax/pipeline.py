@@ -162,7 +162,8 @@ class ToonCrafter:
         """Draws the frames between two pictures.
 
         Args:
-          first, last: a picture each (path, uint8 (H, W, 3) or Pillow image), or lists of them for a batch.
+          first: a picture (path, uint8 (H, W, 3) or Pillow image), or a list of them for a batch.
+          last: the same.
           prompt: what happens; one for all, or a list.
           sketches: frame number -> drawing (`Sketch` for another polarity), or a list of such mappings.
           seed: the same seed gives the same clip, alone or in a batch, on one device or many; one for all, or a list.

@@ -113,7 +113,8 @@ class SamplingOptions:
         for name, value in zip(("height", "width"), self.size(config), strict=True):
             need(
                 value > 0 and value % multiple == 0,
-                f"the {name} must be a multiple of {multiple} pixels, not {value}: try {max(1, round(value / multiple)) * multiple}",
+                f"the {name} must be a multiple of {multiple} pixels, not {value}: "
+                f"try {max(1, round(value / multiple)) * multiple}",
             )
 
     def size(self, config: ModelConfig) -> tuple[int, int]:

@@ -278,7 +278,7 @@ class Sampler:
             return jnp.concatenate([value] * branches)
 
         def predict(row: dict[str, Any]) -> Latents:
-            """v of some rows: clips in some branch."""
+            """The prediction for some rows: clips in some branch."""
             noisy = constrain(row["noisy"], "batch", "frames", None, None, None)
             concat = constrain(row["concat"], "batch", "frames", None, None, None)
             controls = None

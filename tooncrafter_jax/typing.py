@@ -19,8 +19,8 @@ Uint8Video = UInt8[np.ndarray, "T H W 3"]
 """What a user gets: frames of one clip, 0 to 255."""
 Latents = Float[Array, "B T h w C"]
 """Autoencoder latents multiplied by the scale factor, or noise of that shape."""
-VideoFeatures = Float[Array, "B T h w C"]
-"""Activations inside a video network."""
+VideoFeatures = Float[Array, "B T _ _ _"]
+"""Activations inside a video network, of any width and resolution."""
 Tokens = Float[Array, "B N D"]
 """Token features, e.g. of a text or image tower."""
 Context = Float[Array, "B N D"]

@@ -20,6 +20,8 @@ from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
 
 FORMATS = ("mp4", "gif", "webp", "png")
 RECORD_FORMAT = 1
+_EXECUTION_OPTIONS = ("decode_frames_per_chunk", "steps_per_chunk")
+"""Options that change how a clip is computed, not what it shows."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def request_of(pair: Pair, options: SamplingOptions, model: str, dtype: str) -> 
         "sketches": sketches,
         "seed": pair.seed,
         "fps": pair.fps,
-        "options": to_dict(options),
+        "options": {name: value for name, value in to_dict(options).items() if name not in _EXECUTION_OPTIONS},
         "model": model,
         "dtype": dtype,
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from tooncrafter_jax.errors import UserError
 
 DESCRIPTION = """\
-Runs every component of this package on a folder of reference numbers of the published code and compares all stored arrays.
+Runs every component of this package on a folder of reference numbers of the published code and compares all arrays.
 Errors are relative to the standard deviation of each array; whole numbers and texts must be equal.
 Exits 0 if all are within tolerance, 1 if one is not, 2 if the folder is broken."""
 

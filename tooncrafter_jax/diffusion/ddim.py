@@ -24,6 +24,7 @@ class Steps(NamedTuple):
       active: False for the padding at the end of the last chunk, which costs no computation.
       timestep, alpha_prev, sigma, rescale, sqrt_alpha, sqrt_one_minus_alpha: rows of `DdimTables`; `rescale` is
         scale_prev / scale.
+      direction: coefficient of the noise estimate, sqrt(1 - alpha_prev - sigma²).
     """
 
     index: jax.Array | np.ndarray
@@ -34,6 +35,18 @@ class Steps(NamedTuple):
     rescale: jax.Array | np.ndarray
     sqrt_alpha: jax.Array | np.ndarray
     sqrt_one_minus_alpha: jax.Array | np.ndarray
+    direction: jax.Array | np.ndarray
+
+
+def _direction(alphas_prev: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+    """sqrt(1 - alpha_prev - sigma²) in float32, rounded after every operation as in the published code.
+
+    At the last time with eta 1 the radicand is 0 in exact arithmetic. A compiler that fuses multiplication and subtraction
+    leaves a residue of 1e-8 there, whose root moves the latents by 2e-4; so this is done on the host. Rounding must not
+    make it negative either.
+    """
+    one = np.float32(1.0)
+    return np.sqrt(np.maximum(one - alphas_prev.astype(np.float32) - np.square(sigmas.astype(np.float32)), 0.0))
 
 
 def step_chunks(tables: DdimTables, chunk: int) -> Iterator[Steps]:
@@ -53,6 +66,7 @@ def step_chunks(tables: DdimTables, chunk: int) -> Iterator[Steps]:
         rescale=rows(tables.scale_prev / tables.scale),
         sqrt_alpha=rows(tables.sqrt_alphas_cumprod),
         sqrt_one_minus_alpha=rows(tables.sqrt_one_minus_alphas_cumprod),
+        direction=rows(_direction(tables.alphas_prev, tables.sigmas)),
     )
     for i in range(padded // chunk):
         yield Steps(*(column[i] for column in columns))
@@ -72,9 +86,7 @@ def ddim_step(x: Latents, v: Latents, noise: Latents, step: Steps) -> tuple[Late
     """
     noise_estimate = step.sqrt_alpha * v + step.sqrt_one_minus_alpha * x
     clean = (step.sqrt_alpha * x - step.sqrt_one_minus_alpha * v) * step.rescale
-    # At the last time with eta 1 the radicand is 0 in exact arithmetic; rounding must not make it negative.
-    direction = jnp.sqrt(jnp.maximum(1.0 - step.alpha_prev - step.sigma**2, 0.0))
-    return jnp.sqrt(step.alpha_prev) * clean + direction * noise_estimate + step.sigma * noise, clean
+    return jnp.sqrt(step.alpha_prev) * clean + step.direction * noise_estimate + step.sigma * noise, clean
 
 
 def sample_chunk(

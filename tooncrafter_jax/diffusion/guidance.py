@@ -14,7 +14,8 @@ def guide(cond: Latents, uncond: Latents, scale: Scalar, rescale: Scalar = 0.0) 
     """v_u + s·(v_c - v_u), then rescaled.
 
     Args:
-      cond, uncond: predictions with and without the prompt and the image tokens.
+      cond: prediction with the prompt and the image tokens.
+      uncond: prediction with an empty prompt and the tokens of the all-zero picture.
       scale: guidance scale s; 1 is no guidance.
       rescale: share of the result that is brought to the standard deviation of `cond`, 0 to 1.
     """

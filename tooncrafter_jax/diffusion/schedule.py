@@ -173,7 +173,8 @@ def ddim_tables(
 
     Args:
       schedule: the noise schedule.
-      spacing, steps: see `ddim_timesteps`.
+      spacing: see `ddim_timesteps`.
+      steps: see `ddim_timesteps`.
       eta: 0 (deterministic) to 1 (as much noise as the diffusion itself adds).
       exact_last_step: ends at the clean latent. The published sampler ends at time 0, i.e. with noise of standard deviation
         0.029 and the latent scaled by 0.985 for 50 steps. differs from the published code: only when True.

@@ -69,7 +69,7 @@ class Posterior(NamedTuple):
         return jnp.exp(0.5 * self.logvar)
 
     def sample(self, noise: Latents) -> Latents:
-        """mean + std·noise; the published pipeline always samples, it never takes the mean."""
+        """A sample, mean + std·noise; the published pipeline always samples, it never takes the mean."""
         return self.mean + self.std * noise
 
 

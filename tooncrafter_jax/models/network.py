@@ -22,7 +22,7 @@ Params = Mapping[str, Any]
 """Dotted path -> array (or shape)."""
 
 
-class _ConstantRngs:
+class _ConstantRngs(nnx.Rngs):
     """Hands out one key for ever: `nnx.Rngs` makes abstract construction quadratic in the number of parameters."""
 
     def __init__(self, key: jax.Array) -> None:
@@ -32,7 +32,7 @@ class _ConstantRngs:
         return self._key
 
 
-class _FoldingRngs:
+class _FoldingRngs(nnx.Rngs):
     """A fresh key each time, without NNX state."""
 
     def __init__(self, key: jax.Array) -> None:

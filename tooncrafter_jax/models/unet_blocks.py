@@ -287,11 +287,12 @@ class TemporalTransformer(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (B T H W C) to the same."""
         height = x.shape[2]
-        h = rearrange(self.norm(x), "b t h w c -> b (h w) t c")
-        h = constrain(self.proj_in(h), "batch", "pixels", None, None)
+        h = constrain(rearrange(self.norm(x), "b t h w c -> b (h w) t c"), "batch", None, "frames", None)
+        h = constrain(self.proj_in(h), "batch", "pixels", None, None)  # devices trade their frames for pixels
         for block in self.blocks:
             h = block(h)
-        return x + rearrange(self.proj_out(h), "b (h w) t c -> b t h w c", h=height)
+        h = constrain(self.proj_out(h), "batch", None, "frames", None)
+        return x + rearrange(h, "b (h w) t c -> b t h w c", h=height)
 
 
 class UNetBlock(nnx.Module):

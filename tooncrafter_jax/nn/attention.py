@@ -27,7 +27,7 @@ from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
 Backend = Literal["auto", "xla", "chunked", "broadcast", "cudnn", "splash"]
 
 Queries = Float[Array, "B N heads head_dim"]
-Keys = Float[Array, "B M heads head_dim"]
+Keys = Float[Array, "#B M heads head_dim"]
 
 MAX_SCORES = 2**26
 """Number of scores (batch x heads x queries x keys) above which the plain form is not materialised: 256 MiB in float32."""

@@ -47,7 +47,8 @@ def _conv_general_dilated(
 ) -> jax.Array:
     """`lax.conv_general_dilated`; on the CPU a bf16 3x3 convolution becomes matrix products, one per kernel row."""
     is_3x3 = rhs.shape[:2] == (3, 3) and rhs.ndim == 4 and tuple(window_strides) == (1, 1)
-    if use_cpu_forms() and lhs.dtype == jnp.bfloat16 and is_3x3 and rhs.shape[2] >= 32 and padding == ((1, 1), (1, 1)):
+    is_same = not isinstance(padding, str) and [tuple(side) for side in padding] == [(1, 1), (1, 1)]  # flax gives lists
+    if use_cpu_forms() and lhs.dtype == jnp.bfloat16 and is_3x3 and is_same and rhs.shape[2] >= 32:
         return _conv_3x3_as_row_products(lhs, rhs)
     return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
 

@@ -12,7 +12,7 @@ Verdict = Literal["ok", "FAIL", "given"]
 FEW_VALUES = 16
 """Arrays of fewer values have no meaningful standard deviation; their scale is their largest magnitude."""
 SMALLEST_DEVIATION = 1e-2
-"""Share of the largest magnitude below which a standard deviation is no scale: float32 itself would miss the tolerance."""
+"""Share of the largest magnitude below which a standard deviation is no scale: float32 itself would be too coarse."""
 EXPRESSION_TOLERANCE = 1e-6
 """Largest error of a stored input that repeats an expression, relative to 1 or its largest magnitude."""
 FLOAT64_TOLERANCE = 1e-8
@@ -67,12 +67,12 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """ "ok" or "FAIL"."""
+        """In one word."""
         return "ok" if self.ok else "FAIL"
 
 
 def scale_of(reference: np.ndarray) -> float:
-    """What errors of an array are relative to: its standard deviation where that makes sense, else its largest magnitude.
+    """What errors of an array are relative to: its standard deviation where it has one, else its largest magnitude.
 
     1 for an array of zeros, so that its errors are absolute.
     """

@@ -1,7 +1,7 @@
 """The small language in which a manifest says what an input is.
 
-An expression is null or an object with one source (`noise`, `array`, `json`, `value`, `zeros`, `case` or `list`) and optionally
-`then`, a list of steps applied in order. Arrays are in PyTorch layout.
+An expression is null or an object with one source (`noise`, `array`, `json`, `value`, `zeros`, `case` or `list`) and
+optionally `then`, a list of steps applied in order. Arrays are in PyTorch layout.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _value(source: str, expression: Mapping[str, Any], resolver: Resolver, where
 
 
 def take(array: Any, items: Sequence[Any]) -> np.ndarray:
-    """One item an axis, applied axis by axis: "start:stop:step", a list of indices, or an integer, which drops the axis.
+    """One item an axis, applied in turn: "start:stop:step", a list of indices, or an integer, which drops the axis.
 
     Raises:
       IndexError: if an index is beyond its axis, or there are more items than axes.

@@ -1,7 +1,7 @@
-"""A folder of reference numbers: its manifest, configuration and arrays, checked for completeness before anything is computed.
+"""A folder of reference numbers: its manifest, configuration and arrays, checked before anything is computed.
 
-The format (number 1): `manifest.json` lists every array of every `.npz` file and the cases that they belong to; `config.json` holds
-the architecture in the published code's keys; key tables list the names and shapes of its tensors.
+The format (number 1): `manifest.json` lists every array of every `.npz` file and the cases that they belong to;
+`config.json` holds the architecture in the published code's keys; key tables list the names and shapes of its tensors.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Folder:
       entries: every stored array, in the manifest's order.
 
     Raises:
-      UserError: if a file is missing or damaged, if stored arrays and manifest do not agree, or if something refers to what is
-        not there.
+      UserError: if a file is missing or damaged, if stored arrays and manifest do not agree, or if something refers to
+        what is not there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class Folder:
             self._stored |= {f"{file}:{key}": array for key, array in self._load(file).items()}
         self._check()
 
-    # ------------------------------------------------------------------------------------------------------------ contents
+    # --------------------------------------------------------------------------------------------------------- contents
 
     @cached_property
     def official_config(self) -> Mapping[str, Any]:
@@ -147,7 +147,7 @@ class Folder:
             raise UserError(f"{self._at(file)} is not valid JSON: {error}") from error
 
     def key_table(self, which: str) -> dict[str, tuple[int, ...]] | None:
-        """Tensor name -> PyTorch shape of the table `which` ("model" or "sketch_encoder"); None if the folder has none."""
+        """Tensor name -> PyTorch shape of the table `which` ("model" or "sketch_encoder"); None if there is none."""
         keys = self.manifest.get("keys", {})
         file = keys.get(which) if isinstance(keys, Mapping) else None
         if file is None:
@@ -163,7 +163,7 @@ class Folder:
                 raise UserError(f"line {number} of {self._at(file)} is not a name, a shape and a dtype") from error
         return table
 
-    # ------------------------------------------------------------------------------------------------------------- reading
+    # ---------------------------------------------------------------------------------------------------------- reading
 
     def _at(self, file: str) -> str:
         return str(self.path / file)
@@ -222,7 +222,7 @@ class Folder:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self._at(file)} is damaged: copy it again") from error
 
-    # ------------------------------------------------------------------------------------------------------------ checking
+    # --------------------------------------------------------------------------------------------------------- checking
 
     def _check(self) -> None:
         """Stored arrays and manifest list the same, and every reference leads somewhere."""

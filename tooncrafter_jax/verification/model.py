@@ -1,7 +1,8 @@
-"""The model that a folder of reference numbers is about: its components with their weights, each made when first needed."""
+"""The model that a folder of reference numbers is about: its components with their weights, made when needed."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -116,6 +117,7 @@ class Model:
         self._mapped: dict[str, MappedSource] = {}
         self._params: dict[str, dict[str, jax.Array]] = {}
         self._jitted: dict[Any, Callable[..., Any]] = {}
+        self._lock = threading.RLock()
         self._check_table()
 
     def params(self, *components: str) -> dict[str, dict[str, jax.Array]]:
@@ -124,18 +126,22 @@ class Model:
         Raises:
           UserError: if the key table does not fit the architecture.
         """
-        for component in components:
-            if component not in self._params:
-                self._params[component] = self._load(self._map(component), component)
+        with self._lock:
+            for component in components:
+                if component not in self._params:
+                    self._params[component] = self._load(self._map(component), component)
         return {component: self._params[component] for component in components}
 
     def jit(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
         """`jax.jit(fn)`, the same for every call with this key, so that cases of equal shapes share one compilation."""
-        return self._jitted.setdefault(key, jax.jit(fn))
+        with self._lock:
+            if key not in self._jitted:
+                self._jitted[key] = jax.jit(fn)
+            return self._jitted[key]
 
     @cached_property
     def plain_decoder(self) -> tuple[Network[Any], dict[str, jax.Array]]:
-        """The plain KL decoder, which has the dual-reference decoder's names but for the video parts, and its parameters."""
+        """The plain KL decoder, named as the dual-reference decoder without its video parts, and its parameters."""
         config = replace(self.config.decoder, temporal=False, references=False, post_quantization=True)
         network: Network[Any] = Network(Decoder, config, dtype=self._dtype)
         prefixes = (*FAMILIES["decoder"], "first_stage_model.post_quant_conv.")
@@ -156,14 +162,14 @@ class Model:
         return entries[name][1]
 
     def to_official_layout(self, name: str, path: str, value: np.ndarray) -> np.ndarray:
-        """Our array of this path as the official tensor `name`: layouts only permute, so a permuted numbering tells how."""
+        """Our array of this path as the official tensor `name`; layouts only permute: a permuted numbering tells how."""
         shape = self._source.shapes[name]
         numbers = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
         result = np.empty(numbers.size, value.dtype)
         result[to_our_layout(path, numbers).reshape(-1)] = value.reshape(-1)
         return result.reshape(shape)
 
-    # ------------------------------------------------------------------------------------------------------------- weights
+    # ---------------------------------------------------------------------------------------------------------- weights
 
     def _named(self, prefixes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
         return {name: shape for name, shape in self._source.shapes.items() if name.startswith(prefixes)}

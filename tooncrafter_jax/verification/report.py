@@ -44,8 +44,8 @@ def summary(folder: Folder, rows: Sequence[Row]) -> Iterator[str]:
     counts = coverage(folder, list(rows))
     operations = {row.operation for row in rows if row.operation}
     yield (
-        f"compared {counts['output']} outputs of {len(operations)} operations and {counts['expression']} inputs with their "
-        f"expressions; {counts['data']} inputs are original data"
+        f"compared {counts['output']} outputs of {len(operations)} operations and {counts['expression']} inputs with "
+        f"their expressions; {counts['data']} inputs are original data"
     )
     if counts["left out"]:
         yield f"NOT all of {folder.path} is covered: {counts['left out']} of {len(folder.entries)} arrays were left out"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -27,7 +30,10 @@ from tooncrafter_jax.verification.model import Model
 from tooncrafter_jax.verification.operations import OPERATIONS
 
 DTYPES = {"float32": 1.0, "bfloat16": 2000.0, "float16": 300.0}
-"""Compute dtype -> what the tolerances of float32 are multiplied by: about the ratio of the roundings, less their averaging."""
+"""Compute dtype -> what the tolerances of float32 are multiplied by: less than the ratio of the roundings."""
+
+MOST_WORKERS = 4
+"""Cases are computed by at most this many threads."""
 
 OnCase = Callable[[str, float], None]
 """Called with a case and the seconds that it took."""
@@ -49,6 +55,7 @@ class Results:
     def __init__(self, folder: Folder, model: Model, on_case: OnCase | None = None) -> None:
         self._folder, self._model, self._on_case = folder, model, on_case
         self._known: dict[str, Mapping[str, Any] | CaseFailed] = {}
+        self._locks = {case: threading.RLock() for case in folder.cases}
 
     def array(self, name: str) -> np.ndarray:
         """A stored array."""
@@ -65,9 +72,10 @@ class Results:
           CaseFailed: if our code cannot compute the case.
           UserError: if the operation has no such result, or the case lacks an input or a setting.
         """
-        if case not in self._known:
-            self._known[case] = self._compute(case)
-        results = self._known[case]
+        with self._locks[case]:
+            if case not in self._known:
+                self._known[case] = self._compute(case)
+            results = self._known[case]
         if isinstance(results, CaseFailed):
             raise results
         if name not in results:
@@ -122,21 +130,46 @@ def verify(
         raise UserError(
             f"no array of {folder.path} matches '{only}': patterns are matched with files, arrays and operations"
         )
-    with _exact_arithmetic(dtype):
-        results = Results(folder, Model(folder, dtype), on_case)
-        rows: dict[str, Row] = {}
-        for case, members in _by_case(entries).items():
-            rows |= {entry.name: _row(folder, results, entry, DTYPES[dtype]) for entry in members}
-            if case is not None and case not in _needed_by_others(folder):
-                results.forget(case)
+    results = Results(folder, Model(folder, dtype), on_case)
+    needed_by_others = _needed_by_others(folder)
+
+    def rows_of(group: tuple[str | None, list[Entry]]) -> dict[str, Row]:
+        case, members = group
+        with _exact_arithmetic(dtype):
+            rows = {entry.name: _row(folder, results, entry, DTYPES[dtype]) for entry in members}
+        if case is not None and case not in needed_by_others:
+            results.forget(case)
+        return rows
+
+    groups = sorted(_by_case(entries).items(), key=lambda group: not _is_long(folder, group[0]))
+    rows: dict[str, Row] = {}
+    with _quick_compilation(), ThreadPoolExecutor(_workers()) as pool:
+        futures = [pool.submit(rows_of, group) for group in groups]
+        try:
+            for future in futures:
+                rows |= future.result()
+        finally:
+            for future in futures:
+                future.cancel()
     return [rows[entry.name] for entry in entries]
+
+
+def _workers() -> int:
+    """Cases at a time: programs are compiled by one core each; an accelerator's memory is left to one case."""
+    return min(MOST_WORKERS, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+
+
+def _is_long(folder: Folder, case: str | None) -> bool:
+    """Whether a case is better begun early."""
+    operation = folder.cases[case].operation if case is not None else ""
+    return operation.startswith("pipeline") or operation == "unet_gradient"
 
 
 def _check_operations(folder: Folder) -> None:
     for case in folder.cases.values():
         if case.operation not in OPERATIONS:
             raise UserError(
-                f"the case '{case.id}' of {folder.path} has the operation '{case.operation}', which is unknown: known are "
+                f"the case '{case.id}' of {folder.path} has the operation '{case.operation}', which is unknown; known: "
                 + ", ".join(sorted(OPERATIONS))
             )
 
@@ -216,16 +249,19 @@ def _compare(folder: Folder, results: Results, entry: Entry, factor: float, oper
     return compare(part, reference, tolerance or 0.0)
 
 
+def _exact_arithmetic(dtype: str) -> contextlib.AbstractContextManager[Any]:
+    """Full float32 products on accelerators, in this thread."""
+    return jax.default_matmul_precision("highest") if dtype == "float32" else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def _exact_arithmetic(dtype: str) -> Iterator[None]:
-    """Full float32 products on accelerators; on the CPU programs compile faster, since each runs only a few times."""
-    precision = jax.default_matmul_precision("highest") if dtype == "float32" else contextlib.nullcontext()
+def _quick_compilation() -> Iterator[None]:
+    """On the CPU, programs compile faster at the cost of their speed, since each runs only a few times."""
     effort = jax.config.jax_exec_time_optimization_effort
     try:
         if jax.default_backend() == "cpu":
             jax.config.update("jax_exec_time_optimization_effort", -1.0)
-        with precision:
-            yield
+        yield
     finally:
         jax.config.update("jax_exec_time_optimization_effort", effort)
 

@@ -311,7 +311,8 @@ def plan(
     Args:
       tensors: official name -> PyTorch shape.
       components: component -> our path -> shape, of all components that the checkpoint must fill.
-      unet, autoencoder: what official block numbers depend on.
+      unet: what the denoiser's (or sketch encoder's) official block numbers depend on.
+      autoencoder: the same of the first stage.
       where: the file, for messages.
 
     Raises:

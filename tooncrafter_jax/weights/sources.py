@@ -7,7 +7,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +19,7 @@ DEEPSPEED_PREFIX_LENGTH = 16
 """Characters in front of every name in a DeepSpeed file (spec section 1)."""
 
 
+@runtime_checkable
 class TensorSource(Protocol):
     """Named tensors in PyTorch layout.
 

@@ -1,4 +1,4 @@
-"""The operations of a manifest, each run by our code: (model, inputs) -> name of a result -> array in PyTorch layout."""
+"""The operations of a manifest, each run by our code: (model, inputs) -> result's name -> array in PyTorch layout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ Run = Callable[[Model, Inputs], Mapping[str, Any]]
 
 COMPONENT_TOLERANCE = 5e-5
 """Largest error of a single component in float32, relative to the array's standard deviation."""
+EMBEDDING_TOLERANCE = 2.5e-4
+"""The same for sinusoids: where two good exponentials differ by an ulp, the angle at time 999 differs by up to 1.2e-4."""
 HIDDEN_STATES_TOLERANCE = 1e-4
 """The same for the encoder's hidden states: the published code itself differs by 4e-5 between memory layouts."""
 DEEP_TOLERANCE = 3e-4
@@ -34,7 +36,7 @@ class Operation:
 
 
 OPERATIONS: dict[str, Operation] = {
-    "timestep_embedding": Operation(diffusion.timestep_embedding),
+    "timestep_embedding": Operation(diffusion.timestep_embedding, EMBEDDING_TOLERANCE),
     "schedule": Operation(diffusion.schedule),
     "sampler_schedule": Operation(diffusion.sampler_schedule),
     "guidance": Operation(diffusion.guidance),

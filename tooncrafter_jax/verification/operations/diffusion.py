@@ -66,7 +66,7 @@ def guidance(model: Model, inputs: Inputs) -> Results:
 
 
 def one_ddim_step(model: Model, inputs: Inputs) -> Results:
-    """`x_prev` and `pred_x0` (B, C, T, h, w); with guidance scale 1 the published sampler asks for no second prediction."""
+    """`x_prev` and `pred_x0` (B, C, T, h, w); with guidance scale 1 the published sampler ignores `uncond`."""
     tables = _tables(model, inputs)
     row = list(step_chunks(tables, 1))[::-1][inputs.setting("index")]
     scale = inputs.setting("scale", 1.0)

@@ -21,7 +21,7 @@ PUBLISHED_LEVELS = 4
 def _encode(model: Model, inputs: Inputs) -> tuple[jax.Array, list[jax.Array]]:
     """Moments (1, N, h, w, 2C) and hidden states (1, N, H, W, C) of pictures.
 
-    The network is run without the check of the size that users' pictures get: an odd row is legal in the published code.
+    Without the check of the size that users' pictures get: an odd row is legal in the published code.
     """
     network = model.networks["autoencoder"]
 
@@ -79,10 +79,12 @@ def decoder(model: Model, inputs: Inputs) -> Results:
 def decoder_intermediate(model: Model, inputs: Inputs) -> Results:
     """The output of every stage by its official name, (T, C, H, W).
 
-    The last reference module has the number of levels for its name; in a smaller decoder also the published one's.
+    The last reference module has the number of levels for its name; in a smaller decoder also the published one's. The
+    published residual injections work in place: what was recorded of the block before has the references already.
     """
+    network = model.networks["decoder"]
     _, stages = _decode(model, inputs)
-    levels = len(model.config.decoder.multipliers)
+    config, levels = model.config.decoder, len(model.config.decoder.multipliers)
     names = {
         "conv_in": "conv_in",
         "mid_block_1": "mid.blocks.0",
@@ -92,8 +94,11 @@ def decoder_intermediate(model: Model, inputs: Inputs) -> Results:
     }
     names.setdefault(f"refine_{max(PUBLISHED_LEVELS, levels)}", "final_reference")
     for level in range(levels):
-        for block in range(model.config.decoder.blocks_per_level + 1):
+        for block in range(config.blocks_per_level + 1):
             names[f"up_{level}_block_{block}"] = f"up.{level}.blocks.{block}"
+        injects_in_place = f"up.{level}.reference_residual.conv.kernel" in network.abstract_params
+        if injects_in_place and f"up.{level}.reference" in stages:
+            names[f"up_{level}_block_{config.blocks_per_level}"] = f"up.{level}.reference"
         names[f"refine_{level}"] = f"up.{level}.reference"
         names[f"up_{level}_upsample"] = f"up.{level}.upsample"
     return {name: frames_in_batch(stages[ours]) for name, ours in names.items() if ours in stages}

@@ -1,4 +1,4 @@
-"""Whole samples through the stages that users run, with given noise, as the published command line and applications do it."""
+"""Whole samples through the stages that users run, with given noise, as the published programs make them."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def sample(model: Model, request: Request) -> Results:
 
 
 def _decode_in_windows(model: Model, latents: jax.Array, references: Any) -> np.ndarray:
-    """Frames (B, T, H, W, 3), decoded in windows of the model's clip length that know nothing of each other (spec section 5.6)."""
+    """Frames (B, T, H, W, 3), decoded in windows of the model's clip length by themselves (spec section 5.6)."""
     window = model.config.unet.temporal_length
     decode, params = model.sampler.decode, model.params("decoder")
     parts = [

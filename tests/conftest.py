@@ -1,0 +1,64 @@
+"""How every test runs: eight CPU devices, a cache of compiled programs, and the tiny model of the reference numbers.
+
+Type annotations are checked while testing (`--jaxtyping-packages` in pyproject.toml). The check is installed after this file
+is read, so this file imports the package inside functions only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from tooncrafter_jax.models.configuration import ModelConfig
+
+CPU_DEVICES = 8
+
+jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
+if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """The architecture of the reference numbers."""
+    from tooncrafter_jax.models.configuration import tiny
+
+    return tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_params() -> Callable[[str], dict[str, jax.Array]]:
+    """Component -> its parameters made by the weight rule, as the reference numbers were."""
+    from tests.reference import tiny_params
+
+    return tiny_params
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """Name of a file of reference numbers (without .npz) -> its arrays."""
+    from tests.reference import golden
+
+    return golden
+
+
+@pytest.fixture(scope="session")
+def tiny_networks(tiny_config: ModelConfig) -> dict[str, Any]:
+    """The tiny model's networks in float32."""
+    return tiny_config.networks()
+
+
+@pytest.fixture(scope="session")
+def devices() -> list[jax.Device]:
+    """Eight CPU devices; a test that needs them is skipped where JAX was started before with fewer."""
+    found = jax.devices("cpu")
+    if len(found) < CPU_DEVICES:
+        pytest.skip(f"needs {CPU_DEVICES} CPU devices")
+    return found[:CPU_DEVICES]

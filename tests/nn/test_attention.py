@@ -1,0 +1,190 @@
+"""Every attention back end equals the formula, and `auto` picks the one that fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.nn import attention as module
+from tooncrafter_jax.nn.attention import attention, choose_backend
+from tooncrafter_jax.nn.logical_axes import axis_rules
+from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
+
+TOLERANCE = 2e-6
+"""Values are averages of about unit size; float32 scores of about 4 err by 5e-7, which the softmax passes on."""
+
+
+def formula(query: np.ndarray, key: np.ndarray, value: np.ndarray, causal: bool) -> np.ndarray:
+    """softmax(q·k / sqrt(d))·v in float64, one query at a time."""
+    query, key, value = (x.astype(np.float64) for x in (query, key, value))
+    out = np.zeros(query.shape)
+    for b, n, h in np.ndindex(query.shape[:3]):
+        keys = slice(0, n + 1 if causal else None)
+        of_key = min(b, key.shape[0] - 1)
+        scores = key[of_key, keys, h] @ query[b, n, h] / np.sqrt(query.shape[-1])
+        weights = np.exp(scores - scores.max())
+        out[b, n, h] = (weights / weights.sum()) @ value[of_key, keys, h]
+    return out
+
+
+def inputs(
+    queries: int, keys: int, *, batch: int = 3, shared: bool = False, heads: int = 2, head_dim: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries, keys and values; scores are of about 4, so that the softmax is far from uniform."""
+    random = np.random.default_rng(queries + 7 * keys)
+    q, k, v = (
+        random.normal(size=(b, n, heads, head_dim)).astype(np.float32)
+        for b, n in ((batch, queries), (1 if shared else batch, keys), (1 if shared else batch, keys))
+    )
+    return 2 * q, 2 * k, v
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own_keys", "shared_keys"])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("backend", ["auto", "xla", "chunked", "broadcast"])
+def test_back_ends_equal_the_formula(backend: Any, causal: bool, shared: bool) -> None:
+    q, k, v = inputs(5, 5 if causal else 7, shared=shared)
+    out = attention(*map(jnp.asarray, (q, k, v)), causal=causal, backend=backend)
+    np.testing.assert_allclose(out, formula(q, k, v, causal), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own_keys", "shared_keys"])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+def test_splash_equals_the_formula(causal: bool, shared: bool) -> None:
+    """The TPU's kernel, interpreted; one block of queries, two of keys unless they are masked."""
+    q, k, v = inputs(128, 128 if causal else 1152, batch=2, shared=shared)
+    out = jax.jit(lambda *x: attention(*x, causal=causal, backend="splash"))(*map(jnp.asarray, (q, k, v)))
+    # The kernel rescales its running sum by each block's maximum.
+    np.testing.assert_allclose(out, formula(q, k, v, causal), atol=5 * TOLERANCE)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 5])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("cpu_forms", [True, False], ids=["head_by_head", "all_heads"])
+def test_chunks_of_any_size_equal_the_formula(
+    monkeypatch: pytest.MonkeyPatch, cpu_forms: bool, causal: bool, chunk: int
+) -> None:
+    """Ten queries: two and four do not divide into equal chunks of four; five does."""
+    q, k, v = inputs(10, 10)
+    monkeypatch.setattr(module, "CPU_CHUNK_SCORES", chunk * 10)
+    monkeypatch.setattr(module, "CHUNK_SCORES", chunk * 10 * 3 * 2)
+
+    def run() -> jax.Array:
+        return attention(*map(jnp.asarray, (q, k, v)), causal=causal, backend="chunked")
+
+    if cpu_forms:
+        out, jaxpr = run(), str(jax.make_jaxpr(run)())
+    else:
+        with without_cpu_forms():
+            out, jaxpr = run(), str(jax.make_jaxpr(run)())
+    np.testing.assert_allclose(out, formula(q, k, v, causal), atol=TOLERANCE)
+    rows = {chunk} if cpu_forms else {chunk}
+    assert all(f"length={-(-10 // n)}" in jaxpr for n in rows)  # the loop over chunks is there, of this length
+
+
+def test_half_precision_keeps_its_softmax_in_float32() -> None:
+    """With one dominant score, bfloat16 weights would lose the 256 small ones, whose sum counts."""
+    q = np.ones((1, 1, 1, 64), np.float32)
+    k = np.zeros((1, 513, 1, 64), np.float32)
+    k[0, 0] = 8 * np.log(256) / 64  # weight 256 against 512 of weight 1
+    v = np.concatenate([np.ones((1, 1, 1, 64)), np.zeros((1, 512, 1, 64))], axis=1).astype(np.float32)
+    half = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
+    expected = formula(*(np.asarray(x.astype(jnp.float32)) for x in half), False)
+    assert 0.3 < expected[0, 0, 0, 0] < 0.36
+    for backend in ("xla", "chunked", "broadcast"):
+        out = attention(*half, backend=backend)
+        assert out.dtype == jnp.bfloat16
+        np.testing.assert_allclose(out.astype(jnp.float32), expected, rtol=2**-8)  # one rounding to bfloat16
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+def test_gradients_of_chunks_equal_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
+    monkeypatch.setattr(module, "CPU_CHUNK_SCORES", 3 * 10)
+    q, k, v = map(jnp.asarray, inputs(10, 10))
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32)
+
+    def gradients(backend: Any) -> tuple[jax.Array, ...]:
+        return jax.grad(lambda *x: jnp.sum(direction * attention(*x, causal=causal, backend=backend)), (0, 1, 2))(
+            q, k, v
+        )
+
+    for chunked, whole in zip(gradients("chunked"), gradients("xla"), strict=True):
+        assert np.abs(whole).max() > 0.1
+        np.testing.assert_allclose(chunked, whole, atol=10 * TOLERANCE)  # key gradients sum over ten queries
+
+
+def test_splash_on_several_devices_equals_one(devices: list[jax.Device]) -> None:
+    q, k, v = map(jnp.asarray, inputs(128, 128, batch=4))
+    mesh = Mesh(np.asarray(devices[:4]).reshape(2, 2), ("data", "frames"), axis_types=(AxisType.Auto,) * 2)
+
+    def run(*x: jax.Array) -> jax.Array:
+        with axis_rules(mesh, {"batch": "data", "frames": "frames"}):
+            return attention(*x, backend="splash")
+
+    out = jax.jit(run)(q, k, v)
+    assert len(out.sharding.device_set) == 4
+    np.testing.assert_allclose(out, jax.jit(lambda *x: attention(*x, backend="splash"))(q, k, v), atol=TOLERANCE)
+
+
+def test_what_a_back_end_cannot_do_is_said_in_words() -> None:
+    q, k, v = map(jnp.asarray, inputs(5, 7))
+    with pytest.raises(UserError, match="'cudnn' needs an NVIDIA GPU, not a cpu"):
+        attention(q, k, v, backend="cudnn")
+    with tracing_for("gpu"), pytest.raises(UserError, match="needs bfloat16 or float16"):
+        attention(q, k, v, backend="cudnn")
+    with pytest.raises(UserError, match="multiples of 128, not 5 and 7"):
+        attention(q, k, v, backend="splash")
+
+
+def chosen(platform: Any, queries: tuple[int, ...], keys: tuple[int, ...], dtype: Any, causal: bool = False) -> str:
+    """What `auto` stands for; shapes are (batch, tokens, heads, head_dim)."""
+    found: list[str] = []
+    with tracing_for(platform):
+        jax.eval_shape(
+            lambda q, k: found.append(choose_backend(q, k, causal)),
+            jax.ShapeDtypeStruct(queries, dtype),
+            jax.ShapeDtypeStruct(keys, dtype),
+        )
+    return found[0]
+
+
+BF16, F32 = jnp.bfloat16, jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("platform", "queries", "keys", "dtype", "expected"),
+    [
+        # CPU: the temporal attention of the published model, its spatial attention, and something small.
+        ("cpu", (2560, 16, 5, 64), (2560, 16, 5, 64), F32, "broadcast"),
+        ("cpu", (16, 2560, 5, 64), (16, 2560, 5, 64), F32, "chunked"),
+        ("cpu", (2, 40, 5, 64), (2, 77, 5, 64), F32, "xla"),
+        # GPU: flash for half precision, but not for the autoencoder's wide head, float32 or shared keys.
+        ("gpu", (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "cudnn"),
+        ("gpu", (16, 2560, 5, 64), (16, 2560, 5, 64), F32, "chunked"),
+        ("gpu", (16, 2560, 1, 512), (16, 2560, 1, 512), BF16, "chunked"),
+        ("gpu", (16, 2560, 5, 64), (1, 77, 5, 64), BF16, "xla"),
+        ("gpu", (2560, 16, 5, 64), (2560, 16, 5, 64), BF16, "xla"),
+        # TPU: splash for long sequences that its blocks divide.
+        ("tpu", (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "splash"),
+        ("tpu", (16, 640, 10, 64), (16, 640, 10, 64), BF16, "xla"),
+        ("tpu", (16, 2561, 5, 64), (16, 2561, 5, 64), BF16, "chunked"),
+        ("tpu", (16, 2560, 1, 512), (16, 2560, 1, 512), F32, "chunked"),
+        ("tpu", (2560, 16, 5, 64), (2560, 16, 5, 64), BF16, "xla"),
+    ],
+)
+def test_the_choice_of_auto(
+    platform: Any, queries: tuple[int, ...], keys: tuple[int, ...], dtype: Any, expected: str
+) -> None:
+    assert chosen(platform, queries, keys, dtype) == expected
+
+
+def test_auto_has_no_causal_splash() -> None:
+    shape = (1, 2560, 5, 64)
+    assert chosen("tpu", shape, shape, BF16, causal=True) == "chunked" or 5 * 2560**2 <= module.MAX_SCORES
+    assert chosen("tpu", shape, shape, BF16, causal=True) != "splash"
