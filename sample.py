@@ -3,7 +3,14 @@
 import sys
 
 from tooncrafter_jax.cli.common import run
-from tooncrafter_jax.cli.sample import main
+
+
+def main(argv: list[str]) -> int:
+    """Loads the command only when it runs, so that Ctrl-C ends it well from the start."""
+    from tooncrafter_jax.cli.sample import main
+
+    return main(argv)
+
 
 if __name__ == "__main__":
     sys.exit(run(main))

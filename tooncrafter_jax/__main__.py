@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from tooncrafter_jax.cli.common import EXIT_OK, EXIT_USAGE, run
+from tooncrafter_jax.errors import UserError
 
 COMMANDS = {
     "convert": "published weight files -> a checkpoint directory",
@@ -21,8 +22,7 @@ def main(argv: list[str]) -> int:
             print(f"  {name:10} {purpose}")
         return EXIT_OK if argv else EXIT_USAGE
     if argv[0] not in COMMANDS:
-        print(f"error: unknown command '{argv[0]}': choose one of {', '.join(COMMANDS)}", file=sys.stderr)
-        return EXIT_USAGE
+        raise UserError(f"unknown command '{argv[0]}': choose one of {', '.join(COMMANDS)}")
     return importlib.import_module(f"tooncrafter_jax.cli.{argv[0]}").main(argv[1:])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,4 +17,5 @@ def cache_directory() -> Path:
 def enable_compilation_cache() -> None:
     """Turns on JAX's persistent compilation cache, unless the user has chosen a directory (JAX_COMPILATION_CACHE_DIR)."""
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+        with contextlib.suppress(RuntimeError):  # a user without a home directory
+            jax.config.update("jax_compilation_cache_dir", str(cache_directory()))

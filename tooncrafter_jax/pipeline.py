@@ -101,15 +101,7 @@ class ToonCrafter:
         Raises:
           UserError: if there is no such model, or it is damaged or incomplete.
         """
-        path = Path(source)
-        if not path.exists() and (BUNDLED / str(source)).is_dir():
-            path = BUNDLED / str(source)
-        if not path.exists() and path.name == str(source):
-            raise UserError(
-                f"there is no model '{source}': give a checkpoint directory that `python -m tooncrafter_jax convert` wrote"
-            )
-        checkpoint = Checkpoint(path)
-        checkpoint.require()
+        checkpoint = find_checkpoint(source)
         compute = jnp.dtype(default_dtype() if dtype is None else dtype)
         chosen = list(devices or jax.devices())
         networks = checkpoint.config.networks(compute)
@@ -367,6 +359,24 @@ class ToonCrafter:
                 sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels),
             )
         return self._unconditional[id(sampler)]
+
+
+def find_checkpoint(source: str | Path) -> Checkpoint:
+    """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
+
+    Raises:
+      UserError: if there is none, or it is damaged or incomplete.
+    """
+    path = Path(source)
+    if not path.exists() and (BUNDLED / str(source)).is_dir():
+        path = BUNDLED / str(source)
+    if not path.exists() and path.name == str(source):
+        raise UserError(
+            f"there is no model '{source}': give a checkpoint directory that `python -m tooncrafter_jax convert` wrote"
+        )
+    checkpoint = Checkpoint(path)
+    checkpoint.require()
+    return checkpoint
 
 
 def make_options(values: Mapping[str, Any]) -> SamplingOptions:

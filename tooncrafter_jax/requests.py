@@ -12,7 +12,7 @@ from PIL import Image
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing, ddim_timesteps
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media import fit_image, read_image, sketch_to_hint
+from tooncrafter_jax.media import BLACK, WHITE, Colour, fit_image, read_image, rgb_of_image, sketch_to_hint
 from tooncrafter_jax.models.configuration import ModelConfig
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
@@ -173,6 +173,8 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
         raise UserError(
             f"the prompt has {len(pair.prompt):,} characters: at most {MAX_PROMPT:,} are read, 77 tokens count"
         )
+    if any("\ud800" <= character <= "\udfff" for character in pair.prompt):
+        raise UserError("the prompt contains bytes that are not text in UTF-8: type it again")
     seed, fps = _whole(pair.seed, "the seed"), _whole(pair.fps, "fps")
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"the seed must be from 0 to {MAX_SEED}, not {seed}")
@@ -188,16 +190,16 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
     return PreparedPair(ends, hints, pair.prompt, seed, fps)
 
 
-def as_rgb(picture: Picture, what: str) -> np.ndarray:
-    """A picture of any accepted kind as uint8 (H, W, 3).
+def as_rgb(picture: Picture, what: str, background: Colour = WHITE) -> np.ndarray:
+    """A picture of any accepted kind as uint8 (H, W, 3); transparent pixels show `background`.
 
     Raises:
       UserError: if it cannot be read or has another shape or dtype; `what` names it.
     """
     if isinstance(picture, str | os.PathLike):
-        return read_image(picture)
+        return read_image(picture, background)
     if isinstance(picture, Image.Image):
-        return np.asarray(picture.convert("RGB"))
+        return rgb_of_image(picture, background, what)
     array: Any = np.asarray(picture)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
         raise UserError(f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {array.dtype} {array.shape}")
@@ -222,15 +224,15 @@ def _hint(
 ) -> np.ndarray:
     if not isinstance(sketch, Sketch):
         sketch = Sketch(sketch)
-    image = as_rgb(sketch.image, f"the sketch for frame {frame}")
+    paper = WHITE if sketch.dark_lines else BLACK
+    image = as_rgb(sketch.image, f"the sketch for frame {frame}", paper)
     aspect, wanted = image.shape[1] / image.shape[0], drawing[1] / drawing[0]
     if abs(aspect / wanted - 1) > MAX_ASPECT_DIFFERENCE:
         raise UserError(
-            f"the sketch for frame {frame} is {image.shape[0]}x{image.shape[1]} pixels, the drawings are "
-            f"{drawing[0]}x{drawing[1]}: it has another shape and cannot line up with them"
+            f"the sketch for frame {frame} is {image.shape[1]} x {image.shape[0]} pixels, the drawings are "
+            f"{drawing[1]} x {drawing[0]}: it has another shape and cannot line up with them"
         )
     if options.fit == "pad":
-        paper = 255 if sketch.dark_lines else 0
-        fitted = fit_image(image, height, width, "pad", (paper, paper, paper))
+        fitted = fit_image(image, height, width, "pad", paper)
         image = np.round((fitted + 1) * 127.5).astype(np.uint8)
     return sketch_to_hint(image, height, width, sketch.dark_lines)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from tooncrafter_jax.diffusion.ddim import Steps, sample_chunk
 from tooncrafter_jax.diffusion.guidance import guide, guide_in_two_stages
@@ -26,10 +27,13 @@ from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
-from tooncrafter_jax.typing import Context, Hints, Images, Latents, TokenIds, Tokens, Video
+from tooncrafter_jax.typing import Hints, Images, Latents, TokenIds, Tokens, Trajectory, Video
 
 AllParams = Mapping[str, Params]
 """Component -> flat parameters."""
+
+BranchedContext = Float[Array, "rows N D"]
+"""Contexts of all clips in all guidance branches."""
 
 
 class Guidance(NamedTuple):
@@ -78,7 +82,7 @@ class Conditions(NamedTuple):
     sketch: SketchCondition | None = None
 
 
-def condition_latents(ends: Latents, frames: int) -> Latents:
+def condition_latents(ends: Float[Array, "B 2 h w C"], frames: int) -> Latents:
     """(B, T, h, w, C): zeros, with the latents (B, 2, h, w, C) of the two pictures at the first and the last frame."""
     middle = jnp.zeros((ends.shape[0], frames - 2, *ends.shape[2:]), ends.dtype)
     return jnp.concatenate([ends[:, :1], middle, ends[:, 1:]], axis=1)
@@ -206,7 +210,7 @@ class Sampler:
         """Text tokens (B, 77, D) of prompts."""
         return self.networks["clip_text"].bind(params["clip_text"])(token_ids)
 
-    def _clip_pixels(self, images: Images) -> Images:
+    def _clip_pixels(self, images: Images) -> Float[Array, "B S S 3"]:
         """Pictures in [-1, 1] of any size as the image tower wants them."""
         return preprocess(images, self.config.clip_image.image_size)
 
@@ -237,11 +241,15 @@ class Sampler:
     def _initial_noise(self, seeds: jax.Array, *, frames: int, frame_shape: tuple[int, int, int]) -> Latents:
         return clip_noise(seeds, Stream.INITIAL, jnp.arange(frames), frame_shape)
 
-    def _context_keys(self, params: AllParams, context: Context, *, frames: int) -> dict[str, list[ContextKeys]]:
+    def _context_keys(
+        self, params: AllParams, context: BranchedContext, *, frames: int
+    ) -> dict[str, list[ContextKeys]]:
         """The denoiser's keys and values of contexts (branches x B, 77 + M, D)."""
         return self.networks["unet"].bind(params["unet"]).context_keys(context, frames)
 
-    def _sketch_condition(self, params: AllParams, context: Context, hints: Hints, scale: jax.Array) -> SketchCondition:
+    def _sketch_condition(
+        self, params: AllParams, context: BranchedContext, hints: Hints, scale: jax.Array
+    ) -> SketchCondition:
         encoder = self.networks["sketch_encoder"].bind(params["sketch_encoder"])
         return SketchCondition(encoder.context_keys(context), encoder.hint_features(hints), scale)
 
@@ -255,8 +263,8 @@ class Sampler:
         *,
         branches: int,
         with_predictions: bool = False,
-        noise: Latents | None = None,
-    ) -> tuple[Latents, Latents | None]:
+        noise: Trajectory | None = None,
+    ) -> tuple[Latents, Trajectory | None]:
         """A chunk of sampling steps.
 
         Args:

@@ -19,6 +19,8 @@ Uint8Video = UInt8[np.ndarray, "T H W 3"]
 """What a user gets: frames of one clip, 0 to 255."""
 Latents = Float[Array, "B T h w C"]
 """Autoencoder latents multiplied by the scale factor, or noise of that shape."""
+Trajectory = Float[Array, "K B T h w C"]
+"""Latents of K sampling steps."""
 VideoFeatures = Float[Array, "B T _ _ _"]
 """Activations inside a video network, of any width and resolution."""
 Tokens = Float[Array, "B N D"]

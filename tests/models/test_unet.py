@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.reference import NETWORK_TOLERANCE, channels_first, deviation, golden, noise, noise_params, tiny_params
-from tooncrafter_jax.models.configuration import tiny
+from tests.models.tiny_networks import ints, no_controls, run_unet, tiny_inputs, values
+from tests.reference import NETWORK_TOLERANCE, channels_first, deviation, golden, noise_params
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.unet import UNet, UNetConfig
 from tooncrafter_jax.models.unet_blocks import BlockOptions, CrossAttention, TemporalConvBlock, TemporalTransformer
-from tooncrafter_jax.weights.rule import unit_noise
 
 MICRO = UNetConfig(
     width=32,
@@ -30,14 +29,6 @@ MICRO = UNetConfig(
 OPTIONS = BlockOptions(
     embedding_dim=16, context_dim=8, head_dim=8, transformer_depth=1, dropout=0.1, temporal=True, image_stream=True
 )
-
-
-def ints(*values: int) -> jax.Array:
-    return jnp.asarray(values, jnp.int32)
-
-
-def values(name: str, *shape: int) -> jax.Array:
-    return jnp.asarray(unit_noise(name, shape))
 
 
 class Part:
@@ -58,124 +49,123 @@ def micro() -> tuple[Network[Any], dict[str, jax.Array]]:
     return network, noise_params(network)
 
 
+CLIPS, FRAMES = 2, 4
+MICRO_CONTROLS = [(4, 4, 32), (4, 4, 32), (2, 2, 32), (2, 2, 32), (2, 2, 32)]
+"""(h, w, C) of the skips of stem, block, downsampling and block, and of the middle."""
+
+
+def micro_inputs() -> dict[str, Any]:
+    """Two clips of four frames, whose contexts are routed frame by frame."""
+    return {
+        "x": values("x", CLIPS, FRAMES, 4, 4, 8),
+        "timesteps": ints(5, 700),
+        "context": values("context", CLIPS, 77 + 16 * FRAMES, 8),
+        "fps": ints(10, 20),
+        "controls": [jnp.zeros((CLIPS, FRAMES, *shape)) for shape in MICRO_CONTROLS],
+    }
+
+
 @cache
-def run_micro(bypass_temporal: bool = False, dropout: bool = False) -> Any:
-    """A compiled micro network: (x, timesteps, context, fps, dropout key) -> prediction."""
+def run_micro(bypass_temporal: bool = False) -> Any:
+    """The compiled micro network, as a function of changes to `micro_inputs`."""
     network, params = micro()
 
     @jax.jit
-    def run(params: Any, x: Any, timesteps: Any, context: Any, fps: Any, key: Any) -> Any:
+    def run(params: Any, x: Any, timesteps: Any, context: Any, fps: Any, controls: Any) -> Any:
         unet = network.bind(params)
         keys = unet.context_keys(context, x.shape[1])
-        return unet(x, timesteps, keys, fps, bypass_temporal=bypass_temporal, dropout_key=key if dropout else None)
+        return unet(x, timesteps, keys, fps, controls=controls, bypass_temporal=bypass_temporal)
 
-    def call(x: Any, timesteps: Any, context: Any, fps: Any = None, seed: int = 0) -> np.ndarray:
-        return np.asarray(run(params, x, timesteps, context, fps, jax.random.key(seed)))
-
-    return call
+    return lambda **changes: np.asarray(run(params, **{**micro_inputs(), **changes}))
 
 
-@cache
-def run_tiny() -> Any:
-    """The tiny network, (x, timesteps, context, fps) -> prediction and mean, std and first values of every block."""
-    network = tiny().networks()["unet"]
+def observed(name: str, **arguments: Any) -> np.ndarray:
+    """One block's output in the micro network; what comes after it is never compiled."""
+    network, params = micro()
 
     @jax.jit
-    def run(params: Any, x: Any, timesteps: Any, context: Any, fps: Any) -> Any:
-        statistics = []
-
-        def observe(name: str, value: jax.Array) -> None:
-            first = value if value.ndim == 2 else jnp.moveaxis(value[0, 0], -1, 0)
-            statistics.append(jnp.stack([value.mean(), value.std(ddof=1), *first.reshape(-1)[:6]]))
-
+    def run(params: Any, arguments: Any) -> Any:
+        found = {}
         unet = network.bind(params)
-        keys = unet.context_keys(context, x.shape[1])
-        return unet(x, timesteps, keys, fps, observe=observe), jnp.stack(statistics)
+        inputs = micro_inputs()
+        arguments = {"fps": inputs["fps"], **arguments}
+        keys = unet.context_keys(inputs["context"], FRAMES)
+        unet(inputs["x"], inputs["timesteps"], keys, observe=found.__setitem__, **arguments)
+        return found[name]
 
-    return lambda *args: run(tiny_params("unet"), *args)
-
-
-def tiny_inputs() -> tuple[jax.Array, jax.Array]:
-    """The clip (2, 16, 8, 16, 8) and the context (2, 333, 64) of the reference."""
-    return jnp.asarray(noise("fixture.unet.x", (2, 8, 16, 8, 16))), values("fixture.unet.context", 2, 333, 64)
+    return np.asarray(run(params, arguments))
 
 
 class TestReference:
     def test_a_batch_of_two_and_all_its_blocks(self) -> None:
         arrays = golden("unet")
         x, context = tiny_inputs()
-        out, statistics = run_tiny()(x, ints(*arrays["timesteps_a"]), context, ints(*arrays["fs"]))
+        controls = no_controls(2, 16)
+        out, statistics = run_unet()(x, ints(*arrays["timesteps_a"]), context, ints(*arrays["fs"]), controls)
         assert deviation(channels_first(out), arrays["out_a"]) < NETWORK_TOLERANCE
-        # Means are of values of about unit size; the reference lists its blocks in the order in which they run.
+        # The reference lists its blocks in the order in which they run.
         assert statistics.shape == arrays["stats"].shape
         for name, ours, reference in zip(arrays["stat_names"], statistics, arrays["stats"], strict=True):
             np.testing.assert_allclose(ours, reference, atol=2e-5 * max(1.0, reference[1]), err_msg=str(name))
-        out, _ = run_tiny()(x, ints(*arrays["timesteps_b"]), context, ints(*arrays["fs"]))
+        out, _ = run_unet()(x, ints(*arrays["timesteps_b"]), context, ints(*arrays["fs"]), controls)
         assert deviation(channels_first(out)[:, :, ::4], arrays["out_b"]) < NETWORK_TOLERANCE
 
     @pytest.mark.parametrize(("tokens", "name"), [(205, "out_8_frames"), (333, "out_8_frames_shared_tokens")])
     def test_eight_frames_by_either_routing(self, tokens: int, name: str) -> None:
         """77 + 16·8 tokens are routed frame by frame; with all 333 every frame sees every image token."""
         x, context = tiny_inputs()
-        out, _ = run_tiny()(x[:1, :8], ints(500), context[:1, :tokens], ints(10))
+        out, _ = run_unet()(x[:1, :8], ints(500), context[:1, :tokens], ints(10), no_controls(1, 8))
         assert deviation(channels_first(out)[:, :, ::2], golden("unet")[name]) < NETWORK_TOLERANCE
 
 
 class TestSwitches:
     def test_no_frame_rate_means_the_default(self) -> None:
-        x, context = values("x", 1, 4, 4, 4, 8), values("context", 1, 77 + 64, 8)
-        without = run_micro()(x, ints(5), context)
-        np.testing.assert_allclose(without, run_micro()(x, ints(5), context, ints(24)), atol=1e-6)
-        assert np.abs(without - run_micro()(x, ints(5), context, ints(10))).max() > 1e-2
+        default, same, other = (observed("fps_embedding", fps=fps) for fps in (None, ints(24, 24), ints(24, 10)))
+        np.testing.assert_allclose(default, same, atol=1e-6)
+        assert np.abs(same - other).max(-1)[1] > 1e-2
 
     def test_bypassing_leaves_frames_alone(self) -> None:
         """Variant III of Table 3: without temporal parts no frame reaches another."""
-        x, context = values("x", 1, 4, 4, 4, 8), values("context", 1, 77 + 64, 8)
-        other = x.at[:, 2].multiply(-1)
+        other = micro_inputs()["x"].at[:, 2].multiply(-1)
 
         def changed(run: Any) -> list[bool]:
-            difference = run(x, ints(5), context) - run(other, ints(5), context)
-            return (np.abs(difference).max((0, 2, 3, 4)) > 1e-5).tolist()
+            return (np.abs(run() - run(x=other)).max((0, 2, 3, 4)) > 1e-5).tolist()
 
         assert changed(run_micro(bypass_temporal=True)) == [False, False, True, False]
         assert changed(run_micro()) == [True] * 4
 
     def test_dropout_needs_a_key_and_follows_it(self) -> None:
-        x, context = values("x", 1, 4, 4, 4, 8), values("context", 1, 77 + 64, 8)
-        run = run_micro(dropout=True)
-        first = run(x, ints(5), context, None, 0)
-        np.testing.assert_array_equal(first, run(x, ints(5), context, None, 0))
-        assert np.abs(first - run(x, ints(5), context, None, 1)).max() > 1e-2
-        assert np.abs(first - run_micro()(x, ints(5), context)).max() > 1e-2
+        without = observed("down.0.blocks.0")
+        first, again, other = (observed("down.0.blocks.0", dropout_key=jax.random.key(seed)) for seed in (0, 0, 1))
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(first - other).max() > 1e-2
+        assert np.abs(first - without).max() > 1e-2
 
     def test_clips_of_a_batch_do_not_mix(self) -> None:
-        x, context = values("x", 2, 4, 4, 4, 8), values("context", 2, 77 + 64, 8)
-        both = run_micro()(x, ints(5, 700), context, ints(10, 20))
-        alone = run_micro()(x[1:], ints(700), context[1:], ints(20))
-        np.testing.assert_allclose(both[1:], alone, atol=1e-5)
+        """The second clip is the same whatever the first is, and wherever it stands."""
+        before = run_micro()()
+        inputs = micro_inputs()
+        swapped = {name: inputs[name][::-1] for name in ("x", "timesteps", "context", "fps")}
+        np.testing.assert_allclose(run_micro()(**swapped)[::-1], before, atol=1e-5)
+        after = run_micro()(x=inputs["x"].at[0].multiply(-1))
+        np.testing.assert_allclose(after[1], before[1], atol=1e-5)
+        assert np.abs(after[0] - before[0]).max() > 0.1
 
-    def test_controls_are_added_to_skips_and_middle(self) -> None:
-        """Zeros change nothing; a control at any one place does."""
-        network, params = micro()
-        x, context = values("x", 1, 4, 4, 4, 8), values("context", 1, 77 + 64, 8)
-        sizes = [4, 4, 2, 2, 2]  # stem, block, downsampling, block; middle
+    def test_time_context_and_frame_rate_matter(self) -> None:
+        before, inputs = run_micro()(), micro_inputs()
+        for name in ("timesteps", "context", "fps"):
+            assert np.abs(run_micro()(**{name: inputs[name][::-1]}) - before).max() > 1e-2, name
 
-        @jax.jit
-        def run(params: Any, controls: Any) -> Any:
-            unet = network.bind(params)
-            return unet(x, ints(5), unet.context_keys(context, 4), ints(24), controls=controls)
-
-        zeros = [jnp.zeros((1, 4, n, n, 32)) for n in sizes]
-        plain = run(params, zeros)
-        np.testing.assert_allclose(plain, run_micro()(x, ints(5), context), atol=1e-6)
-        for place in range(len(sizes)):
+    def test_a_control_at_any_place_matters(self) -> None:
+        before, zeros = run_micro()(), micro_inputs()["controls"]
+        for place in range(len(zeros)):
             controls = [values("control", *z.shape) if i == place else z for i, z in enumerate(zeros)]
-            assert np.abs(run(params, controls) - plain).max() > 1e-2, place
+            assert np.abs(run_micro()(controls=controls) - before).max() > 1e-2, place
 
     def test_sizes_that_do_not_fit_are_named(self) -> None:
         network, params = micro()
         unet = network.bind(params)
-        keys = unet.context_keys(jnp.zeros((1, 78, 8)), 2)
+        keys = jax.eval_shape(lambda: unet.context_keys(jnp.zeros((1, 78, 8)), 2))
         with pytest.raises(ValueError, match="latents must be multiples of 2 high and wide, not 4x5"):
             unet(jnp.zeros((1, 2, 4, 5, 8)), ints(5), keys)
         with pytest.raises(ValueError, match="needs 77 text tokens and image tokens, not 77"):
@@ -231,7 +221,7 @@ class TestParts:
     def test_zero_initialised_parts_begin_as_identities(self) -> None:
         """Spec section 2.7: temporal and spatial parts add nothing at first, so that training starts from Stable Diffusion."""
         network, _ = micro()
-        params = jax.jit(network.init)(jax.random.key(0))
+        params = jax.jit(network.init)(jax.random.key(0, impl="rbg"))  # compiles sooner than the default
         zero = {path for path, value in params.items() if not np.asarray(value).any()}
         kernels = {path.removesuffix(".kernel") for path in zero if path.endswith(".kernel")}
         endings = (".spatial_res.conv_out", "_transformer.proj_out", "temporal_conv.stages.3.conv")

@@ -1,14 +1,40 @@
-"""What all commands share: how they end, and how they name their options."""
+"""What all commands share: how they read their options, and how they end."""
 
 from __future__ import annotations
 
+import argparse
+import difflib
+import io
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from tooncrafter_jax.errors import UserError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are `UserError`s, and which never guesses what an abbreviation stands for."""
+
+    def __init__(self, prog: str, **settings: object) -> None:
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog, allow_abbrev=False, **settings)  # pyright: ignore[reportArgumentType]
+
+    def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse does, naming the nearest option for an unknown one."""
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            given = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(given, known, n=1) if given.startswith("-") else []
+            self.error(f"unknown argument '{unknown[0]}'" + (f", did you mean {near[0]}?" if near else ""))
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the complaint as a `UserError`."""
+        raise UserError(f"{' '.join(message.split())} (see {self.prog} --help)")
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
@@ -18,14 +44,23 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
       main: takes the arguments and returns the exit code.
       argv: the arguments; those of the process by default.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text that the terminal can show
     try:
-        return main(sys.argv[1:] if argv is None else argv)
+        code = main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("\ninterrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print("\ninterrupted: finished files are kept, and the same command makes the rest", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # keeps the interpreter's own flush quiet
         return EXIT_FAILED
+
+
+def one_line(error: Exception | str) -> str:
+    """An error's message without line breaks, which a prompt or a file name in it may bring."""
+    return " ".join(str(error).splitlines())

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from tooncrafter_jax.cli.common import EXIT_OK
+from tooncrafter_jax.cli.common import EXIT_OK, Parser
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
 from tooncrafter_jax.weights.convert import convert
 
+DESCRIPTION = """\
+Converts published weights (the full model, the sketch encoder, a DeepSpeed file or a bare U-Net) into a checkpoint
+directory. Convert the full model first, then the sketch encoder into the same directory:
+
+  python -m tooncrafter_jax convert model.ckpt checkpoints/tooncrafter_512
+  python -m tooncrafter_jax convert sketch_encoder.ckpt checkpoints/tooncrafter_512
+"""
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
 def main(argv: list[str]) -> int:
     """Converts and reports; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tooncrafter_jax convert",
-        description="Converts published weights (the full model, the sketch encoder, a DeepSpeed file or a bare U-Net) into a "
-        "checkpoint directory. Convert the full model first, then the sketch encoder into the same directory.",
+    parser = Parser(
+        "python -m tooncrafter_jax convert",
+        description=DESCRIPTION,
     )
     parser.add_argument("source", type=Path, help="model.ckpt, sketch_encoder.ckpt or the same as .safetensors")
     parser.add_argument("destination", type=Path, help="the checkpoint directory to write")
@@ -64,6 +69,9 @@ def _architecture(config: Path | None, preset_name: str) -> ModelConfig:
         return preset(preset_name)
     try:
         values = json.loads(config.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read the architecture {config}: {error}") from error
-    return from_official(values, config.stem, str(config))
+    try:
+        return from_official(values, config.stem, str(config))
+    except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # a number or list of the wrong kind
+        raise UserError(f"{config} is not an architecture in the published code's keys: {error}") from error

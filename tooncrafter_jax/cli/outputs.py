@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 
 from tooncrafter_jax import media
 from tooncrafter_jax.config_codec import to_dict
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
 
@@ -42,6 +45,27 @@ class OutputPlan:
     playback_fps: float = 8
     drop_last: bool = False
 
+    def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
+        """Finds out, before anything expensive starts, what would keep the files from being written.
+
+        Args:
+          inputs: files that the run reads.
+          names: of the clips.
+
+        Raises:
+          UserError: for an impossible playback rate, an output that would replace an input, or a directory that cannot be
+            written.
+        """
+        for kind in self.formats:
+            media.check_playback_rate(self.playback_fps, kind)
+        files = {os.path.realpath(path) for path in inputs}
+        folders = {os.path.dirname(file) for file in files}
+        for name in names:
+            for kind, path in self.paths(name).items():
+                if os.path.realpath(path) in (folders if kind == "png" else files):
+                    raise UserError(f"{path} would be written, but the inputs are there: choose another --out")
+        media.check_writable(self.directory)
+
     def paths(self, name: str) -> dict[str, Path]:
         """Kind -> path of each file of a clip, the record last."""
         files = {kind: self.directory / (name if kind == "png" else f"{name}.{kind}") for kind in self.formats}
@@ -51,6 +75,8 @@ class OutputPlan:
 
     def write(self, name: str, video: np.ndarray, record: Mapping[str, Any]) -> dict[str, Path]:
         """Writes every file, the record last: a clip whose record exists is complete.
+
+        An older record goes as soon as the first file is replaced, so that it never stands beside files of another run.
 
         Raises:
           UserError: if a file cannot be written.
@@ -69,6 +95,8 @@ class OutputPlan:
                 media.write_png_sequence(path, video)
             elif kind == "contact_sheet":
                 media.write_contact_sheet(path, video, labels=[str(i) for i in range(len(video))])
+            with contextlib.suppress(OSError):
+                paths["record"].unlink()
         media.write_json(paths["record"], dict(record))
         return paths
 
@@ -78,13 +106,21 @@ class OutputPlan:
         if not all(path.exists() for path in paths.values()):
             return False
         try:
-            return json.loads(paths["record"].read_text()).get("request") == json.loads(json.dumps(request))
-        except (OSError, ValueError, AttributeError):
+            found = json.loads(paths["record"].read_text(encoding="utf-8"))["request"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
+        return _without_paths(found) == _without_paths(json.loads(json.dumps(request)))
+
+    def request_of(self, pair: Pair, options: SamplingOptions, model: str, dtype: str) -> dict[str, Any]:
+        """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
+        return request_of(pair, options, model, dtype) | {
+            "playback_fps": self.playback_fps,
+            "drop_last": self.drop_last,
+        }
 
 
 def request_of(pair: Pair, options: SamplingOptions, model: str, dtype: str) -> dict[str, Any]:
-    """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
+    """Everything that decides the frames of a clip, as plain values; pictures by path and checksum."""
     sketches = {
         str(frame): {**_file(s.image), "dark_lines": s.dark_lines} if isinstance(s, Sketch) else _file(s)
         for frame, s in sorted((pair.sketches or {}).items())
@@ -119,12 +155,19 @@ def record_of(request: Mapping[str, Any], toon: ToonCrafter, seconds: float) -> 
 
 
 def _file(picture: Any) -> dict[str, str]:
-    path = Path(picture)
+    path = os.path.abspath(picture)
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except (OSError, ValueError):
         digest = ""  # what is wrong with the file is said where it is read
-    return {"path": str(path), "sha256": digest}
+    return {"path": path, "sha256": digest}
+
+
+def _without_paths(request: Any) -> Any:
+    """A request with pictures by checksum alone: the same pictures elsewhere make the same clip."""
+    if isinstance(request, dict):
+        return {key: _without_paths(value) for key, value in request.items() if key != "path"}
+    return request
 
 
 def _version(package: str) -> str:

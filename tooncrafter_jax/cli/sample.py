@@ -3,177 +3,216 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax.numpy as jnp
-from tqdm import tqdm
 
-from tooncrafter_jax import media
-from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK
-from tooncrafter_jax.cli.jobs import Job, folder_jobs, manifest_jobs, parse_sketches, with_variations
-from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan, record_of, request_of
+from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.cli.jobs import Job, checked_name, folder_jobs, manifest_jobs, parse_sketches, with_variations
+from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan
+from tooncrafter_jax.cli.runs import Outcome, Run, check_pair, inputs_of, report
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.configuration import PRESETS
-from tooncrafter_jax.pipeline import Progress, ToonCrafter, default_dtype
-from tooncrafter_jax.requests import Pair, SamplingOptions, prepare
+from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
+from tooncrafter_jax.pipeline import ToonCrafter, default_dtype, find_checkpoint
+from tooncrafter_jax.requests import Pair, SamplingOptions
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+USAGE = """\
+sample.py --first=A.png --last=B.png --out=AB.mp4 [options]
+       sample.py --folder=DIR --out=DIR [options]
+       sample.py --manifest=FILE --out=DIR [options]"""
 DESCRIPTION = """\
-Two drawings in, one video out. Names in [brackets] are those of the published script.
+Two drawings in, one video out.
 
   python sample.py --first=a.png --last=b.png --prompt="walking man" --out=ab.mp4
-  python sample.py --folder=prompts/ --out=results/        a prompts.txt and two pictures a line
-  python sample.py --manifest=shots.jsonl --out=results/   one JSON object a line
+  python sample.py --folder=prompts/ --out=results/
+  python sample.py --manifest=shots.jsonl --out=results/
+
+A folder or a manifest can be run again: clips that are done are skipped, and a pair that fails does not stop the rest.
+Beside each clip, a .json file records how it was made.
+Names in [brackets] are those of the published script's options.
+"""
+EPILOG = """\
+Of the published script's other options, [--interp] is always on, [--config] is part of the model directory, and
+[--negative_prompt] has no effect there and does not exist here.
+
+exit codes: 0 done; 1 some pairs of a folder or manifest failed; 2 something is wrong with the request; 130 Ctrl-C
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """All options with their defaults (spec section 11.1; where `run.sh` and the script differ, `run.sh`'s)."""
     defaults = SamplingOptions()
-    parser = argparse.ArgumentParser(
-        "sample.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_argument_group("what to draw")
-    what.add_argument("--first", type=Path, help="first picture of a single pair")
-    what.add_argument("--last", type=Path, help="last picture")
-    what.add_argument("--prompt", default="", help="what happens between them [--text_input]")
-    what.add_argument(
+    parser = Parser("sample.py", usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
+
+    what = parser.add_argument_group("what to draw").add_argument
+    what("--first", type=Path, metavar="PICTURE", help="first picture of a single pair")
+    what("--last", type=Path, metavar="PICTURE", help="last picture of a single pair")
+    what("--prompt", metavar="TEXT", help="what happens between them; may be left out [--text_input]")
+    what(
         "--sketch",
         action="append",
         default=[],
-        metavar="FRAME:PATH",
-        help="a drawing that guides a frame, counted from 0; may be repeated",
+        metavar="FRAME:PICTURE",
+        help="a drawing that guides one frame, e.g. 7:middle.png; frames count from 0; may be given several times",
     )
-    what.add_argument(
-        "--bright-sketches",
-        action="store_true",
-        help="sketches have bright lines on black (default: dark lines on white)",
+    what("--bright-sketches", action="store_true", help="sketches have bright lines on black, not dark lines on white")
+    what(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="a .txt file with one prompt a line, and two pictures for each, in the order of their names [--prompt_dir]",
     )
-    what.add_argument("--folder", type=Path, help="a folder with a prompts .txt and pictures [--prompt_dir]")
-    what.add_argument(
+    what(
         "--manifest",
         type=Path,
-        help='JSON lines: {"first", "last", "prompt", "sketches": {"7": path}, "seed", "fps", "name"}',
+        metavar="FILE",
+        help='a line of JSON for each clip: {"first": "a.png", "last": "b.png"} and, if wanted, "prompt", "sketches": '
+        '{"7": "c.png"}, "seed", "fps", "name"; paths are relative to the file',
     )
-    what.add_argument(
+    what(
         "--loop",
         action="store_true",
-        help="each clip ends where it began and drops the repeated frame; takes one picture [--loop]",
+        help="each clip ends as it begins: takes one picture instead of two, and drops the repeated last frame [--loop]",
     )
 
-    out = parser.add_argument_group("where it goes")
-    out.add_argument("--out", type=Path, help="a file for a single pair, a directory else [--savedir]")
-    out.add_argument(
+    out = parser.add_argument_group("where it goes").add_argument
+    out("--out", type=Path, metavar="PATH", help="a file for a single pair, else a directory [--savedir]")
+    out(
         "--format",
         default="",
-        help=f"comma-separated, of {', '.join(FORMATS)}; png is a folder of frames (default: by the name of --out, else mp4)",
+        metavar="LIST",
+        help=f"one or more of {','.join(FORMATS)}; png makes a folder of frames (default: by the ending of --out, else mp4)",
     )
-    out.add_argument("--contact-sheet", action="store_true", help="also a PNG with all frames")
-    out.add_argument(
+    out("--contact-sheet", action="store_true", help="also write all frames on one PNG")
+    out(
         "--playback-fps",
         type=float,
         default=8,
-        help="of the files; unlike --fps, it does not change the motion (default: %(default)s)",
+        metavar="N",
+        help="frames a second of the files; does not change the motion, unlike --fps (default: %(default)s)",
     )
-    out.add_argument("--quiet", action="store_true", help="no progress bar")
+    out("--quiet", action="store_true", help="show no progress")
 
-    model = parser.add_argument_group("the model")
-    model.add_argument(
+    model = parser.add_argument_group("the model").add_argument
+    model(
         "--model",
         default="small",
-        help="a checkpoint directory made by `python -m tooncrafter_jax convert`, or a bundled model's name [--ckpt_path] (default: %(default)s)",
+        metavar="DIR",
+        help="a directory made by `python -m tooncrafter_jax convert`, or the name of a bundled model [--ckpt_path] "
+        "(default: %(default)s)",
     )
-    model.add_argument(
+    model(
         "--random-weights",
         metavar="PRESET",
-        help=f"random weights of an architecture, for a trial without weights: {', '.join(PRESETS)}",
+        help=f"instead of --model: random weights, which draw noise, to try things out; {' or '.join(PRESETS)}",
     )
-    model.add_argument(
-        "--dtype", choices=DTYPES, help="of the computation (default: float32 on the CPU, bfloat16 elsewhere)"
+    model(
+        "--dtype",
+        choices=DTYPES,
+        help=f"numbers to compute with: {', '.join(DTYPES)} (default: float32 on CPUs, else bfloat16)",
+        metavar="TYPE",
     )
 
-    how = parser.add_argument_group("how to sample")
-    how.add_argument("--seed", type=int, default=123, help="[--seed] (default: %(default)s)")
-    how.add_argument(
+    how = parser.add_argument_group("how to sample").add_argument
+    how("--seed", type=int, default=123, metavar="N", help="same seed, same clip [--seed] (default: %(default)s)")
+    how(
         "--samples-per-pair",
         type=int,
         default=1,
-        help="clips with seeds counting up [--n_samples] (default: %(default)s)",
+        metavar="N",
+        help="clips of each pair, with seeds counting up from --seed [--n_samples] (default: %(default)s)",
     )
-    how.add_argument("--batch-size", type=int, default=1, help="pairs at a time [--bs] (default: %(default)s)")
-    how.add_argument("--steps", type=int, default=defaults.steps, help="[--ddim_steps] (default: %(default)s)")
-    how.add_argument("--eta", type=float, default=defaults.eta, help="[--ddim_eta] (default: %(default)s)")
-    how.add_argument(
+    how("--batch-size", type=int, default=1, metavar="N", help="pairs at a time [--bs] (default: %(default)s)")
+    how(
+        "--steps",
+        type=int,
+        default=defaults.steps,
+        metavar="N",
+        help="sampling steps: more are slower and cleaner [--ddim_steps] (default: %(default)s)",
+    )
+    how(
+        "--eta",
+        type=float,
+        default=defaults.eta,
+        metavar="X",
+        help="noise added while sampling, 0 to 1 [--ddim_eta] (default: %(default)s)",
+    )
+    how(
         "--guidance-scale",
         type=float,
         default=defaults.guidance_scale,
-        help="[--unconditional_guidance_scale] (default: %(default)s)",
+        metavar="X",
+        help="how closely to follow prompt and pictures; 1 is off [--unconditional_guidance_scale] (default: %(default)s)",
     )
-    how.add_argument(
+    how(
         "--guidance-rescale",
         type=float,
         default=defaults.guidance_rescale,
-        help="[--guidance_rescale] (default: %(default)s)",
+        metavar="X",
+        help="against the contrast that guidance adds, 0 to 1 [--guidance_rescale] (default: %(default)s)",
     )
-    how.add_argument(
+    how(
         "--image-guidance-scale",
         type=float,
-        help="guide by the picture and by the prompt apart [--multiple_cond_cfg --cfg_img]",
+        metavar="X",
+        help="guide by the pictures apart from the prompt [--multiple_cond_cfg --cfg_img] (default: off)",
     )
-    how.add_argument(
+    how(
         "--fps",
         type=int,
         default=10,
-        help="what the model is told, 5 to 30; smaller means larger motion [--frame_stride] (default: %(default)s)",
+        metavar="N",
+        help="frame rate that the model is told, usually 5 to 30; smaller means larger motion [--frame_stride] "
+        "(default: %(default)s)",
     )
-    how.add_argument(
+    how(
         "--spacing",
         default=defaults.spacing,
-        help="uniform_trailing or uniform [--timestep_spacing] (default: %(default)s)",
+        metavar="NAME",
+        help="of the steps: uniform_trailing or uniform [--timestep_spacing] (default: %(default)s)",
     )
-    how.add_argument(
-        "--exact-last-step", action="store_true", help="end at the clean latent, unlike the published sampler"
+    how(
+        "--exact-last-step",
+        action="store_true",
+        help="remove the last bit of noise, which the published sampler leaves",
     )
-    how.add_argument("--frames", type=int, default=defaults.frames, help="[--video_length] (default: %(default)s)")
-    how.add_argument("--height", type=int, help="pixels (default: the model's) [--height]")
-    how.add_argument("--width", type=int, help="pixels (default: the model's) [--width]")
-    how.add_argument(
-        "--fit", default=defaults.fit, help="crop as published, or pad to keep whole pictures (default: %(default)s)"
+    how(
+        "--frames",
+        type=int,
+        default=defaults.frames,
+        metavar="N",
+        help="length of a clip; the model was trained on 16 [--video_length] (default: %(default)s)",
     )
-    how.add_argument(
+    how("--height", type=int, metavar="N", help="pixels, a multiple of 64 [--height] (default: the model's)")
+    how("--width", type=int, metavar="N", help="pixels, a multiple of 64 [--width] (default: the model's)")
+    how(
+        "--fit",
+        default=defaults.fit,
+        metavar="NAME",
+        help="pictures of another shape: crop cuts them as published, pad keeps them whole (default: %(default)s)",
+    )
+    how(
         "--control-scale",
         type=float,
         default=defaults.control_scale,
-        help="strength of the sketches (default: %(default)s)",
+        metavar="X",
+        help="strength of the sketches, usually 0 to 1 (default: %(default)s)",
     )
-    how.add_argument("--no-second-pass", action="store_true", help="do not decode the two middle frames a second time")
-    how.add_argument(
+    how("--no-second-pass", action="store_true", help="do not decode the two middle frames a second time")
+    how(
         "--decode-frames-per-chunk",
         type=int,
         default=defaults.decode_frames_per_chunk,
-        help="bounds the decoder's memory; same result [--perframe_ae] (default: %(default)s)",
+        metavar="N",
+        help="frames decoded at a time: fewer need less memory, with the same result [--perframe_ae] (default: %(default)s)",
     )
     return parser
-
-
-@dataclass
-class Outcome:
-    """How a run went.
-
-    Attributes:
-      made, skipped: names of clips.
-      failed: name -> what was wrong.
-    """
-
-    made: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def main(argv: list[str]) -> int:
@@ -185,31 +224,36 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     options = _options(arguments)
     jobs, plan = _jobs_and_plan(arguments)
-    several = arguments.first is None
-    media.check_writable(plan.directory)
     dtype = arguments.dtype or default_dtype()
-    model = f"random:{arguments.random_weights}" if arguments.random_weights else str(arguments.model)
-    enable_compilation_cache()
-    toon = _load(arguments, dtype)
-    options.check(toon.config)
 
-    outcome, todo = Outcome(), []
+    # Everything that can be wrong is found before the model is loaded.
+    model, config, components = _describe_model(arguments)
+    options.check(config)
+    several = arguments.first is None
+    if not several:
+        for job in {jobs[0].name: jobs[0], jobs[-1].name: jobs[-1]}.values():  # they differ in their seeds
+            check_pair(job.pair, options, config, components)
+    inputs = [path for job in jobs for path in inputs_of(job.pair)]
+    plan.check([*inputs, *([arguments.manifest] if arguments.manifest else [])], [job.name for job in jobs])
+
+    outcome, todo = Outcome(len(jobs)), []
     for job in jobs:
-        if several and plan.is_done(job.name, request_of(job.pair, options, model, dtype)):
+        if several and plan.is_done(job.name, plan.request_of(job.pair, options, model, dtype)):
             outcome.skipped.append(job.name)
         else:
             todo.append(job)
-    size = arguments.batch_size
-    for start in range(0, len(todo), size):
-        batch = todo[start : start + size]
-        if several:
-            batch = [job for job in batch if _is_usable(job, options, toon, outcome)]
-        if batch:
-            with _bar(
-                f"{len(outcome.made) + len(outcome.skipped) + 1}/{len(jobs)} {batch[0].name}", options, arguments.quiet
-            ) as bar:
-                _make(batch, options, plan, toon, model, dtype, bar, outcome, several)
-    return _report(outcome, plan, several)
+    if todo:
+        enable_compilation_cache()
+        toon = _load(arguments, dtype)
+        run = Run(toon, options, plan, outcome, model, dtype, several, arguments.quiet)
+        try:
+            for start in range(0, len(todo), arguments.batch_size):
+                run.make(todo[start : start + arguments.batch_size])
+        except BaseException:
+            if several:
+                report(outcome, plan, several)
+            raise
+    return report(outcome, plan, several)
 
 
 def _options(arguments: argparse.Namespace) -> SamplingOptions:
@@ -236,7 +280,7 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     if len(given) != 1:
         raise UserError(
             "give one of --first with --last, --folder, or --manifest"
-            + (f", not {' and '.join(given)}" if given else "")
+            + (f", not --{' and --'.join(given)} together" if given else "")
         )
     if arguments.out is None:
         raise UserError("say where the result goes with --out")
@@ -248,23 +292,40 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     if unknown:
         raise UserError(f"unknown format '{unknown[0]}': choose of {', '.join(FORMATS)}")
     sketches = parse_sketches(arguments.sketch, bright=arguments.bright_sketches)
-    template = Pair(Path(), Path(), arguments.prompt, None, arguments.seed, arguments.fps)
+    template = Pair(Path(), Path(), arguments.prompt or "", None, arguments.seed, arguments.fps)
     directory: Path = arguments.out
     if arguments.first is not None:
-        last = arguments.first if arguments.loop else arguments.last
-        if last is None:
-            raise UserError("--first needs --last (or --loop)")
+        if arguments.loop == (arguments.last is not None):
+            raise UserError(
+                "--loop takes one picture: leave out --last" if arguments.loop else "--first needs --last (or --loop)"
+            )
         directory, name, ending = _single_output(arguments.out, formats)
         formats = tuple(dict.fromkeys((*ending, *formats)))
-        jobs = [Job(name, template._replace(first=arguments.first, last=last, sketches=sketches))]
-    elif sketches:
-        raise UserError("--sketch goes with --first; in a manifest every pair has its own sketches")
-    elif arguments.folder is not None:
-        jobs = folder_jobs(arguments.folder, template, loop=arguments.loop)
+        last = arguments.first if arguments.loop else arguments.last
+        jobs = [
+            Job(checked_name(name, "--out"), template._replace(first=arguments.first, last=last, sketches=sketches))
+        ]
     else:
-        jobs = manifest_jobs(arguments.manifest, template, bright_sketches=arguments.bright_sketches)
+        jobs = _several_jobs(arguments, template)
     plan = OutputPlan(directory, formats or ("mp4",), arguments.contact_sheet, arguments.playback_fps, arguments.loop)
     return with_variations(jobs, arguments.samples_per_pair), plan
+
+
+def _several_jobs(arguments: argparse.Namespace, template: Pair) -> list[Job]:
+    where = "a folder" if arguments.folder is not None else "a manifest"
+    if arguments.last is not None or arguments.sketch:
+        raise UserError(f"{'--last' if arguments.last is not None else '--sketch'} goes with --first, not with {where}")
+    if arguments.out.suffix.removeprefix(".").lower() in FORMATS:
+        raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
+    if arguments.folder is None:
+        return manifest_jobs(
+            arguments.manifest, template, loop=arguments.loop, bright_sketches=arguments.bright_sketches
+        )
+    if arguments.prompt is not None:
+        raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")
+    if os.path.realpath(arguments.out) == os.path.realpath(arguments.folder):
+        raise UserError(f"--out={arguments.out} is the folder of the pictures: choose another for the results")
+    return folder_jobs(arguments.folder, template, loop=arguments.loop)
 
 
 def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, tuple[str, ...]]:
@@ -276,69 +337,22 @@ def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, tuple[
         raise UserError(
             f"--out={out} ends in .{ending}: use .mp4, .gif or .webp, or --format=png for a folder of frames"
         )
+    if out.is_dir() and "png" not in formats:
+        raise UserError(f"--out={out} is a directory: name the file, e.g. --out={out / 'clip.mp4'}")
     return out.parent, out.name, () if formats else ("mp4",)
+
+
+def _describe_model(arguments: argparse.Namespace) -> tuple[str, ModelConfig, Sequence[str]]:
+    """Name for the records, architecture and components of the model that is asked for; loads no tensors."""
+    if arguments.random_weights:
+        return f"random:{arguments.random_weights}", preset(arguments.random_weights), COMPONENTS
+    checkpoint = find_checkpoint(arguments.model)
+    name = os.path.abspath(arguments.model) if os.path.exists(arguments.model) else arguments.model
+    return name, checkpoint.config, checkpoint.components
 
 
 def _load(arguments: argparse.Namespace, dtype: str) -> ToonCrafter:
     if arguments.random_weights:
-        toon = ToonCrafter.random(arguments.random_weights, dtype=dtype)
         print(f"note: '{arguments.random_weights}' has random weights: what it draws is noise", file=sys.stderr)
-        return toon
+        return ToonCrafter.random(arguments.random_weights, dtype=dtype)
     return ToonCrafter.load(arguments.model, dtype=jnp.dtype(dtype))
-
-
-def _bar(title: str, options: SamplingOptions, quiet: bool) -> tqdm:
-    return tqdm(total=options.steps, desc=title, unit="step", disable=quiet, leave=False)
-
-
-def _is_usable(job: Job, options: SamplingOptions, toon: ToonCrafter, outcome: Outcome) -> bool:
-    """Whether a pair can be sampled; notes what is wrong if not."""
-    try:
-        prepare(job.pair, options, toon.config)
-    except UserError as error:
-        outcome.failed[job.name] = str(error)
-        return False
-    return True
-
-
-def _make(
-    batch: list[Job],
-    options: SamplingOptions,
-    plan: OutputPlan,
-    toon: ToonCrafter,
-    model: str,
-    dtype: str,
-    bar: tqdm,
-    outcome: Outcome,
-    several: bool,
-) -> None:
-    """Samples a batch and writes its files; in a run of several a failure is noted and the run goes on."""
-
-    def on_progress(progress: Progress) -> None:
-        bar.total = progress.total
-        bar.update(progress.done - bar.n)
-
-    start = time.perf_counter()
-    try:
-        videos = toon.interpolate_pairs([job.pair for job in batch], options, on_progress=on_progress)
-        seconds = (time.perf_counter() - start) / len(batch)
-        for job, video in zip(batch, videos, strict=True):
-            plan.write(job.name, video, record_of(request_of(job.pair, options, model, dtype), toon, seconds))
-            outcome.made.append(job.name)
-    except UserError as error:
-        if not several:
-            raise
-        outcome.failed.update({job.name: str(error) for job in batch if job.name not in outcome.made})
-
-
-def _report(outcome: Outcome, plan: OutputPlan, several: bool) -> int:
-    if not several:
-        for name in outcome.made:
-            print("\n".join(str(path) for path in plan.paths(name).values()))
-        return EXIT_OK
-    print(
-        f"{plan.directory}: {len(outcome.made)} made, {len(outcome.skipped)} done before, {len(outcome.failed)} failed"
-    )
-    for name, reason in outcome.failed.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    return EXIT_FAILED if outcome.failed else EXIT_OK

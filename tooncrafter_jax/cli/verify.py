@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.errors import UserError
 
 DESCRIPTION = """\
@@ -24,20 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       0 if every array is within its tolerance, 1 if not, 2 for a mistake of the user's (printed in one sentence).
     """
-    args = _parser().parse_args(argv)
     try:
-        return _verify(args)
+        return _verify(_parser().parse_args(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tooncrafter_jax verify",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m tooncrafter_jax verify", description=DESCRIPTION)
     parser.add_argument(
         "folder", metavar="DIR", type=Path, help="folder with manifest.json, config.json and .npz files"
     )

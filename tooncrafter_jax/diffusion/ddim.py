@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import DdimTables
-from tooncrafter_jax.typing import Latents
+from tooncrafter_jax.typing import Latents, Trajectory
 
 Denoise = Callable[[Latents, jax.Array], Latents]
 """Predicts v from the noisy latents and the time (a scalar)."""
@@ -96,7 +96,7 @@ def sample_chunk(
     noise_of_step: Callable[[jax.Array], Latents],
     *,
     with_predictions: bool = False,
-) -> tuple[Latents, Latents | None]:
+) -> tuple[Latents, Trajectory | None]:
     """Runs a chunk of steps; only the latents are carried.
 
     Args:

@@ -1,6 +1,7 @@
 """Pictures in, videos out: reading and fitting drawings, and writing what was generated. Needs no JAX."""
 
 from tooncrafter_jax.media.images import (
+    BLACK,
     SUPPORTED_EXTENSIONS,
     WHITE,
     Colour,
@@ -8,9 +9,11 @@ from tooncrafter_jax.media.images import (
     grey_of_rgb,
     read_image,
     resize_tensor_like_app,
+    rgb_of_image,
     sketch_to_hint,
 )
 from tooncrafter_jax.media.writers import (
+    check_playback_rate,
     check_writable,
     to_uint8,
     write_contact_sheet,
@@ -22,14 +25,17 @@ from tooncrafter_jax.media.writers import (
 )
 
 __all__ = [
+    "BLACK",
     "SUPPORTED_EXTENSIONS",
     "WHITE",
     "Colour",
+    "check_playback_rate",
     "check_writable",
     "fit_image",
     "grey_of_rgb",
     "read_image",
     "resize_tensor_like_app",
+    "rgb_of_image",
     "sketch_to_hint",
     "to_uint8",
     "write_contact_sheet",

@@ -20,6 +20,7 @@ from tooncrafter_jax.errors import UserError
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
+BLACK: Colour = (0, 0, 0)
 WHITE: Colour = (255, 255, 255)
 SUPPORTED_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Extensions that pictures are looked for under in a folder; a named file is judged by its contents."""
@@ -67,15 +68,34 @@ def read_image(path: str | os.PathLike[str], background: Colour = WHITE) -> UInt
         # Damaged metadata is no concern of the user's, and Pillow warns of large pictures below MAX_PIXELS already.
         warnings.simplefilter("ignore")
         with _open(path) as image:
-            _check_size(image.height, image.width, f"'{path}'")
-            try:
-                image.load()
-                upright = _UPRIGHT.get(_orientation(image))
-                opaque = _opaque_rgb(image, background, path)
-            except UserError:
-                raise
-            except Exception as error:  # a damaged file makes a decoder raise almost anything
-                raise UserError(_damaged(path)) from error
+            return rgb_of_image(image, background, f"'{path}'")
+
+
+def rgb_of_image(
+    image: Image.Image, background: Colour = WHITE, name: str = "the picture"
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A Pillow image as `read_image` reads a file: upright, opaque, 8 bits.
+
+    Args:
+      image: of any mode; need not be loaded yet.
+      background: RGB, 0 to 255, shown by transparent pixels.
+      name: of the image, for messages.
+
+    Returns:
+      uint8 (H, W, 3).
+
+    Raises:
+      UserError: the image is damaged, too small, too large, too long, or of a mode that stands for no picture.
+    """
+    _check_size(image.height, image.width, name)
+    try:
+        image.load()
+        upright = _UPRIGHT.get(_orientation(image))
+        opaque = _opaque_rgb(image, background, name)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes a decoder raise almost anything
+        raise UserError(_damaged(name)) from error
     return np.array(opaque if upright is None else opaque.transpose(upright))
 
 
@@ -247,7 +267,7 @@ def _open(path: str) -> Image.Image:
     except PermissionError as error:
         raise UserError(f"'{path}' may not be read by this user: change its permissions") from error
     except Exception as error:  # a damaged file makes a decoder raise almost anything
-        raise UserError(_damaged(path)) from error
+        raise UserError(_damaged(f"'{path}'")) from error
 
 
 def _check_size(height: int, width: int, name: str) -> None:
@@ -285,8 +305,8 @@ def _too_many_pixels(name: str, size: str = "") -> str:
     return f"{name} has more than {MAX_PIXELS // 1_000_000} megapixels{size}: scale it down first"
 
 
-def _damaged(path: str) -> str:
-    return f"'{path}' is damaged or cut short: copy or export the picture again"
+def _damaged(name: str) -> str:
+    return f"{name} is damaged or cut short: copy or export the picture again"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -296,22 +316,22 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _opaque_rgb(image: Image.Image, background: Colour, path: str) -> Image.Image:
+def _opaque_rgb(image: Image.Image, background: Colour, name: str) -> Image.Image:
     """Any mode of Pillow's as 8-bit RGB over the background."""
     if image.mode in _SIXTEEN_BIT_MODES:
-        image = _eight_bit_grey(image, path)
+        image = _eight_bit_grey(image, name)
     elif image.mode in ("F", "LAB"):
-        raise UserError(f"'{path}' stores {image.mode} pixels, which are not supported: save it as 8-bit RGB")
+        raise UserError(f"{name} stores {image.mode} pixels, which are not supported: save it as 8-bit RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     canvas = Image.new("RGBA", image.size, (*background, 255))
     return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
 
 
-def _eight_bit_grey(image: Image.Image, path: str) -> Image.Image:
+def _eight_bit_grey(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise UserError(f"'{path}' has more than 16 bits a pixel: save it with 8 or 16")
+        raise UserError(f"{name} has more than 16 bits a pixel: save it with 8 or 16")
     grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
     transparent = image.info.get("transparency")
     if transparent is None:

@@ -33,6 +33,7 @@ from tooncrafter_jax.media._atomic import (
 )
 
 __all__ = [
+    "check_playback_rate",
     "check_writable",
     "to_uint8",
     "write_contact_sheet",
@@ -76,6 +77,21 @@ def to_uint8(frames: Shaped[Any, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     return ((np.clip(values, -1, 1) + 1) / 2 * 255).astype(np.uint8)
 
 
+def check_playback_rate(fps: Rate, form: str = "mp4") -> Fraction:
+    """The playback rate that a file of this form gets.
+
+    Raises:
+      UserError: the form cannot have this rate.
+    """
+    if not (math.isfinite(fps) and 0.01 <= fps <= 1000):
+        raise UserError(f"the playback fps is {fps}: choose a number from 0.01 to 1000")
+    if form == "gif" and fps > _MAX_GIF_FPS:
+        raise UserError(
+            f"the playback fps is {fps}, but GIF viewers show at most {_MAX_GIF_FPS}: choose less, or write mp4 or WebP"
+        )
+    return Fraction(fps).limit_denominator(1001)
+
+
 def write_mp4(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS, crf: int = PUBLISHED_CRF) -> None:
     """Writes H.264 video in yuv420p, which every player and browser shows.
 
@@ -100,7 +116,7 @@ def write_mp4(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS, crf: int = 
         )
     if not 0 <= crf <= 51:
         raise UserError(f"crf is {crf}: choose a whole number from 0 (largest file) to 51 (smallest)")
-    write_atomically(path, _encode_mp4(frames, _checked_rate(fps), crf))
+    write_atomically(path, _encode_mp4(frames, check_playback_rate(fps), crf))
 
 
 def write_gif(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
@@ -119,9 +135,7 @@ def write_gif(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
       UserError: not such frames, an impossible `fps`, or a path that cannot be written.
     """
     _check_frames(frames)
-    rate = _checked_rate(fps)
-    if rate > _MAX_GIF_FPS:
-        raise UserError(f"fps is {fps}, but GIF viewers show at most {_MAX_GIF_FPS}: choose less, or write mp4 or WebP")
+    rate = check_playback_rate(fps, "gif")
     stacked = Image.fromarray(np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3))
     palette = stacked.quantize(256, method=Image.Quantize.FASTOCTREE)
     pictures = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
@@ -145,7 +159,7 @@ def write_webp(
       UserError: not such frames, an impossible `fps` or `quality`, or a path that cannot be written.
     """
     _check_frames(frames)
-    rate = _checked_rate(fps)
+    rate = check_playback_rate(fps)
     if max(frames.shape[1:3]) > _MAX_WEBP_SIDE:
         raise UserError(f"'{os.fspath(path)}' cannot hold sides over {_MAX_WEBP_SIDE} pixels: write PNG instead")
     if not 0 <= quality <= 100:
@@ -243,7 +257,9 @@ def write_json(path: Path, obj: Any) -> None:
       TypeError: something else in `obj`.
     """
     text = json.dumps(_jsonable(obj), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(
+        path, (text + "\n").encode(errors="backslashreplace")
+    )  # half a surrogate is escaped, as JSON allows
 
 
 def _check_frames(frames: Any) -> None:
@@ -254,12 +270,6 @@ def _check_frames(frames: Any) -> None:
             f"frames must be uint8 (frames, height, width, 3) and at least one, not {frames.dtype} {frames.shape}: "
             "convert them with to_uint8"
         )
-
-
-def _checked_rate(fps: Rate) -> Fraction:
-    if not (math.isfinite(fps) and 0.01 <= fps <= 1000):
-        raise UserError(f"fps is {fps}: choose a number from 0.01 to 1000")
-    return Fraction(fps).limit_denominator(1001)
 
 
 def _durations(count: int, rate: Fraction, ticks_per_second: int) -> list[int]:

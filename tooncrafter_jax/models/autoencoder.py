@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from tooncrafter_jax.nn.attention import attention
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, Linear, silu
 from tooncrafter_jax.nn.logical_axes import constrain
-from tooncrafter_jax.typing import Dtype, Latents, Video
+from tooncrafter_jax.typing import Dtype, Latents, Video, VideoFeatures
 
 EPSILON = 1e-6
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -189,7 +189,7 @@ class Autoencoder(nnx.Module):
         self.encoder = Encoder(config, **kw)
         self.moments = Conv(2 * config.z_channels, 2 * config.latent_channels, 1, **kw)
 
-    def __call__(self, images: Video) -> tuple[Float[Array, "B T h w C2"], list[Float[Array, "B T H W C"]]]:
+    def __call__(self, images: Video) -> tuple[Float[Array, "B T h w C2"], list[VideoFeatures]]:
         """Encodes every frame by itself.
 
         Args:

@@ -7,7 +7,7 @@ optionally `then`, a list of steps applied in order. Arrays are in PyTorch layou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from tooncrafter_jax.weights.rule import unit_noise
 SOURCES = ("noise", "array", "json", "value", "zeros", "case", "list")
 
 
+@runtime_checkable
 class Resolver(Protocol):
     """Where expressions get what they name."""
 

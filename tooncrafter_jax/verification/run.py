@@ -65,12 +65,12 @@ class Results:
         """A JSON file's contents."""
         return self._folder.json(file)
 
-    def result(self, case: str, name: str) -> Any:
-        """A full result of a case.
+    def all(self, case: str) -> Mapping[str, Any]:
+        """Every result of a case by name.
 
         Raises:
           CaseFailed: if our code cannot compute the case.
-          UserError: if the operation has no such result, or the case lacks an input or a setting.
+          UserError: if the case lacks an input or a setting.
         """
         with self._locks[case]:
             if case not in self._known:
@@ -78,6 +78,11 @@ class Results:
             results = self._known[case]
         if isinstance(results, CaseFailed):
             raise results
+        return results
+
+    def result(self, case: str, name: str) -> Any:
+        """A full result of a case; errors as of `all`, and UserError if the operation has no such result."""
+        results = self.all(case)
         if name not in results:
             operation = self._folder.cases[case].operation
             raise UserError(f"{self._folder.path}: the operation '{operation}' of case '{case}' has no result '{name}'")

@@ -6,6 +6,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -83,6 +84,10 @@ class SafetensorsSource:
             raise UserError(
                 f"{path} holds tensors of type {', '.join(sorted(strange))}, which no ToonCrafter weights have"
             )
+        for name, entry in self._entries.items():
+            start, stop = entry["data_offsets"]
+            if stop - start != prod(entry["shape"]) * np.dtype(_SAFETENSORS_DTYPES[entry["dtype"]]).itemsize:
+                raise UserError(f"{path} is damaged: the size of {name} does not fit its shape; copy it again")
         self.shapes = {name: tuple(entry["shape"]) for name, entry in self._entries.items()}
 
     def read(self, name: str) -> np.ndarray:
@@ -106,11 +111,23 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
             raise UserError(broken)
         try:
             header = json.loads(file.read(length))
-            if not all("data_offsets" in e and "dtype" in e for n, e in header.items() if n != "__metadata__"):
-                raise UserError(broken)
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(broken) from error
+    if not isinstance(header, dict) or not all(_is_entry(e) for name, e in header.items() if name != "__metadata__"):
+        raise UserError(broken)
     return header, 8 + length
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a tensor's entry in the header has the form that the format prescribes."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list):
+        return False
+    if not all(type(number) is int and number >= 0 for number in (*shape, *offsets)):
+        return False
+    return len(offsets) == 2 and offsets[0] <= offsets[1]
 
 
 class CkptSource:
@@ -159,10 +176,10 @@ def _unwrap(loaded: Any, where: str, tensor_type: type) -> dict[str, Any]:
         if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
             loaded = loaded["state_dict"]
     if isinstance(loaded, Mapping) and isinstance(loaded.get("module"), Mapping):
-        loaded = {name[DEEPSPEED_PREFIX_LENGTH:]: value for name, value in loaded["module"].items()}
+        loaded = {str(name)[DEEPSPEED_PREFIX_LENGTH:]: value for name, value in loaded["module"].items()}
     if not isinstance(loaded, Mapping):
         raise UserError(f"{where} holds no mapping from names to tensors")
-    tensors = {name: value for name, value in loaded.items() if isinstance(value, tensor_type)}
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, tensor_type)}
     if not tensors:
         raise UserError(f"{where} holds no tensors")
     return tensors
@@ -174,13 +191,13 @@ def open_source(path: Path) -> TensorSource:
     Raises:
       UserError: if it is missing, no file, empty, damaged or of an unknown kind.
     """
-    if not path.exists():
-        raise UserError(f"no file {path}")
-    if path.is_dir():
-        raise UserError(f"{path} is a directory, not a weight file")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
     try:
+        if not path.exists():
+            raise UserError(f"no file {path}")
+        if path.is_dir():
+            raise UserError(f"{path} is a directory, not a weight file")
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty")
         if path.suffix == ".safetensors":
             return SafetensorsSource(path)
         if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -49,13 +49,13 @@ class CheckpointWriter:
         self.directory = directory = Path(directory).absolute()
         self._config, self._provenance = config, dict(provenance)
         self._components: list[str] = []
-        if directory.exists():
-            if not overwrite:
-                raise UserError(f"{directory} exists already: choose another directory, or add --overwrite")
-            if not (directory / MODEL_FILE).is_file():
-                raise UserError(f"{directory} is not a checkpoint directory and will not be overwritten")
-        self._temporary = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+        self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}")
         with _disk_errors(directory):
+            if directory.exists():
+                if not overwrite:
+                    raise UserError(f"{directory} exists already: choose another directory, or add --overwrite")
+                if not (directory / MODEL_FILE).is_file():
+                    raise UserError(f"{directory} is not a checkpoint directory and will not be overwritten")
             self._temporary.mkdir(parents=True)
 
     def __enter__(self) -> CheckpointWriter:
@@ -90,15 +90,18 @@ class CheckpointWriter:
             "config": to_dict(self._config),
             "provenance": self._provenance,
         }
-        with _disk_errors(self.directory):
-            (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
-            if self.directory.exists():
-                old = self._temporary.with_name(self._temporary.name + "-old")
-                self.directory.rename(old)
-                self._temporary.rename(self.directory)
-                shutil.rmtree(old)
-            else:
-                self._temporary.rename(self.directory)
+        try:
+            with _disk_errors(self.directory):
+                (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
+                if self.directory.exists():
+                    old = self._temporary.with_name(self._temporary.name + "-old")
+                    self.directory.rename(old)
+                    self._temporary.rename(self.directory)
+                    shutil.rmtree(old)
+                else:
+                    self._temporary.rename(self.directory)
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
 
 class Checkpoint:
@@ -117,24 +120,31 @@ class Checkpoint:
     def __init__(self, directory: Path) -> None:
         self.directory = directory = Path(directory).absolute()
         file = directory / MODEL_FILE
-        if not directory.exists():
-            raise UserError(f"no checkpoint directory {directory}")
-        if not file.is_file():
-            raise UserError(
-                f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files run "
-                "python -m tooncrafter_jax convert first"
-            )
         try:
+            if not directory.exists():
+                raise UserError(f"no checkpoint directory {directory}")
+            if not file.is_file():
+                raise UserError(
+                    f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files run "
+                    "python -m tooncrafter_jax convert first"
+                )
             description = json.loads(file.read_text())
-            version, components = description["format_version"], description["components"]
+            version = description["format_version"]
+            if version != FORMAT_VERSION:
+                raise UserError(
+                    f"{directory} has format {version}, but this version reads {FORMAT_VERSION}: update tooncrafter-jax"
+                )
+            self.components: tuple[str, ...] = tuple(description["components"])
             config, self.provenance = description["config"], description.get("provenance", {})
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f"{file} is damaged: {error}") from error
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{directory} has format {version}, but this version reads {FORMAT_VERSION}: update tooncrafter-jax"
-            )
-        self.components: tuple[str, ...] = tuple(components)
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from error
+        except KeyError as error:
+            raise UserError(f"{file} is damaged, it has no {error}: convert the model again") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{file} is damaged ({error}): convert the model again") from error
+        strange = [name for name in self.components if name not in COMPONENTS]
+        if strange:
+            raise UserError(f"{file} names the component {strange[0]!r}, which this version does not know")
         self.config: ModelConfig = from_dict(ModelConfig, config, f"the config in {file}")
 
     def require(self, components: Iterable[str] = tuple(c for c in COMPONENTS if c not in OPTIONAL_COMPONENTS)) -> None:

@@ -1,0 +1,54 @@
+"""Fixtures of the tests of the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.world import Command, FakeModel, Result, World, write_rule_file
+
+
+@pytest.fixture(scope="session")
+def weight_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny model's two files, as they would be published."""
+    directory = tmp_path_factory.mktemp("weights")
+    return {
+        "model": write_rule_file(directory / "model.safetensors", "keys.tsv"),
+        "sketch_encoder": write_rule_file(directory / "sketch_encoder.safetensors", "sketch_keys.tsv"),
+    }
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, weight_files: dict[str, Path]) -> Path:
+    """The tiny model with its sketch encoder as a checkpoint directory; not to be written to."""
+    from tooncrafter_jax.models.configuration import tiny
+    from tooncrafter_jax.weights.convert import convert
+
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    for file in weight_files.values():
+        convert(file, directory, tiny())
+    return directory
+
+
+@pytest.fixture
+def world(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Files to work on, and a sampler that costs nothing in place of the tiny model's."""
+    model = FakeModel()
+    model.install(monkeypatch)
+    return World(tmp_path, checkpoint, model, monkeypatch)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Calls `sample`, or a command of `python -m tooncrafter_jax`, as the shell would."""
+    from tooncrafter_jax.__main__ import main as package_main
+    from tooncrafter_jax.cli.common import run
+    from tooncrafter_jax.cli.sample import main as sample_main
+
+    def call(name: str, *argv: str) -> Result:
+        capsys.readouterr()
+        code = run(sample_main, list(argv)) if name == "sample" else run(package_main, [name, *argv])
+        return Result(code, *capsys.readouterr())
+
+    return call

@@ -1,0 +1,63 @@
+"""Memory of the compiled programs, as tables (make test-slow)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tooncrafter_jax.diffusion.ddim import step_chunks
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
+from tooncrafter_jax.sampling import Conditions, Guidance, Sampler
+
+MIB = 2**20
+
+
+def f32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def abstract_params(config: ModelConfig) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    return {name: network.abstract_params for name, network in config.networks().items()}
+
+
+@pytest.mark.slow
+def test_the_loops_memory_does_not_grow_with_the_steps() -> None:
+    """One compiled scan over the whole run, for three lengths: the temporary memory is the same to 1 %."""
+    config, params = tiny(), abstract_params(tiny())
+    sampler = Sampler(config, config.networks())
+    context = jax.eval_shape(lambda p, c: sampler.context_keys(p, c, frames=16), params, f32(2, 333, 64))
+    conditions = Conditions(
+        f32(1, 16, 8, 16, 4), context, jax.ShapeDtypeStruct((1,), jnp.int32), Guidance(f32(), f32(), f32())
+    )
+    seeds, temporary = jax.ShapeDtypeStruct((1,), jnp.uint32), {}
+    for count in (5, 25, 50):
+        steps = next(step_chunks(ddim_tables(NoiseSchedule(config.schedule), steps=count), count))
+        lowered = sampler.denoise.lower(params, f32(1, 16, 8, 16, 4), steps, seeds, conditions, branches=2)
+        temporary[count] = lowered.compile().memory_analysis().temp_size_in_bytes
+        print(f"{count:3} steps: {temporary[count] / MIB:8.2f} MiB temporary")
+    assert max(temporary.values()) < 1.01 * min(temporary.values())
+
+
+@pytest.mark.slow
+def test_the_decoders_memory_is_bounded_by_the_chunk() -> None:
+    """The published decoder at 320x512, 16 frames, float32."""
+    config = tooncrafter_512()
+    params = abstract_params(config)
+    sampler = Sampler(config, config.networks())
+    hidden_widths = [(128, 1), (256, 2), (512, 4), (512, 8), (128, 1)]
+    hidden = [f32(1, 2, 320 // d, 512 // d, c) for c, d in hidden_widths]
+    network = sampler.networks["decoder"]
+    references = jax.eval_shape(lambda p, h: network.bind(p).prepare_references(h), params["decoder"], hidden)
+    temporary = {}
+    for chunk in (None, 8, 4, 2, 1):
+        lowered = sampler.decode.lower(params, f32(1, 16, 40, 64, 4), references, frames_per_chunk=chunk)
+        temporary[chunk] = lowered.compile().memory_analysis().temp_size_in_bytes
+        print(f"frames_per_chunk {chunk or 'all':>4}: {temporary[chunk] / MIB:8.0f} MiB temporary")
+    sizes = [temporary[chunk] for chunk in (None, 8, 4, 2, 1)]
+    assert sizes == sorted(sizes, reverse=True), "a smaller chunk never needs more"
+    whole_clip = 16 * 320 * 512 * 256 * 4  # the largest activation that must stay whole between two blocks
+    assert temporary[1] < 3.2 * whole_clip
+    assert np.isclose(temporary[4], temporary[1], rtol=0.25)

@@ -1,0 +1,210 @@
+"""Checkpoint directories: what is written comes back, and nothing half written is taken for whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tests.reference import noise_params
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+
+NETWORK = Network(Autoencoder, AutoencoderConfig(width=32, multipliers=(1,), blocks_per_level=1))
+PARAMS = noise_params(NETWORK)
+
+
+def write(directory: Path, config: ModelConfig, params: Any = PARAMS, **kwargs: Any) -> Path:
+    with CheckpointWriter(directory, config, {"made": "by a test"}, **kwargs) as writer:
+        writer.write("autoencoder", params)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) -> Path:
+    return write(tmp_path_factory.mktemp("store") / "model", tiny_config)
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    """A checkpoint directory that a test may spoil."""
+    return Path(shutil.copytree(written, tmp_path / "model"))
+
+
+def equal(found: dict[str, jax.Array], expected: dict[str, jax.Array] = PARAMS) -> None:
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[path]), np.asarray(value), err_msg=path)
+
+
+class TestRoundTrip:
+    def test_values_config_and_provenance(self, written: Path, tiny_config: ModelConfig) -> None:
+        checkpoint = Checkpoint(written)
+        assert checkpoint.config == tiny_config
+        assert checkpoint.components == ("autoencoder",)
+        assert checkpoint.provenance == {"made": "by a test"}
+        equal(checkpoint.restore("autoencoder", NETWORK))
+
+    def test_in_another_dtype(self, written: Path) -> None:
+        half = {path: value.astype(jnp.bfloat16) for path, value in PARAMS.items()}
+        found = Checkpoint(written).restore("autoencoder", NETWORK, dtype=jnp.bfloat16)
+        assert {value.dtype for value in found.values()} == {jnp.dtype(jnp.bfloat16)}
+        equal(found, half)
+
+    def test_dtypes_by_parameter(self, written: Path) -> None:
+        found = Checkpoint(written).restore(
+            "autoencoder", NETWORK, dtype=lambda leaf: jnp.float32 if len(leaf.shape) == 1 else jnp.bfloat16
+        )
+        assert found["encoder.conv_in.bias"].dtype == jnp.float32
+        assert found["encoder.conv_in.kernel"].dtype == jnp.bfloat16
+
+    def test_written_in_half_precision(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        half = {path: value.astype(jnp.bfloat16) for path, value in PARAMS.items()}
+        checkpoint = Checkpoint(write(tmp_path / "half", tiny_config, half))
+        equal(checkpoint.restore("autoencoder", NETWORK), {p: v.astype(jnp.float32) for p, v in half.items()})
+
+    def test_straight_into_a_sharding(self, written: Path, devices: list[jax.Device]) -> None:
+        mesh = Mesh(np.asarray(devices), ("shard",), axis_types=(AxisType.Auto,))
+        replicated = NamedSharding(mesh, PartitionSpec())
+        by_path = {
+            path: NamedSharding(mesh, PartitionSpec(*[None] * (len(leaf.shape) - 1), "shard"))
+            if leaf.shape[-1] % 8 == 0
+            else replicated
+            for path, leaf in NETWORK.abstract_params.items()
+        }
+        found = Checkpoint(written).restore("autoencoder", NETWORK, sharding=by_path)
+        equal(found)
+        assert found["encoder.conv_in.kernel"].sharding.is_equivalent_to(by_path["encoder.conv_in.kernel"], 4)
+        assert found["encoder.conv_in.kernel"].addressable_shards[0].data.shape == (3, 3, 3, 4)
+        everywhere = Checkpoint(written).restore("autoencoder", NETWORK, sharding=replicated)
+        assert everywhere["encoder.conv_in.bias"].sharding.device_set == set(devices)
+
+    def test_the_directory_may_move(self, copy: Path) -> None:
+        moved = copy.with_name("elsewhere")
+        copy.rename(moved)
+        equal(Checkpoint(moved).restore("autoencoder", NETWORK))
+
+
+class TestInterruption:
+    def test_an_error_leaves_nothing(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            CheckpointWriter(tmp_path / "model", tiny_config, {}) as writer,
+        ):
+            writer.write("autoencoder", PARAMS)
+            raise KeyboardInterrupt
+        assert os.listdir(tmp_path) == []
+
+    def test_a_killed_process_leaves_no_checkpoint(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        """What lies there has another name; and the next process may have the same number."""
+        CheckpointWriter(tmp_path / "model", tiny_config, {}).write("autoencoder", PARAMS)
+        with pytest.raises(UserError, match="no checkpoint directory"):
+            Checkpoint(tmp_path / "model")
+        equal(Checkpoint(write(tmp_path / "model", tiny_config)).restore("autoencoder", NETWORK))
+        assert os.listdir(tmp_path) == ["model"]
+
+    def test_a_failed_replacement_keeps_the_old(self, copy: Path, tiny_config: ModelConfig) -> None:
+        other = {path: value + 1 for path, value in PARAMS.items()}
+        with pytest.raises(RuntimeError), CheckpointWriter(copy, tiny_config, {}, overwrite=True) as writer:
+            writer.write("autoencoder", other)
+            raise RuntimeError
+        equal(Checkpoint(copy).restore("autoencoder", NETWORK))
+
+    def test_overwriting(self, copy: Path, tiny_config: ModelConfig) -> None:
+        other = {path: value + 1 for path, value in PARAMS.items()}
+        with pytest.raises(UserError, match="exists already: choose another directory, or add --overwrite"):
+            write(copy, tiny_config, other)
+        equal(Checkpoint(write(copy, tiny_config, other, overwrite=True)).restore("autoencoder", NETWORK), other)
+        assert os.listdir(copy.parent) == [copy.name]
+
+    def test_a_directory_of_something_else_is_never_overwritten(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "a.png").write_bytes(b"x")
+        with pytest.raises(UserError, match="is not a checkpoint directory and will not be overwritten"):
+            write(tmp_path / "photos", tiny_config, overwrite=True)
+        assert (tmp_path / "photos" / "a.png").exists()
+
+    def test_a_place_that_cannot_be_written(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        (tmp_path / "file").write_bytes(b"x")
+        with pytest.raises(UserError, match="cannot write .*file/model"):
+            write(tmp_path / "file" / "model", tiny_config)
+
+
+class TestDamage:
+    def change(self, directory: Path, **values: Any) -> None:
+        file = directory / "model.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    def test_another_format_version(self, copy: Path) -> None:
+        self.change(copy, format_version=2)
+        with pytest.raises(UserError, match="has format 2, but this version reads 1: update tooncrafter-jax"):
+            Checkpoint(copy)
+
+    def test_no_checkpoint(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no checkpoint directory"):
+            Checkpoint(tmp_path / "model")
+        with pytest.raises(UserError, match="has no model.json.*convert first"):
+            Checkpoint(tmp_path)
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format_version": 1}'])
+    def test_a_damaged_description(self, copy: Path, text: str) -> None:
+        (copy / "model.json").write_text(text)
+        with pytest.raises(UserError, match="model.json is damaged"):
+            Checkpoint(copy)
+
+    def test_a_config_key_that_does_not_exist(self, copy: Path) -> None:
+        self.change(copy, config={"unet": {"widht": 64}})
+        with pytest.raises(UserError, match="has no key 'widht'; did you mean 'width'"):
+            Checkpoint(copy)
+
+    def test_a_missing_component(self, copy: Path) -> None:
+        with pytest.raises(UserError, match="holds no unet, image_projector, clip_text, clip_image, decoder: convert"):
+            Checkpoint(copy).require()
+        shutil.rmtree(copy / "autoencoder")
+        with pytest.raises(UserError, match="autoencoder in .* is damaged or incomplete"):
+            Checkpoint(copy).restore("autoencoder", NETWORK)
+
+    def test_a_tree_without_its_description(self, copy: Path) -> None:
+        (copy / "autoencoder" / "_METADATA").unlink()
+        with pytest.raises(UserError, match="is damaged or incomplete|does not fit"):
+            Checkpoint(copy).restore("autoencoder", NETWORK)
+
+    @pytest.mark.parametrize("spoil", ["removed", "cut", "overwritten"])
+    def test_damaged_values(self, copy: Path, spoil: str) -> None:
+        """Every file with values is spoilt, wherever orbax puts them."""
+        files = [path for path in (copy / "autoencoder").rglob("*") if path.is_file() and path.parent.name == "d"]
+        assert files
+        for path in files:
+            content = path.read_bytes()
+            if spoil == "removed":
+                path.unlink()
+            else:
+                path.write_bytes(content[: len(content) // 2] if spoil == "cut" else bytes(len(content)))
+        with pytest.raises(UserError, match="is damaged or incomplete: convert it again"):
+            Checkpoint(copy).restore("autoencoder", NETWORK)
+
+    def test_all_that_does_not_fit_is_listed(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        params = dict(PARAMS)
+        del params["moments.bias"]
+        params["moments.alpha"] = jnp.zeros(3)
+        params["encoder.conv_in.bias"] = jnp.zeros(16)
+        checkpoint = Checkpoint(write(tmp_path / "model", tiny_config, params))
+        with pytest.raises(UserError) as error:
+            checkpoint.restore("autoencoder", NETWORK)
+        for part in (
+            "1 missing: moments.bias",
+            "1 unexpected: moments.alpha",
+            r"1 of another shape: encoder.conv_in.bias is (16,) instead of (32,)",
+        ):
+            assert part in str(error.value)
