@@ -7,11 +7,12 @@ is read, so this file imports the package inside functions only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -23,6 +24,14 @@ CPU_DEVICES = 8
 jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Turns the check of annotations off, for values of a wrong type that the code itself must refuse in words."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,22 @@
-"""Fixtures of the tests of the commands."""
+"""Fixtures of the tests of the commands. Imports the package inside functions only, as tests/conftest.py does."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from tests.cli.world import Command, FakeModel, Result, World, write_rule_file
+if TYPE_CHECKING:
+    from tests.cli.world import Command, Result, World
 
 
 @pytest.fixture(scope="session")
 def weight_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny model's two files, as they would be published."""
+    from tests.cli.world import write_rule_file
+
     directory = tmp_path_factory.mktemp("weights")
     return {
         "model": write_rule_file(directory / "model.safetensors", "keys.tsv"),
@@ -27,13 +32,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, weight_files: dict[str,
 
     directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
     for file in weight_files.values():
-        convert(file, directory, tiny())
+        convert(file, directory, tiny(), dtype=np.float16)
     return directory
 
 
 @pytest.fixture
 def world(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Files to work on, and a sampler that costs nothing in place of the tiny model's."""
+    from tests.cli.world import FakeModel, World
+
     model = FakeModel()
     model.install(monkeypatch)
     return World(tmp_path, checkpoint, model, monkeypatch)
@@ -42,6 +49,7 @@ def world(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Calls `sample`, or a command of `python -m tooncrafter_jax`, as the shell would."""
+    from tests.cli.world import Result
     from tooncrafter_jax.__main__ import main as package_main
     from tooncrafter_jax.cli.common import run
     from tooncrafter_jax.cli.sample import main as sample_main

@@ -73,7 +73,9 @@ def test_only_the_rescaled_latents_depend_on_the_switch_at_time_zero() -> None:
 
 def test_the_loss_is_each_clip_s_mean_square() -> None:
     prediction, target = inputs()
-    expected = [np.mean((np.asarray(p, np.float64) - np.asarray(t)) ** 2) for p, t in zip(prediction, target, strict=True)]
+    expected = [
+        np.mean((np.asarray(p, np.float64) - np.asarray(t)) ** 2) for p, t in zip(prediction, target, strict=True)
+    ]
     loss = loss_per_sample(prediction, target)
     assert loss.shape == (2,)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)

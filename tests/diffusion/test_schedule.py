@@ -73,6 +73,7 @@ class TestTimesteps:
         assert ddim_timesteps(1000, "uniform", 50).tolist() == list(range(1, 1000, 20))
         assert len(ddim_timesteps(1000, "uniform", 7)) == 8  # 1000 // 7 fits eight times, as published
 
+    @pytest.mark.usefixtures("unchecked_types")
     def test_settings_out_of_range_are_named(self) -> None:
         with pytest.raises(UserError, match="unknown timestep spacing 'quad': choose one of uniform_trailing, uniform"):
             ddim_timesteps(1000, "quad", 50)  # pyright: ignore
@@ -80,15 +81,21 @@ class TestTimesteps:
             with pytest.raises(UserError, match=f"from 1 to 1000, not {steps}"):
                 ddim_timesteps(1000, "uniform_trailing", steps)
 
-    @pytest.mark.parametrize("steps", [999, 1000, 501])
+    @pytest.mark.parametrize("steps", [3, 27, 111, 501, 1000])
     def test_uniform_spacing_that_leaves_the_schedule(self, steps: int) -> None:
-        """With a distance of 1 the last time would be 1000, which does not exist."""
-        with pytest.raises(UserError, match="leaves the schedule: use 'uniform_trailing'"):
+        with pytest.raises(UserError, match=f"with {steps} of 1000 steps leaves the schedule: use 'uniform_trailing'"):
             ddim_timesteps(1000, "uniform", steps)
 
-    def test_uniform_spacing_up_to_half_the_schedule_stays_in_it(self) -> None:
-        for steps in range(1, 501):
-            assert ddim_timesteps(1000, "uniform", steps)[-1] <= 999, steps
+    def test_uniform_spacing_leaves_the_schedule_at_divisors_alone(self) -> None:
+        """The last time is 1000, which does not exist, exactly if the distance 1000 // steps divides 999."""
+        for steps in range(1, 1001):
+            distance = 1000 // steps
+            if 999 % distance:
+                times = ddim_timesteps(1000, "uniform", steps)
+                assert times[-1] <= 999 and (np.diff(times) == distance).all(), steps
+            else:
+                with pytest.raises(UserError):
+                    ddim_timesteps(1000, "uniform", steps)
 
 
 class TestDdimTables:

@@ -74,7 +74,9 @@ class TestReference:
 
     def test_sixteen_frames(self) -> None:
         frames = self.decode(clip(16, "fixture.decoder.z.16"), hidden())
-        assert deviation(frames[[0, 1, 2, 7, 8, 14, 15]], golden("dual_reference_decoder")["T16/out"]) < NETWORK_TOLERANCE
+        assert (
+            deviation(frames[[0, 1, 2, 7, 8, 14, 15]], golden("dual_reference_decoder")["T16/out"]) < NETWORK_TOLERANCE
+        )
 
     def test_fourteen_frames(self) -> None:
         frames = self.decode(clip(14, "fixture.decoder.z.14"), hidden())

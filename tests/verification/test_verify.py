@@ -81,7 +81,7 @@ def test_networks_are_far_below_their_tolerance(stored_rows):
 def test_a_folder_that_passes(small, capsys, tmp_path):
     status, out, _ = run(capsys, small(), "--json", tmp_path / "table.json")
     assert status == 0
-    assert "all 106 arrays in all 3 array files" in out or "arrays in all 3 array files" in out
+    assert f"all {len(Folder(small()).entries)} arrays in all 3 array files" in out
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["passed"] and not table["left_out"]
     assert len(table["rows"]) == table["arrays"]
@@ -218,5 +218,5 @@ def test_weights_of_a_file_replace_the_rule(tmp_path, small):
         np.testing.assert_array_equal(value, 2 * by_rule[path])
     name = next(iter(projector))
     save_file({name: make(name, projector[name])}, folder / "weights.safetensors")
-    with pytest.raises(UserError, match="lack 50 tensors"):
+    with pytest.raises(UserError, match="lack 28 tensors"):
         Model(Folder(folder))

@@ -67,7 +67,10 @@ def test_what_is_not_used_and_why() -> None:
     rest = sorted(set(names) - block)
     embedder, text = "embedder.model.", "cond_stage_model.model."
     assert rest == sorted(
-        [embedder + part for part in ("positional_embedding", "text_projection", "logit_scale", "token_embedding.weight")]
+        [
+            embedder + part
+            for part in ("positional_embedding", "text_projection", "logit_scale", "token_embedding.weight")
+        ]
         + [embedder + part for part in ("ln_final.weight", "ln_final.bias", "visual.proj")]
         + [embedder + part for part in ("visual.ln_post.weight", "visual.ln_post.bias")]
         + [text + part for part in ("text_projection", "logit_scale")]
@@ -127,7 +130,11 @@ def test_the_temporal_group_by_the_components_of_paths() -> None:
             "down.2.blocks.1.temporal_transformer.blocks.0.self_attention_2.out.bias",
         ),
         ("model.diffusion_model.input_blocks.6.0.op.weight", "unet", "down.1.downsample.kernel"),
-        ("model.diffusion_model.middle_block.3.emb_layers.1.weight", "unet", "mid.blocks.1.spatial_res.embedding.kernel"),
+        (
+            "model.diffusion_model.middle_block.3.emb_layers.1.weight",
+            "unet",
+            "mid.blocks.1.spatial_res.embedding.kernel",
+        ),
         (
             "model.diffusion_model.output_blocks.11.0.temopral_conv.conv1.2.weight",
             "unet",
@@ -144,7 +151,11 @@ def test_the_temporal_group_by_the_components_of_paths() -> None:
         ("image_proj_model.latents", "image_projector", "queries"),
         ("image_proj_model.layers.3.0.to_kv.weight", "image_projector", "layers.3.attention.key_value.kernel"),
         ("image_proj_model.layers.3.1.3.weight", "image_projector", "layers.3.feed_forward.out.kernel"),
-        ("embedder.model.visual.transformer.resblocks.31.attn.in_proj_bias", "clip_image", "blocks.31.attention.qkv.bias"),
+        (
+            "embedder.model.visual.transformer.resblocks.31.attn.in_proj_bias",
+            "clip_image",
+            "blocks.31.attention.qkv.bias",
+        ),
         ("cond_stage_model.model.token_embedding.weight", "clip_text", "token_embedding.embedding"),
         ("first_stage_model.encoder.down.2.downsample.conv.weight", "autoencoder", "encoder.down.2.downsample.kernel"),
         ("first_stage_model.encoder.mid.attn_1.q.weight", "autoencoder", "encoder.mid.attention.query.kernel"),

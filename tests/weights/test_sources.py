@@ -134,7 +134,12 @@ class TestCkpt:
             "state_dict": {"state_dict": tensors},
             "nested": {"state_dict": {"state_dict": tensors}},
             "deepspeed": {"module": {f"_forward_module.{name}": value for name, value in tensors.items()}},
-            "lightning": {"epoch": 3, "global_step": 9, "state_dict": tensors, "hyper_parameters": {"a": [1, "b", None]}},
+            "lightning": {
+                "epoch": 3,
+                "global_step": 9,
+                "state_dict": tensors,
+                "hyper_parameters": {"a": [1, "b", None]},
+            },
         }[layout]
         torch.save(content, tmp_path / "m.ckpt")
         check(open_source(tmp_path / "m.ckpt"))

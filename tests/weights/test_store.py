@@ -107,12 +107,12 @@ class TestInterruption:
         assert os.listdir(tmp_path) == []
 
     def test_a_killed_process_leaves_no_checkpoint(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
-        """What lies there has another name; and the next process may have the same number."""
+        """What lies there has another name, and does not disturb the next attempt."""
         CheckpointWriter(tmp_path / "model", tiny_config, {}).write("autoencoder", PARAMS)
+        assert len(os.listdir(tmp_path)) == 1
         with pytest.raises(UserError, match="no checkpoint directory"):
             Checkpoint(tmp_path / "model")
         equal(Checkpoint(write(tmp_path / "model", tiny_config)).restore("autoencoder", NETWORK))
-        assert os.listdir(tmp_path) == ["model"]
 
     def test_a_failed_replacement_keeps_the_old(self, copy: Path, tiny_config: ModelConfig) -> None:
         other = {path: value + 1 for path, value in PARAMS.items()}
@@ -141,6 +141,7 @@ class TestInterruption:
             write(tmp_path / "file" / "model", tiny_config)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's threads outlive a failed read
 class TestDamage:
     def change(self, directory: Path, **values: Any) -> None:
         file = directory / "model.json"

@@ -42,7 +42,7 @@ class OutputPlan:
     directory: Path
     formats: tuple[str, ...]
     contact_sheet: bool
-    playback_fps: float = 8
+    playback_fps: float = 8.0
     drop_last: bool = False
 
     def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
@@ -58,7 +58,7 @@ class OutputPlan:
         """
         for kind in self.formats:
             media.check_playback_rate(self.playback_fps, kind)
-        files = {os.path.realpath(path) for path in inputs}
+        files = {os.path.realpath(path) for path in inputs if "\0" not in str(path)}
         folders = {os.path.dirname(file) for file in files}
         for name in names:
             for kind, path in self.paths(name).items():

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import jax.numpy as jnp
 
@@ -15,10 +16,11 @@ from tooncrafter_jax.cli.jobs import Job, checked_name, folder_jobs, manifest_jo
 from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan
 from tooncrafter_jax.cli.runs import Outcome, Run, check_pair, inputs_of, report
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.diffusion.schedule import Spacing
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
 from tooncrafter_jax.pipeline import ToonCrafter, default_dtype, find_checkpoint
-from tooncrafter_jax.requests import Pair, SamplingOptions
+from tooncrafter_jax.requests import Fit, Pair, SamplingOptions
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -93,9 +95,9 @@ def build_parser() -> Parser:
     out(
         "--playback-fps",
         type=float,
-        default=8,
+        default=8.0,
         metavar="N",
-        help="frames a second of the files; does not change the motion, unlike --fps (default: %(default)s)",
+        help="frames a second of the files; does not change the motion, unlike --fps (default: %(default)g)",
     )
     out("--quiet", action="store_true", help="show no progress")
 
@@ -174,6 +176,7 @@ def build_parser() -> Parser:
     how(
         "--spacing",
         default=defaults.spacing,
+        choices=get_args(Spacing),
         metavar="NAME",
         help="of the steps: uniform_trailing or uniform [--timestep_spacing] (default: %(default)s)",
     )
@@ -194,6 +197,7 @@ def build_parser() -> Parser:
     how(
         "--fit",
         default=defaults.fit,
+        choices=get_args(Fit),
         metavar="NAME",
         help="pictures of another shape: crop cuts them as published, pad keeps them whole (default: %(default)s)",
     )

@@ -165,7 +165,7 @@ def _keep_frames(array: np.ndarray, frames: Sequence[int]) -> np.ndarray:
     return kept
 
 
-def _number(array: np.ndarray, number: float) -> Any:
+def _number(array: np.ndarray, number: float | int) -> Any:
     return np.asarray(number, array.dtype) if np.issubdtype(array.dtype, np.floating) else number
 
 

@@ -212,8 +212,10 @@ class Folder:
             raise UserError(f"{where} belongs to the case '{values.get('case')}', which does not exist")
         if not isinstance(values.get("result"), str) or not isinstance(values.get("slice", []), list):
             raise UserError(f"{where} names no result, or its slice is not a list")
-        part = tuple(values.get("slice", []))
-        return Entry(file, key, values["case"], values["result"], part, values.get("at_most"))
+        part, bound = tuple(values.get("slice", [])), values.get("at_most")
+        if bound is not None and not isinstance(bound, int | float):
+            raise UserError(f"{where} has the bound {bound!r}, which is no number")
+        return Entry(file, key, values["case"], values["result"], part, at_most=None if bound is None else float(bound))
 
     def _load(self, file: str) -> dict[str, np.ndarray]:
         try:

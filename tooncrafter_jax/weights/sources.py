@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from math import prod
@@ -149,7 +150,8 @@ class CkptSource:
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path} is not a PyTorch checkpoint in zip format or is cut off: copy it again")
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with warnings.catch_warnings(action="ignore"):  # of the pickle protocol, of no use to the user
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (
             Exception
         ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for damaged or unsafe files

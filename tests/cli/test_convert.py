@@ -1,0 +1,101 @@
+"""`python -m tooncrafter_jax convert`: what it prints and what it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.cli.world import Command, rule_tensors, write_hollow_file
+from tests.reference import GOLDEN, key_list
+from tooncrafter_jax.models.configuration import COMPONENTS, tiny
+from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
+from tooncrafter_jax.weights.store import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def model_of_both_files(checkpoint: Path) -> Checkpoint:
+    return Checkpoint(checkpoint)
+
+
+def test_counts_components_and_kept_ones_are_printed(weight_files: dict[str, Path], tmp_path: Path, command: Command):
+    directory = tmp_path / "model"
+    result = command("convert", str(weight_files["model"]), str(directory), "--preset=tiny", "--list-unused")
+    assert result.code == 0 and result.err == ""
+    consumed, unused, buffers = map(int, re.findall(r"(\d+) (?:tensors consumed|unused by|schedule)", result.out))
+    assert consumed + unused + buffers == len(key_list("tiny/keys.tsv"))
+    assert buffers == len(SCHEDULE_BUFFERS)
+    listed = re.findall(r"^  unused: (\S+) \((.+)\)$", result.out, re.MULTILINE)
+    assert len(listed) == unused and {name for name, _ in listed} <= set(key_list("tiny/keys.tsv"))
+    printed = dict(re.findall(r"^  (\w+) +(\d+) tensors$", result.out, re.MULTILINE))
+    assert list(printed) == [name for name in COMPONENTS if name != "sketch_encoder"]
+    assert sum(map(int, printed.values())) == consumed
+
+    result = command("convert", str(weight_files["sketch_encoder"]), str(directory), "--preset=tiny")
+    assert f"{len(key_list('tiny/sketch_keys.tsv'))} tensors consumed, 0 unused" in result.out
+    assert f"kept from before: {', '.join(printed)}" in result.out
+    assert Checkpoint(directory).components == COMPONENTS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_the_description_says_where_the_weights_come_from(model_of_both_files: Checkpoint):
+    assert model_of_both_files.config == tiny()
+    assert model_of_both_files.provenance["converted_from"] == "sketch_encoder.safetensors"
+    assert model_of_both_files.provenance["before"]["converted_from"] == "model.safetensors"
+
+
+def test_bfloat16_is_written_and_restored(weight_files: dict[str, Path], tmp_path: Path, command: Command):
+    argv = [str(weight_files["sketch_encoder"]), str(tmp_path / "half"), "--preset=tiny", "--dtype=bfloat16"]
+    assert command("convert", *argv).code == 0
+    network = tiny().networks()["sketch_encoder"]
+    params = Checkpoint(tmp_path / "half").restore("sketch_encoder", network, dtype=jnp.bfloat16)
+    tensors = rule_tensors("sketch_keys.tsv")
+    ours = np.asarray(params["time_embedding.hidden.bias"])
+    assert ours.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(ours, tensors["time_embed.0.bias"].astype(jnp.bfloat16))
+    written = sum(file.stat().st_size for file in (tmp_path / "half").rglob("*") if file.is_file())
+    assert written < 2.2 * sum(tensor.size for tensor in tensors.values())
+
+
+def test_overwrite_replaces_a_component_and_keeps_the_others(
+    weight_files: dict[str, Path], tmp_path: Path, command: Command
+):
+    tensors = rule_tensors("sketch_keys.tsv")
+    save_file({name: tensor + np.float16(1) for name, tensor in tensors.items()}, tmp_path / "other.safetensors")
+    directory = tmp_path / "model"
+    for file, change in ((weight_files["sketch_encoder"], []), (tmp_path / "other.safetensors", ["--overwrite"])):
+        assert command("convert", str(file), str(directory), "--preset=tiny", *change).code == 0
+    network = tiny().networks()["sketch_encoder"]
+    first = next(iter(Checkpoint(directory).restore("sketch_encoder", network).values()))
+    assert np.asarray(first).mean() > 0.5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "other.safetensors"]
+
+
+def test_an_architecture_in_the_published_codes_keys(weight_files: dict[str, Path], tmp_path: Path, command: Command):
+    config = f"--config={GOLDEN / 'tiny' / 'config.json'}"
+    result = command("convert", str(weight_files["sketch_encoder"]), str(tmp_path / "model"), config)
+    assert result.code == 0, result.err
+    assert Checkpoint(tmp_path / "model").config.sketch_encoder == tiny().sketch_encoder
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch):
+    from tooncrafter_jax.weights.store import CheckpointWriter
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CheckpointWriter, "write", interrupt)
+    file = write_hollow_file(tmp_path / "sketch.safetensors", key_list("tiny/sketch_keys.tsv"))
+    result = command("convert", str(file), str(tmp_path / "model"), "--preset=tiny")
+    assert result.code == 130 and "interrupted" in result.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sketch.safetensors"]
+
+
+def test_model_json_is_readable(checkpoint: Path):
+    description = json.loads((checkpoint / "model.json").read_text())
+    assert description["format_version"] == 1 and description["components"] == list(COMPONENTS)
