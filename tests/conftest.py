@@ -71,3 +71,12 @@ def devices() -> list[jax.Device]:
     if len(found) < CPU_DEVICES:
         pytest.skip(f"needs {CPU_DEVICES} CPU devices")
     return found[:CPU_DEVICES]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With FORBID_SKIPS set, as in the gate, a skipped test fails the run: the gate installs every extra."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [] if reporter is None else reporter.stats.get("skipped", [])
+    if os.environ.get("FORBID_SKIPS") and skipped:
+        print(f"\n{len(skipped)} tests were skipped, which FORBID_SKIPS does not allow: {skipped[0].nodeid}, ...")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -15,7 +15,7 @@ from tooncrafter_jax import Progress, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.sampling import prime_factors, sampling_mesh, second_pass_frames
 
-SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 4, "steps_per_chunk": 2}
+SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 3, "steps_per_chunk": 2}
 """Small and few: a U-Net graph of this size compiles in some ten seconds."""
 
 
@@ -81,28 +81,22 @@ def test_the_same_seed_gives_the_same_bits(toon: ToonCrafter, pictures: Any, cli
     np.testing.assert_array_equal(again, clip)
 
 
-def test_seed_prompt_fps_and_scale_each_change_the_clip(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
-    base = {"prompt": "walking man", "seed": 5, **SETTINGS}
-    for change in ({"seed": 6}, {"prompt": "a cat"}, {"fps": 30}, {"guidance_scale": 3.0}, {"eta": 0.0}):
-        other = toon.interpolate(*pictures, **{**base, **change})
-        assert (other != clip).mean() > 0.01, change
-
-
-def test_one_compile_serves_every_setting(
+def test_one_compile_serves_every_setting_and_each_changes_the_clip(
     toon: ToonCrafter, pictures: Any, clip: np.ndarray, compilations: Callable[[], int]
 ) -> None:
-    first, last = pictures
-    for i, (scale, steps) in enumerate([(7.5, 4), (2.0, 4), (5.0, 6), (9.0, 5), (1.5, 6)]):
-        toon.interpolate(
-            last if i % 2 else first,
-            first,
-            f"prompt number {i}",
-            seed=100 + i,
-            fps=5 + i,
-            guidance_scale=scale,
-            guidance_rescale=0.1 * i,
-            **{**SETTINGS, "steps": steps},
-        )
+    """Five seeds, prompts, frame rates, guidance scales and eta, and two numbers of steps: nothing is compiled again."""
+    base = {"prompt": "walking man", "seed": 5, **SETTINGS}
+    changes: list[dict[str, Any]] = [
+        {"seed": 6},
+        {"prompt": "a cat"},
+        {"fps": 30, "seed": 7},
+        {"guidance_scale": 3.0, "guidance_rescale": 0.2, "seed": 8, "prompt": "two"},
+        {"eta": 0.0, "steps": 4, "guidance_scale": 9.0, "seed": 9, "prompt": "three"},
+        {"steps": 2, "guidance_scale": 1.5, "seed": 10, "prompt": "four"},
+    ]
+    for change in changes:
+        other = toon.interpolate(*pictures, **{**base, **change})
+        assert (other != clip).mean() > 0.01, change
     assert compilations() == 0, "the clip before has compiled all that is needed"
 
 
@@ -150,16 +144,17 @@ def test_progress_and_preview(toon: ToonCrafter, pictures: Any, clip: np.ndarray
 
     def on_progress(progress: Progress) -> None:
         seen.append((progress.done, progress.total))
-        if progress.done == 4:
+        if progress.done == 2:
             previews.append(progress.preview())
 
-    video = toon.interpolate(*pictures, "walking man", seed=5, on_progress=on_progress, **{**SETTINGS, "steps": 5})
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    video = toon.interpolate(*pictures, "walking man", seed=5, on_progress=on_progress, **SETTINGS)
+    assert seen == [(2, 3), (3, 3)]
     assert previews[0].shape == (1, *video.shape)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(pictures: Any, clip: np.ndarray, devices: list[jax.Device]) -> None:
-    """At least 28 dB: 4 steps with guidance 7.5 amplify bf16's 3 digits; a wrong layer gives below 15 dB."""
+    """At least 28 dB: 3 steps with guidance 7.5 amplify bf16's 3 digits; a wrong layer gives below 15 dB."""
     video = make_toon(devices[:1], "bfloat16").interpolate(*pictures, "walking man", seed=5, **SETTINGS)
     error = np.mean((video.astype(float) - clip.astype(float)) ** 2)
     psnr = 10 * np.log10(255**2 / error)
@@ -171,7 +166,7 @@ def test_extreme_pictures_give_finite_frames(toon: ToonCrafter) -> None:
     """`interpolate` refuses NaN, so that coming back is the proof."""
     black, white = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
     checkerboard = np.repeat((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, axis=-1)
-    for first, last in ((black, black), (white, white), (checkerboard, 255 - checkerboard), (black, white)):
+    for first, last in ((black, black), (white, black), (checkerboard, 255 - checkerboard)):
         video = toon.interpolate(first, last, **SETTINGS)
         assert video.shape == (16, 64, 64, 3)
 

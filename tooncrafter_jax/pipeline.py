@@ -30,7 +30,7 @@ from tooncrafter_jax.requests import (
     prepare,
 )
 from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, condition_latents, sampling_mesh
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.store import Checkpoint
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -68,7 +68,7 @@ class ToonCrafter:
         params: Mapping[str, Mapping[str, jax.Array]],
         *,
         dtype: Dtype | None = None,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Device] | None = None,
         networks: Mapping[str, Network[Any]] | None = None,
     ) -> None:
         self.config, self.params = config, params
@@ -88,7 +88,7 @@ class ToonCrafter:
         source: str | Path = "small",
         *,
         dtype: Dtype | None = None,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Device] | None = None,
     ) -> ToonCrafter:
         """Loads a model.
 
@@ -123,7 +123,7 @@ class ToonCrafter:
         *,
         seed: int = 0,
         dtype: Dtype | None = None,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Device] | None = None,
     ) -> ToonCrafter:
         """A model of this preset with random weights: it draws noise, but exercises everything.
 
@@ -342,9 +342,9 @@ class ToonCrafter:
             context=sampler.context_keys(self._params(sampler, "unet"), context, frames=options.frames),
             fps=sampler.place(np.asarray([pair.fps for pair in pairs], np.int32)),
             guidance=Guidance(
-                np.float32(options.guidance_scale),
-                np.float32(options.guidance_rescale),
-                np.float32(1.0 if options.image_guidance_scale is None else options.image_guidance_scale),
+                options.guidance_scale,
+                options.guidance_rescale,
+                1.0 if options.image_guidance_scale is None else options.image_guidance_scale,
             ),
             sketch=sketch,
         )
@@ -402,7 +402,7 @@ def to_host(x: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
-def _replicated(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
+def _replicated(devices: Sequence[Device]) -> jax.sharding.Sharding:
     if len(devices) == 1:
         return SingleDeviceSharding(devices[0])
     return NamedSharding(Mesh(np.asarray(devices), ("devices",)), PartitionSpec())

@@ -27,7 +27,7 @@ from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
-from tooncrafter_jax.typing import Hints, Images, Latents, TokenIds, Tokens, Trajectory, Video
+from tooncrafter_jax.typing import Device, Hints, Images, Latents, TokenIds, Tokens, Trajectory, Video
 
 AllParams = Mapping[str, Params]
 """Component -> flat parameters."""
@@ -88,7 +88,7 @@ def condition_latents(ends: Float[Array, "B 2 h w C"], frames: int) -> Latents:
     return jnp.concatenate([ends[:, :1], middle, ends[:, 1:]], axis=1)
 
 
-def sampling_mesh(devices: list[jax.Device], rows: int, frames: int) -> Mesh | None:
+def sampling_mesh(devices: list[Device], rows: int, frames: int) -> Mesh | None:
     """Lays devices out for `rows` independent clips (pairs times guidance branches) of `frames` frames.
 
     Rows come first (axis `data`); devices left over share the frames of a clip. Those have one mesh axis for each prime
@@ -238,7 +238,7 @@ class Sampler:
 
     # --------------------------------------------------------------------------------------------------------- denoising
 
-    def _initial_noise(self, seeds: jax.Array, *, frames: int, frame_shape: tuple[int, int, int]) -> Latents:
+    def _initial_noise(self, seeds: jax.Array, *, frames: int, frame_shape: tuple[int, ...]) -> Latents:
         return clip_noise(seeds, Stream.INITIAL, jnp.arange(frames), frame_shape)
 
     def _context_keys(

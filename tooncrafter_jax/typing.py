@@ -36,6 +36,8 @@ FramesPerSecond = Int[Array, "B"]
 Hints = Float[Array, "B T H W 1"]
 """Sketches as the sketch encoder receives them: [0, 1], bright lines on black; an all-zero frame is unguided."""
 
+Device = Any
+"""A `jax.Device`; type checkers take that name for a variable."""
 Dtype = Any
 """Anything that `jnp.dtype` accepts."""
 PyTree = Any

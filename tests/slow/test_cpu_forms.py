@@ -48,5 +48,7 @@ def test_ratio(dtype: str) -> None:
             run()
             seconds[name].append(time.perf_counter() - start)
     ratio = min(seconds["with"]) / min(seconds["without"])
-    print(f"{dtype}: {min(seconds['with']):.2f} s with CPU forms, {min(seconds['without']):.2f} s without, ratio {ratio:.2f}")
+    print(
+        f"{dtype}: {min(seconds['with']):.2f} s with CPU forms, {min(seconds['without']):.2f} s without, ratio {ratio:.2f}"
+    )
     assert ratio < 1.0

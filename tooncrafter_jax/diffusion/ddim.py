@@ -86,7 +86,8 @@ def ddim_step(x: Latents, v: Latents, noise: Latents, step: Steps) -> tuple[Late
     """
     noise_estimate = step.sqrt_alpha * v + step.sqrt_one_minus_alpha * x
     clean = (step.sqrt_alpha * x - step.sqrt_one_minus_alpha * v) * step.rescale
-    return jnp.sqrt(step.alpha_prev) * clean + step.direction * noise_estimate + step.sigma * noise, clean
+    following = jnp.sqrt(step.alpha_prev) * clean + step.direction * noise_estimate + step.sigma * noise
+    return jnp.asarray(following), jnp.asarray(clean)
 
 
 def sample_chunk(

@@ -23,7 +23,7 @@ def clip_noise(
     seeds: UInt32[Array, "B"],
     stream: Stream,
     frames: Int[Array, "T"],
-    frame_shape: tuple[int, int, int],
+    frame_shape: tuple[int, ...],
     step: jax.Array | int = 0,
 ) -> Latents:
     """Standard normal noise (B, T, h, w, C), float32.

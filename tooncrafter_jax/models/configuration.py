@@ -77,7 +77,7 @@ def tooncrafter_512() -> ModelConfig:
 
 def tiny() -> ModelConfig:
     """The narrow model of the reference numbers, with every switch as published; for tests and for a quick look."""
-    shared = {"width": 64, "head_dim": 16, "context_dim": 64}
+    shared: dict[str, Any] = {"width": 64, "head_dim": 16, "context_dim": 64}
     return ModelConfig(
         name="tiny",
         height=64,

@@ -219,7 +219,7 @@ def _splash(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) ->
 
     def per_device(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         heads_first = [jnp.swapaxes(x, 1, 2) for x in (q * head_dim**-0.5, k, v)]
-        return jnp.swapaxes(jax.vmap(kernel)(*heads_first), 1, 2)
+        return jnp.swapaxes(jnp.asarray(jax.vmap(kernel)(*heads_first)), 1, 2)
 
     sharding = batch_sharding_of(query.shape[0])
     if sharding is None:

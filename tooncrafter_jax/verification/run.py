@@ -262,7 +262,7 @@ def _exact_arithmetic(dtype: str) -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def _quick_compilation() -> Iterator[None]:
     """On the CPU, programs compile faster at the cost of their speed, since each runs only a few times."""
-    effort = jax.config.jax_exec_time_optimization_effort
+    effort = jax.config.jax_exec_time_optimization_effort  # pyright: ignore[reportAttributeAccessIssue]
     try:
         if jax.default_backend() == "cpu":
             jax.config.update("jax_exec_time_optimization_effort", -1.0)

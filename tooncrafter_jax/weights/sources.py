@@ -31,7 +31,11 @@ class TensorSource(Protocol):
     """
 
     where: str
-    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every tensor."""
+        ...
 
     def read(self, name: str) -> np.ndarray:
         """One tensor (float32, float16 or bfloat16)."""

@@ -194,7 +194,7 @@ class Checkpoint:
                 name: ocp.ArrayRestoreArgs(
                     sharding=sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name],
                     global_shape=leaf.shape,
-                    dtype=jnp.dtype(of_leaf(leaf)),
+                    dtype=jnp.dtype(of_leaf(leaf)),  # pyright: ignore
                 )
                 for name, leaf in network.abstract_params.items()
             }
@@ -217,6 +217,14 @@ def _check_fit(stored: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStr
             problems.append(f"{len(names)} {kind}: {', '.join(names)}")
     if problems:
         raise UserError(f"{where} does not fit this architecture; tensors {'; '.join(problems)}")
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Removes what writers of this directory that were killed have left behind; they can be 10 GB each."""
+    for leftover in directory.parent.glob(f".{directory.name}.partial-*"):
+        owner = leftover.name.rpartition("-")[2]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -169,7 +169,7 @@ def sample(model: Model, request: Request) -> Results:
         concat=condition_latents(latents, frames),
         context=sampler.context_keys(model.params("unet"), context, frames=frames),
         fps=jnp.broadcast_to(jnp.asarray(request.fps, jnp.int32).reshape(-1), (batch,)),
-        guidance=Guidance(*(np.float32(value) for value in (request.scale, request.rescale, image_scale))),
+        guidance=Guidance(request.scale, request.rescale, image_scale),
         sketch=sketch,
     )
 
