@@ -22,8 +22,12 @@ def scene(x: float, y: float, squash: float, *, lines_only: bool = False) -> Ima
     draw.rectangle(s(0, 240, WIDTH, HEIGHT), fill=fill(GRASS), outline=INK, width=3 * SCALE)
     draw.ellipse(s(400, 30, 460, 90), fill=fill("#fff3b0"), outline=INK, width=3 * SCALE)
     for left in (232, 252, 272):
-        draw.polygon(s(left, 180, left + 8, 168, left + 16, 180, left + 16, 262, left, 262), fill=fill(WOOD), outline=INK)
-        draw.line(s(left, 180, left + 8, 168, left + 16, 180, left + 16, 262, left, 262, left, 180), fill=INK, width=3 * SCALE)
+        draw.polygon(
+            s(left, 180, left + 8, 168, left + 16, 180, left + 16, 262, left, 262), fill=fill(WOOD), outline=INK
+        )
+        draw.line(
+            s(left, 180, left + 8, 168, left + 16, 180, left + 16, 262, left, 262, left, 180), fill=INK, width=3 * SCALE
+        )
     width, height = 36 * (1 + squash), 36 * (1 - squash)
     draw.ellipse(s(x - width, y - height, x + width, y + height), fill=fill(BALL), outline=INK, width=4 * SCALE)
     for eye in (-12, 12):
