@@ -31,6 +31,7 @@ from tooncrafter_jax.requests import (
 )
 from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, condition_latents, sampling_mesh
 from tooncrafter_jax.typing import Device, Dtype
+from tooncrafter_jax.weights.rule import random_params
 from tooncrafter_jax.weights.store import Checkpoint
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -132,9 +133,9 @@ class ToonCrafter:
         """
         config, chosen = preset(preset_name), list(devices or jax.devices())
         params = {}
-        for number, (name, network) in enumerate(config.networks().items()):
-            key = jax.random.fold_in(jax.random.key(seed), number)
-            params[name] = jax.jit(network.init, out_shardings=_replicated(chosen))(key)
+        for name, network in config.networks().items():
+            made = random_params({path: leaf.shape for path, leaf in network.abstract_params.items()}, seed)
+            params[name] = jax.device_put(made, _replicated(chosen))
         return cls(config, params, dtype=dtype, devices=chosen)
 
     # ---------------------------------------------------------------------------------------------------------- sampling

@@ -16,14 +16,14 @@ from tooncrafter_jax.models.unet import UNet, UNetConfig
 from tooncrafter_jax.nn.platform import without_cpu_forms
 from tooncrafter_jax.weights.rule import unit_noise
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ratio(dtype: str) -> None:
-    """The first two levels of the published denoiser (where nearly all tokens are) at 320x512, timed in alternation."""
-    config = UNetConfig(multipliers=(1, 2), blocks_per_level=1, attention_levels=(0, 1))
+    """The published denoiser's blocks at full resolution (320x512, where most of the work is), timed in alternation."""
+    config = UNetConfig(multipliers=(1,), blocks_per_level=1, attention_levels=(0,))
     network = Network(UNet, config, dtype=dtype, param_dtype=dtype)
     params = jax.jit(network.init)(jax.random.key(0))
     x = jnp.asarray(unit_noise("x", (1, 16, 40, 64, 8)), dtype)

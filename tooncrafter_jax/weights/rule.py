@@ -8,6 +8,7 @@ numpy's compatibility policy. Reference numbers are made with these weights, so 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from math import prod, sqrt
 
 import numpy as np
@@ -38,3 +39,22 @@ def make(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The float32 tensor called `name`, in the official layout."""
     offset, scale = offset_and_scale(name, tuple(shape))
     return np.asarray(offset + scale * unit_noise(name, tuple(shape), np.float64), np.float32)
+
+
+def random_params(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Parameters of a usual size for our own paths and layouts, made on the host in no time.
+
+    Matrices and convolutions keep the variance of what passes through; layers that training starts at zero are random too.
+
+    Args:
+      shapes: path -> shape; kernels have their outputs last.
+      seed: other seeds give other values.
+    """
+
+    def value(path: str, shape: tuple[int, ...]) -> np.ndarray:
+        noise = unit_noise(f"{seed}:{path}", shape)
+        if path.endswith("kernel"):
+            return noise * np.float32(1.0 / sqrt(prod(shape[:-1])))
+        return noise * np.float32(0.1) + np.float32(path.endswith("scale"))
+
+    return {path: value(path, tuple(shape)) for path, shape in shapes.items()}

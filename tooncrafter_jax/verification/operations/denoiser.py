@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +39,46 @@ def official_blocks(config: UNetConfig) -> dict[str, str]:
     return names
 
 
-def _statistics(value: jax.Array) -> jax.Array:
-    """Mean, unbiased standard deviation and the first values in PyTorch layout, of (B, D) or (B, T, H, W, C)."""
-    value = value.astype(jnp.float32)
-    first = value if value.ndim == 2 else jnp.moveaxis(value[0, 0], -1, 0)
-    return jnp.concatenate([jnp.stack([value.mean(), value.std(ddof=1)]), first.reshape(-1)[:FIRST_VALUES]])
+class Moments(NamedTuple):
+    """What the statistics of a block are made of, for one clip.
+
+    Attributes:
+      count, mean, squares: how many values, their mean, and the sum of their squared deviations from it.
+      first: the first values in PyTorch layout.
+    """
+
+    count: float
+    mean: jax.Array
+    squares: jax.Array
+    first: jax.Array
+
+    @classmethod
+    def of(cls, value: jax.Array) -> Moments:
+        """Of (1, D) or (1, T, H, W, C)."""
+        value = value.astype(jnp.float32)
+        first = value if value.ndim == 2 else jnp.moveaxis(value[0, 0], -1, 0)
+        return cls(float(value.size), value.mean(), value.var() * value.size, first.reshape(-1)[:FIRST_VALUES])
+
+
+def _statistics(clips: list[Moments]) -> np.ndarray:
+    """Mean, unbiased standard deviation and the first values of a batch of clips."""
+    count, mean, squares = (np.asarray([clip[i] for clip in clips], np.float64) for i in range(3))
+    whole = np.average(mean, weights=count)
+    variance = (squares + count * (mean - whole) ** 2).sum() / (count.sum() - 1)
+    return np.concatenate([[whole, np.sqrt(variance)], as_float32(clips[0].first)]).astype(np.float32)
+
+
+def _no_controls(config: UNetConfig, x: jax.Array) -> list[jax.Array]:
+    """Residuals of 0 for every skip and the middle, so that one compiled program serves with and without sketches."""
+    _, frames, height, width, _ = x.shape
+    widths = [config.width * multiplier for multiplier in config.multipliers]
+    sizes = [(height, width, config.width)]
+    for level, features in enumerate(widths):
+        size = (height >> level, width >> level, features)
+        sizes += [size] * config.blocks_per_level
+        if level < len(widths) - 1:
+            sizes.append((height >> (level + 1), width >> (level + 1), features))
+    return [jnp.zeros((1, frames, *size)) for size in [*sizes, sizes[-1]]]
 
 
 def run_unet(
@@ -53,8 +88,10 @@ def run_unet(
     context: np.ndarray,
     fps: np.ndarray | None,
     controls: list[jax.Array] | None = None,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[jax.Array, dict[str, np.ndarray]]:
     """The prediction (B, T, h, w, C), float32, and the statistics of every block by our names.
+
+    Clips are run one by one, so that one compiled program serves any batch; the pipelines run batches.
 
     Args:
       model: the model.
@@ -67,20 +104,27 @@ def run_unet(
     network, batch = model.networks["unet"], x.shape[0]
 
     def run(params: Any, x: Any, timesteps: Any, context: Any, fps: Any, controls: Any) -> Any:
-        unet, statistics = network.bind(params), {}
+        unet, moments = network.bind(params), {}
 
         def observe(name: str, value: jax.Array) -> None:
-            statistics[name] = _statistics(value)
+            moments[name] = Moments.of(value)
 
         keys = unet.context_keys(context, x.shape[1])
         out = unet(x, timesteps, keys, fps, controls=controls, observe=observe)
-        return out.astype(jnp.float32), statistics
+        return out.astype(jnp.float32), moments
 
-    if fps is None:
-        fps = np.asarray(model.config.unet.default_fps)
-    rates, times = _each(fps, batch), _each(timesteps, batch)
-    params = model.params("unet")["unet"]
-    return model.jit("unet", run)(params, jnp.asarray(x), times, context, rates, controls)
+    compiled, params = model.jit("unet", run), model.params("unet")["unet"]
+    rates = _each(np.asarray(model.config.unet.default_fps) if fps is None else fps, batch)
+    times, x = _each(timesteps, batch), jnp.asarray(x)
+    nothing = _no_controls(model.config.unet, x) if controls is None else []
+    outs, moments = [], []
+    for i in range(batch):
+        row = slice(i, i + 1)
+        residuals = nothing if controls is None else [control[row] for control in controls]
+        out, of_blocks = compiled(params, x[row], times[row], context[row], rates[row], residuals)
+        outs.append(out)
+        moments.append(of_blocks)
+    return jnp.concatenate(outs), {name: _statistics([clip[name] for clip in moments]) for name in moments[0]}
 
 
 def _each(value: Any, batch: int) -> jax.Array:
@@ -103,7 +147,7 @@ def unet_block_stats(model: Model, inputs: Inputs) -> Results:
     """`stats` (blocks, 8): mean, standard deviation and first six values of each block's output; `block_names`."""
     _, statistics = run_unet(model, *_unet_inputs(inputs))
     names = official_blocks(model.config.unet)
-    return {"stats": np.stack([as_float32(statistics[ours]) for ours in names.values()]), "block_names": list(names)}
+    return {"stats": np.stack([statistics[ours] for ours in names.values()]), "block_names": list(names)}
 
 
 def unet_gradient(model: Model, inputs: Inputs) -> Results:
