@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 demo: .venv/core
 	$(BIN)/python sample.py --random-weights=tiny --first=examples/jump/first.png --last=examples/jump/last.png \
-	  --prompt="a ball jumps over a fence" --steps=25 --out=demo/jump.mp4 --contact-sheet
+	  --prompt="a ball jumps over a fence" --steps=16 --out=demo/jump.mp4 --contact-sheet
 
 test: .venv/dev
 	$(BIN)/python -m pytest
