@@ -10,7 +10,7 @@ demo: .venv/core
 	  --prompt="a ball jumps over a fence" --steps=16 --out=demo/jump.mp4 --contact-sheet
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-full-size: .venv/dev
 	$(BIN)/python -m pytest -m full_size -s

@@ -58,6 +58,16 @@ def stored_rows() -> list[Row]:
     return verify(Folder(TINY))
 
 
+def test_the_published_command_lines_pipeline():
+    """One whole sample, the slice of the folder that stands for all in a fast run."""
+    rows = [
+        row for row in verify(Folder(TINY), only="pipeline_inference/main") if row.operation == "pipeline_inference"
+    ]
+    assert {row.key for row in rows} >= {"latents_after_step", "frames_7_8", "text_context", "decode14_frames_0_13"}
+    assert not [row for row in rows if row.verdict == "FAIL"]
+
+
+@pytest.mark.slow
 def test_every_stored_number(stored_rows):
     """Tolerances: see `operations`. The worst of the reference's own noise is 4e-5, of the encoder's hidden states."""
     wrong = [row for row in stored_rows if row.verdict == "FAIL"]
@@ -69,6 +79,7 @@ def test_every_stored_number(stored_rows):
     assert "compared 220 outputs" in text
 
 
+@pytest.mark.slow
 def test_networks_are_far_below_their_tolerance(stored_rows):
     """Two correct implementations in float32 differ by about 1e-5; an error of a formula is a hundred times larger."""
     networks = [row for row in stored_rows if row.operation in ("unet", "unet_with_control", "decoder", "losses")]

@@ -60,17 +60,27 @@ References = list[Any]
 
 
 def map_chunks(fn: Callable[[jax.Array], jax.Array], x: jax.Array, axis: int, chunk: Chunk) -> jax.Array:
-    """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently."""
+    """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently.
+
+    Slices are read from `x` and written into one result in place, so that nothing but these two is ever whole. Where `chunk`
+    does not divide the axis, the last chunk computes some slices a second time.
+    """
     size = x.shape[axis]
     if chunk is None or chunk >= size:
         return fn(x)
-    count = -(-size // chunk)
-    pad = [(0, 0)] * x.ndim
-    pad[axis] = (0, count * chunk - size)
-    parts = jnp.pad(x, pad).reshape(*x.shape[:axis], count, chunk, *x.shape[axis + 1 :])
-    out = jnp.moveaxis(jax.lax.map(fn, jnp.moveaxis(parts, axis, 0)), 0, axis)
-    out = out.reshape(*out.shape[:axis], count * chunk, *out.shape[axis + 2 :])
-    return jax.lax.slice_in_dim(out, 0, size, axis=axis)
+    part = jax.ShapeDtypeStruct((*x.shape[:axis], chunk, *x.shape[axis + 1 :]), x.dtype)
+    of_part = jax.eval_shape(fn, part)
+
+    def body(i: jax.Array, out: jax.Array) -> jax.Array:
+        start = jnp.minimum(i * chunk, size - chunk)
+        result = fn(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis))
+        return jax.lax.dynamic_update_slice_in_dim(out, result, start, axis)
+
+    # Every entry is overwritten. A constant here would have no inputs, and XLA would allocate all of a network's results at its
+    # start; this one cannot be made before `x` is.
+    anything = x[(0,) * x.ndim].astype(of_part.dtype) * 0
+    whole = jnp.broadcast_to(anything, (*of_part.shape[:axis], size, *of_part.shape[axis + 1 :]))
+    return jax.lax.fori_loop(0, -(-size // chunk), body, whole)
 
 
 class TemporalRes(nnx.Module):
