@@ -146,6 +146,8 @@ def test_ctrl_c_as_the_terminal_sends_it(world: World):
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
+        # Whoever started the tests in the background made SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (world.out / "0_a.json").exists() and process.poll() is None and time.monotonic() < deadline:
