@@ -123,7 +123,8 @@ def test_ctrl_c_in_a_folder_run_and_resuming_it(world: World, command: Command):
 # --- as real processes ---
 
 SLOW_RUN = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a background job inherit it ignored
 import pytest
 from tests.cli.world import FakeModel
 from tooncrafter_jax.cli.common import run
@@ -146,8 +147,6 @@ def test_ctrl_c_as_the_terminal_sends_it(world: World):
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-        # Whoever started the tests in the background made SIGINT ignored, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (world.out / "0_a.json").exists() and process.poll() is None and time.monotonic() < deadline:
