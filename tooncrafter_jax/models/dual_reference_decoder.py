@@ -26,8 +26,8 @@ TEMPORAL_EPSILON = 1e-5
 REFERENCE_HEADS = 8
 REFERENCE_HEAD_DIM = 64
 """Heads of the reference attention at every width (spec section 5.4)."""
-FIRST_ATTENTION_LEVEL = 2
-"""Levels from this on inject references by attention, the levels above by a residual (spec section 5.4)."""
+ATTENTION_LEVELS = (2, 3)
+"""Levels that inject references by attention; the others do so by a residual (spec section 5.4)."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class UpLevel(nnx.Module):
 
     def __init__(self, level: int, blocks: list[VideoBlock], features: int, config: DecoderConfig, **kw: Any) -> None:
         self.blocks = nnx.List(blocks)
-        attends = config.references and level >= FIRST_ATTENTION_LEVEL
+        attends = config.references and level in ATTENTION_LEVELS
         self.reference_attention = nnx.data(ReferenceAttention(features, **kw) if attends else None)
         self.reference_residual = nnx.data(
             ReferenceResidual(features, **kw) if config.references and not attends else None
