@@ -6,6 +6,7 @@ is read, so this file imports the package inside functions only.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,23 @@ def devices() -> list[jax.Device]:
     if len(found) < CPU_DEVICES:
         pytest.skip(f"needs {CPU_DEVICES} CPU devices")
     return found[:CPU_DEVICES]
+
+
+@pytest.fixture(scope="session")
+def metric_weights() -> Path:
+    """The directory of the published weights of LPIPS and I3D: fetched once into `.cache`, used offline ever after."""
+    from tooncrafter_jax.errors import UserError
+    from tooncrafter_jax.weights.metric_weights import fetch_metric_weights
+
+    directory = Path(__file__).parents[1] / ".cache" / "metric_weights"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the test processes beside this one wait for one download
+        try:
+            fetch_metric_weights(directory)
+        except UserError as error:
+            pytest.skip(str(error))
+    return directory
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,6 +108,24 @@ def test_a_clip_in_a_batch_is_the_clip_alone(toon: ToonCrafter, pictures: Any, c
     )
     assert batch.shape == (3, 16, 64, 64, 3)
     assert_nearly_equal(batch[1], clip)
+
+
+def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
+    toon: ToonCrafter, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three pairs on one device are three groups: what the decoder wants of them would grow with the batch."""
+    first, last = pictures
+    sampler, seen = toon.sampler(6, 16), []
+
+    def denoise(params: Any, x: jax.Array, *_: Any, **__: Any) -> tuple[jax.Array, None]:
+        seen.append([a.shape for a in jax.live_arrays() if a.ndim == 5 and a.shape[2:4] == (64, 64)])
+        return x, None
+
+    monkeypatch.setattr(sampler, "denoise", denoise)
+    gc.collect()
+    batch = toon.interpolate([last, first, first], [first, last, first], seed=[1, 5, 9], **SETTINGS)
+    assert batch.shape == (3, 16, 64, 64, 3)
+    assert seen == [[], []]
 
 
 def test_eight_devices_give_the_same_clip(pictures: Any, clip: np.ndarray, devices: list[jax.Device]) -> None:

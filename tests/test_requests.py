@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import fit_image, read_image
 from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
 from tooncrafter_jax.pipeline import make_options
-from tooncrafter_jax.requests import MAX_PROMPT, Pair, SamplingOptions, Sketch, as_rgb, prepare
+from tooncrafter_jax.requests import MAX_PROMPT, Pair, SamplingOptions, Sketch, as_rgb, check_sketch_encoder, prepare
 
 OPTIONS = SamplingOptions(height=64, width=128)
 
@@ -226,3 +227,12 @@ def test_a_sketch_that_does_not_fit_is_refused(sketches: Any, phrase: str, confi
 def test_a_sketch_of_another_resolution_but_the_same_shape_is_accepted(config: ModelConfig):
     hints = prepare(Pair(drawing(), drawing(), sketches={7: lines(48, 96)}), OPTIONS, config).hints
     assert hints is not None and hints[7].any()
+
+
+def test_sketches_need_an_encoder_of_the_latents_size(config: ModelConfig):
+    check_sketch_encoder(config, {"sketch_encoder"})
+    with pytest.raises(UserError, match="no sketch encoder: convert its file"):
+        check_sketch_encoder(config, {"unet"})
+    half = replace(config, autoencoder=replace(config.autoencoder, multipliers=(1, 2, 4)))
+    with pytest.raises(UserError, match="sketches become 8 times smaller, but this model's latents 4 times"):
+        check_sketch_encoder(half, {"sketch_encoder"})

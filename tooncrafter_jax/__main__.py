@@ -11,6 +11,9 @@ from tooncrafter_jax.errors import UserError
 COMMANDS = {
     "convert": "published weight files -> a checkpoint directory",
     "verify": "compare every component with reference numbers",
+    "curate": "films, animated emoji or rendered bodies -> sets of clips to train on",
+    "plan": "what a training or sampling step takes on a machine that need not be there",
+    "fetch-metric-weights": "the published weights that quality is measured with",
 }
 
 
@@ -19,11 +22,11 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python -m tooncrafter_jax COMMAND [--help] ...\n")
         for name, purpose in COMMANDS.items():
-            print(f"  {name:10} {purpose}")
+            print(f"  {name:20} {purpose}")
         return EXIT_OK if argv else EXIT_USAGE
     if argv[0] not in COMMANDS:
         raise UserError(f"unknown command '{argv[0]}': choose one of {', '.join(COMMANDS)}")
-    return importlib.import_module(f"tooncrafter_jax.cli.{argv[0]}").main(argv[1:])
+    return importlib.import_module(f"tooncrafter_jax.cli.{argv[0].replace('-', '_')}").main(argv[1:])
 
 
 if __name__ == "__main__":

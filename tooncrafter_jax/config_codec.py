@@ -63,6 +63,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint is Any:
         return value
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} must be a mapping, not {value!r}")
+        return dict(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UserError(f"{where} must be of type {hint.__name__}, not {value!r}")
     return value

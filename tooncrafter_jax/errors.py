@@ -21,3 +21,24 @@ def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     return UserError(
         f"{purpose} needs the package '{package}', which is not installed: pip install 'tooncrafter-jax[{extra}]'"
     )
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that the host's or a device's memory is full."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(
+            word in str(error) for word in ("RESOURCE_EXHAUSTED", "out of memory")
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def out_of_memory(purpose: str, remedy: str) -> UserError:
+    """The error for a memory that is full.
+
+    Args:
+      purpose: what the memory does not suffice for, e.g. "to sample".
+      remedy: what would need less, e.g. "lower the batch size".
+    """
+    return UserError(f"the device has too little memory {purpose}: {remedy}, or use a device with more memory")

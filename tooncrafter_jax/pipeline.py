@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import gcd
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,24 +21,34 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import to_uint8
 from tooncrafter_jax.models.configuration import ModelConfig, preset
+from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.nn.platform import platform_of
 from tooncrafter_jax.requests import (
+    DEFAULT_FPS,
+    DEFAULT_SEED,
     MIN_FRAMES_FOR_SECOND_PASS,
     Pair,
     Picture,
     PreparedPair,
     SamplingOptions,
     Sketch,
+    check_sketch_encoder,
     prepare,
 )
 from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, condition_latents, sampling_mesh
 from tooncrafter_jax.typing import Device, Dtype
+from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
 from tooncrafter_jax.weights.store import Checkpoint
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What a model can compute in."""
 BUNDLED = Path(__file__).parent / "bundled"
 """Models that come with the package, by name."""
+DEFAULT_MODEL = "small" if (BUNDLED / "small").is_dir() else None
+"""The model that is used where none is named; None as long as none comes with the package."""
 
 
 class Progress(NamedTuple):
@@ -43,12 +56,34 @@ class Progress(NamedTuple):
 
     Attributes:
       done, total: sampling steps.
-      preview: decodes what the model expects the clips to become, uint8 (B, T, H, W, 3); costs one decoding.
+      preview: decodes what the model expects the clips to become, uint8 (B, T, H, W, 3); costs one decoding. On several hosts
+        all processes must call it, or none.
     """
 
     done: int
     total: int
     preview: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run with given random numbers whose results on the way are observed: how `verify` compares with stored runs.
+
+    Attributes:
+      posterior: (B, 2, h, w, C) noise of the latents of the first and the last picture.
+      initial: (B, T, h, w, C) latents that sampling starts from.
+      steps: (steps, B, T, h, w, C) noise of each step.
+      observe: called with a name and an array: `timesteps` (steps,), `text` (B, 77, D), `image` (B, M, D), `condition_latents`
+        (B, T, h, w, C); after each chunk of n steps `latents` (B, T, h, w, C) and `clean` (n, B, T, h, w, C); and of each
+        group of clips decoded together `first_pass` and `second_pass` (B, T, H, W, 3).
+      window: frames that the decoder gets at a time, by themselves, as in the published code (spec section 5.6).
+    """
+
+    posterior: np.ndarray
+    initial: np.ndarray
+    steps: np.ndarray
+    observe: Callable[[str, Any], None]
+    window: int | None = None
 
 
 class ToonCrafter:
@@ -73,48 +108,52 @@ class ToonCrafter:
         networks: Mapping[str, Network[Any]] | None = None,
     ) -> None:
         self.config, self.params = config, params
-        self.dtype = jnp.dtype(default_dtype() if dtype is None else dtype)
         self.devices = list(devices or jax.devices())
+        self.dtype = compute_dtype(dtype, self.devices)
         self.schedule = NoiseSchedule(config.schedule)
         self._networks = networks or config.networks(self.dtype)
         self._samplers: dict[Any, Sampler] = {}
         self._placed: dict[int, Mapping[str, Mapping[str, jax.Array]]] = {}
         self._unconditional: dict[Any, tuple[jax.Array, jax.Array]] = {}
+        self._lock = threading.RLock()
 
     # ----------------------------------------------------------------------------------------------------------- loading
 
     @classmethod
     def load(
         cls,
-        source: str | Path = "small",
+        source: str | Path | None = DEFAULT_MODEL,
         *,
+        lora: str | Path | None = None,
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
     ) -> ToonCrafter:
         """Loads a model.
 
         Args:
-          source: a checkpoint directory that `convert` or `train.py` wrote, or the name of a bundled model.
+          source: a checkpoint directory that `convert` or `train.py` wrote, or the name of a bundled model (see `DEFAULT_MODEL`).
+          lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights.
           dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere. Norms and
             biases are kept in float32.
           devices: what to run on; all by default.
 
         Raises:
-          UserError: if there is no such model, or it is damaged or incomplete.
+          UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype.
         """
-        checkpoint = find_checkpoint(source)
-        compute = jnp.dtype(default_dtype() if dtype is None else dtype)
-        chosen = list(devices or jax.devices())
+        checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
+        compute = compute_dtype(dtype, chosen)
         networks = checkpoint.config.networks(compute)
         params = {
             name: checkpoint.restore(
                 name,
                 networks[name],
                 sharding=_replicated(chosen),
-                dtype=lambda leaf: compute if len(leaf.shape) > 1 else jnp.float32,
+                dtype=lambda leaf: stored_dtype(leaf.shape, compute),
             )
             for name in checkpoint.components
         }
+        if lora is not None:
+            params = merged(params, load_lora(Path(lora)))
         return cls(checkpoint.config, params, dtype=compute, devices=chosen, networks=networks)
 
     @classmethod
@@ -128,15 +167,23 @@ class ToonCrafter:
     ) -> ToonCrafter:
         """A model of this preset with random weights: it draws noise, but exercises everything.
 
+        Args:
+          preset_name: "tiny" or "tooncrafter_512".
+          seed: of the weights.
+          dtype: as in `load`.
+          devices: as in `load`.
+
         Raises:
-          UserError: if there is no such preset.
+          UserError: if there is no such preset, or it does not compute in this dtype.
         """
         config, chosen = preset(preset_name), list(devices or jax.devices())
+        compute = compute_dtype(dtype, chosen)
         params = {}
         for name, network in config.networks().items():
             made = random_params({path: leaf.shape for path, leaf in network.abstract_params.items()}, seed)
-            params[name] = jax.device_put(made, _replicated(chosen))
-        return cls(config, params, dtype=dtype, devices=chosen)
+            cast = {path: value.astype(stored_dtype(value.shape, compute)) for path, value in made.items()}
+            params[name] = jax.device_put(cast, _replicated(chosen))
+        return cls(config, params, dtype=compute, devices=chosen)
 
     # ---------------------------------------------------------------------------------------------------------- sampling
 
@@ -147,8 +194,8 @@ class ToonCrafter:
         prompt: str | Sequence[str] = "",
         sketches: Mapping[int, Sketch | Picture] | Sequence[Mapping[int, Sketch | Picture] | None] | None = None,
         *,
-        seed: int | Sequence[int] = 123,
-        fps: int | Sequence[int] = 10,
+        seed: int | Sequence[int] = DEFAULT_SEED,
+        fps: int | Sequence[int] = DEFAULT_FPS,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Any,
     ) -> np.ndarray:
@@ -159,8 +206,9 @@ class ToonCrafter:
           last: the same.
           prompt: what happens; one for all, or a list.
           sketches: frame number -> drawing (`Sketch` for another polarity), or a list of such mappings.
-          seed: the same seed gives the same clip, alone or in a batch, on one device or many; one for all, or a list.
-          fps: frame rate that the model is told; smaller means larger motion (spec section 6.5).
+          seed: 0 to 2^32 - 1; the same seed gives the same clip, alone or in a batch, on one device or many; one for all, or a
+            list.
+          fps: frame rate that the model is told, 1 to 1000; smaller means larger motion (spec section 6.5).
           on_progress: called after every chunk of steps.
           **options: see `SamplingOptions`.
 
@@ -203,32 +251,58 @@ class ToonCrafter:
         *,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> np.ndarray:
-        """`interpolate` for a batch given as `Pair`s: uint8 (B, T, H, W, 3)."""
+        """`interpolate` for a batch given as `Pair`s.
+
+        Args:
+          pairs: B clips to make, at least one.
+          options: how, the same for all.
+          on_progress: called after every chunk of steps.
+
+        Returns:
+          uint8 (B, T, H, W, 3).
+
+        Raises:
+          UserError: if there are no pairs, a setting is out of range, a picture cannot be used, or there are sketches but no sketch
+            encoder.
+        """
         if not pairs:
             raise UserError("there are no pairs to interpolate")
         options.check(self.config)
         prepared = [prepare(pair, options, self.config) for pair in pairs]
-        if any(pair.hints is not None for pair in prepared) and "sketch_encoder" not in self.params:
-            raise UserError("this model has no sketch encoder: convert its file into the checkpoint directory first")
-        frames = self._sample(prepared, options, on_progress)
+        if any(pair.hints is not None for pair in prepared):
+            check_sketch_encoder(self.config, self.params)
+        frames = self.sample_prepared(prepared, options, on_progress)
         return to_uint8(frames)
 
-    def _sample(
+    def sample_prepared(
         self,
         pairs: Sequence[PreparedPair],
         options: SamplingOptions,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[Progress], None] | None = None,
+        replay: Replay | None = None,
     ) -> np.ndarray:
-        """The frames (B, T, H, W, 3), float32 in about [-1, 1]."""
+        """`interpolate_pairs` behind the checks.
+
+        Args:
+          pairs: B clips to make, of one size.
+          options: how; must have been checked.
+          on_progress: called after every chunk of steps.
+          replay: given noise, and who watches; without it the noise comes from the seeds.
+
+        Returns:
+          The frames (B, T, H, W, 3), float32 in about [-1, 1].
+        """
         branches = 3 if options.image_guidance_scale is not None else 1 if options.guidance_scale == 1.0 else 2
         sampler = self.sampler(branches * len(pairs), options.frames)
-        ends, references = self._encode(pairs, options)
-        conditions = self._conditions(sampler, pairs, options, branches, ends)
+        ends, references = self._encode(pairs, options, replay)
+        conditions = self._conditions(sampler, pairs, options, branches, ends, replay)
 
         # Denoise.
         seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
-        frame_shape = ends.shape[2:]
-        x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=frame_shape)
+        if replay is None:
+            x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=ends.shape[2:])
+        else:
+            x = jnp.copy(sampler.place(replay.initial))  # the loop is given this, which must not be the caller's memory
         tables = ddim_tables(
             self.schedule,
             spacing=options.spacing,
@@ -236,24 +310,32 @@ class ToonCrafter:
             eta=options.eta,
             exact_last_step=options.exact_last_step,
         )
-        done = 0
-        for steps in step_chunks(tables, options.steps_per_chunk or tables.steps):
+        if replay is not None:
+            replay.observe("timesteps", tables.timesteps[::-1])
+        done, chunk = 0, options.steps_per_chunk or tables.steps
+        with_sketches = ("sketch_encoder",) if conditions.sketch is not None else ()
+        params = self._params(sampler, "unet", *with_sketches)
+        for steps in step_chunks(tables, chunk):
             x, predictions = sampler.denoise(
-                self._params(sampler, "unet", "sketch_encoder"),
+                params,
                 x,
                 steps,
                 seeds,
                 conditions,
                 branches=branches,
-                with_predictions=on_progress is not None,
+                with_predictions=on_progress is not None or replay is not None,
+                noise=None if replay is None else sampler.place(replay.steps[done : done + chunk]),
             )
-            done += int(np.sum(steps.active))
+            active = int(np.sum(steps.active))
+            done += active
+            if replay is not None:
+                replay.observe("latents", x)
+                replay.observe("clean", predictions[:active])
             if on_progress is not None:
-                latest = predictions[int(np.sum(steps.active)) - 1]
-                on_progress(
-                    Progress(done, tables.steps, lambda p=latest: to_uint8(self._decode(p, references, options)))
-                )
-        return self._decode(x, references, options)
+                latest = predictions[active - 1]
+                preview = partial(self._preview, latest, pairs, references, options)
+                on_progress(Progress(done, tables.steps, preview))
+        return self._decode(x, pairs, references, options, replay)
 
     # ------------------------------------------------------------------------------------------------------------- parts
 
@@ -261,62 +343,109 @@ class ToonCrafter:
         """The compiled functions for `rows` independent clips of `frames` frames on this model's devices."""
         mesh = sampling_mesh(self.devices, rows, frames)
         key = None if mesh is None else tuple(mesh.shape.values())
-        if key not in self._samplers:
-            self._samplers[key] = Sampler(self.config, self._networks, mesh)
-            # The same buffers under this mesh's name: one function's arguments must all speak of one mesh.
-            self._placed[id(self._samplers[key])] = (
-                self.params if mesh is None else jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
-            )
-        return self._samplers[key]
+        with self._lock:
+            if key not in self._samplers:
+                sampler = Sampler(self.config, self._networks, mesh, self.devices[0])
+                # The same buffers under this mesh's name: one function's arguments must all speak of one mesh.
+                self._placed[id(sampler)] = (
+                    self.params if mesh is None else jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
+                )
+                self._samplers[key] = sampler
+            return self._samplers[key]
 
     def _params(self, sampler: Sampler, *components: str) -> dict[str, Mapping[str, jax.Array]]:
         params = self._placed[id(sampler)]
         return {name: params[name] for name in components if name in params}
 
     def _groups(self, count: int) -> tuple[int, list[slice]]:
-        """Pairs that are encoded and decoded at a time: one a device, so that memory does not grow with the batch."""
+        """Pairs that are encoded and decoded at a time: one a device, so that activations do not grow with the batch."""
         size = gcd(count, len(self.devices))
         return size, [slice(i, i + size) for i in range(0, count, size)]
 
-    def _encode(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> tuple[np.ndarray, list[Any]]:
-        """Latents (B, 2, h, w, C) of all end frames, and the decoder's references of each group."""
+    def _encode(
+        self, pairs: Sequence[PreparedPair], options: SamplingOptions, replay: Replay | None
+    ) -> tuple[np.ndarray, References | None]:
+        """Latents (B, 2, h, w, C) of all end frames, on the host, and the decoder's references if there is but one group.
+
+        References take 0.5 GiB a pair in float32 at 320x512. Those of several groups are not kept while denoising: encoding
+        two frames again costs less than a hundredth of a step.
+        """
         size, groups = self._groups(len(pairs))
         sampler = self.sampler(size, options.frames)
-        latents, references = [], []
+        latents, references = [], None
         for group in groups:
-            ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
-            seeds = sampler.place(np.asarray([pair.seed for pair in pairs[group]], np.uint32))
-            encoded, reference = sampler.encode(
-                self._params(sampler, "autoencoder", "decoder"), ends, seeds, last=np.int32(options.frames - 1)
-            )
+            encoded, references = self._encode_group(sampler, pairs, group, options, replay)
             latents.append(to_host(encoded))
-            references.append(reference)
-        return np.concatenate(latents), references
+        return np.concatenate(latents), references if len(groups) == 1 else None
 
-    def _decode(self, latents: jax.Array, references: list[Any], options: SamplingOptions) -> np.ndarray:
+    def _encode_group(
+        self,
+        sampler: Sampler,
+        pairs: Sequence[PreparedPair],
+        group: slice,
+        options: SamplingOptions,
+        replay: Replay | None = None,
+    ) -> tuple[jax.Array, References | None]:
+        ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
+        seeds = sampler.place(np.asarray([pair.seed for pair in pairs[group]], np.uint32))
+        noise = None if replay is None else sampler.place(replay.posterior[group], "batch")
+        params = self._params(sampler, "autoencoder", "decoder")
+        return sampler.encode(params, ends, seeds, noise, last=np.int32(options.frames - 1))
+
+    def _decode(
+        self,
+        latents: jax.Array,
+        pairs: Sequence[PreparedPair],
+        references: References | None,
+        options: SamplingOptions,
+        replay: Replay | None = None,
+    ) -> np.ndarray:
+        """Frames (B, T, H, W, 3); `references` are those of the one group, or None if they must be made again."""
         size, groups = self._groups(latents.shape[0])
         sampler = self.sampler(size, options.frames)
         host = to_host(latents)
+        enough = options.frames >= MIN_FRAMES_FOR_SECOND_PASS or replay is not None
         videos = []
-        for group, reference in zip(groups, references, strict=True):
+        for group in groups:
+            of_group = references
+            if of_group is None and self.config.decoder.references:
+                of_group = self._encode_group(sampler, pairs, group, options, replay)[1]
             video = sampler.decode_twice(
                 self._params(sampler, "decoder"),
                 sampler.place(host[group], "batch", "frames"),
-                reference,
-                second_pass=options.second_pass and options.frames >= MIN_FRAMES_FOR_SECOND_PASS,
+                of_group,
+                second_pass=options.second_pass and enough,
                 frames_per_chunk=None if sampler.shares_frames else options.decode_frames_per_chunk,
+                window=None if replay is None else replay.window,
+                observe=None if replay is None else replay.observe,
             )
             videos.append(to_host(video))
         return np.concatenate(videos)
 
+    def _preview(
+        self,
+        latents: jax.Array,
+        pairs: Sequence[PreparedPair],
+        references: References | None,
+        options: SamplingOptions,
+    ) -> np.ndarray:
+        return to_uint8(self._decode(latents, pairs, references, options))
+
     def _conditions(
-        self, sampler: Sampler, pairs: Sequence[PreparedPair], options: SamplingOptions, branches: int, ends: np.ndarray
+        self,
+        sampler: Sampler,
+        pairs: Sequence[PreparedPair],
+        options: SamplingOptions,
+        branches: int,
+        ends: np.ndarray,
+        replay: Replay | None,
     ) -> Conditions:
         """Everything that stays the same from step to step."""
         text = sampler.text(
             self._params(sampler, "clip_text"), sampler.place(tokenizer()([pair.prompt for pair in pairs]), "batch")
         )
-        pixels = sampler.clip_pixels(sampler.place(np.stack([pair.ends[0] for pair in pairs]), "batch"))
+        seen = [pair.ends[0] if pair.clip_image is None else pair.clip_image for pair in pairs]
+        pixels = sampler.clip_pixels(sampler.place(np.stack(seen), "batch"))
         image = sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels)
         contexts = [jnp.concatenate([text, image], axis=1)]
         if branches > 1:
@@ -338,8 +467,12 @@ class ToonCrafter:
                 sampler.place(hints, None, "frames"),
                 sampler.place(scale),
             )
+        concat = condition_latents(sampler.place(ends), options.frames)
+        if replay is not None:
+            for name, value in (("text", text), ("image", image), ("condition_latents", concat)):
+                replay.observe(name, value)
         return Conditions(
-            concat=condition_latents(sampler.place(ends), options.frames),
+            concat=concat,
             context=sampler.context_keys(self._params(sampler, "unet"), context, frames=options.frames),
             fps=sampler.place(np.asarray([pair.fps for pair in pairs], np.int32)),
             guidance=Guidance(
@@ -352,22 +485,28 @@ class ToonCrafter:
 
     def _unconditional_tokens(self, sampler: Sampler) -> tuple[jax.Array, jax.Array]:
         """Tokens of the empty prompt (1, 77, D) and of the all-zero picture (1, M, D) (spec section 6.4); computed once."""
-        if id(sampler) not in self._unconditional:
-            size = self.config.clip_image.image_size
-            pixels = sampler.clip_pixels(sampler.place(np.zeros((1, size, size, 3), np.float32)))
-            self._unconditional[id(sampler)] = (
-                sampler.text(self._params(sampler, "clip_text"), sampler.place(tokenizer()([""]))),
-                sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels),
-            )
-        return self._unconditional[id(sampler)]
+        with self._lock:
+            if id(sampler) not in self._unconditional:
+                size = self.config.clip_image.image_size
+                pixels = sampler.clip_pixels(sampler.place(np.zeros((1, size, size, 3), np.float32)))
+                self._unconditional[id(sampler)] = (
+                    sampler.text(self._params(sampler, "clip_text"), sampler.place(tokenizer()([""]))),
+                    sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels),
+                )
+            return self._unconditional[id(sampler)]
 
 
-def find_checkpoint(source: str | Path) -> Checkpoint:
+def find_checkpoint(source: str | Path | None) -> Checkpoint:
     """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
 
     Raises:
       UserError: if there is none, or it is damaged or incomplete.
     """
+    if source is None:
+        raise UserError(
+            "no model comes with this version: load a directory that `python -m tooncrafter_jax convert` wrote, or try things out "
+            'with ToonCrafter.random("tiny")'
+        )
     path = Path(source)
     if not path.exists() and (BUNDLED / str(source)).is_dir():
         path = BUNDLED / str(source)
@@ -391,9 +530,29 @@ def make_options(values: Mapping[str, Any]) -> SamplingOptions:
     return from_dict(SamplingOptions, values, "the sampling options")
 
 
-def default_dtype() -> str:
-    """float32 on the CPU, bfloat16 on accelerators."""
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+def default_dtype(devices: Sequence[Device] | None = None) -> str:
+    """float32 on the CPU, bfloat16 on accelerators; `devices` are all by default."""
+    return "float32" if platform_of((devices or jax.devices())[0]) == "cpu" else "bfloat16"
+
+
+def compute_dtype(dtype: Dtype | None, devices: Sequence[Device]) -> Any:
+    """The numpy dtype to compute with: the one given, else the devices' default.
+
+    Raises:
+      UserError: if it is none of `DTYPES`.
+    """
+    try:
+        found = jnp.dtype(default_dtype(devices) if dtype is None else dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in DTYPES:
+        raise UserError(f"the model does not compute in {dtype!r}: choose one of {', '.join(DTYPES)}")
+    return found
+
+
+def stored_dtype(shape: Sequence[int], compute: Dtype) -> Dtype:
+    """The dtype in which a parameter of this shape is kept: matrices as computed with, norms and biases in float32."""
+    return compute if len(shape) > 1 else jnp.float32
 
 
 def to_host(x: jax.Array) -> np.ndarray:

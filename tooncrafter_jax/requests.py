@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
 
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing, ddim_timesteps
+from tooncrafter_jax.diffusion.schedule import Spacing, ddim_timesteps
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import BLACK, WHITE, Colour, fit_image, read_image, rgb_of_image, sketch_to_hint
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.sketch_encoder import HINT_DOWNSCALING
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 """A path, uint8 (H, W, 3), or a Pillow image."""
 Fit = Literal["crop", "pad"]
 
-MIN_FRAMES = 3
+DEFAULT_SEED = 123
+DEFAULT_FPS = 10
+"""As in the published script (spec section 11.1)."""
+MIN_FRAMES, MAX_FRAMES = 3, 1024
+MAX_GUIDANCE_SCALE = 100.0
+MAX_CONTROL_SCALE = 10.0
 MIN_FRAMES_FOR_SECOND_PASS = 6
 """Below this the published indexing would take the wrong frames from the second decoding pass (spec section 5.5)."""
 MAX_SEED = 2**32 - 1
@@ -47,20 +53,23 @@ class SamplingOptions:
     """How to sample; the defaults are the published script's (spec section 11.1).
 
     Attributes:
-      steps: DDIM steps.
-      eta: 0 deterministic, 1 as noisy as the diffusion itself.
-      guidance_scale: strength of prompt and image tokens; 1 turns guidance off.
+      steps: DDIM steps, 1 to the schedule's 1000; `uniform` spacing may round them up.
+      eta: 0 (deterministic) to 1 (as noisy as the diffusion itself).
+      guidance_scale: strength of prompt and image tokens, 0 to 100; 1 turns guidance off.
       guidance_rescale: share of the guided prediction brought back to the unguided contrast, 0 to 1.
-      image_guidance_scale: strength of the image tokens alone (three branches); None for two branches.
-      spacing: of the timesteps; `uniform` never visits the last time and suits no zero-terminal-SNR model.
+      image_guidance_scale: strength of the image tokens alone, 0 to 100 (three branches); None for two branches.
+      spacing: of the timesteps, `uniform_trailing` or `uniform`; the latter never visits the last time and suits no
+        zero-terminal-SNR model.
       exact_last_step: ends at the clean latent, unlike the published sampler.
-      frames: length of the clip; the model was trained on 16.
-      height, width: pixels; None for the model's own size.
+      frames: length of the clip, 3 to 1024; the model was trained on 16.
+      height, width: pixels, multiples of `ModelConfig.pixel_multiple` (64 for the published model); None for the model's own
+        size.
       fit: `crop` cuts the pictures to shape as published, `pad` keeps them whole.
-      control_scale: strength of the sketches, 0 to 1 and beyond.
+      control_scale: strength of the sketches, 0 to 10, usually up to 1.
       second_pass: whether the two middle frames are decoded again in another neighbourhood, as published.
-      decode_frames_per_chunk: how many frames the decoder works on at a time; exact, less memory, a little slower.
-      steps_per_chunk: steps between two calls of `on_progress`; None runs the whole loop at once.
+      decode_frames_per_chunk: how many frames the decoder works on at a time, 1 or more, None for all; exact, less memory, a
+        little slower.
+      steps_per_chunk: steps between two calls of `on_progress`, 1 or more; None runs the whole loop at once.
     """
 
     steps: int = 50
@@ -86,10 +95,11 @@ class SamplingOptions:
             if not condition:
                 raise UserError(sentence)
 
-        ddim_timesteps(NoiseSchedule(config.schedule).config.timesteps, self.spacing, self.steps)
+        ddim_timesteps(config.schedule.timesteps, self.spacing, self.steps)
         need(0.0 <= self.eta <= 1.0, f"eta must be from 0 to 1, not {self.eta}")
         need(
-            0.0 <= self.guidance_scale <= 100.0, f"the guidance scale must be from 0 to 100, not {self.guidance_scale}"
+            0.0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE,
+            f"the guidance scale must be from 0 to {MAX_GUIDANCE_SCALE:g}, not {self.guidance_scale}",
         )
         need(
             0.0 <= self.guidance_rescale <= 1.0,
@@ -97,13 +107,16 @@ class SamplingOptions:
         )
         image_scale = self.image_guidance_scale
         need(
-            image_scale is None or 0.0 <= image_scale <= 100.0,
-            f"the image guidance scale must be from 0 to 100, not {image_scale}",
+            image_scale is None or 0.0 <= image_scale <= MAX_GUIDANCE_SCALE,
+            f"the image guidance scale must be from 0 to {MAX_GUIDANCE_SCALE:g}, not {image_scale}",
         )
-        need(0.0 <= self.control_scale <= 10.0, f"the control scale must be from 0 to 10, not {self.control_scale}")
         need(
-            MIN_FRAMES <= self.frames <= 1024,
-            f"the number of frames must be from {MIN_FRAMES} to 1024, not {self.frames}",
+            0.0 <= self.control_scale <= MAX_CONTROL_SCALE,
+            f"the control scale must be from 0 to {MAX_CONTROL_SCALE:g}, not {self.control_scale}",
+        )
+        need(
+            MIN_FRAMES <= self.frames <= MAX_FRAMES,
+            f"the number of frames must be from {MIN_FRAMES} to {MAX_FRAMES}, not {self.frames}",
         )
         need(self.fit in get_args(Fit), f"unknown fit '{self.fit}': choose one of {', '.join(get_args(Fit))}")
         for name in ("decode_frames_per_chunk", "steps_per_chunk"):
@@ -130,18 +143,18 @@ class Pair(NamedTuple):
 
     Attributes:
       first, last: its end frames.
-      prompt: what happens; may be empty.
+      prompt: what happens; may be empty, and at most 100,000 characters; 77 tokens count.
       sketches: frame number (0 is the first) -> drawing.
       seed: 0 to 2^32 - 1.
-      fps: what the model is told about the frame rate; smaller means larger motion.
+      fps: what the model is told about the frame rate, 1 to 1000, usually 5 to 30; smaller means larger motion.
     """
 
     first: Picture
     last: Picture
     prompt: str = ""
     sketches: Mapping[int, Sketch | Picture] | None = None
-    seed: int = 123
-    fps: int = 10
+    seed: int = DEFAULT_SEED
+    fps: int = DEFAULT_FPS
 
 
 class PreparedPair(NamedTuple):
@@ -151,6 +164,7 @@ class PreparedPair(NamedTuple):
       ends: (2, H, W, 3) in [-1, 1].
       hints: (T, H, W, 1) in [0, 1], or None without sketches.
       prompt, seed, fps: as in `Pair`.
+      clip_image: (H', W', 3) in [-1, 1], what the image tower sees if not the first of `ends`; of one size in a batch.
     """
 
     ends: np.ndarray
@@ -158,6 +172,7 @@ class PreparedPair(NamedTuple):
     prompt: str
     seed: int
     fps: int
+    clip_image: np.ndarray | None = None
 
 
 def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> PreparedPair:
@@ -188,6 +203,25 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
         for frame, sketch in pair.sketches.items():
             hints[_frame_number(frame, options.frames)] = _hint(frame, sketch, first.shape, options, height, width)
     return PreparedPair(ends, hints, pair.prompt, seed, fps)
+
+
+def check_sketch_encoder(config: ModelConfig, components: Container[str]) -> None:
+    """Finds out whether a model can be guided by sketches.
+
+    Args:
+      config: its architecture.
+      components: names of the components that it has.
+
+    Raises:
+      UserError: if it has no sketch encoder, or one whose features would not have the size of its latents.
+    """
+    if "sketch_encoder" not in components:
+        raise UserError("this model has no sketch encoder: convert its file into the checkpoint directory first")
+    if config.autoencoder.downscaling != HINT_DOWNSCALING:
+        raise UserError(
+            f"sketches become {HINT_DOWNSCALING} times smaller, but this model's latents {config.autoencoder.downscaling} times: "
+            "leave the sketches out"
+        )
 
 
 def as_rgb(picture: Picture, what: str, background: Colour = WHITE) -> np.ndarray:

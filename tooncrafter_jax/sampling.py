@@ -6,8 +6,9 @@ steps and the pictures are all arguments, so that one compiled program serves ev
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import wraps
 from math import gcd, prod
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
+from tooncrafter_jax.nn.platform import current_platform, tracing_on
 from tooncrafter_jax.typing import Device, Hints, Images, Latents, TokenIds, Tokens, Trajectory, Video
 
 AllParams = Mapping[str, Params]
@@ -136,7 +138,16 @@ def second_pass_frames(frames: int) -> tuple[list[int], slice, slice]:
 
 
 def map_rows(fn: Callable[[Any], jax.Array], rows: Any, at_a_time: int) -> jax.Array:
-    """fn(rows), for a tree of arrays with a common leading axis, computed on `at_a_time` entries of it at a time."""
+    """fn(rows), for a tree of arrays with a common leading axis, computed on `at_a_time` entries of it at a time.
+
+    Args:
+      fn: treats the entries independently.
+      rows: a tree of arrays (rows, ...).
+      at_a_time: must divide the number of rows, unless it is larger.
+
+    Returns:
+      (rows, ...).
+    """
     count = jax.tree.leaves(rows)[0].shape[0]
     if at_a_time >= count:
         return fn(rows)
@@ -152,10 +163,23 @@ class Sampler:
       config: the model's architecture and diffusion constants.
       networks: the components; see `ModelConfig.networks`.
       mesh: from `sampling_mesh`; None for one device.
+      device: that one; by default JAX's first.
+
+    Attributes:
+      config, networks, mesh: as given.
+      device: the first device.
+      rules: meaning of the logical axes.
     """
 
-    def __init__(self, config: ModelConfig, networks: Mapping[str, Network[Any]], mesh: Mesh | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        networks: Mapping[str, Network[Any]],
+        mesh: Mesh | None = None,
+        device: Device | None = None,
+    ) -> None:
         self.config, self.networks, self.mesh = config, networks, mesh
+        self.device: Device = (device or jax.devices()[0]) if mesh is None else mesh.devices.flat[0]
         self.rules = {} if mesh is None else mesh_rules(mesh)
         self.text = self._jit(self._text)
         self.clip_pixels = self._jit(self._clip_pixels)
@@ -170,17 +194,20 @@ class Sampler:
         self.decode = self._jit(self._decode, static_argnames=("frames_per_chunk",))
 
     def _jit(self, fn: Callable[..., Any], **kwargs: Any) -> Any:
-        """`jax.jit` of a method, with the logical axes meaning this mesh while it is traced."""
-        if self.mesh is None:
-            return jax.jit(fn, **kwargs)
+        """`jax.jit` of a method, traced for these devices: their platform, their mesh, and float32 that is float32."""
         mesh = self.mesh
+        is_float32 = self.networks["unet"].dtype == jnp.float32
 
         @wraps(fn)
-        def with_rules(*args: Any, **kw: Any) -> Any:
-            with axis_rules(mesh, self.rules):
+        def traced(*args: Any, **kw: Any) -> Any:
+            with tracing_on(self.device), contextlib.ExitStack() as stack:
+                if mesh is not None:
+                    stack.enter_context(axis_rules(mesh, self.rules))
+                if is_float32 and current_platform() != "cpu":  # which has no faster and coarser products
+                    stack.enter_context(jax.default_matmul_precision("highest"))
                 return fn(*args, **kw)
 
-        return jax.jit(with_rules, **kwargs)
+        return jax.jit(traced, **kwargs)
 
     @property
     def shares_frames(self) -> bool:
@@ -190,7 +217,7 @@ class Sampler:
     def place(self, x: Any, *names: str | None) -> jax.Array:
         """Puts a host array on the mesh, its axes laid out by logical name ("batch", "frames") and else replicated."""
         if self.mesh is None:
-            return jnp.asarray(x)
+            return jax.device_put(x, self.device)
         spec = [
             dividing_axes(self.mesh, self.rules.get(n or ""), size) for n, size in zip(names, np.shape(x), strict=False)
         ]
@@ -220,11 +247,11 @@ class Sampler:
         return self.networks["image_projector"].bind(params["image_projector"])(tokens)
 
     def _encode(
-        self, params: AllParams, ends: Video, seeds: jax.Array, noise: Latents | None = None, last: int | jax.Array = 15
+        self, params: AllParams, ends: Video, seeds: jax.Array, noise: Latents | None = None, *, last: int | jax.Array
     ) -> tuple[Latents, References | None]:
         """The first and the last picture (B, 2, H, W, 3) to scaled latents (B, 2, h, w, C) and the decoder's references.
 
-        `noise` replaces the posterior noise drawn from the seeds for frames 0 and `last`.
+        `noise` (B, 2, h, w, C) replaces the posterior noise drawn from the seeds for frames 0 and `last`.
         """
         moments, hidden = self.networks["autoencoder"].bind(params["autoencoder"])(ends)
         posterior = Posterior.from_moments(moments)
@@ -351,12 +378,39 @@ class Sampler:
         *,
         second_pass: bool = True,
         frames_per_chunk: int | None = None,
+        window: int | None = None,
+        observe: Callable[[str, jax.Array], None] | None = None,
     ) -> Video:
-        """Decodes, then (`second_pass`) decodes again without frames 1 and T-2 and takes the two middle frames from that."""
-        decode = partial(self.decode, params, references=references, frames_per_chunk=frames_per_chunk)
+        """Decodes a clip, and its middle once more among other neighbours (spec section 5.5).
+
+        Args:
+          params: component `decoder`.
+          latents: (B, T, h, w, C), scaled.
+          references: of the two end frames.
+          second_pass: whether the clip is decoded again without frames 1 and T-2, to take the two middle frames from that.
+          frames_per_chunk: how many frames are worked on at a time, with the same result; None for all.
+          window: how many frames the decoder sees at a time, with another result at its borders; None for all.
+          observe: called with `first_pass` and `second_pass` and their frames.
+
+        Returns:
+          (B, T, H, W, 3), float32, about [-1, 1].
+        """
+        observe = observe or (lambda name, value: None)
+
+        def decode(latents: Latents) -> Video:
+            frames = latents.shape[1]
+            size = window or frames
+            parts = [
+                self.decode(params, latents[:, i : i + size], references, frames_per_chunk=frames_per_chunk)
+                for i in range(0, frames, size)
+            ]
+            return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
         video = decode(latents)
+        observe("first_pass", video)
         if not second_pass:
             return video
         kept, replaced, found = second_pass_frames(latents.shape[1])
         again = decode(latents[:, np.asarray(kept)])
+        observe("second_pass", again)
         return video.at[:, replaced].set(again[:, found])

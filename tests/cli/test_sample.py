@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,7 +180,11 @@ def arguments_of(request: dict[str, Any], out: Path) -> list[str]:
     renamed = {"second_pass": None, "exact_last_step": None}
     argv = [f"--{end}={request[end]['path']}" for end in ("first", "last")]
     argv += [f"--prompt={request['prompt']}", f"--seed={request['seed']}", f"--fps={request['fps']}", f"--out={out}"]
-    argv += [f"--model={request['model']}", f"--dtype={request['dtype']}", f"--playback-fps={request['playback_fps']}"]
+    argv += [
+        f"--model={request['model']['path']}",
+        f"--dtype={request['dtype']}",
+        f"--playback-fps={request['playback_fps']}",
+    ]
     argv += [f"--sketch={frame}:{sketch['path']}" for frame, sketch in request["sketches"].items()]
     argv += ["--bright-sketches"] * any(not sketch["dark_lines"] for sketch in request["sketches"].values())
     argv += ["--exact-last-step"] * options["exact_last_step"] + ["--no-second-pass"] * (not options["second_pass"])
@@ -309,8 +314,76 @@ def test_a_clip_in_the_making_has_no_record_of_another(empty: World, command: Co
 def test_batches_and_progress(empty: World, command: Command):
     argv = [a for a in empty.folder(write_folder(empty.path / "folder", 5), "--batch-size=2") if a != "--quiet"]
     result = command("sample", *argv)
-    assert empty.model.batches == [2, 2, 1]
+    assert empty.model.batches == [2, 2, 2]  # the last one filled with a copy, which is thrown away
     assert [line.split(":")[0] for line in result.err.splitlines()] == [f"{i + 1}/5 {i}_a" for i in range(5)]
+
+
+def test_bad_pairs_leave_their_places_in_a_batch_to_others(empty: World, command: Command):
+    """One size of batch is one program to compile."""
+    folder = write_folder(empty.path / "folder", 6)
+    for number in (0, 3):
+        (folder / f"{number}_a.png").write_bytes(b"no picture")
+    result = command("sample", *empty.folder(folder, "--batch-size=2"))
+    assert result.code == 1 and "4 made, 0 done before, 2 failed" in result.out
+    assert empty.model.batches == [2, 2]
+    assert {"1_a.mp4", "2_a.mp4", "4_a.mp4", "5_a.mp4"} <= written(empty)
+
+
+def test_a_picture_that_goes_while_others_are_made_leaves_its_place(empty: World, command: Command):
+    folder = write_folder(empty.path / "folder", 5)
+    empty.model.before = lambda number: (folder / "2_a.png").unlink(missing_ok=True)
+    result = command("sample", *empty.folder(folder, "--batch-size=2"))
+    assert result.code == 1 and "4 made, 0 done before, 1 failed" in result.out
+    assert empty.model.batches == [2, 2]
+
+
+@pytest.mark.parametrize("change", [["--fps=0"], ["--seed=-1"], ["--height=96"]], ids="fps seed height".split())
+def test_no_model_is_loaded_for_pairs_that_are_all_wrong(
+    change: list[str], empty: World, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tooncrafter_jax.cli.sample._load", lambda *_: pytest.fail("the model was loaded"))
+    result = command("sample", *empty.folder(write_folder(empty.path / "folder", 2)), *change)
+    assert result.code in (1, 2) and result.errors and empty.model.batches == []
+
+
+def test_a_model_must_be_named(world: World, command: Command):
+    argv = [argument for argument in world.pair() if not argument.startswith("--model")]
+    result = command("sample", *argv)
+    assert result.code == 2 and "tooncrafter_jax convert" in result.err and "--random-weights=tiny" in result.err
+
+
+def test_other_weights_in_the_same_directory_make_other_clips(empty: World, command: Command, tmp_path: Path):
+    model = Path(shutil.copytree(empty.checkpoint, tmp_path / "model"))
+    argv = [*empty.folder(write_folder(empty.path / "folder", 1)), f"--model={model}"]
+    command("sample", *argv)
+    moved = model.rename(tmp_path / "moved")
+    assert "1 done before" in command("sample", *argv, f"--model={moved}").out
+    description = json.loads((moved / "model.json").read_text())
+    description["weights"]["unet"] = "f" * 16
+    (moved / "model.json").write_text(json.dumps(description))
+    assert "1 made, 0 done before" in command("sample", *argv, f"--model={moved}").out
+
+
+def test_only_the_main_process_writes(empty: World, command: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tooncrafter_jax.cli.runs.is_main_process", lambda: False)
+    result = command("sample", *empty.folder(write_folder(empty.path / "folder", 2)))
+    assert result.code == 0 and result.out == "" and len(empty.model.batches) == 2
+    assert not written(empty)
+
+
+def test_what_another_process_cannot_read_is_made_by_none(
+    empty: World, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    """Hosts with other lists would wait for each other for ever."""
+    monkeypatch.setattr("tooncrafter_jax.cli.sample.as_all_processes_say", lambda usable: [False, *usable[1:]])
+    result = command("sample", *empty.folder(write_folder(empty.path / "folder", 3)))
+    assert result.code == 1 and "2 made, 0 done before, 1 failed" in result.out
+    assert "0_a failed: another process cannot read its pictures" in result.err
+
+
+def test_some_of_the_flags_for_several_hosts_are_not_enough(world: World, command: Command):
+    result = command("sample", *world.pair("--coordinator=a:1"))
+    assert result.code == 2 and "belong together" in result.err
 
 
 def test_quiet_says_nothing_on_the_way(empty: World, command: Command):

@@ -142,7 +142,7 @@ class FakeModel:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ToonCrafter, "load", classmethod(lambda cls, source, **settings: self.load(source)))
-        monkeypatch.setattr(ToonCrafter, "_sample", lambda toon, *arguments: self.sample(*arguments))
+        monkeypatch.setattr(ToonCrafter, "sample_prepared", lambda toon, *arguments: self.sample(*arguments))
 
 
 @dataclass

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 
 FRAME = (4, 6, 4)
 
@@ -38,6 +38,15 @@ def test_independent_of_the_devices(devices: list[jax.Device]) -> None:
     sharded = run(seeds, frames)
     assert len(sharded.sharding.device_set) == 8
     np.testing.assert_array_equal(sharded, clip_noise(seeds, Stream.INITIAL, frames, FRAME))
+
+
+def test_independent_of_the_users_choice_of_generator() -> None:
+    noise = draw([7, 8], [0, 3])
+    times = np.asarray(clip_timesteps(jnp.arange(8, dtype=jnp.uint32), 1000))
+    with jax.default_prng_impl("rbg"):
+        assert "fry" not in str(jax.random.key(0).dtype)
+        np.testing.assert_array_equal(draw([7, 8], [0, 3]), noise)
+        np.testing.assert_array_equal(clip_timesteps(jnp.arange(8, dtype=jnp.uint32), 1000), times)
 
 
 def test_seeds_frames_streams_and_steps_are_independent() -> None:

@@ -17,7 +17,7 @@ from flax import nnx
 from tooncrafter_jax.models.clip_image import ClipImage, ClipImageConfig
 from tooncrafter_jax.models.clip_text import ClipText, ClipTextConfig
 from tooncrafter_jax.models.image_projector import ImageProjector, ImageProjectorConfig
-from tooncrafter_jax.weights.official import LevelLayout, leaf_path, sources, to_our_layout
+from tooncrafter_jax.weights.official import PREFIXES, LevelLayout, leaf_path, paths_of_components, to_our_layout
 from tooncrafter_jax.weights.rule import make, unit_noise
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny"
@@ -55,13 +55,14 @@ def with_values(create: Callable[[], M], value: Callable[[str, tuple[int, ...]],
 
 def with_rule_weights(create: Callable[[], M], prefix: str) -> M:
     """The module with the published tensors of the tiny model that begin with `prefix`."""
-    source = next(s for s in sources(LevelLayout(), LevelLayout()) if s.prefix == prefix)
+    component = next(name for name, prefixes in PREFIXES.items() if prefix in prefixes)
+    our_path = paths_of_components(LevelLayout(), LevelLayout())[component]
     values: dict[str, np.ndarray] = {}
     for line in (GOLDEN / "keys.tsv").read_text().splitlines():
         name, sizes, _ = line.split("\t")
         if name.startswith(prefix):
             shape = tuple(int(size) for size in sizes.split(",") if size)
-            path = leaf_path(source.path(name.removeprefix(prefix)), len(shape))
+            path = leaf_path(our_path(name.removeprefix(prefix)), len(shape))
             values[path] = to_our_layout(path, make(name, shape))
 
     def value(path: str, shape: tuple[int, ...]) -> np.ndarray:

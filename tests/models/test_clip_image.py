@@ -74,7 +74,7 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
 def test_the_published_size() -> None:
     tower = nnx.eval_shape(lambda: ClipImage(ClipImageConfig(), rngs=Keys()))
     unused = 2 * 1280 + 1280 * 1024  # ln_post and proj
-    assert count_parameters(nnx.state(tower, nnx.Param)) == 632_076_800 - unused  # spec.md section 1
+    assert count_parameters(nnx.state(tower, nnx.Param)) == 632_076_800 - unused  # spec section 1
     shapes = {name: leaf.shape for name, leaf in parameters(tower).items()}
     assert shapes["patch_embedding.kernel"] == (14, 14, 3, 1280)
     assert "patch_embedding.bias" not in shapes

@@ -65,7 +65,7 @@ def test_the_published_size() -> None:
     width = 1024
     last_block = 12 * width**2 + 13 * width
     unused = width**2 + 1 + last_block  # text_projection, logit_scale and the block that never runs
-    assert count_parameters(nnx.state(tower, nnx.Param)) == 354_032_641 - unused  # spec.md section 1
+    assert count_parameters(nnx.state(tower, nnx.Param)) == 354_032_641 - unused  # spec section 1
     shapes = {name: leaf.shape for name, leaf in parameters(tower).items()}
     assert shapes["token_embedding.embedding"] == (49408, 1024)
     assert shapes["blocks.22.attention.qkv.kernel"] == (1024, 3072)

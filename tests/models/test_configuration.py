@@ -14,6 +14,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import (
     COMPONENTS,
     OPTIONAL_COMPONENTS,
+    PRESETS,
     ModelConfig,
     from_official,
     preset,
@@ -105,6 +106,44 @@ class TestPresets:
         with pytest.raises(UserError, match="unknown preset 'small': choose one of tooncrafter_512, tiny"):
             preset("small")
         assert set(OPTIONAL_COMPONENTS) < set(COMPONENTS) == set(tiny().networks())
+
+
+class TestSizes:
+    @pytest.mark.parametrize("name", PRESETS)
+    def test_presets_fit(self, name: str) -> None:
+        preset(name).check("it")
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"unet": {"width": 50}}, "unet has 50 channels at a level, which must be a multiple of 32"),
+            ({"decoder": {"multipliers": []}}, "decoder.multipliers is empty: give a number for each level"),
+            ({"unet": {"head_dim": 96}}, "unet has 64 channels at a level, not enough for a head"),
+            ({"unet": {"blocks_per_level": 0}}, "unet.blocks_per_level is 0, which is too small"),
+            ({"unet": {"multipliers": [1, -2]}}, "unet.multipliers is (1, -2), which is too small"),
+            ({"unet": {"attention_levels": [-1]}}, "unet.attention_levels is (-1,), which is too small"),
+            ({"schedule": {"scale_factor": 0.0}}, "schedule.scale_factor is 0.0, which is too small"),
+            ({"height": 0}, "the size is 0 x 128 pixels, which is too small"),
+            ({"clip_text": {"heads": 3}}, "clip_text.width is 64, which 3 heads do not divide"),
+            ({"clip_image": {"patch_size": 15}}, "clip_image.image_size is 224, no multiple of the patches' 15"),
+            (
+                {"clip_text": {"width": 32}},
+                "clip_text.width is 32 and unet.context_dim is 64, but they must be equal",
+            ),
+            ({"unet": {"in_channels": 4}}, "unet.in_channels is 4, which must be twice unet.out_channels, 4"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, values: dict[str, Any], message: str) -> None:
+        tiny_values = to_dict(tiny())
+        for name, value in values.items():
+            tiny_values[name] = {**tiny_values[name], **value} if isinstance(value, dict) else value
+        with pytest.raises(UserError) as error:
+            from_dict(ModelConfig, tiny_values, "model.json").check("model.json")
+        assert str(error.value) == f"model.json: {message}"
+
+    def test_what_converts_is_checked(self) -> None:
+        with pytest.raises(UserError, match="config.json: unet has 50 channels"):
+            from_official(changed("unet.model_channels", 50), "x", "config.json")
 
 
 class TestDicts:

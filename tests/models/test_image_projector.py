@@ -82,7 +82,7 @@ def test_the_published_size() -> None:
     projector = nnx.eval_shape(lambda: ImageProjector(ImageProjectorConfig(), rngs=Keys()))
     shapes = {name: leaf.shape for name, leaf in parameters(projector).items()}
     assert len(shapes) == 51
-    assert count_parameters(nnx.state(projector, nnx.Param)) == 48_787_456  # spec.md section 1
+    assert count_parameters(nnx.state(projector, nnx.Param)) == 48_787_456  # spec section 1
     assert shapes["queries"] == (1, 256, 1024)
     assert shapes["layers.3.attention.key_value.kernel"] == (1024, 1536)
     assert shapes["layers.0.feed_forward.hidden.kernel"] == (1024, 4096)

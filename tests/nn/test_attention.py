@@ -119,17 +119,95 @@ def test_gradients_of_chunks_equal_those_of_the_whole(monkeypatch: pytest.Monkey
         np.testing.assert_allclose(chunked, whole, atol=10 * TOLERANCE)  # key gradients sum over ten queries
 
 
-def test_splash_on_several_devices_equals_one(devices: list[jax.Device]) -> None:
-    q, k, v = map(jnp.asarray, inputs(128, 128, batch=4))
-    mesh = Mesh(np.asarray(devices[:4]).reshape(2, 2), ("data", "frames"), axis_types=(AxisType.Auto,) * 2)
+RULES = {"batch": "data", "frames": "frames", "heads": "tensor"}
+CLIPS_BY_TOKENS: dict[str, Any] = {"rows": "batch", "tokens": "frames"}
+"""How the queries of whole clips are laid out: (b, t n)."""
+
+
+def mesh_of(devices: list[jax.Device], data: int, frames: int, tensor: int = 1) -> Mesh:
+    names = ("data", "frames", "tensor")
+    grid = np.asarray(devices[: data * frames * tensor]).reshape(data, frames, tensor)
+    return Mesh(grid, names, axis_types=(AxisType.Auto,) * 3)
+
+
+def spread(mesh: Mesh, **settings: Any) -> Any:
+    """`attention` on this mesh, jitted."""
 
     def run(*x: jax.Array) -> jax.Array:
-        with axis_rules(mesh, {"batch": "data", "frames": "frames"}):
-            return attention(*x, backend="splash")
+        with axis_rules(mesh, RULES):
+            return attention(*x, **settings)
 
-    out = jax.jit(run)(q, k, v)
+    return jax.jit(run)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "shared", "settings"),
+    [
+        pytest.param((2, 2), 4, False, {}, id="frames_in_batch"),
+        pytest.param((1, 2, 2), 1, False, CLIPS_BY_TOKENS, id="queries_of_spread_frames_and_heads"),
+        pytest.param((2, 2), 3, True, CLIPS_BY_TOKENS, id="three_clips_on_two"),
+        pytest.param((2, 2), 2, True, {"causal": True, **CLIPS_BY_TOKENS}, id="causal"),
+    ],
+)
+def test_splash_on_several_devices_equals_the_formula(
+    devices: list[jax.Device], sizes: tuple[int, ...], batch: int, shared: bool, settings: dict[str, Any]
+) -> None:
+    causal = settings.get("causal", False)
+    q, k, v = inputs(256, 256 if causal else 128, batch=batch, shared=shared)
+    out = spread(mesh_of(devices, *sizes), backend="splash", **settings)(*map(jnp.asarray, (q, k, v)))
     assert len(out.sharding.device_set) == 4
-    np.testing.assert_allclose(out, jax.jit(lambda *x: attention(*x, backend="splash"))(q, k, v), atol=TOLERANCE)
+    np.testing.assert_allclose(out, formula(q, k, v, causal), atol=5 * TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("queries", "settings", "local"),
+    [
+        pytest.param((1, 4096, 2, 64), CLIPS_BY_TOKENS, (2, 1024, 64), id="decoder_of_one_clip"),
+        pytest.param((1, 4096, 2, 64), {}, (2, 4096, 64), id="nothing_to_divide"),
+        pytest.param((16, 1024, 2, 64), {}, (4, 2, 1024, 64), id="spread_frames"),
+    ],
+)
+def test_splash_compiles_for_several_tpu_chips(
+    devices: list[jax.Device], queries: tuple[int, ...], settings: dict[str, Any], local: tuple[int, ...]
+) -> None:
+    """The bare kernel cannot be partitioned by the compiler; each chip runs it on its own queries."""
+    keys = (queries[0], 1024, *queries[2:])
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in (queries, keys, keys)]
+    with tracing_for("tpu"):
+        text = spread(mesh_of(devices, 1, 4), **settings).trace(*shapes).lower(lowering_platforms=("tpu",)).as_text()
+    kernels = [line for line in text.splitlines() if "@tpu_custom_call" in line]
+    assert kernels
+    assert all(f"tensor<{'x'.join(map(str, local))}xbf16>" in line for line in kernels)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "queries", "keys", "settings", "local"),
+    [
+        pytest.param((1, 4), (1, 4096, 5, 64), (1, 77, 5, 64), CLIPS_BY_TOKENS, (1, 1024, 5, 64), id="spread_frames"),
+        pytest.param((2, 1), (2, 640, 5, 64), (2, 77, 5, 64), CLIPS_BY_TOKENS, (1, 640, 5, 64), id="branches"),
+        pytest.param((2, 2), (2, 640, 5, 64), (2, 77, 5, 64), CLIPS_BY_TOKENS, (1, 320, 5, 64), id="both"),
+        pytest.param((2, 2), (32, 640, 5, 64), (32, 16, 5, 64), {"backend": "cudnn"}, (8, 640, 5, 64), id="image"),
+    ],
+)
+def test_cudnn_runs_on_each_devices_part(
+    devices: list[jax.Device],
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: tuple[int, ...],
+    queries: tuple[int, ...],
+    keys: tuple[int, ...],
+    settings: dict[str, Any],
+    local: tuple[int, ...],
+) -> None:
+    """Its own partitioner refuses queries whose tokens are shared out, and keys that lie otherwise than the queries."""
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in (queries, keys, keys)]
+    with tracing_for("gpu"):
+        lowered = spread(mesh_of(devices, *sizes), **settings).trace(*shapes).lower(lowering_platforms=("cuda",))
+    text = lowered.as_text()
+    kernels = [line for line in text.splitlines() if "__cudnn$fmha" in line]
+    assert kernels
+    assert "CustomSPMDPartitioning" not in text
+    assert all(f"tensor<{'x'.join(map(str, local))}xbf16>" in line for line in kernels)
 
 
 def test_what_a_back_end_cannot_do_is_said_in_words() -> None:

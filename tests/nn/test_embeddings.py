@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.reference import golden
-from tooncrafter_jax.nn.embeddings import repeat_per_frame, sinusoidal_embedding
+from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
 
 
 @pytest.mark.parametrize("features", [64, 320, 33])
@@ -29,9 +29,3 @@ def test_an_odd_width_ends_in_zeros() -> None:
     ours = np.asarray(sinusoidal_embedding(jnp.asarray([1, 500]), 33))
     assert ours.shape == (2, 33)
     assert (ours[:, -1] == 0).all() and (ours[:, :-1] != 0).all()
-
-
-def test_every_frame_gets_its_clip_s_embedding() -> None:
-    embedding = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])
-    expected = [[[1, 2]] * 3, [[3, 4]] * 3]
-    np.testing.assert_array_equal(repeat_per_frame(embedding, 3), expected)

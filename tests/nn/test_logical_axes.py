@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
-from tooncrafter_jax.nn.logical_axes import axis_rules, batch_sharding_of, constrain, dividing_axes
+from tooncrafter_jax.nn.logical_axes import axis_rules, constrain, dividing_axes, shard_shape, sharding_of
 
 RULES = {"batch": "data", "frames": ("frames_0", "frames_1")}
 
@@ -34,7 +34,7 @@ def constrained(mesh: Mesh, shape: tuple[int, ...], *names: str | None) -> Any:
 def test_the_identity_without_rules() -> None:
     x = jnp.ones((2, 3))
     assert constrain(x, "batch", "frames") is x
-    assert batch_sharding_of(8) is None
+    assert sharding_of((8, 3), "batch", None) is None
 
 
 def test_rules_end_with_their_context(mesh: Mesh) -> None:
@@ -63,9 +63,21 @@ def test_an_axis_is_shared_by_as_many_mesh_axes_as_divide_it(mesh: Mesh) -> None
 
 
 def test_a_merged_axis_lies_over_batch_and_frames(mesh: Mesh) -> None:
-    with axis_rules(mesh, RULES):
-        assert batch_sharding_of(32) == (mesh, PartitionSpec(("data", "frames_0", "frames_1")))
-        assert batch_sharding_of(12) is None  # eight devices do not divide it
+    def shard(shape: tuple[int, ...], *names: Any) -> tuple[int, ...]:
+        with axis_rules(mesh, RULES):
+            found = sharding_of(shape, *names)
+        assert found is not None
+        assert found[0] is mesh
+        return shard_shape(*found, shape)
+
+    assert shard((32, 6), ("batch", "frames"), None) == (4, 6)
+    assert shard((12, 6), ("batch", "frames"), None) == (3, 6)  # eight devices do not divide it, four do
+    assert shard((1, 64), "batch", "frames") == (1, 16)
+    assert shard((2, 64), ("batch", "frames"), "frames") == (
+        1,
+        16,
+    )  # frames_0 and frames_1 are left for the second axis
+    assert shard((8, 64), ("batch", "frames"), "frames") == (1, 64)  # no mesh axis twice
 
 
 def test_values_do_not_change(mesh: Mesh) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from tooncrafter_jax.models.configuration import from_official
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.verification.folder import Folder
-from tooncrafter_jax.verification.model import FAMILIES, Model
+from tooncrafter_jax.verification.model import Model
 from tooncrafter_jax.verification.run import Results
+from tooncrafter_jax.weights.official import PREFIXES
 from tooncrafter_jax.weights.rule import SKETCH_PREFIX
 
 TINY = Path(__file__).parents[1] / "golden" / "tiny"
@@ -29,7 +30,7 @@ class OfficialNames:
     def __init__(self) -> None:
         model = Model(Folder(TINY))
         self._rests: dict[tuple[str, str], tuple[str, int]] = {}
-        for component, prefixes in FAMILIES.items():
+        for component, prefixes in PREFIXES.items():
             mapped = model._map(component)
             for name, (_, path) in mapped.plan.entries.items():
                 ndim = len(mapped.source.shapes[name])

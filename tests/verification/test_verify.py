@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.verification.folders import TINY
+from tooncrafter_jax.cli import common
 from tooncrafter_jax.cli.verify import main
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.verification.comparison import Row
@@ -48,7 +49,7 @@ def rewrite(folder, file, **changed):
 
 
 def run(capsys, *argv):
-    status = main([*map(str, argv), "--quiet"])
+    status = common.run(main, [*map(str, argv), "--quiet"])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -96,6 +97,29 @@ def test_a_folder_that_passes(small, capsys, tmp_path):
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["passed"] and not table["left_out"]
     assert len(table["rows"]) == table["arrays"]
+
+
+@pytest.mark.parametrize("where", ["", "manifest.json/table.json"])
+def test_a_table_that_cannot_be_written_is_found_before_anything_is_computed(small, capsys, monkeypatch, where):
+    """`""` is the folder itself; the other takes a file for a folder."""
+    monkeypatch.setattr(
+        "tooncrafter_jax.verification.run.verify", lambda *_, **__: pytest.fail("something was computed")
+    )
+    status, out, err = run(capsys, small(), "--json", small() / where)
+    assert status == 2 and not out
+    assert err.count("\n") == 1 and ("is a directory: name the file" in err or "cannot be written" in err)
+
+
+def test_line_breaks_in_a_message_stay_within_one_line(small, capsys):
+    status, _, err = run(capsys, small() / "no\nwhere")
+    assert status == 2 and err.count("\n") == 1
+
+
+def test_compiled_programs_are_kept(small, capsys, monkeypatch):
+    enabled = []
+    monkeypatch.setattr("tooncrafter_jax.cli.verify.enable_compilation_cache", lambda: enabled.append(True))
+    run(capsys, small(), "--only", "timestep_embedding/*")
+    assert enabled
 
 
 def test_a_wrong_number_exits_1(small, capsys):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -119,3 +121,18 @@ def test_a_file_that_does_not_fit_writes_nothing(files: dict[str, Path], tmp_pat
     with pytest.raises(UserError, match="does not fit this architecture"):
         convert(files["sketch"], tmp_path / "model", ModelConfig())
     assert not list(tmp_path.iterdir())
+
+
+def test_no_cpu_backend_is_needed(
+    files: dict[str, Path], tmp_path: Path, tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With JAX_PLATFORMS=cuda there is none; tensors go from the file to the disk without a device."""
+
+    def none(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Unknown backend cpu")
+
+    for name in ("device_put", "devices", "local_devices"):
+        monkeypatch.setattr(jax, name, none)
+    convert(files["sketch"], tmp_path / "model", tiny_config)
+    monkeypatch.undo()
+    same_as_rule(tmp_path / "model", "sketch_encoder", tiny_config)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.weights import store
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 NETWORK = Network(Autoencoder, AutoencoderConfig(width=32, multipliers=(1,), blocks_per_level=1))
@@ -90,6 +93,22 @@ class TestRoundTrip:
         everywhere = Checkpoint(written).restore("autoencoder", NETWORK, sharding=replicated)
         assert everywhere["encoder.conv_in.bias"].sharding.device_set == set(devices)
 
+    def test_from_the_host_as_from_a_device(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        """Transposed views, as a conversion makes them, are written as what they show."""
+        views = {path: np.asfortranarray(np.asarray(value)) for path, value in PARAMS.items()}
+        checkpoint = Checkpoint(write(tmp_path / "host", tiny_config, views))
+        equal(checkpoint.restore("autoencoder", NETWORK))
+        assert checkpoint.weights == {"autoencoder": store.fingerprint(PARAMS)}
+
+    def test_a_fingerprint_stands_for_the_values(self, written: Path, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        name = "moments.bias"
+        same = Checkpoint(write(tmp_path / "same", tiny_config))
+        other = Checkpoint(write(tmp_path / "other", tiny_config, {**PARAMS, name: PARAMS[name].at[0].add(1e-6)}))
+        assert Checkpoint(written).fingerprint == same.fingerprint != other.fingerprint
+        with CheckpointWriter(tmp_path / "copied", tiny_config, {}) as writer:
+            writer.copy(written, ["autoencoder"])
+        assert Checkpoint(tmp_path / "copied").fingerprint == same.fingerprint
+
     def test_the_directory_may_move(self, copy: Path) -> None:
         moved = copy.with_name("elsewhere")
         copy.rename(moved)
@@ -113,6 +132,40 @@ class TestInterruption:
         with pytest.raises(UserError, match="no checkpoint directory"):
             Checkpoint(tmp_path / "model")
         equal(Checkpoint(write(tmp_path / "model", tiny_config)).restore("autoencoder", NETWORK))
+
+    def test_what_killed_writers_left_is_removed(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        """But not what a running process writes, nor what lies there for another directory or from another host."""
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        for name in ("model", "model2", "model-b"):
+            CheckpointWriter(tmp_path / name, tiny_config, {})
+        running = {path.name for path in tmp_path.iterdir()}
+        assert len(running) == 3
+        dead = [name.removesuffix(f"-{os.getpid()}") + f"-{ended.pid}" for name in running]
+        elsewhere = dead[0].replace(store._process_name().rpartition("-")[0], "another_host")
+        for name in (*dead, elsewhere):
+            (tmp_path / name).mkdir()
+        CheckpointWriter(tmp_path / "model", tiny_config, {}).__exit__(RuntimeError)
+        left = {path.name for path in tmp_path.iterdir()}
+        assert running | {elsewhere} <= left
+        assert {name for name in dead if name.startswith(".model.")}.isdisjoint(left)
+        assert {name for name in dead if not name.startswith(".model.")} <= left
+
+    def test_the_old_returns_if_the_new_cannot_take_its_place(
+        self, copy: Path, tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rename = Path.rename
+
+        def failing(self: Path, target: Path) -> Path:
+            if ".partial-" in self.name:
+                raise PermissionError(13, "Permission denied")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", failing)
+        with pytest.raises(UserError, match="cannot write .*model: Permission denied"):
+            write(copy, tiny_config, {path: value + 1 for path, value in PARAMS.items()}, overwrite=True)
+        equal(Checkpoint(copy).restore("autoencoder", NETWORK))
+        assert os.listdir(copy.parent) == [copy.name]
 
     def test_a_failed_replacement_keeps_the_old(self, copy: Path, tiny_config: ModelConfig) -> None:
         other = {path: value + 1 for path, value in PARAMS.items()}
@@ -169,6 +222,11 @@ class TestDamage:
         with pytest.raises(UserError, match="has no key 'widht'; did you mean 'width'"):
             Checkpoint(copy)
 
+    def test_a_config_of_sizes_that_cannot_be(self, copy: Path) -> None:
+        self.change(copy, config={"unet": {"width": 50}})
+        with pytest.raises(UserError, match="the config in .*model.json: unet has 50 channels"):
+            Checkpoint(copy)
+
     def test_a_missing_component(self, copy: Path) -> None:
         with pytest.raises(UserError, match="holds no unet, image_projector, clip_text, clip_image, decoder: convert"):
             Checkpoint(copy).require()
@@ -195,6 +253,16 @@ class TestDamage:
         with pytest.raises(UserError, match="is damaged or incomplete: convert it again"):
             Checkpoint(copy).restore("autoencoder", NETWORK)
 
+    def test_a_full_memory_is_no_damage(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def restore(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("Encountered error") from jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9437184 bytes."
+            )
+
+        monkeypatch.setattr(store.ocp.Checkpointer, "restore", restore)
+        with pytest.raises(UserError, match="the device has too little memory to load autoencoder in .*bfloat16"):
+            Checkpoint(copy).restore("autoencoder", NETWORK)
+
     def test_all_that_does_not_fit_is_listed(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
         params = dict(PARAMS)
         del params["moments.bias"]
@@ -206,6 +274,6 @@ class TestDamage:
         for part in (
             "1 missing: moments.bias",
             "1 unexpected: moments.alpha",
-            r"1 of another shape: encoder.conv_in.bias is (16,) instead of (32,)",
+            r"1 of another shape: encoder.conv_in.bias is 16 instead of 32",
         ):
             assert part in str(error.value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from tooncrafter_jax.errors import UserError
@@ -53,12 +54,21 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("\ninterrupted: finished files are kept, and the same command makes the rest", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\ninterrupted{': ' if str(error) else ''}{error}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # keeps the interpreter's own flush quiet
         return EXIT_FAILED
+
+
+@contextlib.contextmanager
+def told_if_interrupted(what_is_left: str) -> Iterator[None]:
+    """Ctrl-C inside says what the command leaves behind, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(what_is_left) from error
 
 
 def one_line(error: Exception | str) -> str:

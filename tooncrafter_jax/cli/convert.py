@@ -8,9 +8,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from tooncrafter_jax.cli.common import EXIT_OK, Parser
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
+from tooncrafter_jax.weights.anime2sketch import convert_anime2sketch, is_anime2sketch, open_anime2sketch
 from tooncrafter_jax.weights.convert import convert
 
 DESCRIPTION = """\
@@ -19,6 +20,10 @@ directory. Convert the full model first, then the sketch encoder into the same d
 
   python -m tooncrafter_jax convert model.ckpt checkpoints/tooncrafter_512
   python -m tooncrafter_jax convert sketch_encoder.ckpt checkpoints/tooncrafter_512
+
+The published sketch extractor Anime2Sketch is recognised too, and becomes one file:
+
+  python -m tooncrafter_jax convert netG.pth anime2sketch.safetensors
 """
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -29,8 +34,10 @@ def main(argv: list[str]) -> int:
         "python -m tooncrafter_jax convert",
         description=DESCRIPTION,
     )
-    parser.add_argument("source", type=Path, help="model.ckpt, sketch_encoder.ckpt or the same as .safetensors")
-    parser.add_argument("destination", type=Path, help="the checkpoint directory to write")
+    parser.add_argument(
+        "source", type=Path, help="model.ckpt, sketch_encoder.ckpt, netG.pth or the same as .safetensors"
+    )
+    parser.add_argument("destination", type=Path, help="the checkpoint directory (or .safetensors file) to write")
     parser.add_argument(
         "--preset", default="tooncrafter_512", help=f"architecture: {', '.join(PRESETS)} (default: %(default)s)"
     )
@@ -44,14 +51,26 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--list-unused", action="store_true", help="print every tensor that is not needed, and why")
     arguments = parser.parse_args(argv)
 
-    result = convert(
-        arguments.source,
-        arguments.destination,
-        _architecture(arguments.config, arguments.preset),
-        dtype=DTYPES[arguments.dtype],
-        overwrite=arguments.overwrite,
-        on_component=lambda name, tensors: print(f"  {name:16} {tensors:5} tensors", flush=True),
-    )
+    if is_anime2sketch(open_anime2sketch(arguments.source)):
+        tensors = convert_anime2sketch(
+            arguments.source,
+            arguments.destination,
+            dtype=DTYPES[arguments.dtype],
+            overwrite=arguments.overwrite,
+        )
+        print(f"{arguments.destination}: {tensors} tensors consumed, Anime2Sketch")
+        return EXIT_OK
+
+    architecture = _architecture(arguments.config, arguments.preset)
+    with told_if_interrupted(f"{arguments.destination} is as it was before"):
+        result = convert(
+            arguments.source,
+            arguments.destination,
+            architecture,
+            dtype=DTYPES[arguments.dtype],
+            overwrite=arguments.overwrite,
+            on_component=lambda name, tensors: print(f"  {name:16} {tensors:5} tensors", flush=True),
+        )
     print(
         f"{arguments.destination}: {result.consumed} tensors consumed, {len(result.unused)} unused by design, "
         f"{result.buffers} schedule buffers checked"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from tooncrafter_jax import media
@@ -42,7 +41,7 @@ class OutputPlan:
     directory: Path
     formats: tuple[str, ...]
     contact_sheet: bool
-    playback_fps: float = 8.0
+    playback_fps: float = media.PUBLISHED_FPS
     drop_last: bool = False
 
     def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
@@ -111,7 +110,7 @@ class OutputPlan:
             return False
         return _without_paths(found) == _without_paths(json.loads(json.dumps(request)))
 
-    def request_of(self, pair: Pair, options: SamplingOptions, model: str, dtype: str) -> dict[str, Any]:
+    def request_of(self, pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> dict[str, Any]:
         """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
         return request_of(pair, options, model, dtype) | {
             "playback_fps": self.playback_fps,
@@ -119,21 +118,21 @@ class OutputPlan:
         }
 
 
-def request_of(pair: Pair, options: SamplingOptions, model: str, dtype: str) -> dict[str, Any]:
+def request_of(pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> dict[str, Any]:
     """Everything that decides the frames of a clip, as plain values; pictures by path and checksum."""
     sketches = {
-        str(frame): {**_file(s.image), "dark_lines": s.dark_lines} if isinstance(s, Sketch) else _file(s)
+        str(frame): {**file_record(s.image), "dark_lines": s.dark_lines} if isinstance(s, Sketch) else file_record(s)
         for frame, s in sorted((pair.sketches or {}).items())
     }
     return {
-        "first": _file(pair.first),
-        "last": _file(pair.last),
+        "first": file_record(pair.first),
+        "last": file_record(pair.last),
         "prompt": pair.prompt,
         "sketches": sketches,
         "seed": pair.seed,
         "fps": pair.fps,
         "options": {name: value for name, value in to_dict(options).items() if name not in _EXECUTION_OPTIONS},
-        "model": model,
+        "model": dict(model),
         "dtype": dtype,
     }
 
@@ -147,14 +146,15 @@ def record_of(request: Mapping[str, Any], toon: ToonCrafter, seconds: float) -> 
         "made_by": {
             "versions": {name: _version(name) for name in packages},
             "devices": [str(device.device_kind) for device in toon.devices],
-            "platform": jax.default_backend(),
+            "platform": toon.devices[0].platform,
             "architecture": toon.config.name,
             "seconds": round(seconds, 3),
         },
     }
 
 
-def _file(picture: Any) -> dict[str, str]:
+def file_record(picture: Any) -> dict[str, str]:
+    """A file's path and checksum, which is empty if it cannot be read."""
     path = os.path.abspath(picture)
     try:
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from tooncrafter_jax import media
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, one_line
 from tooncrafter_jax.cli.jobs import Job
 from tooncrafter_jax.cli.outputs import OutputPlan, record_of
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.distributed import as_all_processes_say, is_main_process
+from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.pipeline import Progress, ToonCrafter
-from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, prepare
+from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, check_sketch_encoder, prepare
+
+UNREADABLE_ELSEWHERE = "another process cannot read its pictures"
 
 
 @dataclass
@@ -49,6 +53,15 @@ def inputs_of(pair: Pair) -> list[Path]:
     return [Path(picture) for picture in (pair.first, pair.last, *sketches) if isinstance(picture, Path)]
 
 
+def problem_with(pair: Pair, options: SamplingOptions, config: ModelConfig, components: Collection[str]) -> str | None:
+    """What keeps a pair from being sampled; None if nothing does."""
+    try:
+        check_pair(pair, options, config, components)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, components: Collection[str]) -> None:
     """Finds out, without sampling, whether a pair can be sampled.
 
@@ -56,8 +69,8 @@ def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, compon
       UserError: if not.
     """
     prepare(pair, options, config)
-    if pair.sketches and "sketch_encoder" not in components:
-        raise UserError("this model has no sketch encoder: convert its file into the checkpoint directory first")
+    if pair.sketches:
+        check_sketch_encoder(config, components)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Run:
       outcome: is brought up to date.
       model, dtype: for the records.
       several: whether a failing pair is noted and the run goes on.
+      batch_size: clips that are sampled together.
       quiet: whether nothing but errors is shown.
     """
 
@@ -76,20 +90,33 @@ class Run:
     options: SamplingOptions
     plan: OutputPlan
     outcome: Outcome
-    model: str
+    model: Mapping[str, str]
     dtype: str
     several: bool
     quiet: bool
+    batch_size: int = 1
 
-    def make(self, batch: Sequence[Job]) -> None:
-        """Samples a batch and writes its files."""
-        if self.several:
-            batch = [job for job in batch if self._is_usable(job)]
+    def make_all(self, jobs: Sequence[Job]) -> None:
+        """Samples all clips and writes their files.
+
+        Every batch has the same size, so that only one program is compiled: a clip that cannot be made leaves its place to the
+        next one, and the last batch is filled with copies of a clip, which are thrown away.
+        """
+        waiting, size = deque(jobs), min(self.batch_size, len(jobs))
+        while waiting:
+            batch: list[Job] = []
+            while waiting and len(batch) < size:
+                taken = [waiting.popleft() for _ in range(min(len(waiting), size - len(batch)))]
+                batch += self._usable(taken) if self.several else taken
+            self.make(batch, size)
+
+    def make(self, batch: Sequence[Job], size: int = 1) -> None:
+        """Samples clips in a batch of `size` and writes their files."""
         if not batch:
             return
         start = time.perf_counter()
         try:
-            videos = self._sample(batch)
+            videos = self._sample(batch, size)
         except UserError as error:
             if not self.several:
                 raise
@@ -103,22 +130,25 @@ class Run:
         for job, video in zip(batch, videos, strict=True):
             self._write(job, video, seconds)
 
-    def _is_usable(self, job: Job) -> bool:
-        try:
-            check_pair(job.pair, self.options, self.toon.config, self.toon.params)
-        except UserError as error:
-            self.outcome.failed[job.name] = str(error)
-            return False
-        return True
+    def _usable(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that can be made, on every process; a file may have gone since the run began."""
+        problems = {job.name: problem_with(job.pair, self.options, self.toon.config, self.toon.params) for job in jobs}
+        everywhere = as_all_processes_say([problem is None for problem in problems.values()])
+        for (name, problem), usable in zip(problems.items(), everywhere, strict=True):
+            if not usable:
+                self.outcome.failed[name] = problem or UNREADABLE_ELSEWHERE
+        return [job for job, usable in zip(jobs, everywhere, strict=True) if usable]
 
-    def _sample(self, batch: Sequence[Job]) -> np.ndarray:
+    def _sample(self, batch: Sequence[Job], size: int) -> np.ndarray:
+        pairs = [job.pair for job in batch]
+        pairs += pairs[-1:] * (size - len(pairs))
         title = f"{self.outcome.count + 1}/{self.outcome.total} {batch[0].name}"
         with tqdm(
             total=self.options.steps,
             desc=title,
             unit="step",
             leave=False,
-            disable=self.quiet or not sys.stderr.isatty(),
+            disable=self.quiet or not sys.stderr.isatty() or not is_main_process(),
         ) as bar:
 
             def on_progress(progress: Progress) -> None:
@@ -126,18 +156,19 @@ class Run:
                 bar.update(progress.done - bar.n)
 
             try:
-                return self.toon.interpolate_pairs([job.pair for job in batch], self.options, on_progress=on_progress)
+                videos = self.toon.interpolate_pairs(pairs, self.options, on_progress=on_progress)
+                return videos[: len(batch)]
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+                if not is_out_of_memory(error):
                     raise
-                raise UserError(
-                    "the device has too little memory: lower --batch-size, --decode-frames-per-chunk, --height and --width, "
-                    "or use --dtype=bfloat16"
-                ) from error
+                remedy = "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --dtype=bfloat16"
+                raise out_of_memory("to sample", remedy) from error
 
     def _write(self, job: Job, video: np.ndarray, seconds: float) -> None:
         request = self.plan.request_of(job.pair, self.options, self.model, self.dtype)
         try:
+            if not is_main_process():
+                return
             self.plan.write(job.name, video, record_of(request, self.toon, seconds))
         except UserError as error:
             if not self.several:
@@ -152,6 +183,8 @@ class Run:
 
 def report(outcome: Outcome, plan: OutputPlan, several: bool) -> int:
     """Prints what was made and what failed; the exit code."""
+    if not is_main_process():
+        return EXIT_FAILED if outcome.failed else EXIT_OK
     if not several:
         for name in outcome.made:
             print("\n".join(str(path) for path in plan.paths(name).values()))

@@ -11,18 +11,19 @@ from typing import get_args
 
 import jax.numpy as jnp
 
-from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.cli.common import Parser, told_if_interrupted
 from tooncrafter_jax.cli.jobs import Job, checked_name, folder_jobs, manifest_jobs, parse_sketches, with_variations
-from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan
-from tooncrafter_jax.cli.runs import Outcome, Run, check_pair, inputs_of, report
+from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan, file_record
+from tooncrafter_jax.cli.runs import UNREADABLE_ELSEWHERE, Outcome, Run, check_pair, inputs_of, problem_with, report
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.diffusion.schedule import Spacing
+from tooncrafter_jax.distributed import as_all_processes_say, as_the_main_process_says, initialize
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.media import PUBLISHED_FPS
 from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
-from tooncrafter_jax.pipeline import ToonCrafter, default_dtype, find_checkpoint
-from tooncrafter_jax.requests import Fit, Pair, SamplingOptions
-
-DTYPES = ("float32", "bfloat16", "float16")
+from tooncrafter_jax.pipeline import DEFAULT_MODEL, DTYPES, ToonCrafter, default_dtype, find_checkpoint
+from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions
+from tooncrafter_jax.weights.lora import load_lora
 
 USAGE = """\
 sample.py --first=A.png --last=B.png --out=AB.mp4 [options]
@@ -31,9 +32,11 @@ sample.py --first=A.png --last=B.png --out=AB.mp4 [options]
 DESCRIPTION = """\
 Two drawings in, one video out.
 
-  python sample.py --first=a.png --last=b.png --prompt="walking man" --out=ab.mp4
-  python sample.py --folder=prompts/ --out=results/
-  python sample.py --manifest=shots.jsonl --out=results/
+  python sample.py --model=MODEL --first=a.png --last=b.png --prompt="walking man" --out=ab.mp4
+  python sample.py --model=MODEL --folder=prompts/ --out=results/
+  python sample.py --model=MODEL --manifest=shots.jsonl --out=results/
+
+MODEL is a directory made by `python -m tooncrafter_jax convert`.
 
 A folder or a manifest can be run again: clips that are done are skipped, and a pair that fails does not stop the rest.
 Beside each clip, a .json file records how it was made.
@@ -95,7 +98,7 @@ def build_parser() -> Parser:
     out(
         "--playback-fps",
         type=float,
-        default=8.0,
+        default=float(PUBLISHED_FPS),
         metavar="N",
         help="frames a second of the files; does not change the motion, unlike --fps (default: %(default)g)",
     )
@@ -104,15 +107,18 @@ def build_parser() -> Parser:
     model = parser.add_argument_group("the model").add_argument
     model(
         "--model",
-        default="small",
+        default=DEFAULT_MODEL,
         metavar="DIR",
-        help="a directory made by `python -m tooncrafter_jax convert`, or the name of a bundled model [--ckpt_path] "
-        "(default: %(default)s)",
+        help="a directory made by `python -m tooncrafter_jax convert` or by train.py [--ckpt_path]"
+        + (", or the name of a bundled model (default: %(default)s)" if DEFAULT_MODEL else ""),
     )
     model(
         "--random-weights",
         metavar="PRESET",
         help=f"instead of --model: random weights, which draw noise, to try things out; {' or '.join(PRESETS)}",
+    )
+    model(
+        "--lora", metavar="FILE", help="low-rank factors that training wrote (lora.safetensors), merged into the model"
     )
     model(
         "--dtype",
@@ -121,8 +127,19 @@ def build_parser() -> Parser:
         metavar="TYPE",
     )
 
+    hosts = parser.add_argument_group("on several hosts, each of which runs the same command").add_argument
+    hosts("--coordinator", metavar="HOST:PORT", help="of the first process; found by itself on TPU and Slurm")
+    hosts("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
+    hosts("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
+
     how = parser.add_argument_group("how to sample").add_argument
-    how("--seed", type=int, default=123, metavar="N", help="same seed, same clip [--seed] (default: %(default)s)")
+    how(
+        "--seed",
+        type=int,
+        default=DEFAULT_SEED,
+        metavar="N",
+        help="same seed, same clip [--seed] (default: %(default)s)",
+    )
     how(
         "--samples-per-pair",
         type=int,
@@ -168,7 +185,7 @@ def build_parser() -> Parser:
     how(
         "--fps",
         type=int,
-        default=10,
+        default=DEFAULT_FPS,
         metavar="N",
         help="frame rate that the model is told, usually 5 to 30; smaller means larger motion [--frame_stride] "
         "(default: %(default)s)",
@@ -228,6 +245,7 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     options = _options(arguments)
     jobs, plan = _jobs_and_plan(arguments)
+    initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     dtype = arguments.dtype or default_dtype()
 
     # Everything that can be wrong is found before the model is loaded.
@@ -240,19 +258,28 @@ def main(argv: list[str]) -> int:
     inputs = [path for job in jobs for path in inputs_of(job.pair)]
     plan.check([*inputs, *([arguments.manifest] if arguments.manifest else [])], [job.name for job in jobs])
 
-    outcome, todo = Outcome(len(jobs)), []
-    for job in jobs:
-        if several and plan.is_done(job.name, plan.request_of(job.pair, options, model, dtype)):
-            outcome.skipped.append(job.name)
-        else:
-            todo.append(job)
+    outcome = Outcome(len(jobs))
+    todo = list(jobs)
+    if several:
+        done = [plan.is_done(job.name, plan.request_of(job.pair, options, model, dtype)) for job in jobs]
+        done = as_the_main_process_says(done)
+        outcome.skipped = [job.name for job, is_done in zip(jobs, done, strict=True) if is_done]
+        todo = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
+        problems = {job.name: problem_with(job.pair, options, config, components) for job in todo}
+        usable = as_all_processes_say([problem is None for problem in problems.values()])
+        outcome.failed = {
+            name: problem or UNREADABLE_ELSEWHERE
+            for (name, problem), is_usable in zip(problems.items(), usable, strict=True)
+            if not is_usable
+        }
+        todo = [job for job in todo if job.name not in outcome.failed]
     if todo:
         enable_compilation_cache()
         toon = _load(arguments, dtype)
-        run = Run(toon, options, plan, outcome, model, dtype, several, arguments.quiet)
+        run = Run(toon, options, plan, outcome, model, dtype, several, arguments.quiet, arguments.batch_size)
         try:
-            for start in range(0, len(todo), arguments.batch_size):
-                run.make(todo[start : start + arguments.batch_size])
+            with told_if_interrupted("finished files are kept, and the same command makes the rest"):
+                run.make_all(todo)
         except BaseException:
             if several:
                 report(outcome, plan, several)
@@ -346,17 +373,29 @@ def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, tuple[
     return out.parent, out.name, () if formats else ("mp4",)
 
 
-def _describe_model(arguments: argparse.Namespace) -> tuple[str, ModelConfig, Sequence[str]]:
-    """Name for the records, architecture and components of the model that is asked for; loads no tensors."""
+def _describe_model(arguments: argparse.Namespace) -> tuple[dict[str, str], ModelConfig, Sequence[str]]:
+    """What the records say of the model that is asked for, its architecture and components; loads no tensors."""
+    if arguments.random_weights and arguments.lora:
+        raise UserError("--lora changes a --model: it means nothing to --random-weights")
     if arguments.random_weights:
-        return f"random:{arguments.random_weights}", preset(arguments.random_weights), COMPONENTS
+        return {"random_weights": arguments.random_weights}, preset(arguments.random_weights), COMPONENTS
+    if arguments.model is None:
+        raise UserError(
+            "say which model to use: --model=DIR with a directory that `python -m tooncrafter_jax convert` made of the published "
+            "weights, or --random-weights=tiny to try things out"
+        )
     checkpoint = find_checkpoint(arguments.model)
-    name = os.path.abspath(arguments.model) if os.path.exists(arguments.model) else arguments.model
-    return name, checkpoint.config, checkpoint.components
+    # A path is no identity: other weights may be converted into the same directory.
+    path = os.path.abspath(checkpoint.directory)
+    model = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
+    if arguments.lora:
+        load_lora(Path(arguments.lora))  # a mistake is told before the model is loaded
+        model["lora"] = file_record(arguments.lora)["sha256"]
+    return model, checkpoint.config, checkpoint.components
 
 
 def _load(arguments: argparse.Namespace, dtype: str) -> ToonCrafter:
     if arguments.random_weights:
         print(f"note: '{arguments.random_weights}' has random weights: what it draws is noise", file=sys.stderr)
         return ToonCrafter.random(arguments.random_weights, dtype=dtype)
-    return ToonCrafter.load(arguments.model, dtype=jnp.dtype(dtype))
+    return ToonCrafter.load(arguments.model, lora=arguments.lora, dtype=jnp.dtype(dtype))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.atomic_files import check_writable, write_atomically
+from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
+from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.errors import UserError
 
 DESCRIPTION = """\
@@ -16,20 +17,28 @@ Errors are relative to the standard deviation of each array; whole numbers and t
 Exits 0 if all are within tolerance, 1 if one is not, 2 if the folder is broken."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Runs the command.
 
     Args:
-      argv: arguments after the command's name; those of the process if None.
+      argv: arguments after the command's name.
 
     Returns:
-      0 if every array is within its tolerance, 1 if not, 2 for a mistake of the user's (printed in one sentence).
+      0 if every array is within its tolerance, 1 if not.
+
+    Raises:
+      UserError: if the folder is broken, nothing in it is asked for, or the JSON file cannot be written; the last is found out
+        before anything is computed.
     """
-    try:
-        return _verify(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = _parser().parse_args(argv)
+    if args.json is not None:
+        if args.json.is_dir():
+            raise UserError(
+                f"--json={args.json} is a directory: name the file, e.g. --json={args.json / 'verify.json'}"
+            )
+        check_writable(args.json.parent)
+    enable_compilation_cache()
+    return _verify(args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +73,5 @@ def _verify(args: argparse.Namespace) -> int:
     for line in summary(folder, rows):
         print(line)
     if args.json is not None:
-        try:
-            args.json.write_text(as_json(folder, rows) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write {args.json}: {error.strerror}") from error
-    return 1 if any(row.verdict == "FAIL" for row in rows) else 0
+        write_atomically(args.json, (as_json(folder, rows) + "\n").encode())
+    return EXIT_FAILED if any(row.verdict == "FAIL" for row in rows) else EXIT_OK

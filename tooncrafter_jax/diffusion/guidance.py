@@ -14,10 +14,13 @@ def guide(cond: Latents, uncond: Latents, scale: Scalar, rescale: Scalar = 0.0) 
     """v_u + s·(v_c - v_u), then rescaled.
 
     Args:
-      cond: prediction with the prompt and the image tokens.
-      uncond: prediction with an empty prompt and the tokens of the all-zero picture.
-      scale: guidance scale s; 1 is no guidance.
+      cond: (B, T, h, w, C) prediction with the prompt and the image tokens.
+      uncond: the same with an empty prompt and the tokens of the all-zero picture.
+      scale: guidance scale s, 0 or more; 1 is no guidance.
       rescale: share of the result that is brought to the standard deviation of `cond`, 0 to 1.
+
+    Returns:
+      (B, T, h, w, C).
     """
     return rescale_to(cond, uncond + scale * (cond - uncond), rescale)
 
@@ -25,12 +28,33 @@ def guide(cond: Latents, uncond: Latents, scale: Scalar, rescale: Scalar = 0.0) 
 def guide_in_two_stages(
     cond: Latents, image: Latents, uncond: Latents, scale: Scalar, image_scale: Scalar, rescale: Scalar = 0.0
 ) -> Latents:
-    """v_u + s_img·(v_i - v_u) + s·(v_c - v_i), then rescaled; `image` has the image tokens but an empty prompt."""
+    """v_u + s_img·(v_i - v_u) + s·(v_c - v_i), then rescaled.
+
+    Args:
+      cond: (B, T, h, w, C) prediction with the prompt and the image tokens.
+      image: the same with an empty prompt and the image tokens.
+      uncond: the same with an empty prompt and the tokens of the all-zero picture.
+      scale: guidance scale s of the prompt, 0 or more.
+      image_scale: guidance scale s_img of the image tokens, 0 or more.
+      rescale: share of the result that is brought to the standard deviation of `cond`, 0 to 1.
+
+    Returns:
+      (B, T, h, w, C).
+    """
     return rescale_to(cond, uncond + image_scale * (image - uncond) + scale * (cond - image), rescale)
 
 
 def rescale_to(cond: Latents, guided: Latents, rescale: Scalar) -> Latents:
-    """Mixes `guided` with itself at the standard deviation of `cond` (unbiased, over all axes but the batch)."""
+    """Mixes `guided` with itself at the standard deviation of `cond` (unbiased, over all axes but the batch).
+
+    Args:
+      cond: (B, T, h, w, C) conditional prediction.
+      guided: (B, T, h, w, C) guided prediction.
+      rescale: share of the rescaled one, 0 to 1.
+
+    Returns:
+      (B, T, h, w, C).
+    """
     factor = _std(cond) / _std(guided)
     return rescale * (guided * factor) + (1 - rescale) * guided
 

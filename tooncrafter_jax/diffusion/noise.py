@@ -1,4 +1,4 @@
-"""Gaussian noise that depends on a clip's own seed and frame, never on the batch, its position or the devices."""
+"""Noise that depends on a clip's own seed and frame, never on the batch, its position, the devices or the user's settings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from jaxtyping import Array, Int, UInt32
 
 from tooncrafter_jax.typing import Latents
 
+GENERATOR = "threefry2x32"
+"""Always this one: JAX's default generator is a setting, and some accelerators are run with one whose draws differ by device."""
+
 
 class Stream(enum.IntEnum):
     """What a draw is for; different streams of one seed are independent."""
@@ -17,6 +20,11 @@ class Stream(enum.IntEnum):
     INITIAL = 0
     POSTERIOR = 1
     STEP = 2
+    TIMESTEP = 3
+
+
+def _key(seed: jax.Array) -> jax.Array:
+    return jax.random.key(seed, impl=GENERATOR)
 
 
 def clip_noise(
@@ -37,8 +45,17 @@ def clip_noise(
     """
 
     def one_frame(seed: jax.Array, frame: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(seed), stream)
+        key = jax.random.fold_in(_key(seed), stream)
         key = jax.random.fold_in(jax.random.fold_in(key, step), frame)
         return jax.random.normal(key, frame_shape, jnp.float32)
 
     return jax.vmap(lambda seed: jax.vmap(lambda frame: one_frame(seed, frame))(frames))(seeds)
+
+
+def clip_timesteps(seeds: UInt32[Array, "B"], timesteps: int) -> Int[Array, "B"]:
+    """A diffusion time (B,) for each clip, drawn uniformly from 0 to `timesteps` - 1 by its seed."""
+
+    def one(seed: jax.Array) -> jax.Array:
+        return jax.random.randint(jax.random.fold_in(_key(seed), Stream.TIMESTEP), (), 0, timesteps)
+
+    return jax.vmap(one)(seeds)

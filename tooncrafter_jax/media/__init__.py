@@ -13,6 +13,7 @@ from tooncrafter_jax.media.images import (
     sketch_to_hint,
 )
 from tooncrafter_jax.media.writers import (
+    PUBLISHED_FPS,
     check_playback_rate,
     check_writable,
     to_uint8,
@@ -26,6 +27,7 @@ from tooncrafter_jax.media.writers import (
 
 __all__ = [
     "BLACK",
+    "PUBLISHED_FPS",
     "SUPPORTED_EXTENSIONS",
     "WHITE",
     "Colour",

@@ -120,7 +120,7 @@ def fit_image(
     Raises:
       UserError: `image` is not such an array, or `fit` is neither "crop" nor "pad".
 
-    Source: spec section 11.1 and quirks section 7; the size rules are torchvision's Resize and CenterCrop.
+    Source: spec sections 11.1 and 13; the size rules are torchvision's Resize and CenterCrop.
     """
     _check_picture(image)
     source = Image.fromarray(np.ascontiguousarray(image))
@@ -161,7 +161,7 @@ def resize_tensor_like_app(
     Returns:
       float32 (height, width, C).
 
-    Source: spec section 11.2 and quirks section 7 (torchvision's Resize and CenterCrop on a float tensor).
+    Source: spec sections 11.2 and 13 (torchvision's Resize and CenterCrop on a float tensor).
     """
     source_height, source_width, channels = image.shape
     resized_height, resized_width = _short_side_size(source_height, source_width, short_side=min(height, width))
@@ -228,7 +228,7 @@ def sketch_to_hint(
     Raises:
       UserError: `sketch` is not such an array.
 
-    Source: spec section 7 and quirks section 9.
+    Source: spec sections 7 and 13.
     """
     _check_picture(sketch, may_be_grey=True)
     grey = grey_of_rgb(sketch) if sketch.ndim == 3 else sketch

@@ -22,8 +22,7 @@ from av.error import FFmpegError
 from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media._atomic import (
+from tooncrafter_jax.atomic_files import (
     cannot_write,
     check_writable,
     sync_directory,
@@ -31,6 +30,7 @@ from tooncrafter_jax.media._atomic import (
     write_and_sync,
     write_atomically,
 )
+from tooncrafter_jax.errors import UserError
 
 __all__ = [
     "check_playback_rate",

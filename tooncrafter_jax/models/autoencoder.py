@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from tooncrafter_jax.nn.attention import attention
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, Linear, silu
 from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Dtype, Latents, Video, VideoFeatures
 
 EPSILON = 1e-6
@@ -74,7 +75,13 @@ class Posterior(NamedTuple):
 
 
 class Res(nnx.Module):
-    """Residual block of a frame, without an embedding."""
+    """Residual block of a frame, without an embedding.
+
+    Args:
+      features: channels of the input, a multiple of 32.
+      out_features: channels of the output, a multiple of 32.
+      **kw: `rngs`, `dtype` and `param_dtype`, as for every block here.
+    """
 
     def __init__(self, features: int, out_features: int, **kw: Any) -> None:
         self.norm_in = GroupNorm(features, epsilon=EPSILON, **kw)
@@ -87,11 +94,17 @@ class Res(nnx.Module):
         """Maps (B T H W C) to (B T H W C')."""
         h = self.conv_in(silu(self.norm_in(x, batch_axes=2)))
         h = self.conv_out(silu(self.norm_out(h, batch_axes=2)))
-        return h + (x if self.skip is None else self.skip(x))
+        return constrain(h + (x if self.skip is None else self.skip(x)), "batch", "frames", None, None, None)
 
 
 class Block(nnx.Module):
-    """A residual block under the name `res`, beside which a video block has a `temporal` part."""
+    """A residual block under the name `res`, beside which a video block has a `temporal` part.
+
+    Args:
+      features: channels of the input, a multiple of 32.
+      out_features: channels of the output, a multiple of 32.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, out_features: int, **kw: Any) -> None:
         self.res = Res(features, out_features, **kw)
@@ -102,7 +115,12 @@ class Block(nnx.Module):
 
 
 class PixelAttention(nnx.Module):
-    """Single-head self-attention over the pixels of a frame, with a residual (spec section 4)."""
+    """Single-head self-attention over the pixels of a frame, with a residual (spec section 4).
+
+    Args:
+      features: channels, a multiple of 32.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, **kw: Any) -> None:
         self.norm = GroupNorm(features, epsilon=EPSILON, **kw)
@@ -123,7 +141,13 @@ class PixelAttention(nnx.Module):
 
 
 class Middle(nnx.Module):
-    """Block, attention, block at the lowest resolution."""
+    """Block, attention, block at the lowest resolution.
+
+    Args:
+      blocks: the two blocks, of whichever kind.
+      features: channels, a multiple of 32.
+      **kw: `rngs`, `dtype` and `param_dtype` of the attention.
+    """
 
     def __init__(self, blocks: list[nnx.Module], features: int, **kw: Any) -> None:
         self.blocks = nnx.List(blocks)
@@ -131,7 +155,15 @@ class Middle(nnx.Module):
 
 
 class DownLevel(nnx.Module):
-    """Blocks of one resolution; all levels but the last end in a stride-2 convolution padded right and below only."""
+    """Blocks of one resolution; all levels but the last end in a stride-2 convolution padded right and below only.
+
+    Args:
+      features: channels of the input, a multiple of 32.
+      out_features: channels of the output, a multiple of 32.
+      blocks: how many.
+      downsamples: whether the convolution is there.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, out_features: int, blocks: int, *, downsamples: bool, **kw: Any) -> None:
         self.blocks = nnx.List([Block(out_features if i else features, out_features, **kw) for i in range(blocks)])
@@ -141,7 +173,12 @@ class DownLevel(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Pictures to moments, handing over the hidden states that the dual-reference decoder wants."""
+    """Pictures to moments, handing over the hidden states that the dual-reference decoder wants.
+
+    Args:
+      config: the architecture.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, config: AutoencoderConfig, **kw: Any) -> None:
         widths = [config.width * multiplier for multiplier in config.multipliers]
@@ -164,12 +201,13 @@ class Encoder(nnx.Module):
         for level, row in enumerate(self.down):
             with jax.named_scope(f"down.{level}"):
                 for block in row.blocks:
-                    h = block(h)
+                    h = run_block(block, h)
                 hidden.append(h)
                 if row.downsample is not None:
                     h = row.downsample(h)
         with jax.named_scope("mid"):
-            h = self.mid.blocks[1](self.mid.attention(self.mid.blocks[0](h)))
+            for block in (self.mid.blocks[0], self.mid.attention, self.mid.blocks[1]):
+                h = run_block(block, h)
         return self.conv_out(silu(self.norm_out(h, batch_axes=2))), [*hidden, first]
 
 

@@ -1,19 +1,20 @@
-"""The transformer block that both CLIP towers are made of (spec.md sections 3.2 and 3.3)."""
+"""The transformer block that both CLIP towers are made of (spec sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
 from tooncrafter_jax.nn.attention import attention
-from tooncrafter_jax.nn.layers import LayerNorm, Linear, gelu
+from tooncrafter_jax.nn.layers import LayerNorm, Linear, gelu, normal
 from tooncrafter_jax.typing import Dtype, Tokens
 
 
 class ClipAttention(nnx.Module):
-    """Self-attention with one packed projection: the columns of `qkv` are queries, keys, values (quirks.md section 2).
+    """Self-attention with one packed projection: the columns of `qkv` are queries, keys, values (spec section 13).
 
     Args:
       width: features of the tokens.
@@ -30,16 +31,14 @@ class ClipAttention(nnx.Module):
         heads: int,
         *,
         causal: bool,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
+        **kw: Any,
     ) -> None:
         if width % heads:
             raise ValueError(f"a width of {width} cannot be split into {heads} heads")
         self.heads = heads
         self.causal = causal
-        self.qkv = Linear(width, 3 * width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.out = Linear(width, width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.qkv = Linear(width, 3 * width, **kw)
+        self.out = Linear(width, width, **kw)
 
     def __call__(self, x: Tokens) -> Tokens:
         """Maps (B N width) to (B N width)."""
@@ -62,13 +61,10 @@ class ClipMlp(nnx.Module):
         self,
         width: int,
         hidden: int,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
+        **kw: Any,
     ) -> None:
-        self.hidden = Linear(width, hidden, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.out = Linear(hidden, width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.hidden = Linear(width, hidden, **kw)
+        self.out = Linear(hidden, width, **kw)
 
     def __call__(self, x: Tokens) -> Tokens:
         """Maps (B N width) to (B N width)."""
@@ -92,14 +88,12 @@ class ClipBlock(nnx.Module):
         *,
         mlp_ratio: float = 4.0,
         causal: bool = False,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
+        **kw: Any,
     ) -> None:
-        self.norm_1 = LayerNorm(width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.attention = ClipAttention(width, heads, causal=causal, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.norm_2 = LayerNorm(width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.mlp = ClipMlp(width, int(width * mlp_ratio), rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.norm_1 = LayerNorm(width, **kw)
+        self.attention = ClipAttention(width, heads, causal=causal, **kw)
+        self.norm_2 = LayerNorm(width, **kw)
+        self.mlp = ClipMlp(width, int(width * mlp_ratio), **kw)
 
     def __call__(self, x: Tokens) -> Tokens:
         """Maps (B N width) to (B N width)."""
@@ -109,4 +103,4 @@ class ClipBlock(nnx.Module):
 
 def normal_parameter(rngs: nnx.Rngs, shape: tuple[int, ...], scale: float, dtype: Dtype) -> nnx.Param[jax.Array]:
     """A parameter drawn from a normal distribution of standard deviation `scale`."""
-    return nnx.Param(nnx.initializers.normal(scale)(rngs.params(), shape, dtype))
+    return nnx.Param(normal(scale)(rngs.params(), shape, dtype))

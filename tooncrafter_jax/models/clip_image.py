@@ -1,4 +1,4 @@
-"""The CLIP image tower: a picture to the tokens that the image projector reads (spec.md section 3.2).
+"""The CLIP image tower: a picture to the tokens that the image projector reads (spec section 3.2).
 
 The published model takes all tokens after the last block, without the tower's own final norm and projection.
 """
@@ -6,6 +6,7 @@ The published model takes all tokens after the last block, without the tower's o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,7 @@ class ClipImage(nnx.Module):
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
+        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         self.config = config
         self.dtype = dtype
         width, scale = config.width, config.width**-0.5  # the scale of OpenCLIP's embeddings
@@ -72,16 +74,13 @@ class ClipImage(nnx.Module):
             stride=config.patch_size,
             padding=0,
             use_bias=False,
-            rngs=rngs,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            **kw,
         )
         self.class_embedding = normal_parameter(rngs, (width,), scale, param_dtype)
         self.positional_embedding = normal_parameter(rngs, (config.tokens, width), scale, param_dtype)
-        self.norm_pre = LayerNorm(width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.norm_pre = LayerNorm(width, **kw)
         self.blocks = nnx.List(
-            ClipBlock(width, config.heads, mlp_ratio=config.mlp_ratio, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-            for _ in range(config.layers)
+            ClipBlock(width, config.heads, mlp_ratio=config.mlp_ratio, **kw) for _ in range(config.layers)
         )
 
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:

@@ -1,4 +1,4 @@
-"""Pictures of any size to the pixels that the CLIP image tower reads (spec.md section 3.2).
+"""Pictures of any size to the pixels that the CLIP image tower reads (spec section 3.2).
 
 The published model resizes with an anti-aliasing blur and a bicubic kernel, both separable and linear. So the resize is
 two products with constant matrices, one for the rows and one for the columns, made with numpy while tracing.
@@ -16,13 +16,13 @@ from jaxtyping import Array, Float
 from tooncrafter_jax.typing import Images
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of red, green and blue in [0, 1] over CLIP's training pictures (spec.md section 3.2)."""
+"""Mean of red, green and blue in [0, 1] over CLIP's training pictures (spec section 3.2)."""
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Their standard deviation."""
 BICUBIC_A = -0.75
-"""The free parameter of the bicubic kernel (spec.md section 3.2)."""
+"""The free parameter of the bicubic kernel (spec section 3.2)."""
 MIN_SIGMA = 0.001
-"""Smallest standard deviation of the blur in pixels: an axis that needs none is not changed (spec.md section 3.2)."""
+"""Smallest standard deviation of the blur in pixels: an axis that needs none is not changed (spec section 3.2)."""
 
 
 def preprocess(images: Images, size: int = 224) -> Float[Array, "B {size} {size} 3"]:
@@ -60,7 +60,7 @@ def resize_matrix(source: int, target: int, antialias: bool) -> np.ndarray:
     Args:
       source: pixels of the axis.
       target: pixels after resizing.
-      antialias: whether to blur first, as the published code does on both axes if either shrinks (quirks.md section 5).
+      antialias: whether to blur first, as the published code does on both axes if either shrinks (spec section 13).
     """
     kernel = _blur_kernel(source / target) if antialias else np.ones(1)
     # float32 positions, as in the published code; exact ones would move a pixel by up to 4e-5 standard deviations

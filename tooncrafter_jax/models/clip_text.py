@@ -1,12 +1,13 @@
-"""The CLIP text tower: token ids to the text part of the denoiser's context (spec.md section 3.3).
+"""The CLIP text tower: token ids to the text part of the denoiser's context (spec section 3.3).
 
 The published model takes the tokens before the last block ("penultimate"), normalises them with the final norm and uses
-all 77 of them: no pooling, no projection, and padding is part of the context (quirks.md section 5).
+all 77 of them: no pooling, no projection, and padding is part of the context (spec section 13).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.clip_blocks import ClipBlock, normal_parameter
-from tooncrafter_jax.nn.layers import LayerNorm
+from tooncrafter_jax.nn.layers import LayerNorm, normal
 from tooncrafter_jax.typing import Dtype
 
+CONTEXT_LENGTH = 77
+"""Tokens of a prompt, with start, end and padding (spec section 3.3)."""
+VOCABULARY_SIZE = 49408
+"""Token ids of CLIP's byte-pair encoding (spec section 3.3)."""
 TOKEN_SCALE = 0.02
 """Standard deviation of the initial token embedding (OpenCLIP)."""
 POSITION_SCALE = 0.01
@@ -36,8 +41,8 @@ class ClipTextConfig:
       penultimate: whether the last block is left out, as the published model does; it then has no parameters here.
     """
 
-    vocabulary_size: int = 49408
-    context_length: int = 77
+    vocabulary_size: int = VOCABULARY_SIZE
+    context_length: int = CONTEXT_LENGTH
     width: int = 1024
     heads: int = 16
     layers: int = 24
@@ -67,23 +72,21 @@ class ClipText(nnx.Module):
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
+        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         self.config = config
         self.dtype = dtype
         self.token_embedding = nnx.Embed(
             config.vocabulary_size,
             config.width,
-            embedding_init=nnx.initializers.normal(TOKEN_SCALE),
+            embedding_init=normal(TOKEN_SCALE),
             rngs=rngs,
             dtype=param_dtype,  # cast after the look-up: only the rows that are used
             param_dtype=param_dtype,
         )
         positions = (config.context_length, config.width)
         self.positional_embedding = normal_parameter(rngs, positions, POSITION_SCALE, param_dtype)
-        self.blocks = nnx.List(
-            ClipBlock(config.width, config.heads, causal=True, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-            for _ in range(config.blocks)
-        )
-        self.norm_final = LayerNorm(config.width, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.blocks = nnx.List(ClipBlock(config.width, config.heads, causal=True, **kw) for _ in range(config.blocks))
+        self.norm_final = LayerNorm(config.width, **kw)
 
     def __call__(self, token_ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
         """Encodes tokenised prompts.

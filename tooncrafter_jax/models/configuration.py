@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,12 +20,26 @@ from tooncrafter_jax.models.image_projector import ImageProjector, ImageProjecto
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.sketch_encoder import SketchEncoder, SketchEncoderConfig
 from tooncrafter_jax.models.unet import UNet, UNetConfig
+from tooncrafter_jax.nn.layers import GroupNorm
 from tooncrafter_jax.typing import Dtype
 
 COMPONENTS = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder", "sketch_encoder")
 """Names of the components, in the order of a checkpoint directory."""
 OPTIONAL_COMPONENTS = ("sketch_encoder",)
 """Components without which a model samples all the same."""
+
+
+_EQUAL = {
+    "clip_text.width": "unet.context_dim",
+    "image_projector.output_dim": "unet.context_dim",
+    "sketch_encoder.context_dim": "unet.context_dim",
+    "image_projector.input_dim": "clip_image.width",
+    "autoencoder.latent_channels": "unet.out_channels",
+    "sketch_encoder.in_channels": "unet.out_channels",
+    "decoder.width": "autoencoder.width",
+    "decoder.multipliers": "autoencoder.multipliers",
+}
+"""Sizes of one component that those of another must meet."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,52 @@ class ModelConfig:
     def pixel_multiple(self) -> int:
         """Heights and widths must be multiples of this: 64 for the published model (spec section 1)."""
         return self.autoencoder.downscaling * self.unet.latent_multiple
+
+    def check(self, where: str) -> None:
+        """Checks that networks of these sizes can be built and fit each other.
+
+        Args:
+          where: what is being read, for messages, e.g. "the config in model.json".
+
+        Raises:
+          UserError: naming the first number that does not fit.
+        """
+
+        def need(condition: bool, sentence: str) -> None:
+            if not condition:
+                raise UserError(f"{where}: {sentence}")
+
+        for name in (*COMPONENTS, "schedule"):
+            for key, value in vars(getattr(self, name)).items():
+                for number in value if isinstance(value, tuple) else (value,):
+                    least = 0 if isinstance(number, bool) or key in ("attention_levels", "dropout") else 1
+                    enough = number > 0 if least and isinstance(number, float) else number >= least
+                    need(enough, f"{name}.{key} is {value}, which is too small")
+        need(self.height > 0 and self.width > 0, f"the size is {self.height} x {self.width} pixels, which is too small")
+        for name in ("unet", "sketch_encoder", "autoencoder", "decoder"):
+            part = getattr(self, name)
+            need(len(part.multipliers) > 0, f"{name}.multipliers is empty: give a number for each level")
+            for width in (part.width * multiplier for multiplier in part.multipliers):
+                need(
+                    width % GroupNorm.groups == 0,
+                    f"{name} has {width} channels at a level, which must be a multiple of {GroupNorm.groups}",
+                )
+                need(
+                    width >= getattr(part, "head_dim", 0),
+                    f"{name} has {width} channels at a level, not enough for a head",
+                )
+        for name in ("clip_text", "clip_image"):
+            part = getattr(self, name)
+            need(part.width % part.heads == 0, f"{name}.width is {part.width}, which {part.heads} heads do not divide")
+        need(
+            self.clip_image.image_size % self.clip_image.patch_size == 0,
+            f"clip_image.image_size is {self.clip_image.image_size}, no multiple of the patches' {self.clip_image.patch_size}",
+        )
+        for name, other in _EQUAL.items():
+            one, another = (attrgetter(path)(self) for path in (name, other))
+            need(one == another, f"{name} is {one} and {other} is {another}, but they must be equal")
+        latents, noisy = self.unet.in_channels, self.unet.out_channels
+        need(latents == 2 * noisy, f"unet.in_channels is {latents}, which must be twice unet.out_channels, {noisy}")
 
     def networks(self, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32) -> dict[str, Network[Any]]:
         """All components as networks, computing in `dtype`."""
@@ -131,13 +192,16 @@ _FIXED: dict[str, dict[str, Any]] = {
 def from_official(config: Mapping[str, Any], name: str, where: str) -> ModelConfig:
     """Reads an architecture given in the published code's keys (sections diffusion, unet, vae, open_clip, ...).
 
+    Those keys say nothing of the pixels that a model was made for: the result always has 320 x 512.
+
     Args:
       config: the nested mapping.
       name: the result's name.
       where: the file, for messages.
 
     Raises:
-      UserError: if a section or number is missing, or a switch is in a position that this model family does not have.
+      UserError: if a section or number is missing, a switch is in a position that this model family does not have, or sizes do
+        not fit each other (`ModelConfig.check`).
     """
 
     def section(path: str) -> Mapping[str, Any]:
@@ -154,9 +218,11 @@ def from_official(config: Mapping[str, Any], name: str, where: str) -> ModelConf
             if found != expected:
                 raise UserError(f"{where} sets {path}.{key} to {found!r}, but a ToonCrafter model has {expected!r}")
     try:
-        return _from_official(section, config.get("text_layer", "penultimate"), name)
+        result = _from_official(section, config.get("text_layer", "penultimate"), name)
     except KeyError as error:
         raise UserError(f"{where} lacks the number {error}") from error
+    result.check(where)
+    return result
 
 
 def _from_official(section: Any, text_layer: str, name: str) -> ModelConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from tooncrafter_jax.models.unet import Observer
 from tooncrafter_jax.nn.attention import attention
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, Linear, TemporalConv, silu, upsample_nearest
 from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Dtype, Latents, Video
 
 TEMPORAL_EPSILON = 1e-5
@@ -84,7 +86,12 @@ def map_chunks(fn: Callable[[jax.Array], jax.Array], x: jax.Array, axis: int, ch
 
 
 class TemporalRes(nnx.Module):
-    """Residual convolutions over time, mixed with their input by a learned weight (spec section 5.2)."""
+    """Residual convolutions over time, mixed with their input by a learned weight (spec section 5.2).
+
+    Args:
+      features: channels, a multiple of 32.
+      **kw: `rngs`, `dtype` and `param_dtype`, as for every block here.
+    """
 
     def __init__(self, features: int, **kw: Any) -> None:
         self.norm_in = GroupNorm(features, epsilon=TEMPORAL_EPSILON, **kw)
@@ -106,7 +113,14 @@ class TemporalRes(nnx.Module):
 
 
 class VideoBlock(nnx.Module):
-    """A residual block on frames, then (`temporal`) one over time."""
+    """A residual block on frames, then (`config.temporal`) one over time.
+
+    Args:
+      features: channels of the input, a multiple of 32.
+      out_features: channels of the output, a multiple of 32.
+      config: of the decoder.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, out_features: int, config: DecoderConfig, **kw: Any) -> None:
         self.res = Res(features, out_features, **kw)
@@ -123,7 +137,12 @@ class VideoBlock(nnx.Module):
 
 
 class ReferenceAttention(nnx.Module):
-    """Attention of every frame to all pixels of the two reference frames (spec section 5.4)."""
+    """Attention of every frame to all pixels of the two reference frames (spec section 5.4).
+
+    Args:
+      features: channels, a multiple of 32.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, **kw: Any) -> None:
         inner = REFERENCE_HEADS * REFERENCE_HEAD_DIM
@@ -151,7 +170,7 @@ class ReferenceAttention(nnx.Module):
             q = rearrange(
                 self.query(self.norm(part, batch_axes=2)), "b t h w (n d) -> b (t h w) n d", n=REFERENCE_HEADS
             )
-            h = attention(q, *prepared)
+            h = attention(q, *prepared, rows="batch", tokens="frames")
             h = rearrange(h, "b (t h w) n d -> b t h w (n d)", t=frames, h=height, w=width)
             return part + self.out(h)
 
@@ -159,7 +178,12 @@ class ReferenceAttention(nnx.Module):
 
 
 class ReferenceResidual(nnx.Module):
-    """Adds a 1x1 convolution of each reference to the first and to the last frame alone (spec section 5.4)."""
+    """Adds a 1x1 convolution of each reference to the first and to the last frame alone (spec section 5.4).
+
+    Args:
+      features: channels.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, **kw: Any) -> None:
         self.conv = Conv(features, features, 1, zero_init=True, **kw)
@@ -178,7 +202,15 @@ class ReferenceResidual(nnx.Module):
 
 
 class UpLevel(nnx.Module):
-    """Blocks of one resolution, the injection of the references, and the convolution after doubling."""
+    """Blocks of one resolution, the injection of the references, and the convolution after doubling.
+
+    Args:
+      level: 0 for full resolution, which has no convolution after it.
+      blocks: in the order in which they run.
+      features: channels of their result, a multiple of 32.
+      config: of the decoder.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, level: int, blocks: list[VideoBlock], features: int, config: DecoderConfig, **kw: Any) -> None:
         self.blocks = nnx.List(blocks)
@@ -276,11 +308,11 @@ class Decoder(nnx.Module):
 
         # Middle.
         with jax.named_scope("mid"):
-            h = self.mid.blocks[0](h, chunk)
+            h = run_block(partial(self.mid.blocks[0], chunk=chunk), h)
             observe("mid.blocks.0", h)
             h = map_chunks(self.mid.attention, h, 1, chunk)
             observe("mid.attention", h)
-            h = self.mid.blocks[1](h, chunk)
+            h = run_block(partial(self.mid.blocks[1], chunk=chunk), h)
             observe("mid.blocks.1", h)
 
         # Up.
@@ -288,10 +320,10 @@ class Decoder(nnx.Module):
             row = self.up[level]
             with jax.named_scope(f"up.{level}"):
                 for i, block in enumerate(row.blocks):
-                    h = block(h, chunk)
+                    h = run_block(partial(block, chunk=chunk), h)
                     observe(f"up.{level}.blocks.{i}", h)
                 if row.reference is not None and references is not None:
-                    h = row.reference(h, references[level], chunk)
+                    h = run_block(partial(row.reference, chunk=chunk), h, references[level])
                     observe(f"up.{level}.reference", h)
                 if row.upsample is not None:
                     upsample = row.upsample

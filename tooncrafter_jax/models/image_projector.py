@@ -1,4 +1,4 @@
-"""The image projector: picture tokens to image tokens of the context, some for every frame (spec.md section 3.1).
+"""The image projector: picture tokens to image tokens of the context, some for every frame (spec section 3.1).
 
 Learned queries read the tokens of one picture in a few rounds of cross-attention. The queries are the same for every
 input; they are ordered frame by frame.
@@ -7,6 +7,7 @@ input; they are ordered frame by frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from tooncrafter_jax.typing import Dtype, Tokens
 
 @dataclass(frozen=True)
 class ImageProjectorConfig:
-    """Sizes of the image projector; the defaults are those of the published model (spec.md section 3.1).
+    """Sizes of the image projector; the defaults are those of the published model (spec section 3.1).
 
     Attributes:
       dim: features of a query.
@@ -61,18 +62,15 @@ class QueryAttention(nnx.Module):
     def __init__(
         self,
         config: ImageProjectorConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
+        **kw: Any,
     ) -> None:
         dim, inner = config.dim, config.heads * config.head_dim
         self.heads = config.heads
-        self.norm_tokens = LayerNorm(dim, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.norm_queries = LayerNorm(dim, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.query = Linear(dim, inner, use_bias=False, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.key_value = Linear(dim, 2 * inner, use_bias=False, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.out = Linear(inner, dim, use_bias=False, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.norm_tokens = LayerNorm(dim, **kw)
+        self.norm_queries = LayerNorm(dim, **kw)
+        self.query = Linear(dim, inner, use_bias=False, **kw)
+        self.key_value = Linear(dim, 2 * inner, use_bias=False, **kw)
+        self.out = Linear(inner, dim, use_bias=False, **kw)
 
     def __call__(self, queries: Float[Array, "B M D"], tokens: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
         """Maps queries (B M dim) to their change (B M dim), given tokens (B N dim)."""
@@ -93,15 +91,12 @@ class FeedForward(nnx.Module):
     def __init__(
         self,
         config: ImageProjectorConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
+        **kw: Any,
     ) -> None:
         dim, inner = config.dim, config.dim * config.ff_mult
-        self.norm = LayerNorm(dim, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.hidden = Linear(dim, inner, use_bias=False, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.out = Linear(inner, dim, use_bias=False, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.norm = LayerNorm(dim, **kw)
+        self.hidden = Linear(dim, inner, use_bias=False, **kw)
+        self.out = Linear(inner, dim, use_bias=False, **kw)
 
     def __call__(self, x: Tokens) -> Tokens:
         """Maps (B M dim) to the change (B M dim)."""
@@ -114,13 +109,10 @@ class ProjectorLayer(nnx.Module):
     def __init__(
         self,
         config: ImageProjectorConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
+        **kw: Any,
     ) -> None:
-        self.attention = QueryAttention(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.feed_forward = FeedForward(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.attention = QueryAttention(config, **kw)
+        self.feed_forward = FeedForward(config, **kw)
 
     def __call__(self, queries: Float[Array, "B M D"], tokens: Float[Array, "B N D"]) -> Float[Array, "B M D"]:
         """Maps queries (B M dim) to queries (B M dim), given tokens (B N dim)."""
@@ -146,15 +138,14 @@ class ImageProjector(nnx.Module):
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
+        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         self.config = config
         self.dtype = dtype
         self.queries = normal_parameter(rngs, (1, config.queries, config.dim), config.dim**-0.5, param_dtype)
-        self.proj_in = Linear(config.input_dim, config.dim, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.layers = nnx.List(
-            ProjectorLayer(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype) for _ in range(config.depth)
-        )
-        self.proj_out = Linear(config.dim, config.output_dim, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.norm_out = LayerNorm(config.output_dim, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.proj_in = Linear(config.input_dim, config.dim, **kw)
+        self.layers = nnx.List(ProjectorLayer(config, **kw) for _ in range(config.depth))
+        self.proj_out = Linear(config.dim, config.output_dim, **kw)
+        self.norm_out = LayerNorm(config.output_dim, **kw)
 
     def __call__(self, tokens: Float[Array, "B N input_dim"]) -> Float[Array, "B M output_dim"]:
         """Projects the tokens of pictures.

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tooncrafter_jax.nn.layers import count_parameters
@@ -20,6 +21,8 @@ from tooncrafter_jax.typing import Dtype
 Module = TypeVar("Module", bound=nnx.Module)
 Params = Mapping[str, Any]
 """Dotted path -> array (or shape)."""
+View = Callable[[str, jax.Array], jax.Array]
+"""(dotted path, stored parameter) -> what a layer computes with."""
 
 
 class _ConstantRngs(nnx.Rngs):
@@ -41,6 +44,16 @@ class _FoldingRngs(nnx.Rngs):
     def params(self) -> jax.Array:
         self._count += 1
         return jax.random.fold_in(self._key, self._count)
+
+
+class _HostRngs(nnx.Rngs):
+    """Hands out one numpy generator, for initialisers that draw on the host."""
+
+    def __init__(self, seed: int) -> None:
+        self._draw = np.random.default_rng(seed)
+
+    def params(self) -> Any:
+        return self._draw
 
 
 class Network(Generic[Module]):
@@ -92,12 +105,30 @@ class Network(Generic[Module]):
         _, state = nnx.split(self._build(_FoldingRngs(key)))
         return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
 
-    def bind(self, params: Params) -> Module:
+    def init_on_host(self, seed: int) -> dict[str, np.ndarray]:
+        """Freshly initialised parameters as numpy arrays: nothing is compiled, and every machine draws the same."""
+        _, state = nnx.split(self._build(_HostRngs(seed)))
+        return {".".join(map(str, path)): np.asarray(leaf.get_raw_value()) for path, leaf in nnx.to_flat_state(state)}
+
+    def bind(self, params: Params, view: View | None = None) -> Module:
         """The module with these parameters; cheap enough to call while tracing, not in a loop.
+
+        Args:
+          params: dotted path -> array.
+          view: what a layer sees of a parameter when it uses it, e.g. a gathered copy of a sharded one. Because it acts at the
+            point of use, what it makes inside a checkpointed block is made again in the backward pass instead of kept.
 
         Raises:
           KeyError: if a parameter is missing.
         """
         graphdef, flat = self._skeleton
-        leaves = [(path, leaf.replace(params[".".join(map(str, path))])) for path, leaf in flat]
+        leaves = []
+        for path, leaf in flat:
+            name = ".".join(map(str, path))
+            hook = {} if view is None else {"on_get_value": _look(view, name)}
+            leaves.append((path, leaf.replace(params[name], **hook)))
         return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+
+
+def _look(view: View, name: str) -> Callable[[Any, jax.Array], jax.Array]:
+    return lambda _, value: view(name, value)

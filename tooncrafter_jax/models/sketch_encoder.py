@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tooncrafter_jax.models.unet import Level, down_levels, dropout_keys
+from tooncrafter_jax.models.unet import Level, down_levels, dropout_keys, encoder_blocks
 from tooncrafter_jax.models.unet_blocks import BlockOptions, ContextKeys, TimeEmbedding, UNetBlock
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
 from tooncrafter_jax.nn.layers import Conv, silu
 from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Context, Dtype, Hints, Latents, Timesteps, VideoFeatures
 
 HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
 """Widths of the hint convolutions before the last, which has the encoder's width (spec section 7)."""
 HINT_STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
-HINT_DOWNSCALING = 8
-"""Hints are this many times larger than latents."""
+HINT_DOWNSCALING = prod(HINT_STRIDES)
+"""Hints are this many times larger than latents; the autoencoder's latents must be that many times smaller than pictures."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,7 @@ class SketchEncoderConfig:
     @property
     def block_options(self) -> BlockOptions:
         """What all blocks have in common."""
-        return BlockOptions(
-            embedding_dim=4 * self.width,
-            context_dim=self.context_dim,
-            head_dim=self.head_dim,
-            transformer_depth=self.transformer_depth,
-            dropout=self.dropout,
-            temporal=False,
-            image_stream=False,
-        )
+        return BlockOptions.of(self, temporal=False, image_stream=False)
 
 
 class HintEncoder(nnx.Module):
@@ -104,13 +98,9 @@ class SketchEncoder(nnx.Module):
 
     def context_keys(self, context: Context) -> dict[str, list[ContextKeys]]:
         """Keys and values of the whole context, text and image tokens in one softmax, the same for every frame."""
-        blocks = [
-            (f"down.{level}.blocks.{i}", b) for level, row in enumerate(self.down) for i, b in enumerate(row.blocks)
-        ]
-        blocks += [(f"mid.blocks.{i}", block) for i, block in enumerate(self.mid.blocks)]
         return {
             name: block.spatial_transformer.context_keys(context, 1)
-            for name, block in blocks
+            for name, block in encoder_blocks(self.down, self.mid)
             if block.spatial_transformer is not None
         }
 
@@ -138,18 +128,24 @@ class SketchEncoder(nnx.Module):
           dropout_key: turns dropout on.
         """
         keys = dropout_keys(dropout_key)
+
+        def run(name: str, block: UNetBlock, h: jax.Array) -> jax.Array:
+            def call(h: jax.Array, embedding: jax.Array, context_keys: list[ContextKeys] | None) -> jax.Array:
+                return block(h, embedding, context_keys, keys)
+
+            with jax.named_scope(name):
+                return run_block(call, h, embedding, context.get(name))
+
         embedding = self.time_embedding(sinusoidal_embedding(timesteps, self.config.width))
         h = constrain(self.conv_in(x) + hint_features, "batch", "frames", None, None, None)
         skips = [h]
         for level, row in enumerate(self.down):
             for i, block in enumerate(row.blocks):
-                name = f"down.{level}.blocks.{i}"
-                with jax.named_scope(name):
-                    h = block(h, embedding, context.get(name), keys)
+                h = run(f"down.{level}.blocks.{i}", block, h)
                 skips.append(h)
             if row.downsample is not None:
                 h = row.downsample(h)
                 skips.append(h)
         for i, block in enumerate(self.mid.blocks):
-            h = block(h, embedding, context.get(f"mid.blocks.{i}"), keys)
+            h = run(f"mid.blocks.{i}", block, h)
         return [tap(skip) for tap, skip in zip(self.skip_taps, skips, strict=True)] + [self.mid_tap(h)]

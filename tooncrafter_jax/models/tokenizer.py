@@ -1,4 +1,4 @@
-"""Prompts to token ids: the byte-pair encoding of CLIP (spec.md section 3.3, quirks.md section 5).
+"""Prompts to token ids: the byte-pair encoding of CLIP (spec sections 3.3 and 13).
 
 The vocabulary needs no table of strings, since an id says where its symbol comes from:
 
@@ -26,11 +26,8 @@ import regex
 from jaxtyping import Int32
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.clip_text import CONTEXT_LENGTH
 
-CONTEXT_LENGTH = 77
-"""Tokens of a prompt, with start, end and padding."""
-VOCABULARY_SIZE = 49408
-"""Number of ids."""
 START_ID = 49406
 END_ID = 49407
 PADDING_ID = 0
@@ -63,7 +60,7 @@ class Tokenizer:
     def __call__(self, prompts: Sequence[str]) -> Int32[np.ndarray, "B 77"]:
         """Token ids of each prompt: start, text, end, padding with id 0.
 
-        A prompt of more than 75 text tokens is cut, and its last id is the end token (spec.md section 3.3). The literal
+        A prompt of more than 75 text tokens is cut, and its last id is the end token (spec section 3.3). The literal
         texts `<start_of_text>` and `<end_of_text>` stand for the special ids.
 
         Args:

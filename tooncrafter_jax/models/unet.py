@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -24,6 +24,7 @@ from tooncrafter_jax.models.unet_blocks import (
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, silu, upsample_nearest
 from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Context, Dtype, FramesPerSecond, Latents, Timesteps, VideoFeatures
 
 Observer = Callable[[str, jax.Array], None]
@@ -73,15 +74,7 @@ class UNetConfig:
     @property
     def block_options(self) -> BlockOptions:
         """What all blocks have in common."""
-        return BlockOptions(
-            embedding_dim=4 * self.width,
-            context_dim=self.context_dim,
-            head_dim=self.head_dim,
-            transformer_depth=self.transformer_depth,
-            dropout=self.dropout,
-            temporal=True,
-            image_stream=True,
-        )
+        return BlockOptions.of(self, temporal=True, image_stream=True)
 
 
 class Level(nnx.Module):
@@ -123,6 +116,13 @@ def down_levels(
         if not lowest:
             skips.append(features)
     return levels, skips
+
+
+def encoder_blocks(down: Iterable[Level], mid: Level) -> Iterator[tuple[str, UNetBlock]]:
+    """The blocks on the way down and in the middle with their paths, in the order in which they run."""
+    for level, row in enumerate(down):
+        yield from ((f"down.{level}.blocks.{i}", block) for i, block in enumerate(row.blocks))
+    yield from ((f"mid.blocks.{i}", block) for i, block in enumerate(mid.blocks))
 
 
 def dropout_keys(key: jax.Array | None) -> Iterator[jax.Array | None]:
@@ -182,9 +182,7 @@ class UNet(nnx.Module):
 
     def named_blocks(self) -> Iterator[tuple[str, UNetBlock]]:
         """The blocks with their paths, in the order in which they run."""
-        for level, row in enumerate(self.down):
-            yield from ((f"down.{level}.blocks.{i}", block) for i, block in enumerate(row.blocks))
-        yield from ((f"mid.blocks.{i}", block) for i, block in enumerate(self.mid.blocks))
+        yield from encoder_blocks(self.down, self.mid)
         for level in reversed(range(len(self.up))):
             yield from ((f"up.{level}.blocks.{i}", block) for i, block in enumerate(self.up[level].blocks))
 
@@ -243,8 +241,11 @@ class UNet(nnx.Module):
             raise ValueError(f"latents must be multiples of {multiple} high and wide, not {height}x{width}")
 
         def run(name: str, block: UNetBlock, h: jax.Array) -> jax.Array:
+            def call(h: jax.Array, embedding: jax.Array, context_keys: list[ContextKeys] | None) -> jax.Array:
+                return block(h, embedding, context_keys, keys, bypass_temporal=bypass_temporal)
+
             with jax.named_scope(name):
-                return block(h, embedding, context.get(name), keys, bypass_temporal=bypass_temporal)
+                return run_block(call, h, embedding, context.get(name))
 
         # Embeddings and stem.
         if fps is None:

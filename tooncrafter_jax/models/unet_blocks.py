@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +16,17 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
+from tooncrafter_jax.models.clip_text import CONTEXT_LENGTH
 from tooncrafter_jax.nn.attention import attention
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, Linear, TemporalConv, dropout, gelu, silu
 from tooncrafter_jax.nn.logical_axes import constrain
 
-TEXT_TOKENS = 77
+TEXT_TOKENS = CONTEXT_LENGTH
 """Tokens of the context that come from the prompt; all after them are image tokens (spec section 2.4)."""
 IMAGE_TOKENS_PER_FRAME = 16
 """Image tokens that a frame gets when the context is routed frame by frame (spec section 2.4)."""
+EMBEDDING_MULTIPLIER = 4
+"""The time embedding is this many times as wide as the network (spec section 2.1)."""
 RES_EPSILON = 1e-5
 TRANSFORMER_EPSILON = 1e-6
 
@@ -65,9 +69,35 @@ class BlockOptions:
     temporal: bool
     image_stream: bool
 
+    @classmethod
+    def of(cls, config: Any, *, temporal: bool, image_stream: bool) -> BlockOptions:
+        """What the blocks of a network have in common, from its config (`UNetConfig` or `SketchEncoderConfig`).
+
+        Args:
+          config: has `width`, `context_dim`, `head_dim`, `transformer_depth` and `dropout`.
+          temporal: see the attributes.
+          image_stream: see the attributes.
+        """
+        return cls(
+            embedding_dim=EMBEDDING_MULTIPLIER * config.width,
+            context_dim=config.context_dim,
+            head_dim=config.head_dim,
+            transformer_depth=config.transformer_depth,
+            dropout=config.dropout,
+            temporal=temporal,
+            image_stream=image_stream,
+        )
+
 
 class SpatialRes(nnx.Module):
-    """Residual block of a frame with the time embedding added per channel (spec section 2.3)."""
+    """Residual block of a frame with the time embedding added per channel (spec section 2.3).
+
+    Args:
+      features: channels of the input, a multiple of 32.
+      out_features: channels of the output, a multiple of 32.
+      options: of the network.
+      **kw: `rngs`, `dtype` and `param_dtype`, as for every block here.
+    """
 
     def __init__(self, features: int, out_features: int, options: BlockOptions, **kw: Any) -> None:
         self.norm_in = GroupNorm(features, epsilon=RES_EPSILON, **kw)
@@ -87,7 +117,13 @@ class SpatialRes(nnx.Module):
 
 
 class TemporalStage(nnx.Module):
-    """Norm over the whole clip, SiLU and a convolution over time."""
+    """Norm over the whole clip, SiLU and a convolution over time.
+
+    Args:
+      features: channels, a multiple of 32.
+      zero_init: whether the convolution starts at zero.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, *, zero_init: bool = False, **kw: Any) -> None:
         self.norm = GroupNorm(features, epsilon=RES_EPSILON, **kw)
@@ -95,7 +131,12 @@ class TemporalStage(nnx.Module):
 
 
 class TemporalConvBlock(nnx.Module):
-    """Four temporal stages and a residual; the last stage starts at zero (spec section 2.3)."""
+    """Four temporal stages and a residual; the last stage starts at zero (spec section 2.3).
+
+    Args:
+      features: channels, a multiple of 32.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     STAGES = 4
     DROPOUT = 0.1
@@ -117,7 +158,12 @@ class TemporalConvBlock(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """GEGLU: value·gelu(gate), then back to the width (spec section 2.4)."""
+    """GEGLU: value·gelu(gate), then back to the width (spec section 2.4).
+
+    Args:
+      features: channels of the tokens.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     MULTIPLIER = 4
 
@@ -132,7 +178,14 @@ class FeedForward(nnx.Module):
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention with an output bias only."""
+    """Multi-head self-attention with an output bias only.
+
+    Args:
+      features: channels of the tokens.
+      heads: number of heads.
+      head_dim: channels of a head; heads x head_dim need not be `features`.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, heads: int, head_dim: int, **kw: Any) -> None:
         inner = heads * head_dim
@@ -156,6 +209,12 @@ class CrossAttention(nnx.Module):
     """Attention to the text tokens plus, with an image stream, attention to the image tokens (spec section 2.4).
 
     Both streams share the query and the output projection; their softmaxes are separate.
+
+    Args:
+      features: channels of the tokens.
+      heads: number of heads, of `options.head_dim` channels.
+      options: of the network.
+      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
     def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
@@ -193,10 +252,13 @@ class CrossAttention(nnx.Module):
         frames = x.shape[1]
         q = rearrange(self.query(x), "b t n (heads d) -> b t n heads d", heads=self.heads)
         every_frame = rearrange(q, "b t n heads d -> b (t n) heads d")
-        out = attention(every_frame, context.key, context.value)
+        shared_out = partial(
+            attention, rows="batch", tokens="frames"
+        )  # each device has its frames' queries, and all keys
+        out = shared_out(every_frame, context.key, context.value)
         if context.image_key is not None and context.image_value is not None:
             if context.image_key.shape[1] == 1:
-                out = out + attention(every_frame, context.image_key[:, 0], context.image_value[:, 0])
+                out = out + shared_out(every_frame, context.image_key[:, 0], context.image_value[:, 0])
             else:
                 q, k, v = (
                     rearrange(y, "b t n heads d -> (b t) n heads d")
@@ -207,7 +269,14 @@ class CrossAttention(nnx.Module):
 
 
 class SpatialTransformerBlock(nnx.Module):
-    """Self-attention, cross-attention and feed-forward, each after a layer norm."""
+    """Self-attention, cross-attention and feed-forward, each after a layer norm.
+
+    Args:
+      features: channels of the tokens.
+      heads: number of heads.
+      options: of the network.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
         self.norm_1 = LayerNorm(features, **kw)
@@ -225,7 +294,13 @@ class SpatialTransformerBlock(nnx.Module):
 
 
 class SpatialTransformer(nnx.Module):
-    """Transformer over the pixels of each frame (spec section 2.4)."""
+    """Transformer over the pixels of each frame (spec section 2.4).
+
+    Args:
+      features: channels, a multiple of 32 and at least `options.head_dim`.
+      options: of the network.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, options: BlockOptions, **kw: Any) -> None:
         heads = features // options.head_dim
@@ -251,7 +326,14 @@ class SpatialTransformer(nnx.Module):
 
 
 class TemporalTransformerBlock(nnx.Module):
-    """Two self-attentions over the frames and a feed-forward (spec section 2.5)."""
+    """Two self-attentions over the frames and a feed-forward (spec section 2.5).
+
+    Args:
+      features: channels of the tokens.
+      heads: number of heads.
+      head_dim: channels of a head.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, heads: int, head_dim: int, **kw: Any) -> None:
         self.norm_1 = LayerNorm(features, **kw)
@@ -272,7 +354,10 @@ class TemporalTransformer(nnx.Module):
     """Transformer over the frames at each pixel, without positions (spec sections 2.5 and 2.6).
 
     Args:
+      features: channels, a multiple of 32.
       heads: number of heads; the stem has 8 whatever its width, so that its inner width differs from `features`.
+      options: of the network.
+      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
     def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
@@ -296,7 +381,15 @@ class TemporalTransformer(nnx.Module):
 
 
 class UNetBlock(nnx.Module):
-    """Residual block, temporal convolution, spatial transformer, temporal transformer, as far as the network has them."""
+    """Residual block, temporal convolution, spatial transformer, temporal transformer, as far as the network has them.
+
+    Args:
+      features: channels of the input, a multiple of 32.
+      out_features: channels of the output, a multiple of 32.
+      options: of the network.
+      attends: whether the block has transformers.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, out_features: int, options: BlockOptions, *, attends: bool, **kw: Any) -> None:
         temporal = options.temporal
@@ -332,7 +425,14 @@ class UNetBlock(nnx.Module):
 
 
 class TimeEmbedding(nnx.Module):
-    """Linear, SiLU, Linear on a sinusoid (spec section 2.1)."""
+    """Linear, SiLU, Linear on a sinusoid (spec section 2.1).
+
+    Args:
+      features: width of the sinusoid.
+      out_features: width of the embedding.
+      zero_init: whether the second map starts at zero.
+      **kw: `rngs`, `dtype` and `param_dtype`.
+    """
 
     def __init__(self, features: int, out_features: int, *, zero_init: bool = False, **kw: Any) -> None:
         self.hidden = Linear(features, out_features, **kw)

@@ -9,19 +9,25 @@ All back ends give equal results up to rounding; `auto` chooses by platform, dty
 | `broadcast` | anywhere | all of them              | the CPU's short sequences (attention over the frames) |
 | `cudnn`     | GPU      | none (flash)             | fp16/bf16 and head_dim <= 128                         |
 | `splash`    | TPU      | none (flash, Pallas)     | long sequences that its block sizes divide            |
+
+Compilers cannot split the fused kernels (`cudnn`, `splash`) over devices by themselves. Within `axis_rules` they run in a
+`shard_map`, so that each device attends with its own clips, heads and queries to all of their keys; this is exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.nn.logical_axes import batch_sharding_of
+from tooncrafter_jax.nn.logical_axes import Names, shard_shape, sharding_of
 from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
 
 Backend = Literal["auto", "xla", "chunked", "broadcast", "cudnn", "splash"]
@@ -30,9 +36,9 @@ Queries = Float[Array, "B N heads head_dim"]
 Keys = Float[Array, "#B M heads head_dim"]
 
 MAX_SCORES = 2**26
-"""Number of scores (batch x heads x queries x keys) above which the plain form is not materialised: 256 MiB in float32."""
+"""Number of scores (batch x heads x queries x keys) of a device above which not all are materialised: 256 MiB in float32."""
 CHUNK_SCORES = 2**24
-"""Number of scores that a chunk may hold on an accelerator."""
+"""Number of scores of a device that a chunk may hold on an accelerator."""
 CPU_CHUNK_SCORES = 2**20
 """The same on the CPU, where a chunk should stay in the cache."""
 SPLASH_MIN_TOKENS = 1024
@@ -48,6 +54,8 @@ def attention(
     *,
     causal: bool = False,
     backend: Backend = "auto",
+    rows: Names = ("batch", "frames"),
+    tokens: Names = None,
 ) -> Queries:
     """softmax(q·k / sqrt(head_dim))·v with the softmax in float32.
 
@@ -57,6 +65,8 @@ def attention(
       value: same shape as `key`.
       causal: whether query i sees keys 0..i only (text tower).
       backend: see the table of this module.
+      rows: logical axes that are merged in axis B, the slowest first; where several devices work they share it so.
+      tokens: logical axes that are merged in the queries' axis N; those of the keys stay whole. Not used with `causal`.
 
     Returns:
       (B, N, heads, head_dim) in the dtype of `query`.
@@ -64,37 +74,53 @@ def attention(
     Raises:
       UserError: if the back end does not exist or cannot run this case here.
     """
+    layout = sharding_of(query.shape, rows, None if causal else tokens, "heads", None)
+    own = query.shape if layout is None else shard_shape(*layout, query.shape)
+    sharers = prod(query.shape) // prod(own)
     if backend == "auto":
-        backend = choose_backend(query, key, causal)
+        backend = choose_backend(query, key, causal, own[1], sharers)
     if backend == "xla":
         return _plain(query, key, value, causal)
     if backend == "chunked":
-        return _chunked(query, key, value, causal)
+        return _chunked(query, key, value, causal, sharers)
     if backend == "broadcast":
         return _broadcast(query, key, value, causal)
     if backend == "cudnn":
-        return _cudnn(query, key, value, causal)
+        return _on_each_device(partial(_cudnn, causal=causal), layout, query, key, value)
     if backend == "splash":
-        return _splash(query, key, value, causal)
+        return _on_each_device(partial(_splash, causal=causal), layout, query, key, value)
     raise UserError(f"unknown attention back end '{backend}': choose one of {', '.join(get_args(Backend))}")
 
 
-def choose_backend(query: jax.Array, key: jax.Array, causal: bool) -> Backend:
-    """The back end that `auto` stands for, from platform, dtype and shapes alone."""
+def choose_backend(
+    query: jax.Array, key: jax.Array, causal: bool, queries_per_device: int | None = None, sharers: int = 1
+) -> Backend:
+    """The back end that `auto` stands for, from platform, dtype and shapes alone.
+
+    Args:
+      query: (B, N, heads, head_dim).
+      key: (B or 1, M, heads, head_dim).
+      causal: whether query i sees keys 0..i only.
+      queries_per_device: how many of the N queries a device has; all by default.
+      sharers: devices that share the scores; what counts is the number that one of them holds.
+    """
     batch, queries, heads, head_dim = query.shape
     keys = key.shape[1]
+    scores = batch * heads * queries * keys // sharers
     platform = current_platform()
     if use_cpu_forms():
         if queries == keys and queries <= BROADCAST_MAX_TOKENS and batch > queries:
             return "broadcast"
-        return "chunked" if batch * heads * queries * keys > CPU_CHUNK_SCORES else "xla"
+        return "chunked" if scores > CPU_CHUNK_SCORES else "xla"
     half = query.dtype in (jnp.bfloat16, jnp.float16)
+    own_queries = queries if queries_per_device is None else queries_per_device
     long = queries >= SPLASH_MIN_TOKENS and keys >= SPLASH_MIN_TOKENS
     if platform == "gpu" and half and head_dim <= 128 and key.shape[0] == batch and keys > BROADCAST_MAX_TOKENS:
         return "cudnn"
-    if platform == "tpu" and long and not causal and head_dim <= 128 and _splash_block(queries) and _splash_block(keys):
+    blocks = _splash_block(own_queries) and _splash_block(keys)
+    if platform == "tpu" and long and not causal and head_dim <= 128 and blocks:
         return "splash"
-    return "chunked" if batch * heads * queries * keys > MAX_SCORES else "xla"
+    return "chunked" if scores > MAX_SCORES else "xla"
 
 
 def _softmax(scores: jax.Array, causal: bool, first_query: jax.Array | int = 0) -> jax.Array:
@@ -118,11 +144,14 @@ def _plain(
     return out.astype(query.dtype)
 
 
-def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
-    """Bounded memory: head by head on the CPU, and in chunks of the queries; exact, since a softmax row is never split."""
+def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, sharers: int = 1) -> jax.Array:
+    """Bounded memory: head by head on the CPU, and in chunks of the queries; exact, since a softmax row is never split.
+
+    On accelerators the bound is for each of the `sharers` devices that share the work.
+    """
     batch, queries, heads, head_dim = query.shape
     keys = key.shape[1]
-    budget = CPU_CHUNK_SCORES if use_cpu_forms() else CHUNK_SCORES
+    budget = CPU_CHUNK_SCORES if use_cpu_forms() else sharers * CHUNK_SCORES
     by_head = use_cpu_forms()
     rows = max(1, budget // (keys * (1 if by_head else batch * heads)))
     chunk = min(queries, rows)
@@ -163,6 +192,32 @@ def _broadcast(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool)
     return jnp.sum(weights[..., None] * v[:, None], axis=2).astype(query.dtype)
 
 
+def _on_each_device(
+    kernel: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    layout: tuple[Mesh, PartitionSpec] | None,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+) -> jax.Array:
+    """kernel(query, key, value), by every device on its own part of the queries and the keys that belong to it.
+
+    What the devices do not divide is computed by each of them.
+    """
+
+    def own_keys(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        if k.shape[0] != q.shape[0]:  # shared by the batch
+            k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[1:])) for x in (k, v))
+        return kernel(q, k, v)
+
+    if layout is None:
+        return own_keys(query, key, value)
+    mesh, spec = layout
+    of_rows, _, of_heads, _ = spec
+    keys = PartitionSpec(of_rows if key.shape[0] == query.shape[0] else None, None, of_heads, None)
+    run = jax.shard_map(own_keys, mesh=mesh, in_specs=(spec, keys, keys), out_specs=spec, check_vma=False)
+    return run(query, key, value)
+
+
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
     if current_platform() != "gpu":
         raise UserError(f"the attention back end 'cudnn' needs an NVIDIA GPU, not a {current_platform()}: use 'auto'")
@@ -171,8 +226,6 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> 
             "the attention back end 'cudnn' needs bfloat16 or float16 and a head dimension up to 128, "
             f"not {query.dtype} and {query.shape[-1]}: use 'auto'"
         )
-    if key.shape[0] != query.shape[0]:
-        key, value = (jnp.broadcast_to(x, (query.shape[0], *x.shape[1:])) for x in (key, value))
     return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")
 
 
@@ -214,16 +267,5 @@ def _splash(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) ->
         ),
         interpret=current_platform() != "tpu",
     )
-    if key.shape[0] != query.shape[0]:
-        key, value = (jnp.broadcast_to(x, (query.shape[0], *x.shape[1:])) for x in (key, value))
-
-    def per_device(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        heads_first = [jnp.swapaxes(x, 1, 2) for x in (q * head_dim**-0.5, k, v)]
-        return jnp.swapaxes(jnp.asarray(jax.vmap(kernel)(*heads_first)), 1, 2)
-
-    sharding = batch_sharding_of(query.shape[0])
-    if sharding is None:
-        return per_device(query, key, value).astype(query.dtype)
-    mesh, spec = sharding
-    shard = partial(jax.shard_map, mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
-    return shard(per_device)(query, key, value).astype(query.dtype)
+    heads_first = [jnp.swapaxes(x, 1, 2) for x in (query * head_dim**-0.5, key, value)]
+    return jnp.swapaxes(jnp.asarray(jax.vmap(kernel)(*heads_first)), 1, 2).astype(query.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -20,13 +19,9 @@ def sinusoidal_embedding(values: Int[Array, "B"] | Float[Array, "B"], features: 
     """
     half = features // 2
     exponents = np.float32(-np.log(MAX_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    # By numpy and correctly rounded, as nearly all of the published code's are: one ulp is 6e-5 radians at time 1000.
-    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    # One ulp here is 6e-5 radians at time 1000. At the published width, 320, the power of two of a float32 exponent is within
+    # 2.2e-5 of the published code's exponential; a correctly rounded one only within 8.4e-5.
+    frequencies = np.exp2((exponents * np.float32(np.log2(np.e))).astype(np.float64)).astype(np.float32)
     angles = values.astype(jnp.float32)[:, None] * frequencies[None]
     embedding = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     return jnp.pad(embedding, ((0, 0), (0, features % 2)))
-
-
-def repeat_per_frame(embedding: jax.Array, frames: int) -> jax.Array:
-    """(B D) to (B T D)."""
-    return jnp.broadcast_to(embedding[:, None], (embedding.shape[0], frames, embedding.shape[-1]))

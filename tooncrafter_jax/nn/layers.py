@@ -18,12 +18,28 @@ from flax import nnx
 from tooncrafter_jax.nn.platform import use_cpu_forms
 from tooncrafter_jax.typing import Dtype
 
+HostKey = np.random.Generator
+"""What an initialiser may be given instead of a key: it then draws on the host, where nothing needs compiling."""
+
+
+def normal(std: float) -> Callable[..., jax.Array]:
+    """An initialiser that draws from a normal distribution."""
+
+    def init(key: jax.Array | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
+        if isinstance(key, np.random.Generator):
+            return (std * key.standard_normal(tuple(shape), np.float32)).astype(dtype)
+        return std * jax.random.normal(key, tuple(shape), dtype)
+
+    return init
+
 
 def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
     """An initialiser that draws uniformly from plus or minus 1/sqrt(fan_in)."""
     bound = float(fan_in) ** -0.5
 
-    def init(key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
+        if isinstance(key, np.random.Generator):
+            return key.uniform(-bound, bound, tuple(shape)).astype(dtype)
         return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
     return init

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
+Names = str | tuple[str, ...] | None
 
 _rules: contextvars.ContextVar[tuple[Mesh, Mapping[str, MeshAxes]] | None] = contextvars.ContextVar(
     "axis_rules", default=None
@@ -65,21 +66,34 @@ def dividing_axes(mesh: Mesh, axes: MeshAxes, size: int) -> MeshAxes:
     return None
 
 
-def batch_sharding_of(size: int) -> tuple[Mesh, PartitionSpec] | None:
-    """How a merged (batch and frames) axis of `size` entries lies on the mesh, for code that must name it (`shard_map`).
+def sharding_of(shape: Sequence[int], *names: Names) -> tuple[Mesh, PartitionSpec] | None:
+    """How an activation lies on the mesh, for code that must name it (`shard_map`).
+
+    Args:
+      shape: of the array.
+      *names: for each axis its logical name, the names that are merged in it (first the slowest), or None. An axis that the
+        devices do not divide is shared by as many mesh axes, from the first, as do divide it.
 
     Returns:
-      The mesh and the spec of the leading axis; None without rules or where the devices do not divide the axis.
+      The mesh and the spec; None without rules or on a mesh of one device.
     """
     active = _rules.get()
-    if active is None:
+    if active is None or active[0].size == 1:
         return None
     mesh, rules = active
-    axes: list[str] = []
-    for name in ("batch", "frames"):
-        rule = rules.get(name)
-        axes += [rule] if isinstance(rule, str) else list(rule or ())
-    devices = prod(mesh.shape[axis] for axis in axes)
-    if devices == 1 or size % devices:
-        return None
-    return mesh, PartitionSpec(tuple(axes))
+    taken: set[str] = set()
+    spec: list[MeshAxes] = []
+    for size, merged in zip(shape, names, strict=True):
+        axes: list[str] = []
+        for name in (merged,) if isinstance(merged, str) else merged or ():
+            rule = rules.get(name)
+            axes += [rule] if isinstance(rule, str) else list(rule or ())
+        found = dividing_axes(mesh, tuple(axis for axis in axes if axis not in taken), size)
+        taken.update(found or ())
+        spec.append(found)
+    return mesh, PartitionSpec(*spec)
+
+
+def shard_shape(mesh: Mesh, spec: PartitionSpec, shape: Sequence[int]) -> tuple[int, ...]:
+    """The part of an array of `shape` that one device holds."""
+    return NamedSharding(mesh, spec).shard_shape(tuple(shape))

@@ -14,27 +14,19 @@ import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS
 from tooncrafter_jax.models.dual_reference_decoder import Decoder
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.sampling import Sampler
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.verification.folder import Folder
-from tooncrafter_jax.weights.loading import MappedSource
-from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS, LevelLayout, plan, to_our_layout
+from tooncrafter_jax.weights.loading import MappedSource, map_source
+from tooncrafter_jax.weights.official import PREFIXES, SCHEDULE_BUFFERS, to_our_layout
 from tooncrafter_jax.weights.rule import SKETCH_PREFIX, make
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
-FAMILIES = {
-    "unet": ("model.diffusion_model.",),
-    "image_projector": ("image_proj_model.",),
-    "clip_text": ("cond_stage_model.model.",),
-    "clip_image": ("embedder.model.visual.",),
-    "autoencoder": ("first_stage_model.encoder.", "first_stage_model.quant_conv."),
-    "decoder": ("first_stage_model.decoder.",),
-    "sketch_encoder": (SKETCH_PREFIX,),
-}
-"""Component -> prefixes of its official names."""
-UNUSED_FAMILIES = ("embedder.model.", "first_stage_model.post_quant_conv.")
+UNUSED_FAMILIES = ("embedder.model.",)
 """Prefixes of tensors that no component has (spec section 3.3)."""
 VIDEO_PARTS = (".time_stack.", ".mix_factor", ".attn_refinement.", ".time_mix_conv.")
 """What the dual-reference decoder has and the plain one has not."""
@@ -118,6 +110,7 @@ class Model:
         self._params: dict[str, dict[str, jax.Array]] = {}
         self._jitted: dict[Any, Callable[..., Any]] = {}
         self._lock = threading.RLock()
+        self._toon: ToonCrafter | None = None
         self._check_table()
 
     def params(self, *components: str) -> dict[str, dict[str, jax.Array]]:
@@ -132,6 +125,22 @@ class Model:
                     self._params[component] = self._load(self._map(component), component)
         return {component: self._params[component] for component in components}
 
+    @property
+    def toon(self) -> ToonCrafter:
+        """What users sample with, on one device; with the sketch encoder if the key tables have it.
+
+        Raises:
+          UserError: if the key tables lack another component.
+        """
+        with self._lock:
+            if self._toon is None:
+                components = [name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS or self._named(name)]
+                params, devices = self.params(*components), jax.devices()[:1]
+                self._toon = ToonCrafter(
+                    self.config, params, dtype=self._dtype, devices=devices, networks=self.networks
+                )
+            return self._toon
+
     def jit(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
         """`jax.jit(fn)`, the same for every call with this key, so that cases of equal shapes share one compilation."""
         with self._lock:
@@ -144,10 +153,8 @@ class Model:
         """The plain KL decoder, named as the dual-reference decoder without its video parts, and its parameters."""
         config = replace(self.config.decoder, temporal=False, references=False, post_quantization=True)
         network: Network[Any] = Network(Decoder, config, dtype=self._dtype)
-        prefixes = (*FAMILIES["decoder"], "first_stage_model.post_quant_conv.")
-        shapes = {
-            name: shape for name, shape in self._named(prefixes).items() if not any(p in name for p in VIDEO_PARTS)
-        }
+        named = self._named("decoder")
+        shapes = {name: shape for name, shape in named.items() if not any(part in name for part in VIDEO_PARTS)}
         return network, self._load(self._assign("decoder", network, shapes), "decoder")
 
     def our_path(self, component: str, name: str) -> str:
@@ -171,34 +178,26 @@ class Model:
 
     # ---------------------------------------------------------------------------------------------------------- weights
 
-    def _named(self, prefixes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    def _named(self, component: str) -> dict[str, tuple[int, ...]]:
+        prefixes = PREFIXES[component]
         return {name: shape for name, shape in self._source.shapes.items() if name.startswith(prefixes)}
 
     def _map(self, component: str) -> MappedSource:
         if component not in self._mapped:
-            shapes = self._named(FAMILIES[component])
-            self._mapped[component] = self._assign(component, self.networks[component], shapes)
+            self._mapped[component] = self._assign(component, self.networks[component], self._named(component))
         return self._mapped[component]
 
     def _assign(self, component: str, network: Network[Any], shapes: Mapping[str, tuple[int, ...]]) -> MappedSource:
         if not shapes:
             raise UserError(f"{self._source.where} has a case for the {component}, but no key table with its tensors")
-        unet = self.config.sketch_encoder if component == "sketch_encoder" else self.config.unet
-        assigned = plan(
-            shapes,
-            {component: {path: leaf.shape for path, leaf in network.abstract_params.items()}},
-            unet=LevelLayout(len(unet.multipliers), unet.blocks_per_level),
-            autoencoder=LevelLayout(len(self.config.decoder.multipliers), self.config.decoder.blocks_per_level),
-            where=self._source.where,
-        )
-        return MappedSource(_Part(self._source, shapes), assigned, (component,))
+        return map_source(_Part(self._source, shapes), self.config, [component], {component: network})
 
     def _load(self, mapped: MappedSource, component: str) -> dict[str, jax.Array]:
         return {path: jnp.asarray(value) for path, value in mapped.params(component).items()}
 
     def _check_table(self) -> None:
         """Every name belongs to a family, and the schedule buffers have the computed shapes."""
-        known = (*(prefix for prefixes in FAMILIES.values() for prefix in prefixes), *UNUSED_FAMILIES)
+        known = (*(prefix for prefixes in PREFIXES.values() for prefix in prefixes), *UNUSED_FAMILIES)
         buffers = self.schedule.buffers()
         for name, shape in self._source.shapes.items():
             if name in SCHEDULE_BUFFERS:

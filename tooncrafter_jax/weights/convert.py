@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
@@ -71,14 +70,10 @@ def convert(
     with CheckpointWriter(Path(destination), config, provenance, overwrite=overwrite or old is not None) as writer:
         if old is not None:
             writer.copy(old.directory, kept)
-        cpu = jax.local_devices(backend="cpu")[0]
         for component in mapped.components:
             if on_component is not None:
                 on_component(component, sum(owner == component for owner, _ in mapped.plan.entries.values()))
-            # One tensor at a time, so that no second copy of the component is ever held.
-            params = {path: jax.device_put(value, cpu) for path, value in mapped.iterate(component, dtype)}
-            writer.write(component, params)
-            del params
+            writer.write(component, dict(mapped.iterate(component, dtype)))
     return Conversion(
         consumed=len(mapped.plan.entries),
         buffers=len(mapped.plan.buffers),

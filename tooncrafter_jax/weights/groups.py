@@ -1,8 +1,8 @@
 """Parameter groups: named predicates over parameter paths, for freezing, ablations and tables (spec section 2.8).
 
 A path starts with its component: "unet.down.0.blocks.1.spatial_res.conv_in.kernel". Every parameter of the U-Net belongs to
-exactly one of `spatial`, `temporal`, `image_kv` and `fps`. The projector, the decoder and the sketch encoder are a group each,
-`decoder.p3d` and `decoder.har` are parts of the decoder. The frozen encoders are in no group.
+exactly one of `spatial`, `temporal`, `image_kv` and `fps`. The projector, the decoder, the sketch encoder, the autoencoder and
+the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ GROUPS: dict[str, Predicate] = {
     "decoder.p3d": _is_p3d,
     "decoder.har": _is_har,
     "sketch": _is_sketch,
+    "autoencoder": lambda path: path.startswith("autoencoder."),
+    "clip_text": lambda path: path.startswith("clip_text."),
+    "clip_image": lambda path: path.startswith("clip_image."),
 }
 """Group name -> whether a path belongs to it."""
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype
-from tooncrafter_jax.weights.official import LevelLayout, Plan, plan, to_our_layout
+from tooncrafter_jax.weights.official import PREFIXES, LevelLayout, Plan, plan, to_our_layout
 from tooncrafter_jax.weights.rule import SKETCH_PREFIX
 from tooncrafter_jax.weights.sources import TensorSource
 
@@ -68,18 +70,7 @@ def components_in(source: TensorSource) -> tuple[str, ...]:
         return ("sketch_encoder",)
     if any(name.startswith("input_blocks.") for name in names):
         return ("unet",)
-    found: list[str] = []
-    for prefix, component in (
-        ("model.diffusion_model.", "unet"),
-        ("image_proj_model.", "image_projector"),
-        ("cond_stage_model.model.", "clip_text"),
-        ("embedder.model.visual.", "clip_image"),
-        ("first_stage_model.encoder.", "autoencoder"),
-        ("first_stage_model.decoder.", "decoder"),
-        (SKETCH_PREFIX, "sketch_encoder"),
-    ):
-        if any(name.startswith(prefix) for name in names):
-            found.append(component)
+    found = [component for component, prefixes in PREFIXES.items() if any(name.startswith(prefixes) for name in names)]
     if not found:
         raise UserError(
             f"{source.where} holds no ToonCrafter tensors (its first name is '{next(iter(names), '')}'); expected names like "
@@ -88,13 +79,19 @@ def components_in(source: TensorSource) -> tuple[str, ...]:
     return tuple(found)
 
 
-def map_source(source: TensorSource, config: ModelConfig, components: Iterable[str] | None = None) -> MappedSource:
+def map_source(
+    source: TensorSource,
+    config: ModelConfig,
+    components: Iterable[str] | None = None,
+    networks: Mapping[str, Network[Any]] | None = None,
+) -> MappedSource:
     """Assigns every tensor of a source to a parameter of `config`'s components.
 
     Args:
       source: the tensors; a bare U-Net or sketch-encoder file is recognised by its names.
       config: the architecture.
       components: what the source must fill; by default what its names speak of.
+      networks: component -> network; by default those of `config`.
 
     Raises:
       UserError: if tensors are missing, left over or misshaped (all are listed), or a schedule buffer is not the computed one.
@@ -103,8 +100,8 @@ def map_source(source: TensorSource, config: ModelConfig, components: Iterable[s
     if any(name.startswith("input_hint_block.") for name in source.shapes):
         source = PrefixedSource(source, SKETCH_PREFIX)
     elif any(name.startswith("input_blocks.") for name in source.shapes):
-        source = PrefixedSource(source, "model.diffusion_model.")
-    networks = config.networks()
+        source = PrefixedSource(source, PREFIXES["unet"][0])
+    networks = config.networks() if networks is None else networks
     targets = {name: {path: leaf.shape for path, leaf in networks[name].abstract_params.items()} for name in wanted}
     unet = config.sketch_encoder if wanted == ("sketch_encoder",) else config.unet
     mapped = plan(

@@ -12,7 +12,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.weights.misfit import by, check_fit
+from tooncrafter_jax.weights.rule import SKETCH_PREFIX
+
+FIRST_STAGE_PREFIX = "first_stage_model."
+PREFIXES: dict[str, tuple[str, ...]] = {
+    "unet": ("model.diffusion_model.",),
+    "image_projector": ("image_proj_model.",),
+    "clip_text": ("cond_stage_model.model.",),
+    "clip_image": ("embedder.model.visual.",),
+    "autoencoder": (f"{FIRST_STAGE_PREFIX}encoder.", f"{FIRST_STAGE_PREFIX}quant_conv."),
+    "decoder": (f"{FIRST_STAGE_PREFIX}decoder.", f"{FIRST_STAGE_PREFIX}post_quant_conv."),
+    "sketch_encoder": (SKETCH_PREFIX,),
+}
+"""Component -> prefixes of its official names (spec section 1); the sketch encoder's own file has none."""
 
 SCHEDULE_BUFFERS = frozenset(
     {
@@ -232,38 +245,32 @@ def to_our_layout(path: str, value: np.ndarray) -> np.ndarray:
     return np.moveaxis(value, (0, 1), (-1, -2))
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a family of official names goes.
+def paths_of_components(unet: LevelLayout, autoencoder: LevelLayout) -> dict[str, Callable[[str], str]]:
+    """Component -> what makes our path (before the leaf rule) of an official name; see `component_of` for the names."""
 
-    Attributes:
-      prefix: of the official names.
-      component: our component.
-      path: official name without prefix -> our path before the leaf rule.
-    """
-
-    prefix: str
-    component: str
-    path: Callable[[str], str]
-
-
-def sources(unet: LevelLayout, autoencoder: LevelLayout) -> list[Source]:
-    """The families of a full checkpoint, most specific prefix first; a name belongs to the first that matches."""
-    first_stage = "first_stage_model."
-
-    def of_autoencoder(name: str) -> str:
+    def of_first_stage(name: str) -> str:
         return autoencoder_path(name, autoencoder)
 
-    return [
-        Source("model.diffusion_model.", "unet", lambda name: unet_path(name, unet)),
-        Source("image_proj_model.", "image_projector", lambda name: _rewrite(name, _PROJECTOR)),
-        Source("embedder.model.visual.", "clip_image", lambda name: _rewrite(name, _CLIP)),
-        Source("cond_stage_model.model.", "clip_text", lambda name: _rewrite(name, _CLIP)),
-        Source(first_stage + "decoder.", "decoder", lambda name: of_autoencoder("decoder." + name)),
-        Source(first_stage + "post_quant_conv.", "decoder", lambda name: of_autoencoder("post_quant_conv." + name)),
-        Source(first_stage, "autoencoder", of_autoencoder),
-        Source("control_model.", "sketch_encoder", lambda name: unet_path(name, unet, is_sketch_encoder=True)),
-    ]
+    return {
+        "unet": lambda name: unet_path(name, unet),
+        "image_projector": lambda name: _rewrite(name, _PROJECTOR),
+        "clip_text": lambda name: _rewrite(name, _CLIP),
+        "clip_image": lambda name: _rewrite(name, _CLIP),
+        "autoencoder": of_first_stage,
+        "decoder": of_first_stage,
+        "sketch_encoder": lambda name: unet_path(name, unet, is_sketch_encoder=True),
+    }
+
+
+def component_of(name: str) -> tuple[str, str] | None:
+    """The component of an official name, and the name without what stands before that component's own names."""
+    for component, prefixes in PREFIXES.items():
+        for prefix in prefixes:
+            if name.startswith(prefix):
+                return component, name.removeprefix(
+                    FIRST_STAGE_PREFIX if prefix.startswith(FIRST_STAGE_PREFIX) else prefix
+                )
+    return None
 
 
 UNUSED: list[tuple[str, str]] = [
@@ -275,7 +282,7 @@ UNUSED: list[tuple[str, str]] = [
     ),
     (r"embedder\.model\.visual\.(ln_post\.|proj$)", "projection to the joint space"),
 ]
-"""Tensors of the published checkpoint that never influence a result (spec section 3.3, quirks of the checkpoint)."""
+"""Tensors of the published checkpoint that never influence a result (spec sections 3.3 and 13)."""
 
 
 @dataclass
@@ -318,23 +325,24 @@ def plan(
     Raises:
       UserError: if a tensor is left over, a parameter has no tensor, or a shape differs; all of them are listed.
     """
-    families = sources(unet, autoencoder)
+    paths = paths_of_components(unet, autoencoder)
     result, leftover, misshaped = Plan(), [], []
     open_paths = {(component, path) for component, paths in components.items() for path in paths}
     for name, shape in tensors.items():
         if name in SCHEDULE_BUFFERS:
             result.buffers.append(name)
             continue
-        source = next((s for s in families if name.startswith(s.prefix)), None)
-        if source is not None:
-            path = leaf_path(source.path(name.removeprefix(source.prefix)), len(shape))
-            key = (source.component, path)
+        found = component_of(name)
+        if found is not None:
+            component, own_name = found
+            path = leaf_path(paths[component](own_name), len(shape))
+            key = (component, path)
             if key in open_paths:
                 open_paths.discard(key)
                 result.entries[name] = key
-                found, wanted = our_shape(path, shape), tuple(components[source.component][path])
-                if found != wanted:
-                    misshaped.append(f"{name} is {_by(found)} instead of {_by(wanted)} (our layout)")
+                ours, wanted = our_shape(path, shape), tuple(components[component][path])
+                if ours != wanted:
+                    misshaped.append(f"{name} is {by(ours)} instead of {by(wanted)} (our layout)")
                 continue
         reason = _reason_unused(name, components)
         if reason is None:
@@ -342,13 +350,7 @@ def plan(
         else:
             result.unused[name] = reason
     missing = [f"{component}.{path}" for component, path in sorted(open_paths)]
-    problems = [
-        f"{len(group)} {kind}: {', '.join(group)}"
-        for kind, group in (("missing", missing), ("unexpected", leftover), ("of another shape", misshaped))
-        if group
-    ]
-    if problems:
-        raise UserError(f"{where} does not fit this architecture; tensors " + "; ".join(problems))
+    check_fit(where, missing, leftover, misshaped)
     return result
 
 
@@ -362,7 +364,3 @@ def _reason_unused(name: str, components: Mapping[str, Mapping[str, tuple[int, .
         if int(text_block[1]) == len(run):
             return "last text block, which the penultimate layer's features never reach"
     return None
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a scalar"

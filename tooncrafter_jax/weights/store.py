@@ -7,24 +7,30 @@ checkpoint. A component is restored alone, straight into its sharding and dtype.
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import json
 import logging
+import os
 import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from tooncrafter_jax.config_codec import from_dict, to_dict
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.weights.misfit import check_shapes
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
@@ -49,7 +55,9 @@ class CheckpointWriter:
         self.directory = directory = Path(directory).absolute()
         self._config, self._provenance = config, dict(provenance)
         self._components: list[str] = []
-        self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}")
+        self._weights: dict[str, str] = {}
+        _remove_abandoned(directory)
+        self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}-{_process_name()}")
         with _disk_errors(directory):
             if directory.exists():
                 if not overwrite:
@@ -61,24 +69,32 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def write(self, component: str, params: Mapping[str, jax.Array]) -> None:
+    def write(self, component: str, params: Mapping[str, jax.Array | np.ndarray]) -> None:
         """Writes one component's flat parameters.
+
+        Args:
+          component: its name.
+          params: dotted path -> array, on devices or the host; of several processes, one writes and gives host arrays.
 
         Raises:
           UserError: if the disk is full or the like.
         """
         with _disk_errors(self.directory), _quiet():
             handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # compressing copies everything in memory
-            with ocp.Checkpointer(handler) as checkpointer:
+            with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
                 checkpointer.save(self._temporary / component, args=ocp.args.PyTreeSave(dict(params)))
         self._components.append(component)
+        self._weights[component] = fingerprint(params)
 
     def copy(self, source: Path, components: Iterable[str]) -> None:
         """Takes over components of another checkpoint directory as they are."""
+        weights = Checkpoint(source).weights
         for component in components:
             with _disk_errors(self.directory):
                 shutil.copytree(Path(source) / component, self._temporary / component)
             self._components.append(component)
+            if component in weights:
+                self._weights[component] = weights[component]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
@@ -87,6 +103,7 @@ class CheckpointWriter:
         description = {
             "format_version": FORMAT_VERSION,
             "components": [name for name in COMPONENTS if name in self._components],
+            "weights": self._weights,
             "config": to_dict(self._config),
             "provenance": self._provenance,
         }
@@ -94,10 +111,16 @@ class CheckpointWriter:
             with _disk_errors(self.directory):
                 (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
                 if self.directory.exists():
-                    old = self._temporary.with_name(self._temporary.name + "-old")
+                    old = self.directory.with_name(
+                        f".{self.directory.name}.old-{secrets.token_hex(4)}-{_process_name()}"
+                    )
                     self.directory.rename(old)
-                    self._temporary.rename(self.directory)
-                    shutil.rmtree(old)
+                    try:
+                        self._temporary.rename(self.directory)
+                    except BaseException:
+                        old.rename(self.directory)
+                        raise
+                    shutil.rmtree(old, ignore_errors=True)
                 else:
                     self._temporary.rename(self.directory)
         finally:
@@ -112,9 +135,10 @@ class Checkpoint:
       config: the architecture.
       components: names of the components it holds.
       provenance: where the weights come from.
+      weights: component -> fingerprint of its parameters, where the directory says so.
 
     Raises:
-      UserError: if the directory is missing, is no checkpoint, or is of a newer format.
+      UserError: if the directory is missing, is no checkpoint, is of a newer format, or holds a config of sizes that do not fit.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -136,6 +160,7 @@ class Checkpoint:
                 )
             self.components: tuple[str, ...] = tuple(description["components"])
             config, self.provenance = description["config"], description.get("provenance", {})
+            self.weights: dict[str, str] = dict(description.get("weights", {}))
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from error
         except KeyError as error:
@@ -146,6 +171,14 @@ class Checkpoint:
         if strange:
             raise UserError(f"{file} names the component {strange[0]!r}, which this version does not know")
         self.config: ModelConfig = from_dict(ModelConfig, config, f"the config in {file}")
+        self.config.check(f"the config in {file}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the values of all parameters: another one means another model; empty where it is not known."""
+        if not self.weights:
+            return ""
+        return hashlib.sha256(json.dumps(sorted(self.weights.items())).encode()).hexdigest()[:16]
 
     def require(self, components: Iterable[str] = tuple(c for c in COMPONENTS if c not in OPTIONAL_COMPONENTS)) -> None:
         """Checks that the components are there.
@@ -174,7 +207,8 @@ class Checkpoint:
           dtype: of the result, for all or by parameter; the network's `param_dtype` without.
 
         Raises:
-          UserError: if the tree is damaged, or tensors are missing, left over or misshaped (all are listed).
+          UserError: if the tree is damaged, tensors are missing, left over or misshaped (all are listed), or the memory does not
+            suffice.
         """
         self.require([component])
         path, where = self.directory / component, f"{component} in {self.directory}"
@@ -189,7 +223,11 @@ class Checkpoint:
                 stored = dict(checkpointer.metadata(path).item_metadata.tree)  # pyright: ignore
             except Exception as error:  # orbax has no common class for what a damaged directory can raise
                 raise UserError(damaged) from error
-            _check_fit(stored, network.abstract_params, where)
+            check_shapes(
+                {name: tuple(leaf.shape) for name, leaf in stored.items()},
+                {name: leaf.shape for name, leaf in network.abstract_params.items()},
+                where,
+            )
             target = {
                 name: ocp.ArrayRestoreArgs(
                     sharding=sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name],
@@ -201,30 +239,59 @@ class Checkpoint:
             try:
                 return checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=target, restore_args=target))
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise out_of_memory(f"to load {where}", "load it with dtype bfloat16") from error
                 raise UserError(damaged) from error
 
 
-def _check_fit(stored: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct], where: str) -> None:
-    problems = []
-    missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
-    misshaped = [
-        f"{name} is {tuple(stored[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in stored and tuple(stored[name].shape) != tuple(wanted[name].shape)
-    ]
-    for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", misshaped)):
-        if names:
-            problems.append(f"{len(names)} {kind}: {', '.join(names)}")
-    if problems:
-        raise UserError(f"{where} does not fit this architecture; tensors {'; '.join(problems)}")
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """For a process of several that writes host arrays by itself, without waiting for the others."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"alone_{me}"
+    )
+
+
+def fingerprint(params: Mapping[str, jax.Array | np.ndarray]) -> str:
+    """Stands for the paths, dtypes and values of parameters; drawn at random where this process has not all of them."""
+    whole = hashlib.sha256()
+    for path, value in sorted(params.items()):
+        if isinstance(value, jax.Array) and not value.is_fully_addressable:
+            return secrets.token_hex(8)
+        whole.update(f"{path} {value.dtype} {value.shape} ".encode())
+        whole.update(np.ascontiguousarray(np.asarray(value)).view(np.uint8).data)
+    return whole.hexdigest()[:16]
+
+
+def _process_name() -> str:
+    """Which process writes: host and number."""
+    return f"{socket.gethostname().replace('-', '_')}-{os.getpid()}"
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Removes what writers of this directory that were killed have left behind; they can be 10 GB each."""
-    for leftover in directory.parent.glob(f".{directory.name}.partial-*"):
-        owner = leftover.name.rpartition("-")[2]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+    """Removes what writers of this directory that were killed on this host have left behind; they can be 10 GB each."""
+    host = socket.gethostname().replace("-", "_")
+    kinds = (
+        ("partial", "old") if directory.exists() else ("partial",)
+    )  # without a new one, the old one is not abandoned
+    for leftover in [
+        path for kind in kinds for path in directory.parent.glob(f".{glob.escape(directory.name)}.{kind}-*")
+    ]:
+        *_, of_host, process = leftover.name.rsplit("-", 2)
+        if of_host == host and process.isdigit() and not _is_running(int(process)):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs as another user
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -1,22 +1,18 @@
-"""Whole samples through the stages that users run, with given noise, as the published programs make them."""
+"""Whole samples by users' own pipeline, with given noise, as the published programs make them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tooncrafter_jax.diffusion.ddim import step_chunks
-from tooncrafter_jax.diffusion.schedule import ddim_tables
 from tooncrafter_jax.media.images import resize_tensor_like_app, sketch_to_hint
-from tooncrafter_jax.models.tokenizer import tokenizer
-from tooncrafter_jax.sampling import Conditions, Guidance, condition_latents, second_pass_frames
+from tooncrafter_jax.pipeline import Replay
+from tooncrafter_jax.requests import PreparedPair, SamplingOptions
 from tooncrafter_jax.verification.expressions import STEPS
 from tooncrafter_jax.verification.inputs import Inputs
-from tooncrafter_jax.verification.layout import as_float32, channels_first, channels_last
+from tooncrafter_jax.verification.layout import channels_first, channels_last
 from tooncrafter_jax.verification.model import Model
 
 Results = dict[str, Any]
@@ -135,83 +131,58 @@ def application(model: Model, inputs: Inputs) -> Results:
 
 
 def sample(model: Model, request: Request) -> Results:
-    """Encodes, conditions, denoises step by step and decodes twice.
+    """Runs users' own pipeline with the given noise, one step at a time, and collects what comes of it on the way.
 
     Returns:
       Everything that a manifest's pipelines store, in PyTorch layout.
     """
-    sampler, schedule = model.sampler, model.schedule
-    batch, frames = request.initial_noise.shape[0], request.initial_noise.shape[2]
-    seeds = np.zeros((batch,), np.uint32)  # unused: all noise is given
-
-    # The two pictures.
-    ends = jnp.asarray(np.stack([request.first, request.last], axis=1))
-    ends_noise = jnp.asarray(channels_last(request.posterior_noise[[0, -1]])[None])
-    first_stage = model.params("autoencoder", "decoder")
-    latents, references = sampler.encode(first_stage, ends, seeds, noise=ends_noise)
-
-    # Context of every branch: with prompt and picture, (with picture,) without either.
-    text = sampler.text(model.params("clip_text"), tokenizer()([request.prompt, ""]))
-    pixels = sampler.clip_pixels(jnp.asarray(request.clip_image, jnp.float32))
-    grey = sampler.clip_pixels(jnp.zeros_like(request.clip_image, jnp.float32))
-    image = sampler.image_tokens(model.params("clip_image", "image_projector"), jnp.concatenate([pixels, grey]))
-    rows = [(0, 0), (1, 0), (1, 1)] if request.image_scale is not None else [(0, 0), (1, 1)]
-    if request.scale == 1.0:  # the published sampler then asks for no second prediction
-        rows = rows[:1]
-    context = jnp.concatenate([jnp.repeat(jnp.concatenate([text[t], image[i]])[None], batch, axis=0) for t, i in rows])
-    sketch = None
-    if request.hints is not None:
-        scale = np.full((batch,), request.control_scale, np.float32)
-        hints = jnp.asarray(request.hints)
-        sketch = sampler.sketch_condition(model.params("sketch_encoder"), context, hints, scale)
-    image_scale = 1.0 if request.image_scale is None else request.image_scale
-    conditions = Conditions(
-        concat=condition_latents(latents, frames),
-        context=sampler.context_keys(model.params("unet"), context, frames=frames),
-        fps=jnp.broadcast_to(jnp.asarray(request.fps, jnp.int32).reshape(-1), (batch,)),
-        guidance=Guidance(request.scale, request.rescale, image_scale),
-        sketch=sketch,
-    )
-
-    # Sampling, one step at a time.
-    tables = ddim_tables(schedule, spacing=request.spacing, steps=request.steps, eta=request.eta)
-    params = model.params("unet") if sketch is None else model.params("unet", "sketch_encoder")
-    x = jnp.array(channels_last(request.initial_noise))
-    after, predicted = [], []
-    for steps, noise in zip(step_chunks(tables, 1), request.step_noise, strict=True):
-        noise_of_step = jnp.asarray(channels_last(noise))[None]
-        x, clean = sampler.denoise(
-            params, x, steps, seeds, conditions, branches=len(rows), with_predictions=True, noise=noise_of_step
+    initial, image_scale = channels_last(request.initial_noise), request.image_scale
+    batch = initial.shape[0]
+    fps = np.broadcast_to(np.asarray(request.fps).reshape(-1), (batch,))
+    ends, hints = np.concatenate([request.first, request.last]), request.hints
+    pairs = [
+        PreparedPair(
+            np.asarray(ends, np.float32),
+            None if hints is None else hints[0],
+            request.prompt,
+            seed=0,  # unused: all noise is given
+            fps=int(rate),
+            clip_image=np.asarray(request.clip_image[0], np.float32),
         )
-        after.append(channels_first(x))
-        predicted.append(channels_first(clean[0]))
-
-    # Decoding, and the middle once more among other neighbours.
-    video = _decode_in_windows(model, x, references)
-    kept, replaced, found = second_pass_frames(frames)
-    again = _decode_in_windows(model, x[:, np.asarray(kept)], references)
-    final = video.copy()
-    final[:, replaced] = again[:, found]
+        for rate in fps
+    ]
+    options = SamplingOptions(
+        steps=request.steps,
+        eta=request.eta,
+        guidance_scale=float(request.scale),
+        guidance_rescale=float(request.rescale),
+        # The published sampler asks for no other prediction at scale 1, whatever the scale of the image.
+        image_guidance_scale=None if image_scale is None or request.scale == 1.0 else float(image_scale),
+        spacing=request.spacing,
+        frames=initial.shape[1],
+        height=ends.shape[1],
+        width=ends.shape[2],
+        control_scale=float(request.control_scale),
+        steps_per_chunk=1,
+    )
+    found: dict[str, list[np.ndarray]] = {}
+    replay = Replay(
+        posterior=np.repeat(channels_last(request.posterior_noise[[0, -1]])[None], batch, axis=0),
+        initial=initial,
+        steps=np.stack([channels_last(noise) for noise in request.step_noise]),
+        observe=lambda name, value: found.setdefault(name, []).append(np.asarray(value, np.float32)),
+        window=model.config.unet.temporal_length,
+    )
+    frames = model.toon.sample_prepared(pairs, options, replay=replay)
     return {
         **request.extra,
-        "timesteps": tables.timesteps[::-1],
-        "latents_after_step": np.stack(after),
-        "pred_x0_after_step": np.stack(predicted),
-        "frames": channels_first(final),
-        "frames_before_replacement": channels_first(video),
-        "frames_second_pass": channels_first(again),
-        "text_context": as_float32(text[:1]),
-        "image_context": as_float32(image[:1]),
-        "condition_latents": channels_first(latents[0]),
+        "timesteps": found["timesteps"][0].astype(np.int64),
+        "latents_after_step": np.stack([channels_first(x) for x in found["latents"]]),
+        "pred_x0_after_step": np.stack([channels_first(x[0]) for x in found["clean"]]),
+        "frames": channels_first(frames),
+        "frames_before_replacement": channels_first(np.concatenate(found["first_pass"])),
+        "frames_second_pass": channels_first(np.concatenate(found["second_pass"])),
+        "text_context": found["text"][0][:1],
+        "image_context": found["image"][0][:1],
+        "condition_latents": channels_first(found["condition_latents"][0][0][[0, -1]]),
     }
-
-
-def _decode_in_windows(model: Model, latents: jax.Array, references: Any) -> np.ndarray:
-    """Frames (B, T, H, W, 3), decoded in windows of the model's clip length by themselves (spec section 5.6)."""
-    window = model.config.unet.temporal_length
-    decode, params = model.sampler.decode, model.params("decoder")
-    parts = [
-        as_float32(decode(params, latents[:, start : start + window], references))
-        for start in range(0, latents.shape[1], window)
-    ]
-    return np.concatenate(parts, axis=1)

@@ -1,0 +1,43 @@
+"""Low-rank factors: merging, saving, loading, and what does not fit."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.weights.lora import load_lora, merge, merged, save_lora
+
+DRAW = np.random.default_rng(0)
+FACTORS = {
+    "lora.unet.x.kernel.a": DRAW.normal(size=(6, 2)).astype(np.float32),
+    "lora.unet.x.kernel.b": DRAW.normal(size=(2, 5)).astype(np.float32),
+}
+KERNEL = jnp.asarray(DRAW.normal(size=(6, 5)), jnp.float32)
+
+
+def test_a_kernel_is_moved_by_the_scaled_product():
+    expected = KERNEL + 0.5 * FACTORS["lora.unet.x.kernel.a"] @ FACTORS["lora.unet.x.kernel.b"]
+    np.testing.assert_allclose(merge("unet.x.kernel", KERNEL, FACTORS, 0.5), expected, rtol=1e-5, atol=1e-6)
+    assert merge("unet.y.kernel", KERNEL, FACTORS, 0.5) is KERNEL
+
+
+def test_saved_factors_merge_into_a_model(tmp_path):
+    save_lora(tmp_path / "a.safetensors", {**FACTORS, "unet.x.kernel": KERNEL}, 0.5)
+    lora = load_lora(tmp_path / "a.safetensors")
+    assert set(lora.factors) == set(FACTORS) and lora.scale == 0.5
+    model = {"unet": {"x.kernel": KERNEL, "x.bias": KERNEL[0]}, "decoder": {"x.kernel": KERNEL}}
+    result = merged(model, lora)
+    np.testing.assert_allclose(result["unet"]["x.kernel"], merge("unet.x.kernel", KERNEL, FACTORS, 0.5), rtol=1e-6)
+    assert result["unet"]["x.bias"] is model["unet"]["x.bias"] and result["decoder"]["x.kernel"] is KERNEL
+
+
+def test_what_does_not_fit_is_told(tmp_path):
+    save_lora(tmp_path / "a.safetensors", FACTORS, 0.5)
+    lora = load_lora(tmp_path / "a.safetensors")
+    for model in ({}, {"unet": {"x.kernel": KERNEL[:3]}}):
+        with pytest.raises(UserError, match="of another architecture"):
+            merged(model, lora)
+    (tmp_path / "b.safetensors").write_bytes(b"nothing")
+    for file, message in (("b.safetensors", "damaged"), ("c.safetensors", "there is no file")):
+        with pytest.raises(UserError, match=message):
+            load_lora(tmp_path / file)
