@@ -1,0 +1,333 @@
+"""`python -m tooncrafter_jax curate films|fluent-emoji|bodies|rethreshold`: makes sets of clips to train on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Parser, one_line
+from tooncrafter_jax.cli.curation_options import (
+    add_choice,
+    add_where,
+    add_workers,
+    checked_shard_bytes,
+    checked_workers,
+    chosen_splits,
+    chosen_thresholds,
+    defaults_of,
+    without_beam_flags,
+)
+from tooncrafter_jax.cli.curation_stages import add_measurements, notes_on, stages_of
+from tooncrafter_jax.data.curation.protocols import Production
+from tooncrafter_jax.data.curation.splits import SplitRule
+from tooncrafter_jax.data.curation.thresholds import Thresholds
+from tooncrafter_jax.data.curation.workspace import SourceResult
+from tooncrafter_jax.errors import UserError
+
+PROGRAM = "python -m tooncrafter_jax curate"
+EPILOG = """\
+A run that was stopped goes on where it was when the same command is given again. What is measured is kept, so
+`curate rethreshold DIR` chooses other clips without measuring again. DIR/report/index.html shows what was kept, and what
+was dropped and why: look at it before training.
+
+Arguments behind -- are for Apache Beam, and let other machines do the work, which must see DIR and the sources under the
+same paths: ... --out DIR -- --runner=FlinkRunner --flink_master=host:8081
+
+exit codes: 0 done; 1 done, but some sources failed; 2 something is wrong with the request; 130 Ctrl-C
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Dispatches to a subcommand; see `--help` of each.
+
+    Returns:
+      0; 1 if the set was made but some sources failed. A mistake raises `UserError`.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {PROGRAM} COMMAND [--help] ...\n\nMakes sets of clips to train on.\n")
+        for name, (_, purpose) in COMMANDS.items():
+            print(f"  {name:14} {purpose}")
+        return EXIT_OK if argv else EXIT_USAGE
+    if argv[0] not in COMMANDS:
+        raise UserError(f"unknown command 'curate {argv[0]}': choose one of {', '.join(COMMANDS)}")
+    try:
+        return COMMANDS[argv[0]][0](argv[1:])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("finished sources are kept, and the same command makes the rest") from None
+
+
+def films(argv: list[str]) -> int:
+    """Films into clips of their shots."""
+    from tooncrafter_jax.data.curation.films import COVER, Films
+
+    parser = _parser(
+        "films",
+        "Cuts films into shots and shots into clips, measures them, and writes those that are good enough as a set:\n\n"
+        f"  {PROGRAM} films films/ episode.mkv --out sets/cartoons",
+    )
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="a film, or a folder to look for films in")
+    add_where(parser)
+    add = parser.add_argument_group("how films become clips").add_argument
+    add(
+        "--shots",
+        choices=("cuts", "gradual", "transnet"),
+        default="gradual",
+        metavar="NAME",
+        help="where shots end: cuts (hard ones alone, as in the paper), gradual (dissolves, fades and wipes too) or transnet "
+        "(TransNet V2, with the extra torch-data) (default: %(default)s)",
+    )
+    add("--shot-threshold", type=float, metavar="X", help="change between frames that is a cut, 0 to 255 (default: 27)")
+    add("--shortest", type=float, default=1.0, metavar="SECONDS", help="shortest clip (default: %(default)g)")
+    add(
+        "--longest",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="longest; longer shots are divided (default: %(default)g)",
+    )
+    add(
+        "--trim",
+        type=int,
+        default=3,
+        metavar="FRAMES",
+        help="left out where a shot borders on another (default: %(default)s)",
+    )
+    add(
+        "--cover",
+        default="x".join(map(str, COVER)),
+        metavar="HxW",
+        help="frames are shrunk while they cover this many pixels (default: %(default)s)",
+    )
+    add("--film-fps", type=float, metavar="N", help="frame rate of the clips (default: each film's own)")
+    add_measurements(parser, films=True)
+    add_choice(parser)
+    arguments, flags = _parse(parser, argv)
+    production = Films(
+        arguments.sources,
+        detectors=_detectors(arguments),
+        cover=_size(arguments.cover),
+        shortest=arguments.shortest,
+        longest=arguments.longest,
+        trim=arguments.trim,
+        fps=arguments.film_fps,
+    )
+    return _curate(production, arguments, flags)
+
+
+def fluent_emoji(argv: list[str]) -> int:
+    """Animated emoji into clips."""
+    from tooncrafter_jax.data.curation.fluent_emoji import FluentEmoji
+
+    parser = _parser(
+        "fluent-emoji",
+        "Makes a cartoon set of Microsoft's animated Fluent emoji (MIT) over drawn backgrounds, with captions. The packages are\n"
+        "fetched with npm once (about 730 MB):\n\n"
+        f"  {PROGRAM} fluent-emoji --out sets/emoji --height 320 --width 512",
+    )
+    add_where(parser)
+    default = defaults_of(FluentEmoji)
+    add = parser.add_argument_group("what is drawn").add_argument
+    add(
+        "--packages",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="the packages @lobehub/fluent-emoji-anim-1 to -4, untarred, instead of fetching them",
+    )
+    add("--cache", type=Path, metavar="DIR", help="where fetched packages are kept (default: ~/.cache/tooncrafter_jax)")
+    add(
+        "--scenes",
+        type=int,
+        default=default["scenes"],
+        metavar="N",
+        help="clips of each drawing (default: %(default)s)",
+    )
+    add("--backgrounds", type=Path, metavar="DIR", help="pictures to use instead of drawn backgrounds")
+    _add_rendering(add, default)
+    add_measurements(parser)
+    add_choice(parser)
+    arguments, flags = _parse(parser, argv)
+    production = FluentEmoji(
+        folders=tuple(map(str, arguments.packages)),
+        cache=str(arguments.cache or ""),
+        height=arguments.height,
+        width=arguments.width,
+        scenes=arguments.scenes,
+        seed=arguments.seed,
+        backgrounds=str(arguments.backgrounds or ""),
+    )
+    return _curate(production, arguments, flags)
+
+
+def bodies(argv: list[str]) -> int:
+    """Rendered bodies into clips."""
+    from tooncrafter_jax.data.curation.bodies import Bodies
+
+    parser = _parser(
+        "bodies",
+        "Makes a set of simulated bodies that tumble and collide before a moving camera, for general motion:\n\n"
+        f"  {PROGRAM} bodies --out sets/bodies --count 5000",
+    )
+    add_where(parser)
+    default = defaults_of(Bodies)
+    add = parser.add_argument_group("what is rendered").add_argument
+    add("--count", type=int, default=default["count"], metavar="N", help="scenes, a clip each (default: %(default)s)")
+    add("--frames", type=int, default=default["frames"], metavar="N", help="of a clip (default: %(default)s)")
+    _add_rendering(add, default)
+    add_measurements(parser)
+    add_choice(parser)
+    arguments, flags = _parse(parser, argv)
+    production = Bodies(
+        count=arguments.count,
+        height=arguments.height,
+        width=arguments.width,
+        frames=arguments.frames,
+        seed=arguments.seed,
+    )
+    return _curate(production, arguments, flags)
+
+
+def rethreshold(argv: list[str]) -> int:
+    """Another choice of the clips that were measured."""
+    parser = _parser(
+        "rethreshold",
+        "Chooses the clips of a set again by other thresholds or splits, measuring nothing again, and rewrites set and report:\n\n"
+        f"  {PROGRAM} rethreshold sets/cartoons --min-motion 0.5",
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="what --out was when the set was made")
+    add_workers(parser.add_argument)
+    add_choice(parser, again=True)
+    arguments = parser.parse_args(argv)
+
+    from tooncrafter_jax.data.curation import pipeline
+
+    outcome = pipeline.rethreshold(
+        arguments.directory,
+        thresholds=chosen_thresholds(arguments),
+        splits=chosen_splits(arguments),
+        workers=checked_workers(arguments),
+        listener=_listener(arguments.quiet),
+    )
+    return _report(outcome)
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "films": (films, "films -> shots -> clips, measured and chosen"),
+    "fluent-emoji": (fluent_emoji, "animated emoji over backgrounds: a cartoon set that anyone can make"),
+    "bodies": (bodies, "rendered bodies in motion: a set for a general base model"),
+    "rethreshold": (rethreshold, "choose the clips of a set again by other thresholds"),
+}
+
+
+def _parser(name: str, description: str) -> Parser:
+    return Parser(f"{PROGRAM} {name}", description=description, epilog=EPILOG)
+
+
+def _parse(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    own, flags = without_beam_flags(argv)
+    return parser.parse_args(own), flags
+
+
+def _add_rendering(add: Callable[..., object], default: dict[str, int]) -> None:
+    for side in ("height", "width"):
+        add(
+            f"--{side}",
+            type=int,
+            default=default[side],
+            metavar="N",
+            help="of the clips, in pixels (default: %(default)s)",
+        )
+    add(
+        "--seed",
+        type=int,
+        default=default["seed"],
+        metavar="N",
+        help="another seed, other clips (default: %(default)s)",
+    )
+
+
+def _detectors(arguments: argparse.Namespace):
+    from tooncrafter_jax.data.curation.shots import ContentShots, GradualShots
+    from tooncrafter_jax.data.curation.transnet_shots import TransNetShots
+
+    if arguments.shots == "transnet":
+        if arguments.shot_threshold is not None:
+            raise UserError("--shot-threshold goes with --shots cuts or gradual, not with transnet")
+        return [TransNetShots()]
+    cuts = ContentShots() if arguments.shot_threshold is None else ContentShots(arguments.shot_threshold)
+    return [cuts] if arguments.shots == "cuts" else [cuts, GradualShots()]
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise UserError(f"--cover={text} is not of the form HEIGHTxWIDTH, e.g. 320x512")
+    return int(height), int(width)
+
+
+def _curate(production: Production, arguments: argparse.Namespace, flags: Sequence[str]) -> int:
+    from tooncrafter_jax.data.curation import pipeline
+
+    thresholds = Thresholds.from_json(chosen_thresholds(arguments))
+    splits = SplitRule(**chosen_splits(arguments))
+    workers, shard_bytes = checked_workers(arguments), checked_shard_bytes(arguments)
+    stages = stages_of(arguments)
+    for note in notes_on(stages, production.sources()):
+        print(f"note: {one_line(note)}", file=sys.stderr)
+    outcome = pipeline.curate(
+        production,
+        stages,
+        arguments.out,
+        thresholds=thresholds,
+        splits=splits,
+        workers=workers,
+        beam_arguments=flags,
+        shard_bytes=shard_bytes,
+        listener=_listener(arguments.quiet),
+    )
+    return _report(outcome)
+
+
+def _listener(quiet: bool):
+    from tooncrafter_jax.data.curation.pipeline import Listener
+
+    if quiet:
+        return Listener()
+    done, total, telling = 0, 0, threading.Lock()
+
+    def on_start(sources: int, reused: int) -> None:
+        nonlocal done, total
+        done, total = reused, sources
+        if reused:
+            print(f"{reused} of {sources} sources were finished before", file=sys.stderr)
+
+    def on_source(result: SourceResult) -> None:
+        nonlocal done
+        with telling:
+            done += 1
+            what = "failed" if result.failure else f"{len(result.clips)} clips"
+            print(
+                f"{done}/{total} {one_line(result.source)}: {what}, {result.seconds:.1f} s", file=sys.stderr, flush=True
+            )
+
+    return Listener(on_start, on_source, lambda step: print(f"{step} ...", file=sys.stderr, flush=True))
+
+
+def _report(outcome) -> int:
+    decision = outcome.decision
+    splits = ", ".join(f"{len(clips)} {name}" for name, clips in decision.splits.items())
+    dropped = ", ".join(f"{len(clips)} {reason}" for reason, clips in decision.dropped.items())
+    print(f"sources: {outcome.made} made, {outcome.reused} done before, {len(outcome.failures)} failed")
+    print(
+        f"clips: {decision.num_kept} kept ({splits}), {decision.num_dropped} dropped"
+        + (f" ({dropped})" if dropped else "")
+    )
+    print(f"set: {outcome.set_directory}")
+    print(f"report: {outcome.report}")
+    for source, reason in outcome.failures.items():
+        print(f"error: {one_line(source)} failed: {one_line(reason)}", file=sys.stderr)
+    return EXIT_FAILED if outcome.failures else EXIT_OK

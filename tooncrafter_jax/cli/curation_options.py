@@ -1,0 +1,149 @@
+"""The options that the subcommands of `curate` share: where sets go, which clips they have, and how the work is done."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.data.clip_sets import SHARD_BYTES
+from tooncrafter_jax.data.curation.splits import SplitRule
+from tooncrafter_jax.data.curation.thresholds import Thresholds
+from tooncrafter_jax.errors import UserError
+
+OFF = "off"
+_THRESHOLDS = {
+    "min_frames": "fewest frames of a clip",
+    "min_motion": "least mean optical flow, in pixels of a frame 512 wide",
+    "max_text_area": "largest share of the picture that text may cover, 0 to 1",
+    "min_aesthetic": "least aesthetic score, about 1 to 10",
+    "min_agreement": "least cosine of caption and frames, -1 to 1",
+    "max_duplicate_distance": "of two clips whose fingerprints differ in at most this share of their bits, one is dropped, 0 to 1",
+}
+_SPLITS = {
+    "test": "for evaluation",
+    "validation": "for looking at while training",
+}
+
+
+def add_where(parser: Parser) -> None:
+    """The options --out, --workers, --shard-megabytes and --quiet."""
+    add = parser.add_argument_group("where it goes, and how").add_argument
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for the set, its report, and what a later run goes on from",
+    )
+    add(
+        "--shard-megabytes",
+        type=int,
+        default=SHARD_BYTES // 2**20,
+        metavar="N",
+        help="size of the set's files (default: %(default)s)",
+    )
+    add_workers(add)
+
+
+def add_workers(add: Any) -> None:
+    """The options --workers and --quiet."""
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that share the work; 0 does it all in this one (default: one for each core)",
+    )
+    add("--quiet", action="store_true", help="show no progress")
+
+
+def add_choice(parser: Parser, *, again: bool = False) -> None:
+    """The options of thresholds and splits; with `again`, those that are left out stay as they were."""
+    add = parser.add_argument_group("which clips the set has").add_argument
+    for name, what in _THRESHOLDS.items():
+        default = getattr(Thresholds(), name)
+        shown = "as before" if again else default
+        add(
+            _option(name),
+            type=_number_or_off,
+            default=argparse.SUPPRESS if again else default,
+            metavar="X",
+            help=f"{what}; off: any (default: {shown})",
+        )
+    for name, what in _SPLITS.items():
+        default = getattr(SplitRule(), name)
+        add(
+            _option(name),
+            type=_number,
+            default=argparse.SUPPRESS if again else default,
+            metavar="X",
+            help=f"clips held out {what}: a share below 1, or a count (default: {'as before' if again else default})",
+        )
+
+
+def chosen_thresholds(arguments: argparse.Namespace) -> dict[str, int | float | None]:
+    """The thresholds that were given, or all of them with their defaults."""
+    return {name: getattr(arguments, name) for name in _THRESHOLDS if hasattr(arguments, name)}
+
+
+def chosen_splits(arguments: argparse.Namespace) -> dict[str, int | float]:
+    """The sizes of splits that were given, or all of them with their defaults."""
+    return {name: getattr(arguments, name) for name in _SPLITS if hasattr(arguments, name)}
+
+
+def checked_workers(arguments: argparse.Namespace) -> int | None:
+    """The number of processes.
+
+    Raises:
+      UserError: it is negative.
+    """
+    if arguments.workers is not None and arguments.workers < 0:
+        raise UserError(f"--workers is {arguments.workers}: give 0 or more")
+    return arguments.workers
+
+
+def checked_shard_bytes(arguments: argparse.Namespace) -> int:
+    """The size at which a shard ends.
+
+    Raises:
+      UserError: it is below a megabyte.
+    """
+    if arguments.shard_megabytes < 1:
+        raise UserError(f"--shard-megabytes is {arguments.shard_megabytes}: give at least 1")
+    return arguments.shard_megabytes * 2**20
+
+
+def without_beam_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command's own arguments, and those behind `--`, which are for Beam."""
+    argv = list(argv)
+    if "--" not in argv:
+        return argv, []
+    place = argv.index("--")
+    return argv[:place], argv[place + 1 :]
+
+
+def defaults_of(config: type) -> dict[str, Any]:
+    """The defaults of a dataclass by field."""
+    return {f.name: f.default for f in dataclasses.fields(config) if f.default is not dataclasses.MISSING}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _number_or_off(text: str) -> int | float | None:
+    return None if text == OFF else _number(text)
+
+
+_number.__name__ = "number"  # as argparse calls it when it complains
+_number_or_off.__name__ = "number"

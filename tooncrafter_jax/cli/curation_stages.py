@@ -1,0 +1,125 @@
+"""The options of `curate` that say how clips are measured, and the stages that they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.data.curation.protocols import Stage
+from tooncrafter_jax.errors import UserError
+
+OFF = "off"
+FLOWS, DETECTORS = ("dis", "gmflow", OFF), ("ppocr", OFF)
+
+
+def add_measurements(parser: Parser, *, films: bool = False) -> None:
+    """The options of the stages.
+
+    Args:
+      parser: gets them.
+      films: whether clips are of films, of which more has to be found out.
+    """
+    add = parser.add_argument_group("how clips are measured").add_argument
+    add(
+        "--motion",
+        choices=FLOWS,
+        default="dis",
+        metavar="NAME",
+        help="optical flow by dis (OpenCV), gmflow (learned, with the extra torch-data), or off (default: %(default)s)",
+    )
+    add(
+        "--text",
+        choices=DETECTORS,
+        default="ppocr" if films else OFF,
+        metavar="NAME",
+        help="text in the picture by ppocr (PP-OCR), or off (default: %(default)s)",
+    )
+    add("--no-fingerprints", action="store_true", help="do not look for near-duplicates")
+    if films:
+        add(
+            "--captions",
+            type=Path,
+            metavar="FILE",
+            help=".csv, .json or .jsonl with 'caption' and 'source' (a film, and if wanted 'start' and 'stop' frames) or 'id' "
+            "(a clip)",
+        )
+        add(
+            "--blip2",
+            type=Path,
+            metavar="DIR",
+            help="a BLIP-2 model on this disk, for clips without a caption (with the extra torch-data, and transformers)",
+        )
+    add(
+        "--clip",
+        type=Path,
+        metavar="FILE",
+        help="weights of CLIP, for the agreement of captions and frames and for aesthetic scores: OpenCLIP's or OpenAI's, or a "
+        "published ToonCrafter checkpoint; without it both are off",
+    )
+    add("--quick-gelu", action="store_true", help="these weights are of one of OpenAI's own models")
+    add(
+        "--aesthetic-head",
+        type=Path,
+        metavar="FILE",
+        help="weights of LAION's aesthetic predictor for this CLIP; without it aesthetic scores are off",
+    )
+    parser.set_defaults(films=films)
+
+
+def stages_of(arguments: argparse.Namespace) -> list[Stage]:
+    """The stages that were asked for, the cheap ones first.
+
+    Raises:
+      UserError: options that only go together were not given together.
+    """
+    from tooncrafter_jax.data.curation.aesthetics import Aesthetics
+    from tooncrafter_jax.data.curation.agreement import Agreement
+    from tooncrafter_jax.data.curation.captions import Blip2Captions, SidecarCaptions
+    from tooncrafter_jax.data.curation.clip_model import ClipWeights
+    from tooncrafter_jax.data.curation.fingerprint import Fingerprint
+    from tooncrafter_jax.data.curation.holds import Holds
+    from tooncrafter_jax.data.curation.motion import DisFlow, GmFlow, Motion
+    from tooncrafter_jax.data.curation.text import Text
+
+    for option in ("aesthetic_head", "quick_gelu"):
+        if getattr(arguments, option) and arguments.clip is None:
+            raise UserError(f"--{option.replace('_', '-')} needs the weights of CLIP: give them with --clip")
+    stages: list[Stage] = []
+    if arguments.films:
+        stages.append(Holds())
+    if not arguments.no_fingerprints:
+        stages.append(Fingerprint())
+    if arguments.motion != OFF:
+        stages.append(Motion(GmFlow() if arguments.motion == "gmflow" else DisFlow()))
+    if arguments.text != OFF:
+        stages.append(Text())
+    if arguments.films and arguments.captions is not None:
+        stages.append(SidecarCaptions(arguments.captions))
+    if arguments.films and arguments.blip2 is not None:
+        stages.append(Blip2Captions(arguments.blip2))
+    if arguments.clip is not None:
+        clip = ClipWeights(arguments.clip, arguments.quick_gelu)
+        stages.append(Agreement(clip))
+        if arguments.aesthetic_head is not None:
+            stages.append(Aesthetics(clip, arguments.aesthetic_head))
+    return stages
+
+
+def notes_on(stages: Sequence[Stage], sources: Sequence[str]) -> list[str]:
+    """Sentences on what the user may not expect: scores that are off, and captions of other films.
+
+    Raises:
+      UserError: the file of captions cannot be read.
+    """
+    from tooncrafter_jax.data.curation.aesthetics import Aesthetics
+    from tooncrafter_jax.data.curation.agreement import Agreement
+    from tooncrafter_jax.data.curation.captions import SidecarCaptions
+
+    given = {type(stage) for stage in stages}
+    notes = [stage.off for stage in (Aesthetics(), Agreement()) if type(stage) not in given]
+    for stage in stages:
+        if isinstance(stage, SidecarCaptions) and (mismatch := stage.mismatch(sources)):
+            notes.append(mismatch)
+    return notes

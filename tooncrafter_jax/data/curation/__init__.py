@@ -1,0 +1,1 @@
+"""From films to sets of clips: cutting, scoring, judging, splitting and writing."""

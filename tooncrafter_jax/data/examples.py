@@ -1,0 +1,301 @@
+"""One training example of one clip: everything that the loader does before it makes batches."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8, UInt32
+
+from tooncrafter_jax.data.records import Clip
+from tooncrafter_jax.data.sketches.selection import BISECTION_SHARE, choose_sketched_frames
+from tooncrafter_jax.data.transforms import (
+    DROPOUT,
+    STRIDES,
+    Draw,
+    Window,
+    choose_dropout,
+    choose_window,
+    frame_rate,
+    generator,
+    resize_and_crop,
+)
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.tokenizer import tokenizer
+
+REPLACEMENTS = 1000
+"""Clips in a row that may be unusable before the set is."""
+MAX_SEED = 2**64 - 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """What examples are made of, and how they are served; the defaults are the published recipe's (spec sections 8.1 to 8.4).
+
+    Attributes:
+      directory: of the set that `Loader.open` opens.
+      split: of the set.
+      embeddings: directory of the embeddings that `Loader.open` reads instead of pixels; empty for pixels.
+      batch: examples of a batch, over all processes.
+      frames: of an example.
+      height, width: pixels of an example.
+      strides: smallest and largest step between two frames.
+      start_multiple: an example starts at a multiple of this in its clip; 1 is the published rule, more let embeddings hold
+        fewer pictures.
+      antialias: whether downscaling averages over all source pixels; see `transforms.resize_and_crop`.
+      dropout: probability p of the condition dropout; at most 1/3.
+      bisection_share: of the examples whose sketched frames are found by bisection (spec section 8.7).
+      seed: of all randomness, 0 to 2**64 - 1.
+      shuffle: whether every epoch takes the clips in another order, or each in the order of the set.
+      repeat: whether it goes on over epochs for ever, or ends after one with a batch that is filled up (`Batch.valid`).
+      on_damaged: whether a clip that cannot be read ends the run, or is left out like one that is too short.
+      num_workers: processes that make batches; 0 for threads of this process.
+      prefetch: batches that every worker keeps ready, there and once more on the way; without workers, threads that make batches
+        and batches kept ready, where 0 makes each when it is asked for.
+      video: whether batches have the pixels also where embeddings are read.
+    """
+
+    directory: str = ""
+    split: str = "train"
+    embeddings: str = ""
+    batch: int = 32
+    frames: int = 16
+    height: int = 320
+    width: int = 512
+    strides: tuple[int, int] = STRIDES
+    start_multiple: int = 1
+    antialias: bool = False
+    dropout: float = DROPOUT
+    bisection_share: float = BISECTION_SHARE
+    seed: int = 20230211
+    shuffle: bool = True
+    repeat: bool = True
+    on_damaged: Literal["fail", "skip"] = "fail"
+    num_workers: int = 0
+    prefetch: int = 2
+    video: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "frames", "height", "width", "start_multiple"):
+            if getattr(self, name) < 1:
+                raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be at least 1")
+        for name in ("num_workers", "prefetch"):
+            if getattr(self, name) < 0:
+                raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be at least 0")
+        if len(self.strides) != 2 or not 1 <= self.strides[0] <= self.strides[1]:
+            raise UserError(
+                f"the loader's strides are {self.strides}, but must be a smallest and a largest one from 1 on"
+            )
+        if not 0 <= self.dropout <= 1 / 3:
+            raise UserError(
+                f"the loader's dropout is {self.dropout}, but must be from 0 to 1/3, as it is used three times"
+            )
+        if not 0 <= self.bisection_share <= 1:
+            raise UserError(f"the loader's bisection_share is {self.bisection_share}, but must be from 0 to 1")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"the loader's seed is {self.seed}, but must be from 0 to 2**64 - 1")
+
+    def evaluation(self) -> LoaderConfig:
+        """The same for evaluation: every clip once, in the order of the set, with all conditions."""
+        return replace(self, shuffle=False, repeat=False, dropout=0.0)
+
+
+class Batch(TypedDict):
+    """The rows of a global batch that one process has; b is the global batch divided by the number of processes.
+
+    Attributes:
+      video: frames; `transforms.to_pixels` makes [-1, 1] of them on the device. Absent where embeddings are read instead.
+      token_ids: of the caption; those of the empty prompt where the text is dropped.
+      drop_image: whether the picture given to CLIP becomes all zero.
+      fps: integer frame rate that the denoiser is told, floor(source fps / stride).
+      stride: step between two frames in the clip.
+      sketched: frames whose sketch guides, for training with sketches (spec section 8.7).
+      seed: of the example, for its noise and time on the device (`diffusion.noise.clip_noise`).
+      record: index of the clip in the set.
+      valid: False for a row that only fills up the last batch of an evaluation, or stands for an unusable clip there.
+      moments: mean and log-variance of the latents before the scale factor, (b, T, h, w, 2C); with embeddings.
+      text: tokens of the caption or, where it is dropped, of the empty prompt, (b, 77, D); with embeddings.
+      image: CLIP's tokens of the first frame or, where it is dropped, of the all-zero picture, (b, N, D); with embeddings.
+    """
+
+    video: NotRequired[UInt8[np.ndarray, "b T H W 3"]]
+    token_ids: Int32[np.ndarray, "b 77"]
+    drop_image: Bool[np.ndarray, "b"]
+    fps: Int32[np.ndarray, "b"]
+    stride: Int32[np.ndarray, "b"]
+    sketched: Bool[np.ndarray, "b T"]
+    seed: UInt32[np.ndarray, "b"]
+    record: Int32[np.ndarray, "b"]
+    valid: Bool[np.ndarray, "b"]
+    moments: NotRequired[np.ndarray]
+    text: NotRequired[np.ndarray]
+    image: NotRequired[np.ndarray]
+
+
+@runtime_checkable
+class OpenClip(Protocol):
+    """A clip of which an example can be made.
+
+    Attributes:
+      length: frames; 0 if it cannot be used.
+      fps: frames a second.
+    """
+
+    length: int
+    fps: float
+
+    def caption_ids(self) -> Int32[np.ndarray, "77"]:
+        """Token ids of the caption."""
+        ...
+
+    def arrays(
+        self, window: Window, config: LoaderConfig, *, drop_text: bool, drop_image: bool
+    ) -> Mapping[str, np.ndarray]:
+        """The large arrays of an example: video, or embeddings.
+
+        Raises:
+          UserError: they are damaged.
+        """
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Clips of which examples can be made; travels to other processes."""
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def check(self, config: LoaderConfig) -> None:
+        """Finds out whether such examples can be made.
+
+        Raises:
+          UserError: they cannot.
+        """
+        ...
+
+    def open(self, record: int) -> OpenClip:
+        """The clip of this index.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        ...
+
+
+class PixelSource:
+    """Examples of the clips themselves: decoded, resized, cropped."""
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def check(self, config: LoaderConfig) -> None:
+        """See `Source.check`; pixels serve every config."""
+
+    def open(self, record: int) -> OpenPixels:
+        """See `Source.open`."""
+        return OpenPixels(self._clips[record])
+
+
+class OpenPixels:
+    """A clip whose frames are decoded when they are asked for; see `OpenClip`."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip, self.length, self.fps = clip, len(clip), clip.fps
+
+    def caption_ids(self) -> Int32[np.ndarray, "77"]:
+        """See `OpenClip`."""
+        return tokenizer()([self.clip.caption])[0]
+
+    def arrays(
+        self, window: Window, config: LoaderConfig, *, drop_text: bool = False, drop_image: bool = False
+    ) -> dict[str, np.ndarray]:
+        """The video of a window, uint8 (T, H, W, 3)."""
+        pictures = self.clip.decode(window.frames)
+        return {"video": resize_and_crop(pictures, config.height, config.width, config.antialias)}
+
+
+@functools.cache
+def empty_prompt_ids() -> Int32[np.ndarray, "77"]:
+    """Token ids of the empty prompt."""
+    return tokenizer()([""])[0]
+
+
+class Examples:
+    """Makes the example of any number; a callable that travels to other processes.
+
+    Example numbers count up over epochs and over the rows of all processes. All that is random about an example is a function of
+    the seed and its number.
+    """
+
+    def __init__(self, source: Source, config: LoaderConfig) -> None:
+        self._source, self._config = source, config
+
+    def __call__(self, number: int, record: int) -> dict[str, Any]:
+        """The example of this number, of the clip of this index or, where that is unusable, of others.
+
+        An unusable clip (too short; damaged, where that is allowed) is replaced by one drawn from the whole set; the published
+        code takes the next one instead. Where each clip comes once (`repeat` off), the row is not valid then.
+
+        Returns:
+          A row of `Batch`, and how many clips were unusable: "too_short", "damaged".
+
+        Raises:
+          UserError: a clip is damaged and `on_damaged` is "fail", or too many in a row are unusable.
+        """
+        unusable = {"too_short": 0, "damaged": 0}
+        filler = not self._config.repeat and number >= len(self._source)  # it fills the last batch
+        valid = not filler
+        redraw = generator(self._config.seed, number, Draw.REPLACEMENT)
+        for _ in range(REPLACEMENTS):
+            try:
+                row = self._row(number, record)
+            except UserError as error:
+                if self._config.on_damaged == "fail":
+                    raise
+                _log.warning("left out: %s", error)
+                row, reason = None, "damaged"
+            else:
+                reason = "too_short"
+            if row is not None:
+                return row | {"valid": np.bool_(valid)} | {k: np.int32(v) for k, v in unusable.items()}
+            unusable[reason] += not filler
+            valid = self._config.repeat
+            record = int(redraw.integers(len(self._source)))
+        raise UserError(
+            f"{REPLACEMENTS} clips in a row cannot be used ({unusable['too_short']} have fewer than {self._config.frames} "
+            f"frames, {unusable['damaged']} are damaged): check the set, or ask for fewer frames"
+        )
+
+    def _row(self, number: int, record: int) -> dict[str, Any] | None:
+        """The row without what `__call__` adds; None if the clip is too short."""
+        config = self._config
+        clip = self._source.open(record)
+        if clip.length < config.frames:
+            return None
+
+        def draw(purpose: Draw) -> np.random.Generator:
+            return generator(config.seed, number, purpose)
+
+        window = choose_window(draw(Draw.WINDOW), clip.length, config.frames, config.strides, config.start_multiple)
+        drop_text, drop_image = choose_dropout(draw(Draw.DROPOUT), config.dropout)
+        return {
+            **clip.arrays(window, config, drop_text=drop_text, drop_image=drop_image),
+            "token_ids": empty_prompt_ids() if drop_text else clip.caption_ids(),
+            "drop_image": np.bool_(drop_image),
+            "fps": np.int32(frame_rate(clip.fps, window.stride)),
+            "stride": np.int32(window.stride),
+            "sketched": choose_sketched_frames(draw(Draw.SKETCH), config.frames, config.bisection_share),
+            "seed": draw(Draw.SEED).integers(2**32, dtype=np.uint32),
+            "record": np.int32(record),
+        }

@@ -1,0 +1,257 @@
+"""The loader: batches of training examples, the same for any number of processes and workers, resumed exactly.
+
+Examples are numbered over epochs and processes: number n is the clip at place n mod N of epoch n // N, and all that is random about
+it is a function of the seed and n (`data.examples`). Global batch k holds the numbers k·B to (k+1)·B - 1, and process p of P
+the contiguous p-th part of them, as `jax.make_array_from_process_local_data` expects where a mesh lays the batch over the processes
+in their order. So the only state is how many examples all processes together have been given. A batch may span the end of an epoch;
+nothing is dropped there.
+
+In a program with workers (`num_workers` > 0), what starts the program stands under `if __name__ == "__main__":`, as the workers
+import its file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import parent_process
+from typing import Any, cast
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.data.embeddings import EmbeddingSource
+from tooncrafter_jax.data.examples import Batch, Examples, LoaderConfig, PixelSource, Source
+from tooncrafter_jax.data.records import Clip
+from tooncrafter_jax.errors import UserError
+
+__all__ = ["Batch", "Loader", "LoaderConfig"]
+
+_UNUSABLE = ("too_short", "damaged")
+_SHARED_MEMORY = "/dev/shm"
+_SMALLEST_SHARED = 2**16  # bytes of an array from which on shared memory is cheaper than a pipe
+_GRAIN_FLAG = "grain_enable_multiprocess_worker_profiling"
+_log = logging.getLogger(__name__)
+
+
+class Loader(Iterator[Batch]):
+    """Batches of a set of clips, or of embeddings made of it; close it, or use it in a `with` statement.
+
+    Attributes:
+      config: how examples are made.
+      clips: number of clips in the set.
+      unusable: clips that were left out so far, "too_short" or "damaged", as this process met them; an epoch later they are met
+        again.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Clip] | Source,
+        config: LoaderConfig | None = None,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> None:
+        """Opens a loader at its beginning; nothing is read before the first batch is asked for.
+
+        Args:
+          source: a `ClipSet`, or an `EmbeddingSource`; `Loader.open` opens what the config names.
+          config: how examples are made; the published recipe by default.
+          process_index: which part of a global batch this process gets: `jax.process_index()` in a distributed run.
+          process_count: of how many: `jax.process_count()`.
+
+        Raises:
+          UserError: the set is empty, has no such examples, or the batch cannot be divided among the processes.
+        """
+        self.config = config = LoaderConfig() if config is None else config
+        if not 0 <= process_index < process_count:
+            raise ValueError(f"there is no process {process_index} of {process_count}")
+        if config.batch % process_count:
+            raise UserError(
+                f"a batch of {config.batch} cannot be divided among {process_count} processes: choose a multiple of "
+                f"{process_count}"
+            )
+        self._source = source if isinstance(source, Source) else PixelSource(source)
+        self.clips = len(self._source)
+        if not self.clips:
+            raise UserError("the set to load has no clips: make it again with other thresholds or more sources")
+        self._source.check(config)
+        self.unusable: dict[str, int] = dict.fromkeys(_UNUSABLE, 0)
+        self._process, self._processes = process_index, process_count
+        self._examples = 0
+        self._batches: grain.DatasetIterator | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, config: LoaderConfig, *, process_index: int = 0, process_count: int = 1) -> Loader:
+        """Opens what the config names: the embeddings if it names any, else the set.
+
+        Raises:
+          UserError: as the constructor, and where the set or the embeddings are missing or damaged.
+        """
+        if not config.directory and (config.video or not config.embeddings):
+            raise UserError("the loader's directory is empty: name the directory of a set that `curate` made")
+        clips = ClipSet(config.directory, config.split) if config.directory else None
+        source = EmbeddingSource(config.embeddings, clips) if config.embeddings else clips
+        return cls(cast(Source, source), config, process_index=process_index, process_count=process_count)
+
+    # ---------------------------------------------------------------------------------------------------------- batches
+
+    def __next__(self) -> Batch:
+        """The part of the next global batch that is this process's, in ordinary writable arrays.
+
+        Raises:
+          StopIteration: at the end of the set, with `repeat` off.
+          UserError: a clip is damaged (it is named), or a worker died. Asking again tries the same batch again.
+        """
+        if self._closed:
+            raise ValueError("the loader is closed")
+        if self._batches is None:
+            self._batches = self._open()
+        try:
+            rows = next(self._batches)
+        except StopIteration:
+            self._stop()
+            raise
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, RuntimeError) and "terminated unexpectedly" in str(error):
+                raise UserError(
+                    "a worker process of the loader was ended from outside, probably because memory ran out: use fewer "
+                    "num_workers or a smaller prefetch"
+                ) from error
+            raise
+        self._examples += self.config.batch
+        batch = {name: _own(value) for name, value in rows.items()}
+        self._count_unusable({reason: int(batch.pop(reason).sum()) for reason in _UNUSABLE})
+        return cast(Batch, batch)
+
+    def _count_unusable(self, found: Mapping[str, int]) -> None:
+        before = sum(self.unusable.values())
+        for reason, count in found.items():
+            self.unusable[reason] += count
+        total = sum(self.unusable.values())
+        if total.bit_length() > before.bit_length():  # at 1, 2, 4, 8, ...
+            _log.warning(
+                "clips left out so far: %d with fewer than %d frames, %d damaged",
+                *(self.unusable["too_short"], self.config.frames, self.unusable["damaged"]),
+            )
+
+    @property
+    def epoch(self) -> float:
+        """How often the set has been gone through."""
+        return self._examples / self.clips
+
+    # ------------------------------------------------------------------------------------------------------------ state
+
+    def state(self) -> dict[str, int]:
+        """Where it stands: the same on every process, in JSON values.
+
+        It may be restored with another number of processes or workers, and with another batch.
+        """
+        return {"examples": self._examples, "clips": self.clips, "seed": self.config.seed}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Goes on where a loader of the same set and seed stood, as if it had never been interrupted.
+
+        Raises:
+          UserError: the state is of another set or seed, or no state.
+        """
+        given = {name: state.get(name) for name in self.state()}
+        if not all(isinstance(value, int) and value >= 0 for value in given.values()):
+            raise UserError(f"{dict(state)} is no state of the loader: start the data afresh")
+        for name, own in (("clips", self.clips), ("seed", self.config.seed)):
+            if given[name] != own:
+                raise UserError(
+                    f"the data loader's state was saved with {name} = {given[name]}, but now it is {own}: go on with the "
+                    "same set and seed, or start the data afresh"
+                )
+        self._stop()
+        self._examples = int(state["examples"])
+
+    # ---------------------------------------------------------------------------------------------------------- opening
+
+    def _open(self) -> grain.DatasetIterator:
+        """The pipeline from the present example on."""
+        config, local = self.config, self.config.batch // self._processes
+        # example number -> index of a clip -> example
+        places = grain.MapDataset.range(self.clips)
+        if config.shuffle:
+            places = places.shuffle(seed=config.seed % 2**32)
+        places = places.repeat()
+        if not config.repeat:
+            places = places[: -(-self.clips // config.batch) * config.batch]
+        examples = places.map_with_index(Examples(self._source, config))
+        batches = examples[self._examples :].batch(local, drop_remainder=True)[self._process :: self._processes]
+        if not config.num_workers:
+            threads = grain.ReadOptions(num_threads=config.prefetch, prefetch_buffer_size=config.prefetch)
+            return batches.to_iter_dataset(threads).__iter__()
+        in_turn = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        smallest = 2**62 if self._shared_memory_is_small(local) else _SMALLEST_SHARED
+        in_turn = grain.experimental.WithOptionsIterDataset(
+            in_turn, grain.experimental.DatasetOptions(min_shm_size=smallest)
+        )
+        if _GRAIN_FLAG in flags.FLAGS:
+            # grain 0.2.18 reads this flag, and fails in a program that does not parse absl's flags (google/grain#1355)
+            flags.FLAGS[_GRAIN_FLAG].present = 1
+        workers = grain.MultiprocessingOptions(config.num_workers, per_worker_buffer_size=max(1, config.prefetch))
+        return in_turn.mp_prefetch(workers, worker_init_fn=_start_worker).__iter__()
+
+    def _shared_memory_is_small(self, local: int) -> bool:
+        """Whether batches should come through pipes: a worker that finds shared memory full is killed by the system."""
+        if not os.path.isdir(_SHARED_MEMORY):
+            return False
+        config = self.config
+        # As much again as the pixels for everything else. A worker's batches wait twice, on its side and on this one, and
+        # one is in work on each.
+        batch = 2 * local * config.frames * config.height * config.width * 3
+        return shutil.disk_usage(_SHARED_MEMORY).free < config.num_workers * (2 * config.prefetch + 2) * batch
+
+    # ---------------------------------------------------------------------------------------------------------- closing
+
+    def _stop(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def close(self) -> None:
+        """Ends the workers; the loader gives no more batches."""
+        self._closed = True
+        self._stop()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy where it is a view: of shared memory, which a worker's arrays give back, or of a constant."""
+    return array if type(array) is np.ndarray and array.flags.owndata else np.array(array)
+
+
+def _start_worker(index: int, count: int) -> None:
+    """What a worker process does first."""
+    import signal
+
+    # Ctrl-C reaches every process of the terminal; the one that the user started ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker has no use for an accelerator, and must not take it from the training.
+    jax.config.update("jax_platforms", "cpu")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, killed perhaps."""
+    parent: Any = parent_process()
+    with contextlib.suppress(OSError):
+        parent.join()
+    os._exit(1)
