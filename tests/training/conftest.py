@@ -1,0 +1,27 @@
+"""A small set of clips, and one compiled training run that several tests look at."""
+
+import jax
+import pytest
+
+from tests.training.small import config, make_clips
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Directory of a set with 12 training and 3 test clips."""
+    return make_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def rectify(clips):
+    """The stage `rectify` on one device: (stage, mesh, compiled step, a function that makes its first state, a loader's opener)."""
+    from tooncrafter_jax.data.loader import Loader
+    from tooncrafter_jax.training.sharding import make_mesh
+    from tooncrafter_jax.training.stages import make_stage
+    from tooncrafter_jax.training.start import architecture, start_state
+    from tooncrafter_jax.training.step import make_step
+
+    settings = config(clips)
+    mesh = make_mesh("data:1", jax.devices()[:1])
+    stage = make_stage(settings, architecture(settings), mesh)
+    return stage, mesh, make_step(stage, mesh), lambda: start_state(stage, mesh), lambda: Loader.open(settings.data)

@@ -1,0 +1,99 @@
+"""A narrow model and a handful of clips, so that every stage trains within seconds."""
+
+import functools
+
+import numpy as np
+
+from tooncrafter_jax.data.clip_sets import ClipReference, write_clips
+from tooncrafter_jax.data.records import clip_of_pictures
+from tooncrafter_jax.training.configuration import train_config
+
+FRAMES, SIZE = 4, 32
+
+_UNET = {
+    "width": 32,
+    "multipliers": [1, 2],
+    "blocks_per_level": 1,
+    "attention_levels": [1],
+    "head_dim": 16,
+    "context_dim": 32,
+    "temporal_length": FRAMES,
+}
+_FIRST_STAGE = {"width": 32, "multipliers": [1, 1, 1, 1], "blocks_per_level": 1}
+MODEL_CHANGES = {
+    "name": "small test model",
+    "height": SIZE,
+    "width": SIZE,
+    "unet": _UNET,
+    "sketch_encoder": {name: value for name, value in _UNET.items() if name != "temporal_length"},
+    "image_projector": {
+        "dim": 32,
+        "depth": 1,
+        "head_dim": 16,
+        "heads": 2,
+        "frames": FRAMES,
+        "input_dim": 32,
+        "output_dim": 32,
+    },
+    "clip_text": {"width": 32, "heads": 2, "layers": 2},
+    "clip_image": {"width": 32, "heads": 2, "layers": 1, "image_size": 28},
+    "autoencoder": _FIRST_STAGE,
+    "decoder": _FIRST_STAGE,
+}
+
+
+def config(directory, stage="rectify", **changes):
+    """A run's config; nested changes are merged."""
+    values = {
+        "stage": stage,
+        "model": "tiny",
+        "model_changes": MODEL_CHANGES,
+        "steps": 4,
+        "dtype": "float32",
+        "frozen_dtype": "float32",
+        "remat": "none",
+        "mesh": "auto",
+        "optimizer": {"learning_rate": 1e-3},
+        "adversarial": {"start_step": 1, "perceptual_weight": 0.0, "weight": 0.5},
+        "sketch": {"extractor": "hed"},
+        "data": {
+            "directory": str(directory),
+            "batch": 8,
+            "frames": FRAMES,
+            "height": SIZE,
+            "width": SIZE,
+            "strides": [1, 1],
+            "prefetch": 0,
+        },
+        "log_every": 1,
+        "save_every": 0,
+        "sample_every": 0,
+    }
+    return train_config(_merged(values, changes))
+
+
+def _merged(values, changes):
+    result = dict(values)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(name), dict) and name != "model_changes"
+        result[name] = _merged(result[name], value) if both else value
+    return result
+
+
+def make_clips(directory, count=12, frames=10):
+    """A set of moving squares, with a split "test"."""
+
+    def make(number):
+        draw = np.random.default_rng(number)
+        background, colour = draw.integers(0, 255, (2, 3))
+        pictures = np.empty((frames, SIZE, SIZE, 3), np.uint8)
+        pictures[:] = background
+        top, speed = int(draw.integers(0, SIZE - 10)), int(draw.integers(1, 3))
+        for frame in range(frames):
+            left = (frame * speed + number) % (SIZE - 8)
+            pictures[frame, top : top + 8, left : left + 8] = colour
+        return clip_of_pictures(pictures, id=f"{number}", source=f"{number}", fps=8.0, caption=f"square {number}")
+
+    references = [ClipReference(f"{n}", 10_000, functools.partial(make, n)) for n in range(count + 3)]
+    write_clips(directory, {"train": references[:count], "test": references[count:]})
+    return directory

@@ -1,0 +1,131 @@
+"""Configs: files, overrides, and every mistake in a sentence before anything is compiled."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from tests.training.small import config
+from tooncrafter_jax.cli.train import main, read_config
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training.configuration import train_config
+from tooncrafter_jax.training.sharding import check_batch, make_mesh, parse_mesh
+from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.training.trainer import Trainer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "batch", "rate"),
+    [
+        ("rectify_512.py", "rectify", 32, 1e-5),
+        ("decoder_512.py", "decoder", 16, 4.5e-6),
+        ("sketch_512.py", "sketch", 32, 5e-5),
+        ("sketch_512.py:zero_gate", "sketch", 32, 5e-5),
+        ("rectify_512_variants.py:v", "rectify", 32, 1e-5),
+        ("tiny.py:lora", "rectify", 2, 1e-4),
+    ],
+)
+def test_config_files(name, stage, batch, rate):
+    read = read_config(str(CONFIGS / name), [])
+    assert (read.stage, read.data.batch, read.optimizer.learning_rate) == (stage, batch, rate)
+
+
+def test_variants_differ_in_what_is_trained():
+    read = {name: read_config(f"{CONFIGS}/rectify_512_variants.py:{name}", []) for name in ("ii", "iii", "iv", "v")}
+    assert "temporal" in read["ii"].groups and "temporal" not in read["iv"].groups
+    assert read["v"].groups == ("projector",)
+    assert [name for name in read if read[name].bypass_temporal] == ["iii"]
+
+
+def test_a_value_is_changed_on_the_command_line():
+    read = read_config(
+        f"{CONFIGS}/tiny.py", ["--config.steps=7", "--config.data.directory=x", "--config.groups=('spatial',)"]
+    )
+    assert (read.steps, read.data.directory, read.groups) == (7, "x", ("spatial",))
+
+
+def test_meshes():
+    assert parse_mesh("data:2, fsdp:4", 8) == {"data": 2, "fsdp": 4, "tensor": 1, "frames": 1}
+    assert make_mesh("auto").shape["data"] == len(jax.devices())
+    mesh = make_mesh("data:2,fsdp:2,frames:2")
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1, "frames": 2}
+    check_batch(8, 2, mesh)
+
+
+def _trainer(tmp_path, clips, **changes):
+    return lambda: Trainer(config(clips, **changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stepps": 3}, "no key 'stepps'; did you mean 'steps'"),
+        ({"optimizer": {"learning_rat": 1.0}}, "config.optimizer has no key 'learning_rat'"),
+        ({"steps": "many"}, "config.steps must be of type int"),
+        ({"steps": 0}, "config.steps must be at least 1"),
+        ({"stage": "paint"}, "config.stage must be one of base, rectify"),
+        ({"ema_decay": 1.0}, r"config.ema_decay must be in \[0, 1\)"),
+        ({"groups": ["temporall"]}, "did you mean 'temporal'"),
+        ({"groups": ["decoder"]}, "the stage 'rectify' cannot train"),
+        ({"mesh": "data=8"}, "not like 'data:4,fsdp:8'"),
+        ({"mesh": "data:3"}, "for 3 devices, but there are 8"),
+        ({"mesh": "data:8", "data": {"batch": 12}}, "must be a multiple of 8"),
+        ({"accumulation": 3}, "must be a multiple of 24"),
+        ({"model": "huge"}, "unknown preset 'huge'"),
+        ({"model_changes": {"unet": {"widht": 3}}}, "no key 'widht'; did you mean 'width'"),
+        ({"start": "/nowhere/at/all"}, "no checkpoint directory"),
+        ({"data": {"directory": "/nowhere/at/all"}}, "'/nowhere/at/all' does not exist"),
+        ({"data": {"directory": ""}}, "directory is empty"),
+        ({"data": {"split": "holiday"}}, "no split 'holiday'"),
+        ({"data": {"batch": 64}}, "12 clips, fewer than config.data.batch=64"),
+        ({"data": {"height": 30}}, "must be multiples of 16"),
+        ({"remat": "offload"}, "needs a TPU or a GPU"),
+        ({"lora": {"rank": 2, "targets": ["nothing"]}}, "match no kernel"),
+        ({"stage": "decoder", "lora": {"rank": 2}}, "works with the stage 'rectify'"),
+        ({"stage": "sketch", "sketch": {"extractor": "anime2sketch"}}, "netG.pth"),
+    ],
+)
+def test_mistakes(tmp_path, clips, changes, message):
+    with pytest.raises(UserError, match=message):
+        _trainer(tmp_path, clips, **changes)()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=x"], "required: --config"),
+        (["--config=nowhere.py", "--workdir=x"], "there is no config file"),
+        ([f"--config={CONFIGS}/tiny.py:paint", "--workdir=x"], "no variant 'paint'"),
+        ([f"--config={CONFIGS}/tiny.py", "--workdir=x", "--config.stepps=1"], "stepps"),
+        ([f"--config={CONFIGS}/tiny.py", "--workdir=x", "--config.steps=soon"], "soon"),
+        ([f"--config={CONFIGS}/tiny.py", "--workdir=x", "--process-id=1"], "belong together"),
+    ],
+)
+def test_command_line_mistakes(arguments, message):
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+
+
+def test_full_size_counts_and_optimizer_state():
+    """Spec section 2.8, and the optimizer state of the published model, without an array."""
+    from tooncrafter_jax.training.optimizers import state_bytes
+    from tooncrafter_jax.training.state import abstract_state
+
+    expected = {"ii": 1_438_854_980 + 48_787_456, "iv": None, "v": 48_787_456}
+    for variant, count in expected.items():
+        read = read_config(f"{CONFIGS}/rectify_512_variants.py:{variant}", [])
+        state = abstract_state(make_stage(read, architecture(read)))
+        trained = sum(leaf.size for leaf in state.trained.values())
+        if variant == "iv":
+            count = 865_922_244 + 25_559_040 + 48_787_456 + (1_438_854_980 - 865_922_244 - 25_559_040 - 545_323_136)
+        assert trained == count
+        assert 0 <= state_bytes(state.optimizer) - 2 * 4 * trained <= 16
+
+
+def test_config_values_are_checked_when_made():
+    with pytest.raises(UserError, match="learning_rate must be above 0"):
+        train_config({"optimizer": {"learning_rate": 0.0}})

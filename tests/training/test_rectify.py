@@ -1,0 +1,141 @@
+"""Toon rectification on the small model: what changes, what does not, what an interruption changes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training.small import config
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training.checkpoints import Checkpoints
+from tooncrafter_jax.training.optimizers import state_bytes
+from tooncrafter_jax.training.reporting import parameter_table
+from tooncrafter_jax.training.sharding import put_batch
+
+
+def _batches(loader, count):
+    return [
+        {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")} for _ in range(count)
+    ]
+
+
+def _host(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+@pytest.fixture(scope="module")
+def run(rectify):
+    """States before and after 20 steps on one repeated batch, and the losses."""
+    stage, mesh, step, start, open_loader = rectify
+    (batch,) = _batches(open_loader(), 1)
+    state = start()
+    before, losses = _host(state), []
+    for _ in range(20):
+        state, metrics = step(state, put_batch(batch, mesh))
+        losses.append(float(metrics["loss"]))
+    return before, _host(state), losses, _host(metrics)
+
+
+def test_the_loss_of_a_repeated_batch_falls(run):
+    _, _, losses, _ = run
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_frozen_parameters_are_bitwise_the_same(run):
+    before, after, _, _ = run
+    assert {path.split(".")[0] for path in before.frozen} == {
+        "unet",
+        "clip_text",
+        "clip_image",
+        "autoencoder",
+        "decoder",
+    }
+    assert any(".temporal_transformer." in path for path in before.frozen)
+    for path, value in before.frozen.items():
+        np.testing.assert_array_equal(value, after.frozen[path], err_msg=path)
+
+
+def test_every_trained_parameter_moves(run):
+    before, after, _, _ = run
+    still = [path for path, value in before.trained.items() if np.array_equal(value, after.trained[path])]
+    assert not still
+
+
+def test_optimizer_state_is_two_moments_of_what_is_trained(run):
+    before, _, _, _ = run
+    moments = 2 * sum(value.nbytes for value in before.trained.values())
+    counters = state_bytes(before.optimizer) - moments
+    assert 0 <= counters <= 16
+
+
+def test_metrics_say_what_happened(run):
+    _, _, _, metrics = run
+    assert metrics["skipped"] == 0 and metrics["clips_by_time"].sum() == 8
+    assert {"gradient_norm/projector", "gradient_norm/spatial", "parameter_norm/image_kv"} < set(metrics)
+    assert "gradient_norm/temporal" not in metrics
+    np.testing.assert_allclose(metrics["loss_by_time"].sum() / 8, metrics["loss"], rtol=1e-5)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_counts(rectify):
+    stage, mesh, step, start, open_loader = rectify
+    (batch,) = _batches(open_loader(), 1)
+    state = start()
+    broken = dataclasses.replace(
+        state,
+        trained={
+            path: value * (np.nan if path == "unet.conv_out.bias" else 1) for path, value in state.trained.items()
+        },
+    )
+    before = _host(broken)
+    after, metrics = step(broken, put_batch(batch, mesh))
+    assert (int(metrics["skipped"]), int(metrics["skipped_in_a_row"]), int(after.step)) == (1, 1, 1)
+    for path, value in before.trained.items():
+        np.testing.assert_array_equal(value, np.asarray(after.trained[path]), err_msg=path)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(after.optimizer))
+
+
+def test_interrupted_equals_uninterrupted(rectify, tmp_path):
+    stage, mesh, step, start, open_loader = rectify
+    state, loader = start(), open_loader()
+    for batch in _batches(loader, 4):
+        state, _ = step(state, put_batch(batch, mesh))
+    whole = _host(state)
+
+    state, loader = start(), open_loader()
+    for batch in _batches(loader, 2):
+        state, _ = step(state, put_batch(batch, mesh))
+    first = Checkpoints(tmp_path, stage)
+    first.save(state, loader.state(), wait=True)
+    first.close()
+    again = Checkpoints(tmp_path, stage)
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp-1").mkdir()  # cut off while it was written
+    assert again.latest == 2
+    resumed = again.restore(mesh)
+    again.close()
+    loader = open_loader()
+    loader.restore(resumed.data)
+    state = resumed.state
+    for batch in _batches(loader, 2):
+        state, _ = step(state, put_batch(batch, mesh))
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(_host(state)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_workdir_of_another_run_is_refused(rectify, clips, tmp_path):
+    stage = rectify[0]
+    Checkpoints(tmp_path, stage).close()
+    other = config(clips, optimizer={"learning_rate": 5e-4})
+    from tooncrafter_jax.training.stages import make_stage
+    from tooncrafter_jax.training.start import architecture
+
+    with pytest.raises(UserError, match=r"config.optimizer.learning_rate=0.001, not 0.0005"):
+        Checkpoints(tmp_path, make_stage(other, architecture(other)))
+    longer = config(clips, steps=9, remat="blocks")
+    Checkpoints(tmp_path, make_stage(longer, architecture(longer))).close()
+
+
+def test_the_table_counts_groups(rectify):
+    table = parameter_table(rectify[0])
+    row = next(line for line in table.splitlines() if line.startswith("temporal"))
+    assert row.split()[1] == "0" and int(row.split()[2].replace(",", "")) > 100_000

@@ -1,0 +1,56 @@
+"""The command `plan`: what a training or sampling step takes on a machine that need not be there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tooncrafter_jax.atomic_files import write_atomically
+from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
+from tooncrafter_jax.cli.train import read_config
+from tooncrafter_jax.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.training.topologies import parse_topology
+
+DESCRIPTION = """\
+Compiles the training step of a config for a TPU slice without having one, and says whether it fits, what memory, operations and
+exchanges it takes, and how fast it could be at best.
+
+  python -m tooncrafter_jax plan --config=configs/rectify_512.py --topology=v5e:4x8 --config.mesh=data:4,fsdp:8
+  python -m tooncrafter_jax plan --config=configs/tiny.py:rectify --topology=cpu:2 --config.mesh=fsdp:2
+
+TPU slices (v5e:4x8, v5p:4x4x4, v6e:8x8) need the extra `tpu`. With cpu:N the step is compiled for N simulated CPU devices.
+A step of the full-size model takes minutes to compile. Exit codes: 0 it fits, 1 it does not, 2 a mistake that the message names."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError: for a user's mistake.
+    """
+    overrides = [arg for arg in argv if arg.startswith("--config.")]
+    parser = Parser("python -m tooncrafter_jax plan", description=DESCRIPTION)
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, see configs/")
+    parser.add_argument(
+        "--topology", required=True, metavar="KIND:SHAPE", help="v5e:4x8, v5p:4x4x4, v6e:8x8, cpu:8, ..."
+    )
+    parser.add_argument(
+        "--sampling", nargs="?", const=1, type=int, metavar="PAIRS", help="the sampling loop of so many pairs instead"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the report's values there")
+    args = parser.parse_args([arg for arg in argv if arg not in overrides])
+    config, topology = read_config(args.config, overrides), parse_topology(args.topology)
+    if topology.chip is None:
+        enable_compilation_cache()
+
+    from tooncrafter_jax.training.plan import plan_sampling, plan_training
+    from tooncrafter_jax.training.plan_report import plan_text, plan_values
+
+    if args.sampling is None:
+        plan = plan_training(config, topology)
+    else:
+        plan = plan_sampling(config, topology, args.sampling)
+    print(plan_text(plan))
+    if args.json:
+        write_atomically(args.json, json.dumps(plan_values(plan), indent=2).encode())
+    return EXIT_FAILED if plan.fits is False else EXIT_OK

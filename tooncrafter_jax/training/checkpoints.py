@@ -1,0 +1,235 @@
+"""Checkpoints of a run: written in the background, whole or not at all, restored on any mesh and any number of hosts.
+
+`WORKDIR/checkpoints/STEP` holds the state, the data loader's state and the config. `WORKDIR/export` is a checkpoint directory
+for sampling, in the format of `weights.store`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from tooncrafter_jax.config_codec import to_dict
+from tooncrafter_jax.distributed import is_main_process
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import COMPONENTS
+from tooncrafter_jax.training.components import of_component
+from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.sharding import tree_shardings
+from tooncrafter_jax.training.stages import Stage
+from tooncrafter_jax.training.start import exported_model
+from tooncrafter_jax.training.state import TrainState, abstract_state
+from tooncrafter_jax.weights.lora import PREFIX, save_lora
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+
+MAY_CHANGE = frozenset(
+    "steps validation validate_every validation_batches max_skipped_steps mesh remat log_every save_every sample_every "
+    "keep_last keep_every log_norms accumulation start".split()
+)
+"""What a run may be resumed with another value of; `data`'s workers and prefetching too."""
+_LOADER_MAY_CHANGE = frozenset(("num_workers", "prefetch", "on_damaged"))
+
+_log = logging.getLogger(__name__)
+
+
+class Resumed(NamedTuple):
+    """Where a run goes on.
+
+    Attributes:
+      state: of the training.
+      data: of the loader.
+    """
+
+    state: TrainState
+    data: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of a working directory.
+
+    Args:
+      workdir: of the run; the same on every host.
+      stage: what is trained.
+
+    Raises:
+      UserError: the directory belongs to a run with another config.
+    """
+
+    def __init__(self, workdir: Path, stage: Stage) -> None:
+        config = stage.config
+        self.workdir, self._stage = Path(workdir).absolute(), stage
+        _check_config(self.workdir, config)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=config.keep_last,
+            keep_period=config.keep_every or None,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=jax.process_count() == 1,
+        )
+        directory = self.workdir / "checkpoints"
+        cut_off = sorted(directory.glob("*.orbax-checkpoint-tmp*")) if directory.exists() else []
+        if cut_off:
+            _log.warning("ignoring %s, which was cut off while it was written", cut_off[-1].name)
+        self._manager = ocp.CheckpointManager(directory, options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step that was saved; None if none was."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data: Mapping[str, Any], *, wait: bool = False) -> None:
+        """Saves in the background; every process must call it.
+
+        Args:
+          state: of the training.
+          data: the loader's state, the same on every process.
+          wait: until it is on the disk.
+
+        Raises:
+          UserError: it cannot be written, e.g. because the disk is full; earlier checkpoints are as they were.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(_as_dict(state)),
+                    data=ocp.args.JsonSave(dict(data)),
+                    config=ocp.args.JsonSave(to_dict(self._stage.config)),
+                ),
+            )
+            if wait:
+                self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint of step {step} cannot be written to {self.workdir} ({str(error).splitlines()[0][:200]}): "
+                "free some space and start the run again, it goes on from the last checkpoint"
+            ) from error
+
+    def restore(self, mesh: Mesh, step: int | None = None) -> Resumed:
+        """The newest state, or that of a step, on any mesh.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+        """
+        step = self.latest if step is None else step
+        if step is None:
+            raise UserError(f"{self.workdir} has no checkpoint yet")
+        shapes = abstract_state(self._stage)
+        shardings = tree_shardings(shapes, mesh)
+        target = _as_dict(
+            jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings)
+        )
+        arguments = ocp.checkpoint_utils.construct_restore_args(target)
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(item=target, restore_args=arguments), data=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.workdir} cannot be restored "
+                f"({str(error).splitlines()[0][:200]}): remove its directory to go on from an earlier one"
+            ) from error
+        return Resumed(TrainState(**restored["state"]), restored["data"])
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def export(directory: Path, stage: Stage, state: TrainState, *, provenance: Mapping[str, Any]) -> None:
+    """Writes what was trained for sampling: averages where there are any, every component of the model in the run.
+
+    Components that were not trained are taken over from the start. With low-rank adaptation only the factors are written, to
+    `lora.safetensors`.
+
+    Raises:
+      UserError: the directory cannot be written.
+    """
+    params = state.averaged_params
+    if stage.lora_targets:
+        factors = _on_host({path: value for path, value in params.items() if path.startswith(PREFIX)})
+        if is_main_process():
+            save_lora(directory / "lora.safetensors", factors, stage.config.lora.scale)
+        return
+    start = Checkpoint(Path(stage.config.start)) if stage.config.start else None
+
+    def is_trained(component: str) -> bool:
+        return any(path.startswith(f"{component}.") for path in state.trained)
+
+    copied = [name for name in COMPONENTS if start is not None and name in start.components and not is_trained(name)]
+    # Every process takes part in gathering, the first one writes.
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if is_main_process():
+            writer = CheckpointWriter(directory, exported_model(stage), dict(provenance), overwrite=True)
+            stack.enter_context(writer)
+        for component in COMPONENTS:
+            if component in copied:
+                if writer is not None and start is not None:
+                    writer.copy(start.directory, [component])
+            elif component in stage.uses:
+                own = _on_host(of_component(params, component))
+                if writer is not None:
+                    writer.write(component, own)
+
+
+def _on_host(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The same arrays where one process has them all; else whole host arrays, on every process."""
+    if jax.process_count() == 1:
+        return dict(params)
+    return {path: np.asarray(multihost_utils.process_allgather(value, tiled=True)) for path, value in params.items()}
+
+
+def _as_dict(state: TrainState) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in state.__dataclass_fields__}
+
+
+def _check_config(workdir: Path, config: TrainConfig) -> None:
+    """Compares with the config that the directory was made with, or writes it down."""
+    file = workdir / "config.json"
+    now = json.loads(json.dumps(to_dict(config)))
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text())
+        except ValueError as error:
+            raise UserError(f"{file} is damaged: choose another --workdir") from error
+        difference = next(iter(_differences(before, now)), None)
+        if difference:
+            key, old, new = difference
+            raise UserError(
+                f"{workdir} belongs to a run with config.{key}={old!r}, not {new!r}: choose another --workdir or the old value"
+            )
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(now, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"{workdir} cannot be written ({error.strerror}): choose another --workdir") from error
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Any:
+    for key in sorted({*before, *now}):
+        path = f"{prefix}{key}"
+        if path in MAY_CHANGE or path in {f"data.{name}" for name in _LOADER_MAY_CHANGE}:
+            continue
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{path}.")
+        elif old != new:
+            yield path, old, new

@@ -1,0 +1,84 @@
+"""The networks of a stage over one flat dict of parameters, as the training step computes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tooncrafter_jax.models.network import Network, View
+from tooncrafter_jax.training.configuration import LoraConfig
+from tooncrafter_jax.training.sharding import gathering_view
+from tooncrafter_jax.weights.lora import merge
+
+Params = Mapping[str, Any]
+"""Path that starts with the component ("unet.conv_in.kernel") -> array."""
+
+
+class Components:
+    """Some components of a model, and what the layers of a training step see of their parameters.
+
+    Attributes:
+      networks: component -> network.
+      mesh: the device mesh; None for one device.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, Network[Any]], mesh: Mesh | None = None, lora: LoraConfig | None = None
+    ) -> None:
+        self.networks, self.mesh, self._lora = dict(networks), mesh, lora
+
+    @property
+    def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of every parameter of every component."""
+        return {
+            f"{name}.{path}": leaf
+            for name, network in self.networks.items()
+            for path, leaf in network.abstract_params.items()
+        }
+
+    def bind(self, component: str, params: Params) -> Any:
+        """The component's module; its layers see gathered parameters, with low-rank factors merged in."""
+        network = self.networks[component]
+        own = {path: params[f"{component}.{path}"] for path in network.abstract_params}
+        return network.bind(own, self._view(component, params))
+
+    def _view(self, component: str, params: Params) -> View | None:
+        gather = None if self.mesh is None else gathering_view(component, self.mesh, self.networks[component].dtype)
+        if self._lora is None or not self._lora.rank:
+            return gather
+        scale = self._lora.scale
+
+        def view(name: str, value: jax.Array) -> jax.Array:
+            value = value if gather is None else gather(name, value)
+            return merge(f"{component}.{name}", value, params, scale)
+
+        return view
+
+    def init(self, seed: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Freshly initialised parameters of some components, on the host; the same on every machine."""
+        fresh = {}
+        for name in self.networks if names is None else names:
+            for path, value in self.networks[name].init_on_host(seed).items():
+                fresh[f"{name}.{path}"] = value
+        return fresh
+
+
+def of_component(params: Params, component: str) -> dict[str, Any]:
+    """The parameters of one component by their paths within it."""
+    return {path[len(component) + 1 :]: value for path, value in params.items() if path.startswith(component + ".")}
+
+
+def split(params: Params, is_trained: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(trained, frozen) parameters."""
+    trained = {path: value for path, value in params.items() if is_trained(path)}
+    return trained, {path: value for path, value in params.items() if path not in trained}
+
+
+def as_float32(x: jax.Array) -> jax.Array:
+    """For losses, which are computed in float32 whatever the networks compute in."""
+    return x.astype(jnp.float32)

@@ -1,0 +1,46 @@
+"""Low-rank adaptation while training: which kernels are adapted, and what their factors start from (see `weights.lora`).
+
+A is drawn as the layer itself would be, B is zero, so that training starts from the unadapted model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training.configuration import LoraConfig
+from tooncrafter_jax.weights.lora import PREFIX
+
+
+def targets(config: LoraConfig, shapes: Mapping[str, Any], is_chosen: Callable[[str], bool]) -> list[str]:
+    """The kernels that are adapted: matrices of chosen parameters whose path has one of the targets in it.
+
+    Raises:
+      UserError: there are none.
+    """
+    found = [
+        path
+        for path, leaf in shapes.items()
+        if is_chosen(path)
+        and path.endswith(".kernel")
+        and len(leaf.shape) == 2
+        and any(part in path for part in config.targets)
+    ]
+    if not found:
+        raise UserError(f"config.lora.targets {list(config.targets)} match no kernel of the trained groups")
+    return found
+
+
+def init(config: LoraConfig, shapes: Mapping[str, Any], paths: list[str], seed: int) -> dict[str, np.ndarray]:
+    """Fresh factors for these kernels."""
+    factors = {}
+    for number, path in enumerate(paths):
+        inputs, outputs = shapes[path].shape
+        draw = np.random.default_rng([seed, number])
+        bound = inputs**-0.5
+        factors[f"{PREFIX}{path}.a"] = draw.uniform(-bound, bound, (inputs, config.rank)).astype(np.float32)
+        factors[f"{PREFIX}{path}.b"] = np.zeros((config.rank, outputs), np.float32)
+    return factors

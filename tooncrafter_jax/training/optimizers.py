@@ -1,0 +1,63 @@
+"""Optimizers: Adam behind an optax mask that is built from the named parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from tooncrafter_jax.training.configuration import OptimizerConfig
+
+Paths = Mapping[str, Any]
+"""Parameter path -> array."""
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Any], Any]:
+    """Step -> learning rate.
+
+    Args:
+      config: the optimizer's.
+      steps: length of the run.
+    """
+    after: optax.Schedule = optax.constant_schedule(config.learning_rate)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(config.learning_rate, max(1, steps - config.warmup_steps))
+    if not config.warmup_steps:
+        return after
+    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make_optimizer(
+    config: OptimizerConfig, steps: int, is_trained: Callable[[str], bool]
+) -> optax.GradientTransformation:
+    """An optimizer of a flat dict of parameters that sees only the trained ones.
+
+    Frozen parameters have no optimizer state, and clipping knows only the norm of trained gradients. `update` takes gradients
+    in which frozen parameters have an `optax.MaskedNode` (see `masked`), so that no gradient of theirs is ever computed.
+
+    Args:
+      config: the optimizer's.
+      steps: length of the run.
+      is_trained: whether a parameter path is trained.
+    """
+    parts: list[optax.GradientTransformation] = []
+    if config.clip_norm:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
+    if config.name == "adamw":
+        parts.append(optax.add_decayed_weights(config.weight_decay))
+    parts.append(optax.scale_by_learning_rate(learning_rate(config, steps)))
+    return optax.masked(optax.chain(*parts), lambda params: {path: is_trained(path) for path in params})  # pyright: ignore
+
+
+def masked(trained: Paths, like: Paths) -> dict[str, Any]:
+    """Trained entries with an `optax.MaskedNode` for every other path of `like`."""
+    return {path: trained.get(path, optax.MaskedNode()) for path in like}
+
+
+def state_bytes(state: Any) -> int:
+    """Size of an optimizer state, abstract or not."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

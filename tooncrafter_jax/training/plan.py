@@ -1,0 +1,333 @@
+"""Plans a training or sampling step: compiles it for devices that need not be there, and reports what it would take."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from tooncrafter_jax.diffusion.ddim import step_chunks
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
+from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
+from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, sampling_mesh
+from tooncrafter_jax.training import hlo_report
+from tooncrafter_jax.training.components import split
+from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.flops import Flops, forward_flops, step_flops
+from tooncrafter_jax.training.hlo import parse_program
+from tooncrafter_jax.training.hlo_report import Buffer, Collective
+from tooncrafter_jax.training.sharding import batch_sharding, check_batch, make_mesh, tree_shardings
+from tooncrafter_jax.training.stages import Stage, make_stage
+from tooncrafter_jax.training.stages.denoising import Denoising
+from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.training.state import TrainState, abstract_state
+from tooncrafter_jax.training.step import make_step
+from tooncrafter_jax.training.topologies import Topology, topology_devices
+
+LARGEST = 10
+"""Buffers that are listed."""
+TPU_OPTIONS = {"exec_time_optimization_effort": -1.0}
+"""Compiles many times faster; the program takes some more temporary memory than the one that would run."""
+SAMPLING_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device.
+
+    Attributes:
+      arguments: kind -> bytes, by the shardings of what the step is given.
+      argument, output, alias, temp: as the compiler lays them out; `alias` is shared by arguments and outputs.
+      peak: of all that is there at one time.
+    """
+
+    arguments: dict[str, int]
+    argument: int
+    output: int
+    alias: int
+    temp: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time of a step if one resource were all that limits it; a step takes at least the longest of them.
+
+    Attributes:
+      compute: by the chip's bfloat16 throughput.
+      memory: by the bandwidth of its memory, if everything that is not fused goes through it.
+      network: by its links.
+    """
+
+    compute: float
+    memory: float
+    network: float
+
+    @property
+    def least(self) -> float:
+        """If all three overlap perfectly."""
+        return max(self.compute, self.memory, self.network)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step takes.
+
+    Attributes:
+      step: "training" or "sampling".
+      topology: what it was compiled for.
+      mesh: axis -> size.
+      batch: clips of a step.
+      fits: whether the compiler could place it in the chip's memory; None for simulated devices.
+      refusal: the compiler's words if it could not; then all that needs the compiled program is None.
+      arguments: kind -> bytes a device.
+      memory: bytes a device.
+      minimum: operations of all devices that the mathematics needs, see `training.flops`.
+      flops: matrix products, convolutions and attention kernels of the compiled program, all devices.
+      collectives: by kind, of one device.
+      largest: results of instructions.
+      seconds: roofline; None for simulated devices.
+      compile_seconds: how long compiling took here.
+    """
+
+    step: str
+    topology: Topology
+    mesh: dict[str, int]
+    batch: int
+    fits: bool | None
+    refusal: str
+    arguments: dict[str, int]
+    memory: Memory | None
+    minimum: Flops
+    flops: float | None
+    collectives: dict[str, Collective]
+    largest: list[Buffer]
+    seconds: Seconds | None
+    compile_seconds: float
+
+
+def plan_training(config: TrainConfig, topology: Topology) -> Plan:
+    """Compiles the training step of a config for a topology.
+
+    Raises:
+      UserError: the mesh or batch does not divide, the config cannot be used, or the TPU compiler is not installed.
+    """
+    if config.remat == "offload" and topology.chip is None:
+        raise UserError("config.remat 'offload' needs a TPU: choose 'blocks', or another --topology than cpu")
+    mesh = make_mesh(config.mesh, topology_devices(topology))
+    check_batch(config.data.batch, config.accumulation, mesh)
+    if config.data.frames % mesh.shape["frames"]:
+        raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
+    model = architecture(config)
+    stage = make_stage(config, model, mesh)
+    state, batch = abstract_state(stage), abstract_batch(stage, config.data.batch, batch_sharding(mesh))
+    arguments = argument_bytes(state, batch, mesh)
+    minimum = minimum_flops(make_stage(config, model))
+    step: Any = make_step(stage, mesh)
+    with jax.set_mesh(mesh), tracing_for(topology.platform):
+        lowered = step.lower(state, batch)
+    return _compiled("training", topology, mesh, config.data.batch, lowered, arguments, minimum)
+
+
+def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
+    """Compiles the denoising loop of `pairs` guided clips for a topology: 50 steps, as the published script samples.
+
+    Raises:
+      UserError: as `plan_training`.
+    """
+    if pairs < 1:
+        raise UserError(f"--sampling is {pairs}, but at least 1 pair must be sampled")
+    model = architecture(config)
+    mesh = sampling_mesh(topology_devices(topology), 2 * pairs, config.data.frames)
+    networks = model.networks(config.dtype, config.dtype)
+    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
+    def denoise(sampler: Sampler) -> Any:
+        return lambda *args: sampler.denoise(*args, branches=2)
+
+    args = _sampling_arguments(config, model, Sampler(model, networks), pairs, whole)
+    with tracing_for("cpu"), without_cpu_forms():
+        minimum = Flops(forward=forward_flops(denoise(Sampler(model, networks)), *args))
+    with tracing_for(topology.platform):
+        lowered = Sampler(model, networks, mesh).denoise.lower(*args, branches=2)
+    params, *others = args
+    arguments = {"parameters": _bytes(params), "inputs": _bytes(others)}
+    return _compiled("sampling", topology, mesh, pairs, lowered, arguments, minimum)
+
+
+def _sampling_arguments(
+    config: TrainConfig, model: ModelConfig, sampler: Sampler, pairs: int, sharding: Sharding | None
+) -> tuple[Any, ...]:
+    """Shapes of what `Sampler.denoise` is given, without sketches."""
+
+    def shape(*sides: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)
+
+    def placed(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=leaf.dtype), tree)
+
+    params = {"unet": placed(sampler.networks["unet"].abstract_params)}
+    latents = shape(pairs, *latent_shape(config, model))
+    tokens = TEXT_TOKENS + model.image_projector.queries_per_frame * model.image_projector.frames
+    context = shape(2 * pairs, tokens, model.unet.context_dim, dtype=jnp.dtype(config.dtype))
+    keys = jax.eval_shape(lambda p, c: sampler.context_keys(p, c, frames=config.data.frames), params, context)
+    (steps,) = step_chunks(ddim_tables(NoiseSchedule(model.schedule), steps=SAMPLING_STEPS), SAMPLING_STEPS)
+    scalar = shape()
+    guidance = Guidance(scalar, scalar, scalar)  # pyright: ignore[reportArgumentType]
+    fps = shape(pairs, dtype=jnp.int32)
+    conditions = Conditions(latents, placed(keys), fps, guidance)  # pyright: ignore[reportArgumentType]
+    return params, latents, placed(jax.tree.map(jnp.asarray, steps)), shape(pairs, dtype=jnp.uint32), conditions
+
+
+def latent_shape(config: TrainConfig, model: ModelConfig) -> tuple[int, int, int, int]:
+    """(T, h, w, C) of a clip's latents."""
+    shrink = model.autoencoder.downscaling
+    return config.data.frames, config.data.height // shrink, config.data.width // shrink, model.unet.out_channels
+
+
+def abstract_batch(stage: Stage, clips: int, sharding: Sharding | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a global batch of `clips`, as the trainer gives it to the step."""
+    config, model = stage.config, stage.model
+    frames, height, width = config.data.frames, config.data.height, config.data.width
+
+    def rows(dtype: Any, *sides: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((clips, *sides), dtype, sharding=sharding)
+
+    batch = {
+        "token_ids": rows(jnp.int32, TEXT_TOKENS),
+        "drop_image": rows(jnp.bool_),
+        "fps": rows(jnp.int32),
+        "sketched": rows(jnp.bool_, frames),
+        "seed": rows(jnp.uint32),
+        "valid": rows(jnp.bool_),
+    }
+    video = rows(jnp.uint8, frames, height, width, 3)
+    if not config.data.embeddings or config.data.video or config.stage in ("sketch", "decoder", "autoencoder"):
+        batch["video"] = video
+    if config.data.embeddings:
+        *sides, channels = latent_shape(config, model)
+        patches = (model.clip_image.image_size // model.clip_image.patch_size) ** 2
+        batch["moments"] = rows(jnp.float16, *sides, 2 * channels)
+        batch["text"] = rows(jnp.float16, TEXT_TOKENS, model.clip_text.width)
+        batch["image"] = rows(jnp.float16, patches + 1, model.clip_image.width)
+    if config.stage == "sketch":
+        batch["hints"] = rows(jnp.float32, frames, height, width, 1)
+    return batch
+
+
+def argument_bytes(state: TrainState, batch: Mapping[str, Any], mesh: Mesh) -> dict[str, int]:
+    """Kind -> bytes that one device holds of a training step's arguments."""
+    shardings = tree_shardings(state, mesh)
+
+    def held(part: Any, places: Any) -> int:
+        leaves, where = jax.tree.leaves(part), jax.tree.leaves(places)
+        return sum(
+            prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf, sharding in zip(leaves, where, strict=True)
+        )
+
+    kinds = ("trained", "frozen", "optimizer", "average")
+    found = {kind: held(getattr(state, kind), getattr(shardings, kind)) for kind in kinds}
+    found["counters"] = 4 * 3
+    found["batch"] = _bytes(batch)
+    return found
+
+
+def _bytes(tree: Any) -> int:
+    """Of one device."""
+    return sum(
+        prod(leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def minimum_flops(stage: Stage) -> Flops:
+    """What a step needs at least on all devices together; see `training.flops`.
+
+    The stages of the denoiser are counted in their forward pass. For the others, whose players pull back one reconstruction
+    several times, the traced gradients themselves are counted, all under `forward`.
+
+    Args:
+      stage: made without a mesh.
+    """
+    state, clips = abstract_state(stage), stage.config.data.batch
+    trained, frozen = split(state.params, stage.is_trained)
+    step = jnp.zeros((), jnp.int32)
+
+    def of_clips(count: int) -> Flops:
+        batch = abstract_batch(stage, count)
+        if isinstance(stage, Denoising):
+
+            def loss(some: Any, rest: Any, rows: Any) -> Any:
+                return stage.loss({**some, **rest}, rows, jax.random.key(0))[0]
+
+            return step_flops(loss, trained, frozen, batch)
+        found = forward_flops(lambda p, b: stage.gradients(p, b, jax.random.key(0), step), state.params, batch)
+        return Flops(forward=found)
+
+    with tracing_for("cpu"), without_cpu_forms():
+        one, two = of_clips(1), of_clips(2)
+    return one + (clips - 1) * (two + -1.0 * one)
+
+
+def _compiled(
+    step: str,
+    topology: Topology,
+    mesh: Mesh | None,
+    batch: int,
+    lowered: Any,
+    arguments: dict[str, int],
+    minimum: Flops,
+) -> Plan:
+    """Compiles and reads the result."""
+    chip = topology.chip
+    known: dict[str, Any] = {"step": step, "topology": topology, "batch": batch, "arguments": arguments}
+    known |= {"mesh": {} if mesh is None else dict(mesh.shape), "minimum": minimum}
+    started = time.monotonic()
+    try:
+        compiled = lowered.compile(compiler_options=TPU_OPTIONS if chip else None)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        nothing: dict[str, Any] = {"memory": None, "flops": None, "collectives": {}, "largest": [], "seconds": None}
+        taken = time.monotonic() - started
+        return Plan(**known, **nothing, fits=False, refusal=refusal(str(error)), compile_seconds=taken)
+    taken = time.monotonic() - started
+    stats = compiled.memory_analysis()
+    argument, output = stats.argument_size_in_bytes, stats.output_size_in_bytes
+    alias, temp = stats.alias_size_in_bytes, stats.temp_size_in_bytes
+    peak = argument + output - alias + temp
+    program = parse_program(compiled.as_text())
+    flops, exchanged = hlo_report.program_flops(program), hlo_report.collectives(program)
+    seconds = None
+    if chip:
+        traffic = sum(one.traffic for one in exchanged.values())
+        memory_seconds = hlo_report.memory_traffic(program) / chip.bandwidth
+        seconds = Seconds(flops / chip.flops, memory_seconds, traffic / chip.link)
+    return Plan(
+        **known,
+        fits=peak <= chip.memory if chip else None,
+        refusal="",
+        memory=Memory(arguments, argument, output, alias, temp, peak),
+        flops=flops * topology.devices,
+        collectives=exchanged,
+        largest=hlo_report.largest_buffers(program, LARGEST),
+        seconds=seconds,
+        compile_seconds=taken,
+    )
+
+
+def refusal(message: str) -> str:
+    """The sentence of the compiler's message that says how much memory is missing."""
+    found = re.search(r"Used [\d.]+\w? of [\d.]+\w? hbm[^\n]*", message)
+    return found[0] if found else message.splitlines()[0]

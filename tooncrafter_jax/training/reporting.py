@@ -1,0 +1,119 @@
+"""What a run tells: a table of parameters, a progress bar, JSON lines and TensorBoard scalars."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from tooncrafter_jax.training.optimizers import state_bytes
+from tooncrafter_jax.training.stages import Stage
+from tooncrafter_jax.training.state import abstract_state
+from tooncrafter_jax.weights.groups import GROUPS
+
+
+def parameter_table(stage: Stage) -> str:
+    """How many numbers of each parameter group are trained and frozen, and the size of the optimizer state."""
+    state = abstract_state(stage)
+    shapes = {**state.trained, **state.frozen}
+    rows: dict[str, list[int]] = {}
+    for path, leaf in shapes.items():
+        if path.startswith("lora."):
+            name = "lora"
+        else:
+            name = next((group for group in GROUPS if "." not in group and GROUPS[group](path)), path.split(".")[0])
+        row = rows.setdefault(name, [0, 0])
+        row[0 if path in state.trained else 1] += leaf.size
+    lines = [f"{'group':<16}{'trained':>16}{'frozen':>16}"]
+    lines += [f"{name:<16}{trained:>16,}{frozen:>16,}" for name, (trained, frozen) in rows.items()]
+    total = [sum(row[i] for row in rows.values()) for i in (0, 1)]
+    lines.append(f"{'all':<16}{total[0]:>16,}{total[1]:>16,}")
+    lines.append(f"optimizer state: {state_bytes(state.optimizer) / 2**20:,.1f} MiB")
+    return "\n".join(lines)
+
+
+class Reporter:
+    """Writes scalars of one process's run; every process but the first is silent.
+
+    Args:
+      workdir: of the run.
+      steps: length of the run; `done`: steps that an earlier run took.
+      clips: of a global batch.
+    """
+
+    def __init__(self, workdir: Path, *, steps: int, done: int, clips: int) -> None:
+        self._main = jax.process_index() == 0
+        self._clips = clips
+        self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
+        if self._main:
+            workdir.mkdir(parents=True, exist_ok=True)
+            self._lines = (workdir / "metrics.jsonl").open("a")
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=done + 1)
+            self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True)
+
+    def advance(self, waited: float) -> None:
+        """Counts a step, of which so many seconds went into waiting for data."""
+        self._steps += 1
+        self._waited += waited
+        if self._main:
+            self._bar.update(1)
+
+    def training(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Reports the metrics of a step, and the speed since the last report; returns what was written."""
+        elapsed = max(time.monotonic() - self._since, 1e-9)
+        speed = {
+            "seconds_per_step": elapsed / max(self._steps, 1),
+            "clips_per_second": self._clips * self._steps / elapsed,
+            "data_wait_share": self._waited / elapsed,
+        }
+        self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
+        scalars = flatten(metrics) | speed
+        self.write(step, scalars)
+        if self._main:
+            self._bar.set_postfix(loss=f"{scalars.get('loss', np.nan):.4g}", wait=f"{speed['data_wait_share']:.0%}")
+        return scalars
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes scalars of a step as they are."""
+        if not self._main:
+            return
+        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._lines.flush()
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+    def video(self, step: int, name: str, frames: np.ndarray, fps: float) -> None:
+        """Shows a video (T, H, W, 3) uint8 in TensorBoard."""
+        if self._main:
+            self._board.add_images(name, frames, step, dataformats="NHWC")
+            del fps
+
+    def say(self, text: str) -> None:
+        """Prints above the progress bar."""
+        if self._main:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Closes files and the bar."""
+        if self._main:
+            self._bar.close()
+            self._lines.close()
+            self._board.close()
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Scalars of metrics; sums by time become means of the ranges that have any clip."""
+    host = {name: np.asarray(value) for name, value in metrics.items()}
+    scalars = {name: float(value) for name, value in host.items() if value.ndim == 0}
+    if "loss_by_time" in host:
+        counts = host["clips_by_time"]
+        for i in np.flatnonzero(counts):
+            scalars[f"loss_by_time/{i}"] = float(host["loss_by_time"][i] / counts[i])
+    return scalars

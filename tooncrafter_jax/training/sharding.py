@@ -1,0 +1,187 @@
+"""Meshes, and where parameters, optimizer state and batches lie on them: the one place that knows.
+
+Axes of a mesh: `data` and `fsdp` share the batch, and `fsdp` the parameters too; `tensor` shares the heads and hidden units of
+attention and feed-forward; `frames` shares the frames of a clip. Any of them may be 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.network import View
+from tooncrafter_jax.nn.logical_axes import MeshAxes
+from tooncrafter_jax.typing import Device, Dtype
+
+AXES = ("data", "fsdp", "tensor", "frames")
+"""Mesh axes, outermost first: neighbours in the last ones exchange the most."""
+BATCH_AXES = ("data", "fsdp")
+"""Axes that share the clips of a batch."""
+ACTIVATION_RULES: dict[str, MeshAxes] = {"batch": BATCH_AXES, "frames": "frames", "pixels": "frames"}
+"""Meaning of the models' logical axes while training."""
+
+TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(attention\w*|cross_attention)\.(image_)?(query|key|value|key_value)\.kernel$", (None, "tensor")),
+    (r"(attention\w*|cross_attention)\.out\.kernel$", ("tensor", None)),
+    (r"feed_forward\.(gate_in|hidden)\.kernel$", (None, "tensor")),
+    (r"feed_forward\.out\.kernel$", ("tensor", None)),
+    (r"feed_forward\.(gate_in|hidden)\.bias$", ("tensor",)),
+)
+"""Path pattern -> spec; the first that matches holds. Then `fsdp` takes the largest axis that is left and that it divides."""
+
+SMALLEST_SHARDED = 2**15
+"""Parameters of fewer numbers are kept whole on every device: gathering them would cost more than it saves."""
+
+
+def parse_mesh(text: str, devices: int) -> dict[str, int]:
+    """The sizes of all axes of a text such as "data:4,fsdp:8"; "auto" puts all devices on `data`.
+
+    Raises:
+      UserError: the text is malformed, names an unknown axis, or its product is not the number of devices.
+    """
+    sizes: dict[str, int] = dict.fromkeys(AXES, 1)
+    if text == "auto":
+        return sizes | {"data": devices}
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\w+)\s*:\s*(\d+)\s*", part)
+        if not found or found[1] not in AXES or int(found[2]) < 1:
+            raise UserError(
+                f"config.mesh is '{text}', which is not like 'data:4,fsdp:8' with axes out of {', '.join(AXES)}"
+            )
+        sizes[found[1]] = int(found[2])
+    if prod(sizes.values()) != devices:
+        raise UserError(f"config.mesh '{text}' is for {prod(sizes.values())} devices, but there are {devices}")
+    return sizes
+
+
+def make_mesh(text: str, devices: Sequence[Device] | None = None) -> Mesh:
+    """The mesh of a text; see `parse_mesh`. On several slices, `data` goes over the slow network between them.
+
+    Raises:
+      UserError: as `parse_mesh`, or `data` cannot be shared by the slices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = parse_mesh(text, len(devices))
+    shape = tuple(sizes.values())
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1:
+        if sizes["data"] % slices:
+            raise UserError(
+                f"config.mesh has {sizes['data']} on 'data', which must be a multiple of the {slices} slices"
+            )
+        inner = (sizes["data"] // slices, *shape[1:])
+        laid_out = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1, 1), devices)
+    elif devices[0].platform == "tpu":
+        laid_out = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        laid_out = np.asarray(devices).reshape(shape)
+    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def parameter_spec(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """Where a parameter is kept: by `TABLE`, then `fsdp` on the largest free axis that it divides."""
+    axes: list[str | None] = [None] * len(shape)
+    for pattern, spec in TABLE:
+        if re.search(pattern, path):
+            axes = [
+                axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)
+            ]
+            break
+    if prod(shape) >= SMALLEST_SHARDED:
+        free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % mesh.shape["fsdp"] == 0]
+        if free:
+            axes[max(free, key=lambda i: (shape[i], i))] = "fsdp"
+    return PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in axes))
+
+
+def used_spec(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """Where a parameter lies while a layer computes with it: gathered over `fsdp`."""
+    return PartitionSpec(*(None if axis == "fsdp" else axis for axis in parameter_spec(path, shape, mesh)))
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """A sharding for every leaf of a training state: leaves under a parameter's path (moments too) lie as that parameter.
+
+    Args:
+      tree: arrays or their shapes, in nested containers whose keys include flat parameter paths.
+      mesh: the device mesh.
+    """
+
+    def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        names = [str(key.key) for key in keys if isinstance(key, jax.tree_util.DictKey)]
+        path = next((name for name in reversed(names) if "." in name), None)
+        spec = PartitionSpec() if path is None else parameter_spec(path, leaf.shape, mesh)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Where a batch lies: its first axis over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
+    """Checks that every device gets as many clips of every micro-batch.
+
+    Raises:
+      UserError: it does not.
+    """
+    shares = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch % (shares * accumulation):
+        raise UserError(
+            f"config.data.batch is {batch}, which must be a multiple of {shares * accumulation}: "
+            f"{shares} (data x fsdp) times {accumulation} (accumulation)"
+        )
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """The rows of a batch that each process has, as global arrays."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def gathering_view(component: str, mesh: Mesh, dtype: Dtype) -> View | None:
+    """What layers see of sharded parameters: gathered where they are used, in the dtype of the computation.
+
+    The gradient goes back to the shards before anything else is done with it, so that it is scattered while it is summed and
+    never whole on a device. None where no parameter is sharded by `fsdp`.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return None
+
+    def view(name: str, value: jax.Array) -> jax.Array:
+        path = f"{component}.{name}"
+        kept, used = parameter_spec(path, value.shape, mesh), used_spec(path, value.shape, mesh)
+        if kept == used:
+            return value
+        return _gather(NamedSharding(mesh, kept), NamedSharding(mesh, used), jnp.dtype(dtype), value)
+
+    return view
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _gather(kept: NamedSharding, used: NamedSharding, dtype: Any, value: jax.Array) -> jax.Array:
+    narrow = jax.lax.with_sharding_constraint(value.astype(dtype), kept)  # what travels is the narrow copy
+    return jax.lax.with_sharding_constraint(narrow, used)
+
+
+def _gather_forward(kept: Any, used: Any, dtype: Any, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _gather(kept, used, dtype, value), jnp.zeros((0,), value.dtype)
+
+
+def _gather_backward(kept: Any, used: Any, dtype: Any, like: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, kept).astype(like.dtype),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)

@@ -1,0 +1,204 @@
+"""Stages that reconstruct clips: `decoder`, the dual-reference decoder, and `autoencoder`, from nothing (spec section 8.6).
+
+The loss is L1 + weight·LPIPS, and from a start step a hinge GAN whose weight adapts to the reconstruction's gradient. Model and
+discriminator are trained in one step on one reconstruction; differs from the published lineage, which reconstructs twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tooncrafter_jax.data.transforms import to_pixels
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise
+from tooncrafter_jax.models.autoencoder import Posterior
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
+from tooncrafter_jax.models.dual_reference_decoder import map_chunks
+from tooncrafter_jax.models.lpips import Lpips, LpipsConfig
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.remat import remat_policy
+from tooncrafter_jax.training.components import Params, as_float32, split
+from tooncrafter_jax.training.configuration import OptimizerConfig
+from tooncrafter_jax.training.stages.denoising import FRAMES_AT_A_TIME
+from tooncrafter_jax.training.stages.stage import MODEL, Batch, Gradients, Metrics, Stage, replace_config
+from tooncrafter_jax.typing import Latents, Video
+
+DISCRIMINATOR = "discriminator"
+PERCEPTUAL = "perceptual"
+LAST_LAYER = "decoder.conv_out.kernel"
+"""The layer at which the two losses' gradients are compared (spec section 8.6 says why it is a choice)."""
+WEIGHT_EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
+
+
+class Reconstruction(Stage):
+    """What the two stages have in common."""
+
+    uses = ("autoencoder", "decoder")
+    fresh = ("decoder", DISCRIMINATOR)
+
+    def more_networks(self) -> dict[str, Network[Any]]:
+        """The discriminator, and LPIPS if it has a weight."""
+        more: dict[str, Network[Any]] = {
+            DISCRIMINATOR: Network(Discriminator, DiscriminatorConfig(), dtype=self.config.dtype)
+        }
+        if self.config.adversarial.perceptual_weight:
+            more[PERCEPTUAL] = Network(Lpips, LpipsConfig.vgg16(), dtype=self.config.dtype)
+        return more
+
+    def players(self) -> dict[str, tuple[OptimizerConfig, Callable[[str], bool]]]:
+        """The model and its discriminator."""
+        return super().players() | {DISCRIMINATOR: (self.config.adversarial.optimizer, _is_discriminators)}
+
+    # -------------------------------------------------------------------------------------------------- reconstructing
+
+    def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
+        """(latents, the decoder's references or None, Kullback-Leibler divergence of the posterior from a normal)."""
+        raise NotImplementedError
+
+    def sample(self, moments: jax.Array, batch: Batch) -> Latents:
+        """A draw from the posterior, by the examples' seeds."""
+        posterior = Posterior.from_moments(as_float32(moments))
+        frames = jnp.arange(moments.shape[1])
+        return posterior.sample(clip_noise(batch["seed"], Stream.POSTERIOR, frames, posterior.mean.shape[2:]))
+
+    def reconstruct(self, params: Params, batch: Batch) -> tuple[Video, jax.Array]:
+        """(frames, divergence); with gradients to what is trained."""
+        with remat_policy(self.config.remat):
+            latents, references, divergence = self.latents(params, batch)
+            decoder = self.components.bind("decoder", params)
+            return as_float32(decoder(latents, references)), divergence
+
+    def distance(self, params: Params, video: Video, truth: Video) -> tuple[jax.Array, Metrics]:
+        """L1 + weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6)."""
+        l1 = jnp.mean(jnp.abs(video - truth))
+        weight = self.config.adversarial.perceptual_weight
+        if not weight:
+            return l1, {"l1": l1}
+        network = self.components.bind(PERCEPTUAL, params)
+
+        @jax.checkpoint
+        def of_frame(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return network(*pair)
+
+        frames = (jnp.moveaxis(video, 1, 0), jnp.moveaxis(truth, 1, 0))
+        perceptual = jnp.mean(jax.lax.map(of_frame, frames))
+        return l1 + weight * perceptual, {"l1": l1, "lpips": perceptual}
+
+    # ------------------------------------------------------------------------------------------------------- gradients
+
+    def gradients(self, params: Params, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
+        """Gradients of model and discriminator; before the start step the discriminator has no part in either."""
+        del key
+        settings = self.config.adversarial
+        truth = to_pixels(batch["video"])
+        trained, frozen = split(params, self.is_trained)
+        (video, divergence), pull_back = jax.vjp(lambda some: self.reconstruct(some | frozen, batch), trained)
+
+        (distance, metrics), of_distance = jax.value_and_grad(lambda v: self.distance(params, v, truth), has_aux=True)(
+            video
+        )
+        adversarial, of_adversarial = jax.value_and_grad(lambda v: -jnp.mean(self._logits(params, v)))(video)
+
+        # The adaptive weight: how much stronger the reconstruction pulls at the last layer. The pull-backs need only that layer.
+        def strength(cotangent: jax.Array) -> jax.Array:
+            at_last = pull_back((cotangent, jnp.zeros_like(divergence)))[0][LAST_LAYER]
+            return jnp.linalg.norm(as_float32(at_last))
+
+        takes_part = (step >= settings.start_step).astype(jnp.float32)
+        ratio = strength(of_distance) / (strength(of_adversarial) + WEIGHT_EPSILON)
+        weight = takes_part * settings.weight * jnp.clip(ratio, 0.0, LARGEST_WEIGHT)
+        kl_weight = jnp.asarray(settings.kl_weight, divergence.dtype)
+        (of_model,) = pull_back((of_distance + weight * of_adversarial, kl_weight))
+        loss = distance + settings.kl_weight * divergence + weight * adversarial
+
+        own, rest = split(params, _is_discriminators)
+        hinge = jax.value_and_grad(
+            lambda some: self._hinge(some | rest, truth, jax.lax.stop_gradient(video)), has_aux=True
+        )
+        (judged, (statistics, judgements)), of_discriminator = hinge(own)
+        of_discriminator = {path: takes_part * gradient for path, gradient in of_discriminator.items()}
+        metrics |= {"loss": loss, "divergence": divergence, "psnr": psnr(video, truth), "adversarial": adversarial}
+        metrics |= {"adversarial_weight": weight, "discriminator_loss": judged} | judgements
+        return Gradients(loss, {MODEL: of_model, DISCRIMINATOR: of_discriminator}, statistics, metrics)
+
+    def validate(self, params: Params, batch: Batch) -> Metrics:
+        """Distance and PSNR, of all frames and of the two that are given."""
+        video, _ = self.reconstruct(params, batch)
+        truth = to_pixels(batch["video"])
+        distance, metrics = self.distance(params, video, truth)
+        ends = jnp.asarray([0, -1])
+        return metrics | {
+            "loss": distance,
+            "psnr": psnr(video, truth),
+            "psnr_of_ends": psnr(video[:, ends], truth[:, ends]),
+        }
+
+    def _logits(self, params: Params, video: Video) -> jax.Array:
+        return self.components.bind(DISCRIMINATOR, params)(video)
+
+    def _hinge(
+        self, params: Params, truth: Video, video: Video
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Metrics]]:
+        """The discriminator's loss, its running statistics after both calls, and how it judges."""
+        real, statistics = self.components.bind(DISCRIMINATOR, params).logits_and_statistics(truth)
+        renamed = {f"{DISCRIMINATOR}.{path}": value for path, value in statistics.items()}
+        fake, statistics = self.components.bind(DISCRIMINATOR, {**params, **renamed}).logits_and_statistics(video)
+        renamed = {f"{DISCRIMINATOR}.{path}": jax.lax.stop_gradient(value) for path, value in statistics.items()}
+        loss = (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake))) / 2
+        return loss, (renamed, {"logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)})
+
+
+class DecoderStage(Reconstruction):
+    """The dual-reference decoder, with the encoder frozen; frames 0 and T - 1 are the references.
+
+    Temporal and reference parts that a plain image decoder lacks start so that they change nothing.
+    """
+
+    trains = ("decoder",)
+    may_train = ("decoder", "decoder.p3d", "decoder.har")
+
+    def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
+        """Latents without gradient; references without gradient to the encoder."""
+        autoencoder = self.components.bind("autoencoder", params)
+        video = batch["video"]
+        moments = map_chunks(lambda part: autoencoder(to_pixels(part))[0], video, 1, FRAMES_AT_A_TIME)
+        references = None
+        if self.model.decoder.references:
+            _, hidden = autoencoder(to_pixels(video[:, jnp.asarray([0, -1])]))
+            decoder = self.components.bind("decoder", params)
+            references = decoder.prepare_references(jax.lax.stop_gradient(hidden))
+        return jax.lax.stop_gradient(self.sample(moments, batch)), references, jnp.zeros(())
+
+
+class AutoencoderStage(Reconstruction):
+    """Encoder and plain decoder from nothing, frame by frame."""
+
+    trains = ("autoencoder", "decoder")
+    may_train = ("autoencoder", "decoder")
+    fresh = ("autoencoder", "decoder", DISCRIMINATOR)
+
+    def adapt(self, model: ModelConfig) -> ModelConfig:
+        """The decoder without temporal and reference parts."""
+        return replace_config(model, "decoder", temporal=False, references=False)
+
+    def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
+        """Latents and the posterior's divergence, summed over a frame's latent and averaged over frames."""
+        moments, _ = self.components.bind("autoencoder", params)(to_pixels(batch["video"]))
+        posterior = Posterior.from_moments(as_float32(moments))
+        variance = jnp.exp(posterior.logvar)
+        terms = jnp.square(posterior.mean) + variance - 1.0 - posterior.logvar
+        return self.sample(moments, batch), None, 0.5 * jnp.mean(jnp.sum(terms, axis=(2, 3, 4)))
+
+
+def _is_discriminators(path: str) -> bool:
+    """Whether the discriminator's optimizer trains it: all of it but its running statistics."""
+    return path.startswith(f"{DISCRIMINATOR}.") and path.rpartition(".")[2] not in STATISTICS
+
+
+def psnr(video: Video, truth: Video) -> jax.Array:
+    """Peak signal-to-noise ratio in dB of frames in [-1, 1], clipped to it."""
+    return -10.0 * jnp.log10(jnp.maximum(jnp.mean(jnp.square((jnp.clip(video, -1, 1) - truth) / 2)), 1e-10))

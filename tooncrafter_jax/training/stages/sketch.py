@@ -1,0 +1,79 @@
+"""The stage `sketch`: the sketch encoder beside a frozen denoiser (spec sections 7, 8.1 and 8.7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tooncrafter_jax.data.sketches import SketchExtractor
+from tooncrafter_jax.data.transforms import to_pixels
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.training.components import Params
+from tooncrafter_jax.training.stages.denoising import Conditioned, Denoising
+from tooncrafter_jax.training.stages.stage import Batch
+from tooncrafter_jax.typing import Latents
+
+
+class SketchStage(Denoising):
+    """Trains the sketch encoder on frames' own sketches; unguided frames get the empty image.
+
+    The encoder starts as the spatial encoder half of the denoiser, which is Stable Diffusion 2.1's. Batches carry `hints`
+    (B, T, H, W, 1), which the trainer draws with the config's extractor before the step.
+    """
+
+    uses = (*Denoising.uses, "sketch_encoder")
+    trains = ("sketch",)
+    may_train = ("sketch",)
+    fresh = ("sketch_encoder",)
+
+    def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
+        """The encoder's layers that the denoiser has too."""
+        derived = {}
+        for path in missing:
+            name = path.removeprefix("sketch_encoder.")
+            source = params.get(f"unet.{name}")
+            if name == path or source is None:
+                continue
+            wanted = self.components.abstract_params[path].shape
+            if name == "conv_in.kernel":
+                source = source[:, :, : wanted[2]]  # the channels of the noisy latent, without the condition latent's
+            if source.shape == wanted:
+                derived[path] = source
+        return derived
+
+    def predict(
+        self, params: Params, batch: Batch, noisy: Latents, given: Conditioned, times: jax.Array, key: jax.Array | None
+    ) -> Latents:
+        """The denoiser's v with the encoder's residuals; the frozen denoiser runs without dropout."""
+        unet = self.components.bind("unet", params)
+        encoder = self.components.bind("sketch_encoder", params)
+        hints = constrain(batch["hints"], "batch", "frames", None, None, None)
+        controls = encoder(
+            noisy, times, encoder.context_keys(given.context), encoder.hint_features(hints), dropout_key=key
+        )
+        context = unet.context_keys(given.context, noisy.shape[1])
+        noisy_and_condition = jnp.concatenate([noisy, given.concat], axis=-1)
+        return unet(noisy_and_condition, times, context, batch["fps"], controls=controls)
+
+
+def draw_hints(extractor: SketchExtractor, batch: Batch, *, every_frame: bool) -> jax.Array:
+    """Hints (B, T, H, W, 1) in [0, 1], bright lines on black, for the frames that the loader chose.
+
+    Args:
+      extractor: draws dark lines on light paper.
+      batch: with `video` (B, T, H, W, 3) uint8 and `sketched` (B, T).
+      every_frame: guides every frame instead (the paper's ZeroGate ablation).
+
+    Raises:
+      UserError: the batch has no pictures.
+    """
+    if "video" not in batch:
+        raise UserError("the stage 'sketch' needs pictures: set config.data.loader.video to True beside the embeddings")
+    video = batch["video"]
+    frames = video.reshape(-1, *video.shape[2:])
+    lines = 1.0 - extractor(to_pixels(frames)).reshape(*video.shape[:-1], 1)
+    chosen = jnp.ones_like(batch["sketched"]) if every_frame else batch["sketched"]
+    return lines * chosen[:, :, None, None, None]

@@ -1,0 +1,99 @@
+"""The state of a training run: everything that a step changes and a checkpoint holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tooncrafter_jax.training.optimizers import make_optimizer
+from tooncrafter_jax.training.stages import Stage
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Arrays only, in flat dicts by parameter path.
+
+    Attributes:
+      step: steps that were taken, () int32.
+      trained: parameters that are trained, float32.
+      frozen: all others, in `TrainConfig.frozen_dtype`; running statistics among them in float32.
+      optimizer: player -> optax state, of trained parameters only.
+      average: exponential moving average of the model's trained parameters; empty without.
+      skipped: steps whose loss or gradient was not finite, () int32.
+      skipped_in_a_row: how many of them are the last ones, () int32.
+    """
+
+    step: Any
+    trained: dict[str, Any]
+    frozen: dict[str, Any]
+    optimizer: dict[str, Any]
+    average: dict[str, Any]
+    skipped: Any
+    skipped_in_a_row: Any
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All parameters by path."""
+        return {**self.trained, **self.frozen}
+
+    @property
+    def averaged_params(self) -> dict[str, Any]:
+        """All parameters, with averages in place of what was trained; the parameters themselves without averages."""
+        return {**self.trained, **self.frozen, **self.average}
+
+
+def optimizers(stage: Stage) -> dict[str, optax.GradientTransformation]:
+    """An optimizer for each player of the stage."""
+    return {
+        name: make_optimizer(config, stage.config.steps, is_trained)
+        for name, (config, is_trained) in stage.players().items()
+    }
+
+
+def stored_dtype(stage: Stage, path: str) -> np.dtype:
+    """In which dtype a parameter is kept: float32 when it is trained or a running statistic, else the config's."""
+    narrow = jnp.dtype(stage.config.frozen_dtype)
+    is_statistic = path.rpartition(".")[2] in ("mean", "variance")
+    return np.dtype(np.float32) if stage.trained_by_any(path) or is_statistic else narrow
+
+
+def new_state(stage: Stage, params: Mapping[str, Any]) -> TrainState:
+    """The state before the first step (jittable).
+
+    Args:
+      stage: what is trained.
+      params: all parameters by path, low-rank factors included.
+    """
+    trained = {path: value for path, value in params.items() if stage.trained_by_any(path)}
+    frozen = {path: value for path, value in params.items() if path not in trained}
+    everything = {**trained, **frozen}
+    zero = jnp.zeros((), jnp.int32)
+    average = {path: value for path, value in trained.items() if stage.is_trained(path)}
+    return TrainState(
+        step=zero,
+        trained=trained,
+        frozen=frozen,
+        optimizer={name: optimizer.init(everything) for name, optimizer in optimizers(stage).items()},
+        average=jax.tree.map(jnp.copy, average) if stage.config.ema_decay else {},
+        skipped=zero,
+        skipped_in_a_row=zero,
+    )
+
+
+def abstract_state(stage: Stage) -> TrainState:
+    """Shapes and dtypes of the state, without any array."""
+    params = dict(stage.components.abstract_params)
+    for path in stage.lora_targets:
+        inputs, outputs = params[path].shape
+        rank = stage.config.lora.rank
+        params[f"lora.{path}.a"] = jax.ShapeDtypeStruct((inputs, rank), jnp.float32)
+        params[f"lora.{path}.b"] = jax.ShapeDtypeStruct((rank, outputs), jnp.float32)
+    params = {path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(stage, path)) for path, leaf in params.items()}
+    return jax.eval_shape(lambda given: new_state(stage, given), params)

@@ -1,0 +1,202 @@
+"""The trainer of every stage: validate, save, next batch, step, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tooncrafter_jax.data.loader import Loader
+from tooncrafter_jax.data.sketches import load_extractor
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training import samples
+from tooncrafter_jax.training.checkpoints import Checkpoints, export
+from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.interruption import watched
+from tooncrafter_jax.training.reporting import Reporter, flatten, parameter_table
+from tooncrafter_jax.training.sharding import check_batch, make_mesh, put_batch
+from tooncrafter_jax.training.stages import Stage, make_stage
+from tooncrafter_jax.training.stages.sketch import SketchStage, draw_hints
+from tooncrafter_jax.training.start import architecture, start_state
+from tooncrafter_jax.training.state import TrainState
+from tooncrafter_jax.training.step import make_step, make_validation
+
+VIDEO_STAGES = ("decoder", "autoencoder", "sketch")
+"""Stages that need pixels even where embeddings are read."""
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      step: steps that were taken in all.
+      finished: False if it was told to stop before the end.
+      metrics: of the last report.
+    """
+
+    step: int
+    finished: bool
+    metrics: dict[str, float]
+
+
+class Trainer:
+    """A run of a config in a working directory, from its beginning or from where it was interrupted.
+
+    Args:
+      config: what is trained, and how.
+      workdir: for checkpoints, logs and the exported model; the same on every host.
+
+    Raises:
+      UserError: for anything that can be known to be wrong before a program is compiled.
+    """
+
+    def __init__(self, config: TrainConfig, workdir: Path) -> None:
+        self.config, self.workdir = config, Path(workdir).absolute()
+        self.mesh: Mesh = make_mesh(config.mesh)
+        check_batch(config.data.batch, config.accumulation, self.mesh)
+        if config.mesh != "auto" and config.data.frames % self.mesh.shape["frames"]:
+            raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
+        if config.remat == "offload" and jax.default_backend() == "cpu":
+            raise UserError("config.remat 'offload' needs a TPU or a GPU: choose 'blocks'")
+        model = architecture(config)
+        size = config.data.height, config.data.width
+        if any(side % model.pixel_multiple for side in size):
+            raise UserError(
+                f"config.data asks for {size[0]}x{size[1]} pixels, which must be multiples of {model.pixel_multiple}"
+            )
+        self.stage: Stage = make_stage(config, model, self.mesh)
+        self.loader = self._loader(config.data.split)
+        self._draw = self._sketcher()
+
+    # -------------------------------------------------------------------------------------------------------- data
+
+    def _loader(self, split: str, *, evaluation: bool = False) -> Loader:
+        settings = replace(self.config.data, split=split)
+        if evaluation:
+            settings = replace(settings.evaluation(), embeddings="")
+        if self.config.stage in VIDEO_STAGES:
+            settings = replace(settings, video=True)
+        loader = Loader.open(settings, process_index=jax.process_index(), process_count=jax.process_count())
+        if loader.clips < settings.batch and not evaluation:
+            raise UserError(
+                f"the split '{split}' has {loader.clips} clips, fewer than config.data.batch={settings.batch}: choose a smaller "
+                "batch or a larger set"
+            )
+        return loader
+
+    def _sketcher(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        if not isinstance(self.stage, SketchStage):
+            return lambda batch: batch
+        settings = self.config.sketch
+        extractor = load_extractor(settings.extractor, Path(settings.weights) if settings.weights else None)
+
+        def with_hints(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {**batch, "hints": np.asarray(draw_hints(extractor, batch, every_frame=settings.every_frame))}
+
+        return with_hints
+
+    def _placed(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        unused = ("record", "stride")
+        return put_batch({name: rows for name, rows in self._draw(batch).items() if name not in unused}, self.mesh)
+
+    # --------------------------------------------------------------------------------------------------------- run
+
+    def run(self) -> Outcome:
+        """Trains to the last step, or until the run is told to stop.
+
+        Raises:
+          UserError: too many steps in a row were not finite, a clip is damaged, or a checkpoint cannot be written.
+        """
+        config = self.config
+        checkpoints = Checkpoints(self.workdir, self.stage)
+        with jax.set_mesh(self.mesh), watched() as interruption, self.loader as loader:
+            if checkpoints.latest is None:
+                state = start_state(self.stage, self.mesh)
+            else:
+                state, data = checkpoints.restore(self.mesh)
+                loader.restore(data)
+            done = int(state.step)
+            reporter = Reporter(self.workdir, steps=config.steps, done=done, clips=config.data.batch)
+            reporter.say(parameter_table(self.stage))
+            if done:
+                reporter.say(f"going on after step {done}")
+            step_fn, metrics, outcome = make_step(self.stage, self.mesh), {}, {}
+            finished = True
+            try:
+                for step in range(done, config.steps):
+                    self._validate_and_sample(state, step, reporter)
+                    if config.save_every and step % config.save_every == 0 and step > done:
+                        checkpoints.save(state, loader.state())
+                    started = time.monotonic()
+                    batch = self._placed(next(loader))
+                    waited = time.monotonic() - started
+                    state, metrics = step_fn(state, batch)
+                    reporter.advance(waited)
+                    if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+                        outcome = reporter.training(step + 1, metrics)
+                        self._check_finite(metrics, step + 1)
+                    if interruption.told(step + 1):
+                        finished = step + 1 == config.steps
+                        break
+                self._check_finite(metrics, int(state.step))
+                checkpoints.save(state, loader.state(), wait=True)
+                if finished:
+                    self._validate_and_sample(state, config.steps, reporter, last=True)
+                    export(self.workdir / "export", self.stage, state, provenance=self._provenance(int(state.step)))
+                else:
+                    reporter.say(f"told to stop: saved step {int(state.step)}; the same command goes on from there")
+                return Outcome(int(state.step), finished, outcome)
+            finally:
+                reporter.close()
+                checkpoints.close()
+
+    def _check_finite(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Stops the run when too many steps in a row were skipped; they changed nothing."""
+        limit = self.config.max_skipped_steps
+        if metrics and int(metrics["skipped_in_a_row"]) >= limit:
+            raise UserError(
+                f"the loss or its gradient was not finite in the last {int(metrics['skipped_in_a_row'])} steps before step "
+                f"{step}: the last checkpoint is good; look at the data, or lower config.optimizer.learning_rate"
+            )
+
+    def _validate_and_sample(self, state: TrainState, step: int, reporter: Reporter, *, last: bool = False) -> None:
+        config = self.config
+        if config.validation and (last or step % config.validate_every == 0):
+            reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
+        if config.sample_every and step and (last or step % config.sample_every == 0):
+            samples.write_samples(self.stage, state, self.workdir / "samples", step, self._few_clips(), reporter)
+
+    def validate(self, state: TrainState) -> dict[str, float]:
+        """Means over the first batches of the validation split; the same clips, times and noise every time."""
+        config = self.config
+        if not hasattr(self, "_validation"):
+            self._validation = make_validation(self.stage, self.mesh)
+        collected: list[dict[str, float]] = []
+        with self._loader(config.validation, evaluation=True) as loader:
+            for batch, _ in zip(_until_end(loader), range(config.validation_batches), strict=False):
+                collected.append(flatten(self._validation(state.averaged_params, self._placed(batch))))
+        return {name: float(np.mean([one[name] for one in collected if name in one])) for name in collected[0]}
+
+    def _few_clips(self) -> Mapping[str, Any]:
+        split = self.config.validation or self.config.data.split
+        with self._loader(split, evaluation=True) as loader:
+            return self._draw(next(loader))
+
+    def _provenance(self, step: int) -> dict[str, Any]:
+        from tooncrafter_jax.config_codec import to_dict
+
+        return {"trained_by": "tooncrafter_jax", "steps": step, "config": to_dict(self.config)}
+
+
+def _until_end(loader: Loader) -> Iterator[Mapping[str, Any]]:
+    while True:
+        try:
+            yield next(loader)
+        except StopIteration:
+            return
