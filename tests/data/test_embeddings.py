@@ -16,11 +16,14 @@ from safetensors.numpy import save_file
 from tests.data.loader_world import LENGTHS, make_set
 from tests.reference import tiny_params
 from tooncrafter_jax.data.embedding_writer import embed, weights_digest
-from tooncrafter_jax.data.embeddings import ENCODERS, EmbeddingConfig, EmbeddingSource, frozen_inputs
+from tooncrafter_jax.data.embeddings import ENCODERS, EmbeddingConfig, EmbeddingSource, encode_video
 from tooncrafter_jax.data.loader import Loader, LoaderConfig
+from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.pipeline import ToonCrafter
+from tooncrafter_jax.training.configuration import train_config
+from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.weights.store import CheckpointWriter
 
 MADE = EmbeddingConfig(height=16, width=24, start_multiple=4)
@@ -59,16 +62,27 @@ def test_they_equal_the_encoders_on_the_fly(clips, toon, directory):
     pixels, embedded = _batches(clips), _batches(EmbeddingSource(directory))
     drops = {(bool(batch["token_ids"][i, 2]), bool(batch["drop_image"][i])) for batch in pixels for i in range(4)}
     assert len(drops) == 4, "every combination of dropped conditions is met"
-    networks = toon.config.networks()
-    run = jax.jit(lambda params, batch: frozen_inputs(networks, params, batch))
+    stage = make_stage(train_config({"model": "tiny", "dtype": "float32"}), toon.config)
+    params = {f"{name}.{path}": value for name in ENCODERS for path, value in toon.params[name].items()}
+
+    @jax.jit
+    def encoded(params, batch):
+        autoencoder = stage.components.bind("autoencoder", params)
+        return (
+            encode_video(autoencoder, to_pixels(batch["video"])),
+            stage.text_tokens(params, batch),
+            stage.image_tokens(params, batch),
+        )
+
     for before, after in zip(pixels, embedded, strict=True):
         assert after.keys() == before.keys() - {"video"} | {"moments", "text", "image"}
         assert {after[name].dtype.name for name in ("moments", "text", "image")} == {"float16"}
         for name in after.keys() & before.keys():
             np.testing.assert_array_equal(after[name], before[name], err_msg=name)
-        on_the_fly = run(toon.params, {name: before[name] for name in ("video", "token_ids", "drop_image")})
-        read = frozen_inputs({}, {}, after)
-        for found, expected in zip(jax.tree.leaves(read), jax.tree.leaves(on_the_fly), strict=True):
+        on_the_fly = encoded(params, {name: before[name] for name in ("video", "token_ids", "drop_image")})
+        given = {name: jnp.asarray(rows) for name, rows in after.items()}
+        read = given["moments"].astype(jnp.float32), stage.text_tokens({}, given), stage.image_tokens({}, given)
+        for found, expected in zip(read, on_the_fly, strict=True):
             assert found.dtype == np.float32 and found.shape == expected.shape
             np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax curate films|fluent-emoji|bodies|rethreshold`: makes sets of clips to train on."""
+"""`python -m tooncrafter_jax curate films|fluent-emoji|bodies|rethreshold|embed`: makes sets of clips to train on."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tooncrafter_jax.cli.curation_options import (
     without_beam_flags,
 )
 from tooncrafter_jax.cli.curation_stages import add_measurements, notes_on, stages_of
+from tooncrafter_jax.cli.embed import main as embed
 from tooncrafter_jax.data.curation.protocols import Production
 from tooncrafter_jax.data.curation.splits import SplitRule
 from tooncrafter_jax.data.curation.thresholds import Thresholds
@@ -220,6 +221,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "fluent-emoji": (fluent_emoji, "animated emoji over backgrounds: a cartoon set that anyone can make"),
     "bodies": (bodies, "rendered bodies in motion: a set for a general base model"),
     "rethreshold": (rethreshold, "choose the clips of a set again by other thresholds"),
+    "embed": (embed, "run the frozen encoders over a set once, for training that need not run them"),
 }
 
 

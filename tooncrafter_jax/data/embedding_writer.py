@@ -37,7 +37,6 @@ from tooncrafter_jax.data.embeddings import (
     EmbeddingConfig,
     Networks,
     encode_pictures,
-    encode_text,
     encode_video,
     read_settings,
     shard_name,
@@ -203,18 +202,21 @@ def _compiled(model: ModelConfig, compute: np.dtype, stored: np.dtype) -> dict[s
     """The jitted encoders of an architecture, shared by all splits that a process embeds."""
     networks = model.networks(compute)
 
+    def bound(params: AllParams, name: str) -> Any:
+        return networks[name].bind(params[name])
+
     def moments(params: AllParams, frames: jax.Array) -> jax.Array:
-        return encode_video(networks, params, to_pixels(frames)[:, None])[:, 0].astype(stored)
+        return encode_video(bound(params, "autoencoder"), to_pixels(frames)[:, None])[:, 0].astype(stored)
 
     def image(params: AllParams, frames: jax.Array) -> jax.Array:
-        return encode_pictures(networks, params, to_pixels(frames)).astype(stored)
+        return encode_pictures(bound(params, "clip_image"), to_pixels(frames)).astype(stored)
 
     def text(params: AllParams, token_ids: jax.Array) -> jax.Array:
-        return encode_text(networks, params, token_ids).astype(stored)
+        return bound(params, "clip_text")(token_ids).astype(stored)
 
     def zero_image(params: AllParams) -> jax.Array:
         side = model.clip_image.image_size  # another size would make no difference (spec section 3.2)
-        return encode_pictures(networks, params, jnp.zeros((1, side, side, 3)))[0].astype(stored)
+        return encode_pictures(bound(params, "clip_image"), jnp.zeros((1, side, side, 3)))[0].astype(stored)
 
     return {f.__name__: jax.jit(f) for f in (moments, image, text, zero_image)}
 

@@ -26,7 +26,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +36,13 @@ from safetensors import SafetensorError, safe_open
 
 from tooncrafter_jax.data.examples import LoaderConfig, OpenPixels
 from tooncrafter_jax.data.records import Clip
-from tooncrafter_jax.data.transforms import Window, to_pixels
+from tooncrafter_jax.data.transforms import Window
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.autoencoder import Posterior
+from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
+from tooncrafter_jax.models.clip_image import ClipImage
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.network import Network, Params
-from tooncrafter_jax.typing import Images, TokenIds, Tokens, Video
+from tooncrafter_jax.typing import Images, Tokens, Video
 
 FORMAT_VERSION = 1
 SETTINGS_FILE, INDEX_FILE, CONSTANTS_FILE = "settings.json", "index.json", "constants.safetensors"
@@ -90,55 +91,15 @@ class EmbeddingConfig:
 # --------------------------------------------------------------------------------------------------------------- the encoders
 
 
-def encode_video(networks: Networks, params: AllParams, video: Video) -> jax.Array:
+def encode_video(autoencoder: Autoencoder, video: Video) -> jax.Array:
     """Mean and clipped log-variance (B, T, h, w, 2C) in float32 of the latents of frames in [-1, 1], before the scale factor."""
-    moments, _ = networks["autoencoder"].bind(params["autoencoder"])(video)
+    moments, _ = autoencoder(video)
     return jnp.concatenate(Posterior.from_moments(moments), axis=-1)
 
 
-def encode_text(networks: Networks, params: AllParams, token_ids: TokenIds) -> Tokens:
-    """Text tokens (B, 77, D) of prompts, in the compute dtype."""
-    return networks["clip_text"].bind(params["clip_text"])(token_ids)
-
-
-def encode_pictures(networks: Networks, params: AllParams, pictures: Images) -> Tokens:
+def encode_pictures(tower: ClipImage, pictures: Images) -> Tokens:
     """CLIP tokens (B, N, D) of pictures in [-1, 1], before the image projector, in the compute dtype."""
-    pixels = preprocess(pictures, networks["clip_image"].config.image_size)
-    return networks["clip_image"].bind(params["clip_image"])(pixels)
-
-
-class FrozenInputs(NamedTuple):
-    """What the frozen encoders tell the trained networks about a batch.
-
-    Attributes:
-      posterior: of the latents before the scale factor, (B, T, h, w, C) each.
-      text: (B, 77, D).
-      image: (B, N, D), CLIP tokens before the image projector.
-    """
-
-    posterior: Posterior
-    text: jax.Array
-    image: jax.Array
-
-
-def frozen_inputs(networks: Networks, params: AllParams, batch: Mapping[str, Any]) -> FrozenInputs:
-    """Reads a batch's embeddings or, where it has pixels only, runs the encoders; for use inside a jitted step.
-
-    Args:
-      networks: component -> network.
-      params: component -> parameters; those of `ENCODERS` are needed where the batch has pixels only.
-      batch: a `Batch`, with the dropout of conditions in it (spec section 8.3).
-    """
-    if "moments" in batch:
-        moments, text, image = (jnp.asarray(batch[name], jnp.float32) for name in ("moments", "text", "image"))
-        return FrozenInputs(Posterior.from_moments(moments), text, image)
-    video = to_pixels(batch["video"])
-    first = jnp.where(batch["drop_image"][:, None, None, None], 0.0, video[:, 0])
-    return FrozenInputs(
-        Posterior.from_moments(encode_video(networks, params, video)),
-        encode_text(networks, params, batch["token_ids"]),
-        encode_pictures(networks, params, first),
-    )
+    return tower(preprocess(pictures, tower.config.image_size))
 
 
 # -------------------------------------------------------------------------------------------------------------------- reading

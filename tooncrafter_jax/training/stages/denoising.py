@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tooncrafter_jax.data.embeddings import encode_pictures
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.autoencoder import Posterior
-from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import remat_policy
@@ -80,8 +80,7 @@ class Denoising(Stage):
             return batch["image"].astype(self.config.dtype)
         first = to_pixels(batch["video"][:, 0])
         first = jnp.where(batch["drop_image"][:, None, None, None], 0.0, first)
-        pixels = preprocess(first, self.model.clip_image.image_size)
-        return self.components.bind("clip_image", params)(pixels)
+        return encode_pictures(self.components.bind("clip_image", params), first)
 
     def condition(self, params: Params, batch: Batch) -> Conditioned:
         """Everything that the denoiser sees of a clip but its noisy latents."""

@@ -1,0 +1,133 @@
+"""`python -m tooncrafter_jax curate embed`: runs the frozen encoders over a set once, so that training need not."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+from tooncrafter_jax.cli.common import EXIT_OK, Parser
+from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.errors import UserError
+
+DESCRIPTION = """\
+Runs the frozen encoders over a split of a set and writes what training needs of them: the autoencoder's moments of every frame,
+CLIP's tokens of the frames that examples may start at, and text tokens. Training that reads them
+(--config.data.embeddings=DIR) holds no encoder and encodes nothing.
+
+  python -m tooncrafter_jax curate embed data/cartoons/set --model=models/tooncrafter --out=data/cartoons/train_512
+
+Examples that are trained on must have the same size, and start at multiples of --start-multiple. At 320x512 a frame takes 41 KB and
+a start 658 KB, so --start-multiple=16 makes a set a tenth as large.
+A run that was stopped goes on where it was. Several machines share a set with --part=0/4 to --part=3/4 and one --out."""
+
+
+def main(argv: list[str]) -> int:
+    """Writes embeddings; see `--help`."""
+    from tooncrafter_jax.data.embedding_writer import SHARD_BYTES, embed
+    from tooncrafter_jax.data.embeddings import EmbeddingConfig
+
+    default = {field.name: field.default for field in dataclasses.fields(EmbeddingConfig)}
+    parser = Parser("python -m tooncrafter_jax curate embed", description=DESCRIPTION)
+    parser.add_argument("set", type=Path, metavar="SET", help="directory of the set, as `curate` told it")
+    add = parser.add_argument_group("which, and where it goes").add_argument
+    add("--model", required=True, metavar="DIR", help="directory of the model whose encoders are run")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for the embeddings: one directory for each split and size",
+    )
+    add("--split", default="train", metavar="NAME", help="of the set (default: %(default)s)")
+    add("--part", default="0/1", metavar="P/N", help="make the P-th of N parts, counted from 0 (default: all)")
+    add(
+        "--skip-damaged",
+        action="store_true",
+        help="leave damaged clips out, of training too, where the default is to stop",
+    )
+    add = parser.add_argument_group("what is stored").add_argument
+    for side in ("height", "width"):
+        add(
+            f"--{side}",
+            type=int,
+            default=default[side],
+            metavar="N",
+            help="of examples, in pixels (default: %(default)s)",
+        )
+    add("--antialias", action="store_true", help="when shrinking; the published recipe does not")
+    add("--frames", type=int, default=default["frames"], metavar="N", help="of an example (default: %(default)s)")
+    add(
+        "--start-multiple",
+        type=int,
+        default=default["start_multiple"],
+        metavar="N",
+        help="examples start at every N-th frame (default: %(default)s)",
+    )
+    add(
+        "--stored",
+        choices=("float16", "bfloat16", "float32"),
+        default=default["dtype"],
+        metavar="DTYPE",
+        help="float16, bfloat16 or float32 (default: %(default)s)",
+    )
+    add = parser.add_argument_group("how").add_argument
+    add(
+        "--dtype", choices=("float32", "bfloat16"), help="of the computation (default: float32 on a CPU, else bfloat16)"
+    )
+    add(
+        "--batch",
+        type=int,
+        default=16,
+        metavar="N",
+        help="frames encoded at a time, over all devices (default: %(default)s)",
+    )
+    add("--threads", type=int, default=2, metavar="N", help="clips decoded ahead (default: %(default)s)")
+    add(
+        "--shard-megabytes",
+        type=int,
+        default=SHARD_BYTES // 2**20,
+        metavar="N",
+        help="size of files (default: %(default)s)",
+    )
+    add("--quiet", action="store_true", help="show no progress")
+    arguments = parser.parse_args(argv)
+    for name in ("batch", "threads", "shard_megabytes"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: give at least 1")
+    clips = ClipSet(arguments.set, arguments.split)
+    complete = embed(
+        clips,
+        arguments.model,
+        arguments.out,
+        EmbeddingConfig(
+            height=arguments.height,
+            width=arguments.width,
+            antialias=arguments.antialias,
+            frames=arguments.frames,
+            start_multiple=arguments.start_multiple,
+            dtype=arguments.stored,
+        ),
+        part=_part(arguments.part),
+        frames_per_batch=arguments.batch,
+        threads=arguments.threads,
+        on_damaged="skip" if arguments.skip_damaged else "fail",
+        dtype=arguments.dtype,
+        shard_bytes=arguments.shard_megabytes * 2**20,
+        on_progress=None if arguments.quiet else _tell,
+    )
+    state = f"all {len(clips)} clips" if complete else "this part is done; other parts are missing still"
+    print(f"{arguments.out}: {state}")
+    return EXIT_OK
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found:
+        raise UserError(f"--part={text} is not of the form P/N, e.g. 0/4")
+    return int(found[1]), int(found[2])
+
+
+def _tell(done: int, clips: int) -> None:
+    print(f"{done}/{clips}", file=sys.stderr, flush=True)
