@@ -42,6 +42,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
     parser.add_argument("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
+    parser.add_argument(
+        "--profile", action="store_true", help="trace a few steps into DIR/profile, for xprof or TensorBoard"
+    )
     args = parser.parse_args([arg for arg in argv if arg not in overrides])
     config = read_config(args.config, overrides)
     initialize(args.coordinator, args.num_processes, args.process_id)
@@ -49,7 +52,7 @@ def main(argv: list[str]) -> int:
 
     from tooncrafter_jax.training.trainer import Trainer
 
-    outcome = Trainer(config, args.workdir).run()
+    outcome = Trainer(config, args.workdir, profile=args.profile).run()
     return EXIT_OK if outcome.finished else EXIT_PREEMPTED
 
 

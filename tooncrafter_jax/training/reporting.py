@@ -46,11 +46,14 @@ class Reporter:
       workdir: of the run.
       steps: length of the run; `done`: steps that an earlier run took.
       clips: of a global batch.
+      seconds_at_peak: see `utilisation.seconds_at_peak`.
     """
 
-    def __init__(self, workdir: Path, *, steps: int, done: int, clips: int) -> None:
+    def __init__(
+        self, workdir: Path, *, steps: int, done: int, clips: int, seconds_at_peak: float | None = None
+    ) -> None:
         self._main = jax.process_index() == 0
-        self._clips = clips
+        self._clips, self._seconds_at_peak = clips, seconds_at_peak
         self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
         if self._main:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -73,6 +76,8 @@ class Reporter:
             "clips_per_second": self._clips * self._steps / elapsed,
             "data_wait_share": self._waited / elapsed,
         }
+        if self._seconds_at_peak is not None:
+            speed["model_flop_utilisation"] = self._seconds_at_peak / speed["seconds_per_step"]
         self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
         scalars = flatten(metrics) | speed
         self.write(step, scalars)

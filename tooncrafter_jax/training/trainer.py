@@ -19,6 +19,7 @@ from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.interruption import watched
+from tooncrafter_jax.training.profiling import Profile
 from tooncrafter_jax.training.reporting import Reporter, flatten, parameter_table
 from tooncrafter_jax.training.sharding import check_batch, make_mesh, put_batch
 from tooncrafter_jax.training.stages import Stage, make_stage
@@ -26,6 +27,7 @@ from tooncrafter_jax.training.stages.sketch import SketchStage, draw_hints
 from tooncrafter_jax.training.start import architecture, start_state
 from tooncrafter_jax.training.state import TrainState
 from tooncrafter_jax.training.step import make_step, make_validation
+from tooncrafter_jax.training.utilisation import seconds_at_peak
 
 VIDEO_STAGES = ("decoder", "autoencoder", "sketch")
 """Stages that need pixels even where embeddings are read."""
@@ -51,13 +53,15 @@ class Trainer:
     Args:
       config: what is trained, and how.
       workdir: for checkpoints, logs and the exported model; the same on every host.
+      profile: whether to trace a few steps into `workdir / "profile"`.
 
     Raises:
       UserError: for anything that can be known to be wrong before a program is compiled.
     """
 
-    def __init__(self, config: TrainConfig, workdir: Path) -> None:
+    def __init__(self, config: TrainConfig, workdir: Path, *, profile: bool = False) -> None:
         self.config, self.workdir = config, Path(workdir).absolute()
+        self._profile = Profile(self.workdir / "profile" if profile else None)
         self.mesh: Mesh = make_mesh(config.mesh)
         check_batch(config.data.batch, config.accumulation, self.mesh)
         if config.mesh != "auto" and config.data.frames % self.mesh.shape["frames"]:
@@ -73,6 +77,7 @@ class Trainer:
         self.stage: Stage = make_stage(config, model, self.mesh)
         self.loader = self._loader(config.data.split)
         self._draw = self._sketcher()
+        self._seconds_at_peak = seconds_at_peak(config, model)
 
     # -------------------------------------------------------------------------------------------------------- data
 
@@ -122,7 +127,13 @@ class Trainer:
                 state, data = checkpoints.restore(self.mesh)
                 loader.restore(data)
             done = int(state.step)
-            reporter = Reporter(self.workdir, steps=config.steps, done=done, clips=config.data.batch)
+            reporter = Reporter(
+                self.workdir,
+                steps=config.steps,
+                done=done,
+                clips=config.data.batch,
+                seconds_at_peak=self._seconds_at_peak,
+            )
             reporter.say(parameter_table(self.stage))
             if done:
                 reporter.say(f"going on after step {done}")
@@ -136,7 +147,9 @@ class Trainer:
                     started = time.monotonic()
                     batch = self._placed(next(loader))
                     waited = time.monotonic() - started
+                    self._profile.before_step()
                     state, metrics = step_fn(state, batch)
+                    self._profile.after_step(metrics)
                     reporter.advance(waited)
                     if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                         outcome = reporter.training(step + 1, metrics)
@@ -153,6 +166,7 @@ class Trainer:
                     reporter.say(f"told to stop: saved step {int(state.step)}; the same command goes on from there")
                 return Outcome(int(state.step), finished, outcome)
             finally:
+                self._profile.close()
                 reporter.close()
                 checkpoints.close()
 

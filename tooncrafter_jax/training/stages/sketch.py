@@ -13,7 +13,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.training.components import Params
 from tooncrafter_jax.training.stages.denoising import Conditioned, Denoising
-from tooncrafter_jax.training.stages.stage import Batch
+from tooncrafter_jax.training.stages.stage import Batch, Metrics
 from tooncrafter_jax.typing import Latents
 
 
@@ -47,7 +47,9 @@ class SketchStage(Denoising):
     def predict(
         self, params: Params, batch: Batch, noisy: Latents, given: Conditioned, times: jax.Array, key: jax.Array | None
     ) -> Latents:
-        """The denoiser's v with the encoder's residuals; the frozen denoiser runs without dropout."""
+        """The denoiser's v with the encoder's residuals, or without where there are no hints; the denoiser has no dropout."""
+        if "hints" not in batch:
+            return super().predict(params, batch, noisy, given, times, None)
         unet = self.components.bind("unet", params)
         encoder = self.components.bind("sketch_encoder", params)
         hints = constrain(batch["hints"], "batch", "frames", None, None, None)
@@ -57,6 +59,12 @@ class SketchStage(Denoising):
         context = unet.context_keys(given.context, noisy.shape[1])
         noisy_and_condition = jnp.concatenate([noisy, given.concat], axis=-1)
         return unet(noisy_and_condition, times, context, batch["fps"], controls=controls)
+
+    def validate(self, params: Params, batch: Batch) -> Metrics:
+        """Beside the guided loss, that of the denoiser alone on the same clips, times and noise."""
+        unguided = {name: rows for name, rows in batch.items() if name != "hints"}
+        alone, _ = self.loss(params, unguided, None)
+        return super().validate(params, batch) | {"loss_without_sketches": alone}
 
 
 def draw_hints(extractor: SketchExtractor, batch: Batch, *, every_frame: bool) -> jax.Array:

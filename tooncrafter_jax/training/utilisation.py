@@ -1,0 +1,44 @@
+"""Model FLOP utilisation: the share of the devices' peak that the mathematics of a step makes use of."""
+
+from __future__ import annotations
+
+import jax
+
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.plan import minimum_flops
+from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.topologies import CHIPS
+
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": CHIPS["v5e"].flops,
+    "TPU v5p": CHIPS["v5p"].flops,
+    "TPU v5": CHIPS["v5p"].flops,
+    "TPU v6 lite": CHIPS["v6e"].flops,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""First words of a device's kind -> dense bfloat16 operations a second, by the manufacturers; the first that fits counts."""
+
+
+def peak_flops() -> float | None:
+    """Of all devices together; None where the kind is not known."""
+    kind = jax.devices()[0].device_kind
+    found = next((peak for name, peak in PEAK_FLOPS.items() if kind.startswith(name)), None)
+    return None if found is None else found * jax.device_count()
+
+
+def seconds_at_peak(config: TrainConfig, model: ModelConfig) -> float | None:
+    """Seconds that a step would take at the devices' peak, without what checkpointed blocks compute again.
+
+    Utilisation is this over the seconds that a step takes. None where the devices' peak is not known, and for float32, which has
+    another peak. Traces the step, which takes a minute for the published size.
+    """
+    peak = peak_flops()
+    if peak is None or config.dtype != "bfloat16":
+        return None
+    flops = minimum_flops(make_stage(config, model))
+    return (flops.forward + flops.backward) / peak
