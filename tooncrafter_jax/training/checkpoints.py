@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,11 @@ from jax.sharding import Mesh
 from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.distributed import is_main_process
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.configuration import COMPONENTS
+from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
 from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.sharding import tree_shardings
 from tooncrafter_jax.training.stages import Stage
-from tooncrafter_jax.training.start import exported_model
 from tooncrafter_jax.training.state import TrainState, abstract_state
 from tooncrafter_jax.weights.lora import PREFIX, save_lora
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
@@ -152,11 +152,20 @@ class Checkpoints:
         self._manager.close()
 
 
-def export(directory: Path, stage: Stage, state: TrainState, *, provenance: Mapping[str, Any]) -> None:
+def export(
+    directory: Path, stage: Stage, state: TrainState, *, model: ModelConfig, provenance: Mapping[str, Any]
+) -> None:
     """Writes what was trained for sampling: averages where there are any, every component of the model in the run.
 
     Components that were not trained are taken over from the start. With low-rank adaptation only the factors are written, to
     `lora.safetensors`.
+
+    Args:
+      directory: of the exported model.
+      stage: what was trained.
+      state: after the last step.
+      model: the architecture to note down; see `Stage.fitted_model`.
+      provenance: what else is noted down.
 
     Raises:
       UserError: the directory cannot be written.
@@ -167,6 +176,7 @@ def export(directory: Path, stage: Stage, state: TrainState, *, provenance: Mapp
         if is_main_process():
             save_lora(directory / "lora.safetensors", factors, stage.config.lora.scale)
         return
+    model = replace(model, name=f"{stage.config.stage} of {model.name.rpartition(' of ')[2]}")
     start = Checkpoint(Path(stage.config.start)) if stage.config.start else None
 
     def is_trained(component: str) -> bool:
@@ -177,7 +187,7 @@ def export(directory: Path, stage: Stage, state: TrainState, *, provenance: Mapp
     with contextlib.ExitStack() as stack:
         writer = None
         if is_main_process():
-            writer = CheckpointWriter(directory, exported_model(stage), dict(provenance), overwrite=True)
+            writer = CheckpointWriter(directory, model, dict(provenance), overwrite=True)
             stack.enter_context(writer)
         for component in COMPONENTS:
             if component in copied:

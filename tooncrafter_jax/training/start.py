@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,3 @@ def start_state(stage: Stage, mesh: Mesh) -> TrainState:
         value = np.asarray(value, jnp.dtype(stored_dtype(stage, path)))
         params[path] = jax.make_array_from_callback(value.shape, places[path], lambda index, value=value: value[index])
     return jax.jit(lambda given: new_state(stage, given), out_shardings=shardings)(params)
-
-
-def exported_model(stage: Stage) -> ModelConfig:
-    """The architecture as a checkpoint for sampling names it."""
-    return replace(stage.model, name=f"{stage.config.stage} of {stage.model.name}")

@@ -161,7 +161,9 @@ class Trainer:
                 checkpoints.save(state, loader.state(), wait=True)
                 if finished:
                     self._validate_and_sample(state, config.steps, reporter, last=True)
-                    export(self.workdir / "export", self.stage, state, provenance=self._provenance(int(state.step)))
+                    model = self.stage.fitted_model(state.averaged_params, lambda: self._placed(self._few_clips()))
+                    provenance = self._provenance(int(state.step))
+                    export(self.workdir / "export", self.stage, state, model=model, provenance=provenance)
                 else:
                     reporter.say(f"told to stop: saved step {int(state.step)}; the same command goes on from there")
                 return Outcome(int(state.step), finished, outcome)
@@ -184,7 +186,9 @@ class Trainer:
         if config.validation and (last or step % config.validate_every == 0):
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
         if config.sample_every and step and (last or step % config.sample_every == 0):
-            samples.write_samples(self.stage, state, self.workdir / "samples", step, self._few_clips(), reporter)
+            samples.write_samples(
+                self.stage, state, self.workdir / "samples", step, self._draw(self._few_clips()), reporter
+            )
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Means over the first batches of the validation split; the same clips, times and noise every time."""
@@ -200,7 +204,7 @@ class Trainer:
     def _few_clips(self) -> Mapping[str, Any]:
         split = self.config.validation or self.config.data.split
         with self._loader(split, evaluation=True) as loader:
-            return self._draw(next(loader))
+            return next(loader)
 
     def _provenance(self, step: int) -> dict[str, Any]:
         from tooncrafter_jax.config_codec import to_dict

@@ -80,7 +80,7 @@ def test_a_name_that_is_no_text(tmp_path):
 
 def test_clips_contain_neither_cut_nor_dissolve(folder):
     """Cut before 30, dissolve over 60 to 71."""
-    clips = list(Films(folder, shortest=0.5).clips("Erster Film – 映画"))
+    clips = list(Films(folder, shortest=0.5, trim=5).clips("Erster Film – 映画"))
     first, second, third = [(clip.start_frame, clip.start_frame + len(clip)) for clip in clips]
     assert first == (0, 25)
     assert second[0] == 35 and 48 <= second[1] <= 60

@@ -92,6 +92,18 @@ def test_motion_and_lights_are_no_transitions():
     assert found(ContentShots(), moving(0, 60)) == []
 
 
+def test_fast_motion_on_twos_is_cut_only_where_the_shot_ends():
+    """Every drawing changes more than the threshold, so the bare rule cuts at each."""
+
+    def chase(seed: int) -> np.ndarray:
+        wide = scene(seed, width=300)
+        return np.stack([wide[:, 6 * (n // 2) : 6 * (n // 2) + 96] for n in range(60)])
+
+    pictures = np.concatenate([chase(3), chase(9)])
+    assert found(ContentShots(), pictures) == [Transition(60, 60)]
+    assert len(found(ContentShots(times_usual=0.0), pictures)) > 20
+
+
 def test_settings_tell_detectors_apart():
-    assert ContentShots().settings() == {"threshold": 27.0, "min_length": 15}
+    assert ContentShots().settings() == {"threshold": 27.0, "min_length": 15, "times_usual": 1.6}
     assert GradualShots(residual=0.4).settings() != GradualShots().settings()

@@ -62,7 +62,7 @@ class Films:
         cover: tuple[int, int] = COVER,
         shortest: float = 1.0,
         longest: float = 10.0,
-        trim: int = 5,
+        trim: int = 3,
         fps: float | None = None,
     ):
         if not 0 < shortest <= longest / 2:

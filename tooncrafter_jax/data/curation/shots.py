@@ -88,16 +88,21 @@ def shots_between(length: int, transitions: Iterable[Transition], trim: int = 0)
 class ContentShots:
     """Hard cuts by PySceneDetect's content detector: the mean change of hue, saturation and value between two frames.
 
-    Every change beyond the threshold is a cut. PySceneDetect merges a shot below the shortest length into its neighbour, and so
-    leaves a cut inside that one; here such a shot is no shot, and belongs to the transition around it.
+    A change beyond the threshold is a cut, unless the drawings around it change about as much: then the camera or the things before
+    it move fast. Without that, a chase is all cuts, and its clips, whose motion is the richest, are lost.
+
+    PySceneDetect merges a shot below the shortest length into its neighbour, and so leaves a cut inside that one; here such a shot
+    is no shot, and belongs to the transition around it.
 
     Attributes:
       threshold: change, 0 to 255, from which it is a cut (spec section 9: PySceneDetect's default).
       min_length: frames of the shortest shot (as before).
+      times_usual: a cut changes this many times more than the drawings around it do in the middle; 0 for PySceneDetect's own rule.
     """
 
     threshold: float = 27.0
     min_length: int = 15
+    times_usual: float = 1.6
     name = "content"
 
     def watch(self, fps: float) -> Watch:
@@ -105,32 +110,47 @@ class ContentShots:
         return _ContentWatch(self, fps)
 
     def settings(self) -> Mapping[str, Any]:
-        """Threshold and shortest length."""
+        """Everything that can be set."""
         return asdict(self)
 
 
 class _ContentWatch:
+    AROUND = 8
+    """Frames before and after that a change is compared with."""
+    HELD = 3.0
+    """A smaller change is noise on a drawing that is held, and tells nothing of how fast things move."""
+
     def __init__(self, settings: ContentShots, fps: float):
-        detectors = optional("scenedetect.detectors", "finding cuts")
         self._timecode = optional("scenedetect.common", "finding cuts").FrameTimecode
-        self._detector = detectors.ContentDetector(threshold=settings.threshold, min_scene_len=0)
-        self._min_length, self._fps, self._count = settings.min_length, fps, 0
-        self._cuts: list[int] = []
+        self._detector = optional("scenedetect.detectors", "finding cuts").ContentDetector(min_scene_len=0)
+        self._statistics = optional("scenedetect.stats_manager", "finding cuts").StatsManager()
+        self._detector.stats_manager = self._statistics
+        self._settings, self._fps = settings, fps
+        self._changes: list[float] = []
 
     def see(self, picture: np.ndarray) -> None:
-        time = self._timecode(self._count, self._fps)
-        if self._detector.process_frame(time, picture[..., ::-1]):  # it wants blue first
-            self._cuts.append(self._count)
-        self._count += 1
+        time = self._timecode(len(self._changes), self._fps)
+        self._detector.process_frame(time, picture[..., ::-1])  # it wants blue first
+        (change,) = self._statistics.get_metrics(time, [self._detector.FRAME_SCORE_KEY])
+        self._changes.append(float(change or 0.0))
+
+    def _is_cut(self, frame: int) -> bool:
+        change = self._changes[frame]
+        if change < self._settings.threshold:
+            return False
+        around = self._changes[max(0, frame - self.AROUND) : frame] + self._changes[frame + 1 : frame + 1 + self.AROUND]
+        moving = [one for one in around if one >= self.HELD]
+        return not moving or change >= self._settings.times_usual * float(np.median(moving))
 
     def transitions(self) -> list[Transition]:
-        borders = [0, *self._cuts, self._count]
+        cuts = [frame for frame in range(len(self._changes)) if self._is_cut(frame)]
+        borders = [0, *cuts, len(self._changes)]
         short = [
             Transition(start, stop)
             for start, stop in zip(borders, borders[1:], strict=False)
-            if stop - start < self._min_length
+            if stop - start < self._settings.min_length
         ]
-        return [Transition(cut, cut) for cut in self._cuts] + short
+        return [Transition(cut, cut) for cut in cuts] + short
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ discriminator are trained in one step on one reconstruction; differs from the pu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -192,6 +193,16 @@ class AutoencoderStage(Reconstruction):
         variance = jnp.exp(posterior.logvar)
         terms = jnp.square(posterior.mean) + variance - 1.0 - posterior.logvar
         return self.sample(moments, batch), None, 0.5 * jnp.mean(jnp.sum(terms, axis=(2, 3, 4)))
+
+    def fitted_model(self, params: Params, some_clips: Callable[[], Batch]) -> ModelConfig:
+        """With the scale factor that gives the latents a standard deviation of 1, on which a denoiser's schedule counts."""
+
+        @jax.jit
+        def deviation(params: Params, batch: Batch) -> jax.Array:
+            return jnp.std(self.latents(params, batch)[0])
+
+        factor = 1.0 / max(float(deviation(params, some_clips())), 1e-6)
+        return dataclasses.replace(self.model, schedule=dataclasses.replace(self.model.schedule, scale_factor=factor))
 
 
 def _is_discriminators(path: str) -> bool:

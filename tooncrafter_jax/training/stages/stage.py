@@ -117,6 +117,11 @@ class Stage:
         (loss, metrics), gradients = function(trained)
         return Gradients(loss, {MODEL: gradients}, {}, metrics | {"loss": loss})
 
+    def fitted_model(self, params: Params, some_clips: Callable[[], Batch]) -> ModelConfig:
+        """The architecture with what is found out about it after training; `some_clips` reads a batch."""
+        del params, some_clips
+        return self.model
+
     def validate(self, params: Params, batch: Batch) -> Metrics:
         """What is logged of a validation batch, without dropout."""
         loss, metrics = self.loss(params, batch, None)
