@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import jax
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.training.small import make_clips
+from tooncrafter_jax.weights.store import Checkpoint
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -26,29 +29,36 @@ _PROGRAM = """
         jax.distributed.initialize(settings["coordinator"], settings["processes"], settings["process"])
     from tests.training.small import config
     from tooncrafter_jax.training.trainer import Trainer
-    print(Trainer(config(settings["clips"], steps=settings["steps"], mesh=settings["mesh"]), settings["workdir"]).run().step)
+    values = {"steps": settings["steps"], "mesh": settings["mesh"], **settings["changes"]}
+    outcome = Trainer(config(settings["clips"], **values), settings["workdir"]).run()
+    sys.exit(0 if outcome.finished else 75)
 """
 
 
-def _train(clips, workdir, mesh, *, devices=None, processes=1, port=0):
+def _start(clips, workdir, mesh="data:1", *, devices=1, processes=1, process=0, port=0, **changes):
+    """Starts one process of a training; its exit code is 0 if it came to its end, and 75 if it was told to stop."""
+    settings = {
+        "clips": str(clips),
+        "workdir": str(workdir),
+        "mesh": mesh,
+        "steps": STEPS,
+        "devices": devices,
+        "processes": processes,
+        "process": process,
+        "coordinator": f"127.0.0.1:{port}",
+        "changes": changes,
+    }
+    command = [sys.executable, "-c", textwrap.dedent(_PROGRAM), json.dumps(settings)]
+    root = Path(__file__).parents[2]
+    cache = jax.config.jax_compilation_cache_dir or str(root / ".cache" / "jax")
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": cache}
+    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def _train(clips, workdir, mesh, *, devices=1, processes=1, port=0, **changes):
     """Runs a training in processes of its own, and returns its losses by step."""
-    running = []
-    for process in range(processes):
-        settings = {
-            "clips": str(clips),
-            "workdir": str(workdir),
-            "mesh": mesh,
-            "steps": STEPS,
-            "devices": devices,
-            "processes": processes,
-            "process": process,
-            "coordinator": f"127.0.0.1:{port}",
-        }
-        command = [sys.executable, "-c", textwrap.dedent(_PROGRAM), json.dumps(settings)]
-        root = Path(__file__).parents[2]
-        cache = jax.config.jax_compilation_cache_dir or str(root / ".cache" / "jax")
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": cache}
-        running.append(subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True))
+    settings = {"devices": devices, "processes": processes, "port": port, **changes}
+    running = [_start(clips, workdir, mesh, process=number, **settings) for number in range(processes)]
     for process in running:
         _, errors = process.communicate(timeout=1500)
         assert process.returncode == 0, errors[-3000:]
@@ -81,20 +91,6 @@ def test_losses_on_two_processes(clips, on_one_device, tmp_path):
 
 def test_a_run_killed_twice_ends_with_the_same_parameters(clips, tmp_path):
     """SIGKILL between checkpoints, then SIGTERM, then to the end; and without any interruption."""
-    import signal
-    import time
-
-    def start(workdir):
-        settings = {"clips": str(clips), "workdir": str(workdir), "mesh": "data:1", "devices": 1, "processes": 1}
-        program = (
-            textwrap.dedent(_PROGRAM)
-            .replace('steps=settings["steps"]', f"steps={STEPS}, save_every=4")
-            .replace("print(", "outcome = ")
-            .replace(".run().step)", ".run()\nsys.exit(0 if outcome.finished else 75)")
-        )
-        root = Path(__file__).parents[2]
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-        return subprocess.Popen([sys.executable, "-c", program, json.dumps(settings)], cwd=root, env=environment)
 
     def wait_for_line(workdir, count, process):
         lines = workdir / "metrics.jsonl"
@@ -103,29 +99,48 @@ def test_a_run_killed_twice_ends_with_the_same_parameters(clips, tmp_path):
         assert process.poll() is None
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert start(whole).wait(1500) == 0
-    process = start(cut)
+    _train(clips, whole, "data:1", save_every=4)
+    process = _start(clips, cut, save_every=4)
     wait_for_line(cut, 6, process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     seen = len((cut / "metrics.jsonl").read_text().splitlines())
-    process = start(cut)
+    process = _start(clips, cut, save_every=4)
     wait_for_line(cut, seen + 2, process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(600) in (0, 75)
-    assert start(cut).wait(1500) == 0
-    assert _exported(whole) == _exported(cut)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 75, errors[-3000:]
+    _train(clips, cut, "data:1", save_every=4)
+    one, other = _exported(whole), _exported(cut)
+    assert one.keys() == other.keys()
+    for path in one:
+        np.testing.assert_array_equal(one[path], other[path], err_msg=path)
+
+
+def test_resumed_on_another_mesh(clips, on_one_device, tmp_path):
+    """Ten steps on one device, the rest on eight: the losses and parameters of a run on one device."""
+    _train(clips, tmp_path / "whole", "data:1", save_every=10)
+    assert _start(clips, tmp_path / "cut", steps=10).wait(1500) == 0
+    losses = _train(clips, tmp_path / "cut", "data:2,fsdp:4", devices=8)
+    np.testing.assert_allclose(losses, on_one_device, rtol=1e-4)
+    one, other = _exported(tmp_path / "whole"), _exported(tmp_path / "cut")
+    largest = max(float(np.max(np.abs(other[path] - one[path]))) for path in one)
+    print(f"\nresumed on data:2,fsdp:4: parameters differ by {largest:.1e} at most")
+    assert largest <= 1e-5
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(clips, on_one_device, tmp_path):
+    """The loss is a mean over clips, so micro-batches of equal size change nothing but the order of sums."""
+    losses = _train(clips, tmp_path, "data:1", accumulation=4, steps=5)
+    np.testing.assert_allclose(losses, on_one_device[:5], rtol=1e-4)
 
 
 def _exported(workdir):
-    import hashlib
-
-    from tooncrafter_jax.weights.store import Checkpoint
-
+    """Parameters of a finished run, by component and path."""
     checkpoint = Checkpoint(workdir / "export")
     networks = checkpoint.config.networks()
-    digest = hashlib.sha256()
-    for component in checkpoint.components:
-        for path, value in sorted(checkpoint.restore(component, networks[component]).items()):
-            digest.update(path.encode() + np.asarray(value).tobytes())
-    return digest.hexdigest()
+    return {
+        f"{component}.{path}": np.asarray(value)
+        for component in checkpoint.components
+        for path, value in checkpoint.restore(component, networks[component]).items()
+    }

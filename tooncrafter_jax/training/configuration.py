@@ -83,6 +83,7 @@ class AdversarialConfig:
     """The discriminator's part in the stages `decoder` and `autoencoder` (spec section 8.6).
 
     Attributes:
+      width: channels after the discriminator's first convolution.
       start_step: from which the discriminator takes part; before, it neither trains nor is trained against.
       weight: factor of the adaptive weight.
       perceptual_weight: of LPIPS beside the L1 loss; 0 leaves it (and its weights) out.
@@ -90,6 +91,7 @@ class AdversarialConfig:
       optimizer: the discriminator's.
     """
 
+    width: int = 64
     start_step: int = 50_001
     weight: float = 0.5
     perceptual_weight: float = 0.1

@@ -95,7 +95,9 @@ def accumulated_gradients(stage: Stage, state: TrainState, batch: Batch) -> Grad
         return stage.gradients(params, batch, key, state.step)
     # Row i of every device's share goes into micro-batch i, so that cutting the batch moves nothing between devices.
     parts = {name: jnp.moveaxis(rows.reshape(-1, count, *rows.shape[1:]), 1, 0) for name, rows in batch.items()}
-    statistics = {path: value for path, value in state.frozen.items() if path in _statistics_of(stage, state, parts)}
+    first = jax.tree.map(lambda rows: rows[0], parts)
+    shapes = jax.eval_shape(lambda rows: stage.gradients(params, rows, key, state.step), first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes.loss, shapes.of, shapes.metrics))
 
     def one(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
         total, statistics = carry
@@ -104,17 +106,9 @@ def accumulated_gradients(stage: Stage, state: TrainState, batch: Batch) -> Grad
         share = (found.loss, found.of, found.metrics)
         return (jax.tree.map(lambda a, b: a + b / count, total, share), found.statistics), None
 
-    first = jax.tree.map(lambda rows: rows[0], parts)
-    shapes = jax.eval_shape(lambda rows: stage.gradients(params, rows, key, state.step), first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes.loss, shapes.of, shapes.metrics))
+    statistics = {path: params[path] for path in shapes.statistics}
     (total, statistics), _ = jax.lax.scan(one, (zeros, statistics), (parts, jnp.arange(count)))
     return Gradients(total[0], total[1], statistics, total[2])
-
-
-def _statistics_of(stage: Stage, state: TrainState, parts: Mapping[str, jax.Array]) -> set[str]:
-    first = jax.tree.map(lambda rows: rows[0], dict(parts))
-    key = jax.random.key(0)
-    return set(jax.eval_shape(lambda rows: stage.gradients(state.params, rows, key, state.step), first).statistics)
 
 
 def norms_by_group(values: Mapping[str, jax.Array], what: str) -> Metrics:

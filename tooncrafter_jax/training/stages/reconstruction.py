@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,24 @@ LAST_LAYER = "decoder.conv_out.kernel"
 WEIGHT_EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
 
 
+class _Adversary(NamedTuple):
+    """What the discriminator contributes to a step.
+
+    Attributes:
+      loss: weighted, of the model.
+      of_video: its gradient with respect to the frames.
+      of_discriminator: gradients of the discriminator's own loss, by path.
+      statistics: what its running statistics become.
+      metrics: what is logged.
+    """
+
+    loss: jax.Array
+    of_video: jax.Array
+    of_discriminator: dict[str, jax.Array]
+    statistics: dict[str, jax.Array]
+    metrics: Metrics
+
+
 class Reconstruction(Stage):
     """What the two stages have in common."""
 
@@ -44,7 +62,9 @@ class Reconstruction(Stage):
     def more_networks(self) -> dict[str, Network[Any]]:
         """The discriminator, and LPIPS if it has a weight."""
         more: dict[str, Network[Any]] = {
-            DISCRIMINATOR: Network(Discriminator, DiscriminatorConfig(), dtype=self.config.dtype)
+            DISCRIMINATOR: Network(
+                Discriminator, DiscriminatorConfig(width=self.config.adversarial.width), dtype=self.config.dtype
+            )
         }
         if self.config.adversarial.perceptual_weight:
             more[PERCEPTUAL] = Network(Lpips, LpipsConfig.vgg16(), dtype=self.config.dtype)
@@ -92,39 +112,42 @@ class Reconstruction(Stage):
     # ------------------------------------------------------------------------------------------------------- gradients
 
     def gradients(self, params: Params, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
-        """Gradients of model and discriminator; before the start step the discriminator has no part in either."""
+        """Gradients of model and discriminator; before the start step the discriminator neither takes part nor costs time."""
         del key
         settings = self.config.adversarial
         truth = to_pixels(batch["video"])
         trained, frozen = split(params, self.is_trained)
         (video, divergence), pull_back = jax.vjp(lambda some: self.reconstruct(some | frozen, batch), trained)
-
+        of_distance: jax.Array
         (distance, metrics), of_distance = jax.value_and_grad(lambda v: self.distance(params, v, truth), has_aux=True)(
             video
         )
-        adversarial, of_adversarial = jax.value_and_grad(lambda v: -jnp.mean(self._logits(params, v)))(video)
 
         # The adaptive weight: how much stronger the reconstruction pulls at the last layer. The pull-backs need only that layer.
         def strength(cotangent: jax.Array) -> jax.Array:
             at_last = pull_back((cotangent, jnp.zeros_like(divergence)))[0][LAST_LAYER]
             return jnp.linalg.norm(as_float32(at_last))
 
-        takes_part = (step >= settings.start_step).astype(jnp.float32)
-        ratio = strength(of_distance) / (strength(of_adversarial) + WEIGHT_EPSILON)
-        weight = takes_part * settings.weight * jnp.clip(ratio, 0.0, LARGEST_WEIGHT)
-        kl_weight = jnp.asarray(settings.kl_weight, divergence.dtype)
-        (of_model,) = pull_back((of_distance + weight * of_adversarial, kl_weight))
-        loss = distance + settings.kl_weight * divergence + weight * adversarial
+        def adversary(video: Video) -> _Adversary:
+            adversarial, of_adversarial = jax.value_and_grad(lambda v: -jnp.mean(self._logits(params, v)))(video)
+            ratio = strength(of_distance) / (strength(of_adversarial) + WEIGHT_EPSILON)
+            weight = settings.weight * jnp.clip(ratio, 0.0, LARGEST_WEIGHT)
+            own, rest = split(params, _is_discriminators)
+            hinge = jax.value_and_grad(lambda some: self._hinge(some | rest, truth, video), has_aux=True)
+            (judged, (statistics, judgements)), of_discriminator = hinge(own)
+            told = {"adversarial": adversarial, "adversarial_weight": weight, "discriminator_loss": judged} | judgements
+            return _Adversary(weight * adversarial, weight * of_adversarial, of_discriminator, statistics, told)
 
-        own, rest = split(params, _is_discriminators)
-        hinge = jax.value_and_grad(
-            lambda some: self._hinge(some | rest, truth, jax.lax.stop_gradient(video)), has_aux=True
-        )
-        (judged, (statistics, judgements)), of_discriminator = hinge(own)
-        of_discriminator = {path: takes_part * gradient for path, gradient in of_discriminator.items()}
-        metrics |= {"loss": loss, "divergence": divergence, "psnr": psnr(video, truth), "adversarial": adversarial}
-        metrics |= {"adversarial_weight": weight, "discriminator_loss": judged} | judgements
-        return Gradients(loss, {MODEL: of_model, DISCRIMINATOR: of_discriminator}, statistics, metrics)
+        def nobody(video: Video) -> _Adversary:
+            none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(adversary, video))
+            return none._replace(statistics={path: params[path] for path in none.statistics})
+
+        against = jax.lax.cond(step >= settings.start_step, adversary, nobody, jax.lax.stop_gradient(video))
+        kl_weight = jnp.asarray(settings.kl_weight, divergence.dtype)
+        (of_model,) = pull_back((of_distance + against.of_video, kl_weight))
+        loss = distance + settings.kl_weight * divergence + against.loss
+        metrics |= {"loss": loss, "divergence": divergence, "psnr": psnr(video, truth)} | against.metrics
+        return Gradients(loss, {MODEL: of_model, DISCRIMINATOR: against.of_discriminator}, against.statistics, metrics)
 
     def validate(self, params: Params, batch: Batch) -> Metrics:
         """Distance and PSNR, of all frames and of the two that are given."""

@@ -1,0 +1,70 @@
+r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU cores; docs/learning.md shows the curves.
+
+    python -m tooncrafter_jax curate fluent-emoji --out=data/emoji64 --height=64 --width=64 --scenes=1 --validation=32
+    for stage in autoencoder base rectify lora decoder sketch; do
+        python train.py --config=configs/emoji_tiny.py:$stage --workdir=runs/emoji_tiny/$stage || break
+    done
+
+A stage starts from the one before it: the autoencoder from nothing, `base` on its latents, and the others on `base`.
+"""
+
+from tooncrafter_jax.training.configuration import default_config
+
+_FIRST_STAGE = {"width": 32, "multipliers": [1, 1, 2, 2], "blocks_per_level": 1}
+_UNET = {"width": 32, "multipliers": [1, 2, 4], "blocks_per_level": 1, "attention_levels": [0, 1, 2]}
+MODEL_CHANGES = {
+    "name": "emoji_tiny",
+    "height": 64,
+    "width": 64,
+    "autoencoder": _FIRST_STAGE,
+    "decoder": _FIRST_STAGE,
+    "unet": _UNET,
+    "sketch_encoder": _UNET,
+}
+START = {
+    "autoencoder": "",
+    "base": "runs/emoji_tiny/autoencoder/export",
+    "rectify": "runs/emoji_tiny/base/export",
+    "lora": "runs/emoji_tiny/base/export",
+    "sketch": "runs/emoji_tiny/base/export",
+    "decoder": "runs/emoji_tiny/autoencoder/export",
+}
+STEPS = {"autoencoder": 400, "base": 300, "rectify": 150, "lora": 150, "sketch": 150, "decoder": 120}
+LEARNING_RATE = {"autoencoder": 1e-3, "base": 3e-4, "rectify": 1e-4, "lora": 1e-3, "sketch": 3e-4, "decoder": 5e-4}
+
+
+def get_config(variant="base"):
+    if variant not in START:
+        raise ValueError(f"there is no variant '{variant}': choose one of {', '.join(START)}")
+    config = default_config()
+    config.stage = "rectify" if variant == "lora" else variant
+    config.model = "tiny"
+    config.model_changes = MODEL_CHANGES if variant == "autoencoder" else {}
+    config.start = START[variant]
+    config.steps = STEPS[variant]
+    config.dtype = config.frozen_dtype = "float32"
+    config.remat = "none"
+    config.optimizer.learning_rate = LEARNING_RATE[variant]
+    config.optimizer.warmup_steps = 10
+    config.data.directory = "data/emoji64"
+    config.data.batch = 8
+    config.data.height, config.data.width = 64, 64
+    config.data.strides = (2, 4)
+    config.validation, config.validate_every, config.validation_batches = "validation", 50, 2
+    config.log_every, config.save_every, config.sample_every = 1, 100, 0
+    config.ema_decay = 0.95
+    if variant == "lora":
+        config.lora.rank = 8
+    if variant == "sketch":
+        config.sketch.extractor = "hed"
+    if variant in ("autoencoder", "decoder"):
+        config.adversarial.width = 16
+        config.adversarial.start_step = 60
+    if variant == "autoencoder":
+        config.data.frames = 2
+        config.adversarial.start_step = config.steps  # none: it would take most of the time
+        config.adversarial.perceptual_weight = 0.0
+    if variant == "decoder":
+        config.data.batch, config.data.frames = 2, 8
+        config.model_changes = {"decoder": {"temporal": True, "references": True}}
+    return config

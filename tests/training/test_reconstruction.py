@@ -1,0 +1,76 @@
+"""The stages with a discriminator: it takes part from its start step on, and before that it neither changes nor counts."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training.small import config
+from tooncrafter_jax.data.loader import Loader
+from tooncrafter_jax.training.sharding import make_mesh, put_batch
+from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR
+from tooncrafter_jax.training.start import architecture, start_state
+from tooncrafter_jax.training.step import make_step
+
+START = 2
+
+
+@pytest.fixture(scope="module")
+def run(clips):
+    """Parameters before every step and after the last, and the metrics of each step."""
+    settings = config(
+        clips,
+        "autoencoder",
+        adversarial={
+            "start_step": START,
+            "width": 8,
+            "optimizer": {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0},
+        },
+        data={"batch": 2, "frames": 2},
+    )
+    mesh = make_mesh("data:1", jax.devices()[:1])
+    stage = make_stage(settings, architecture(settings), mesh)
+    state, step = start_state(stage, mesh), make_step(stage, mesh)
+    with Loader.open(settings.data) as loader:
+        batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
+    params, metrics = [jax.device_get(state.params)], []
+    for _ in range(5):
+        state, found = step(state, put_batch(batch, mesh))
+        params.append(jax.device_get(state.params))
+        metrics.append(jax.device_get(found))
+    return stage, batch, params, metrics
+
+
+def test_the_discriminator_waits_for_its_step(run):
+    _, _, params, metrics = run
+    own = [path for path in params[0] if path.startswith(f"{DISCRIMINATOR}.")]
+    assert any(path.endswith("variance") for path in own)
+    for path in own:
+        np.testing.assert_array_equal(params[0][path], params[START][path], err_msg=path)
+        if not path.endswith("bias"):  # the hinge's pulls on the last bias cancel
+            assert not np.array_equal(params[START][path], params[START + 1][path]), path
+    for number, found in enumerate(metrics):
+        takes_part = number >= START
+        for name in ("adversarial", "adversarial_weight", "discriminator_loss", "logits_real", "logits_fake"):
+            assert bool(found[name] != 0.0) == takes_part, (number, name)
+
+
+def test_the_loss_is_made_of_its_parts(run):
+    for found in run[3]:
+        parts = found["l1"] + 1e-6 * found["divergence"] + found["adversarial_weight"] * found["adversarial"]
+        np.testing.assert_allclose(found["loss"], parts, rtol=1e-5)
+
+
+def test_the_model_learns_from_the_first_step(run):
+    _, _, params, metrics = run
+    assert metrics[START - 1]["l1"] < metrics[0]["l1"]
+    moved = [path for path in params[0] if path.startswith(("autoencoder.", "decoder."))]
+    assert all(not np.array_equal(params[0][path], params[1][path]) for path in moved if path.endswith("kernel"))
+
+
+def test_the_exported_scale_factor_gives_latents_a_deviation_of_one(run, clips):
+    stage, batch, params, _ = run
+    rows = put_batch(batch, stage.mesh)
+    fitted = stage.fitted_model(params[-1], lambda: rows)
+    latents = jax.jit(lambda p, b: stage.latents(p, b)[0])(params[-1], rows)
+    assert float(np.std(np.asarray(latents) * fitted.schedule.scale_factor)) == pytest.approx(1.0, abs=1e-4)
