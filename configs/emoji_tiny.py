@@ -1,11 +1,14 @@
 r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU cores; docs/learning.md shows the curves.
 
+    python -m tooncrafter_jax curate bodies --out=data/bodies64 --height=64 --width=64 --count=400 --validation=32
     python -m tooncrafter_jax curate fluent-emoji --out=data/emoji64 --height=64 --width=64 --scenes=1 --validation=32
     for stage in autoencoder base rectify lora decoder sketch; do
         python train.py --config=configs/emoji_tiny.py:$stage --workdir=runs/emoji_tiny/$stage || break
     done
 
-A stage starts from the one before it: the autoencoder from nothing, `base` on its latents, and the others on `base`.
+As in the paper, a base model learns motion from other clips than cartoons (here simulated bodies), and `rectify` adapts it to
+emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and `lora` on `base`, `sketch` on `rectify`, and `decoder` on
+the autoencoder.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -26,11 +29,11 @@ START = {
     "base": "runs/emoji_tiny/autoencoder/export",
     "rectify": "runs/emoji_tiny/base/export",
     "lora": "runs/emoji_tiny/base/export",
-    "sketch": "runs/emoji_tiny/base/export",
+    "sketch": "runs/emoji_tiny/rectify/export",
     "decoder": "runs/emoji_tiny/autoencoder/export",
 }
-STEPS = {"autoencoder": 400, "base": 300, "rectify": 150, "lora": 150, "sketch": 150, "decoder": 120}
-LEARNING_RATE = {"autoencoder": 1e-3, "base": 3e-4, "rectify": 1e-4, "lora": 1e-3, "sketch": 3e-4, "decoder": 5e-4}
+STEPS = {"autoencoder": 400, "base": 250, "rectify": 120, "lora": 120, "sketch": 120, "decoder": 120}
+LEARNING_RATE = {"autoencoder": 1e-3, "base": 1e-3, "rectify": 1e-4, "lora": 1e-3, "sketch": 3e-4, "decoder": 5e-4}
 
 
 def get_config(variant="base"):
@@ -46,10 +49,10 @@ def get_config(variant="base"):
     config.remat = "none"
     config.optimizer.learning_rate = LEARNING_RATE[variant]
     config.optimizer.warmup_steps = 10
-    config.data.directory = "data/emoji64"
-    config.data.batch = 8
+    config.data.directory = "data/bodies64" if variant == "base" else "data/emoji64"
+    config.data.batch = 8 if variant == "autoencoder" else 4
     config.data.height, config.data.width = 64, 64
-    config.data.strides = (2, 4)
+    config.data.strides = (1, 2) if variant == "base" else (2, 4)
     config.validation, config.validate_every, config.validation_batches = "validation", 50, 2
     config.log_every, config.save_every, config.sample_every = 1, 100, 0
     config.ema_decay = 0.95
