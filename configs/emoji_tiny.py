@@ -7,8 +7,8 @@ r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU c
     done
 
 As in the paper, a base model learns motion from other clips than cartoons (here simulated bodies), and `rectify` adapts it to
-emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and `lora` on `base`, `sketch` on `rectify`, and `decoder` on
-the autoencoder.
+emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and `lora` on `base`, `sketch` on `rectify`, and
+`decoder` on the autoencoder.
 """
 
 from tooncrafter_jax.training.configuration import default_config

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +179,20 @@ def test_a_compiled_loop_is_counted_as_often_as_it_runs(devices):
     assert gathered.traffic == gathered.bytes * 7 / 8
     assert memory_traffic(program) > 5 * 32 * 32 * 4
     assert largest_buffers(program, 3)[0].bytes <= 5 * 32 * 32 * 4
+
+
+def test_a_loop_without_a_stated_count_is_counted_by_its_limit():
+    """The TPU compiler states none."""
+    from tooncrafter_jax.training.hlo import parse_program
+    from tooncrafter_jax.training.hlo_report import program_flops
+
+    def total(x):
+        return jax.lax.fori_loop(0, 7, lambda _, y: jnp.tanh(y @ y), x)
+
+    text = jax.jit(total).lower(jnp.ones((16, 16))).compile().as_text()
+    unstated = re.sub(r'"known_trip_count":\{"n":"\d+"\}', '"none":{}', text)
+    assert unstated != text
+    assert program_flops(parse_program(unstated)) == program_flops(parse_program(text)) == 7 * 2 * 16**3
 
 
 def test_exchanges_of_the_tpu_compiler_are_read():

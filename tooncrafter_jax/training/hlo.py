@@ -40,6 +40,7 @@ class Instruction:
       name, opcode: as in the text.
       shapes: of the result; several for a tuple.
       operands: names of instructions of the same computation.
+      literal: what is in the brackets of an instruction without operands, such as a constant's value.
       attributes: the rest of the line.
       is_root: whether it is the computation's result.
     """
@@ -48,6 +49,7 @@ class Instruction:
     opcode: str
     shapes: list[Shape]
     operands: list[str]
+    literal: str
     attributes: str
     is_root: bool
 
@@ -71,12 +73,6 @@ class Instruction:
         for names in _MANY_CALLED.findall(self.attributes):
             found["branches"] += re.findall(r"[\w.\-]+", names)
         return found
-
-    @property
-    def trips(self) -> int:
-        """How often a loop runs; 1 if the text does not say."""
-        found = _TRIPS.search(self.attributes)
-        return int(found[1]) if found else 1
 
 
 @dataclass
@@ -107,6 +103,18 @@ class Program:
         """
         yield from self._running(self.entry, 1.0, into_fusions)
 
+    def trips(self, loop: Instruction) -> int:
+        """How often a loop runs: as its text says or, for one that counts from 0 as scans do, its limit; 1 if neither is known."""
+        told = _TRIPS.search(loop.attributes)
+        if told:
+            return int(told[1])
+        condition = self.computations[loop.called["condition"][0]]
+        test = condition.root
+        if test.opcode != "compare" or "direction=LT" not in test.attributes:
+            return 1
+        limit = condition.instructions[test.operands[1]]
+        return int(limit.literal) if limit.opcode == "constant" and limit.literal.isdecimal() else 1
+
     def _running(self, name: str, times: float, into_fusions: bool) -> Iterator[tuple[Instruction, Computation, float]]:
         computation = self.computations[name]
         for one in computation.instructions.values():
@@ -115,7 +123,7 @@ class Program:
                 continue
             called = one.called
             if one.opcode == "while":
-                inner = [(body, one.trips) for body in called["body"]]
+                inner = [(body, self.trips(one)) for body in called["body"]]
             elif one.opcode == "conditional":
                 parts = called["branches"] or called["true_computation"] + called["false_computation"]
                 inner = [(part, 1) for part in parts]  # which one runs is not known: each counts
@@ -160,7 +168,8 @@ def _instruction(name: str, rest: str, is_root: bool) -> Instruction:
     start = rest.index("(", end)
     close = _closing(rest, start)
     operands = re.findall(r"%([\w.\-]+)", rest[start:close])
-    return Instruction(name, rest[end:start].strip(), shapes, operands, rest[close + 1 :], is_root)
+    literal = "" if operands else rest[start + 1 : close]
+    return Instruction(name, rest[end:start].strip(), shapes, operands, literal, rest[close + 1 :], is_root)
 
 
 def _closing(text: str, start: int) -> int:
