@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import example_parser
+from tensorflow_datasets.core import example_parser, example_serializer
 
 from tooncrafter_jax.data.records import SCORES, Clip
 from tooncrafter_jax.errors import UserError
@@ -39,10 +39,11 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def serialize_clip(clip: Clip) -> bytes:
-    """A clip as a shard holds it: a `tf.train.Example` with the frames as they are."""
+    """A clip as a shard holds it: a `tf.train.Example` with the frames as they are; the same bytes in every process."""
     example: dict[str, Any] = {name: getattr(clip, name) for name in _features()}
     example |= {"frames": [io.BytesIO(frame) for frame in clip.frames], "scores": dict(clip.scores)}
-    return _features().serialize_example(_features().encode_example(example))
+    encoded: Any = _serializer().get_tf_example(_features().encode_example(example))
+    return encoded.SerializeToString(deterministic=True)  # else the order of fields is that of a process's hashes
 
 
 def parse_clip(data: bytes) -> Clip:
@@ -65,6 +66,11 @@ def parse_clip(data: bytes) -> Clip:
 
 
 _features = functools.cache(features)
+
+
+@functools.cache
+def _serializer() -> example_serializer.ExampleSerializer:
+    return example_serializer.ExampleSerializer(features().get_serialized_info())  # pyright: ignore[reportArgumentType]
 
 
 @functools.cache

@@ -90,21 +90,21 @@ def _without_interrupts():
 
 
 def _serve(pipe: Any) -> None:
-    """Calls what comes through a pipe until it is closed."""
+    """Calls what comes through a pipe until it is closed, or its other end is gone: a killed parent wants no last words."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
             function, arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = True, function(*arguments)
-        except Exception as error:
-            answer = False, error
-        try:
-            pipe.send(answer)
-        except Exception as error:  # cannot be pickled
-            pipe.send((False, RuntimeError(f"{answer[1]!r} cannot be sent between processes: {error}")))
+            try:
+                answer = True, function(*arguments)
+            except Exception as error:
+                answer = False, error
+            try:
+                pipe.send(answer)
+            except ConnectionError:
+                return
+            except Exception as error:  # cannot be pickled
+                pipe.send((False, RuntimeError(f"{answer[1]!r} cannot be sent between processes: {error}")))
 
 
 def _end_with_parent() -> None:
