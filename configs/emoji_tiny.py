@@ -32,7 +32,7 @@ START = {
     "sketch": "runs/emoji_tiny/rectify/export",
     "decoder": "runs/emoji_tiny/autoencoder/export",
 }
-STEPS = {"autoencoder": 400, "base": 250, "rectify": 120, "lora": 120, "sketch": 120, "decoder": 120}
+STEPS = {"autoencoder": 400, "base": 150, "rectify": 80, "lora": 80, "sketch": 80, "decoder": 100}
 LEARNING_RATE = {"autoencoder": 1e-3, "base": 1e-3, "rectify": 1e-4, "lora": 1e-3, "sketch": 3e-4, "decoder": 5e-4}
 
 
