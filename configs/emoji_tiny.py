@@ -8,7 +8,7 @@ r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU c
 
 As in the paper, a base model learns motion from other clips than cartoons (here simulated bodies), and `rectify` adapts it to
 emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and `lora` on `base`, `sketch` on `rectify`, and
-`decoder` on the autoencoder.
+`decoder` on the autoencoder. `plain_decoder` trains as long without references and temporal layers, to compare.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -31,16 +31,25 @@ START = {
     "lora": "runs/emoji_tiny/base/export",
     "sketch": "runs/emoji_tiny/rectify/export",
     "decoder": "runs/emoji_tiny/autoencoder/export",
+    "plain_decoder": "runs/emoji_tiny/autoencoder/export",
 }
-STEPS = {"autoencoder": 400, "base": 150, "rectify": 80, "lora": 80, "sketch": 80, "decoder": 100}
-LEARNING_RATE = {"autoencoder": 1e-3, "base": 1e-3, "rectify": 1e-4, "lora": 1e-3, "sketch": 3e-4, "decoder": 5e-4}
+STEPS = {"autoencoder": 400, "base": 150, "rectify": 80, "lora": 80, "sketch": 80, "decoder": 100, "plain_decoder": 100}
+LEARNING_RATE = {
+    "autoencoder": 1e-3,
+    "base": 1e-3,
+    "rectify": 1e-4,
+    "lora": 1e-3,
+    "sketch": 3e-4,
+    "decoder": 5e-4,
+    "plain_decoder": 5e-4,
+}
 
 
 def get_config(variant="base"):
     if variant not in START:
         raise ValueError(f"there is no variant '{variant}': choose one of {', '.join(START)}")
     config = default_config()
-    config.stage = "rectify" if variant == "lora" else variant
+    config.stage = {"lora": "rectify", "plain_decoder": "decoder"}.get(variant, variant)
     config.model = "tiny"
     config.model_changes = MODEL_CHANGES if variant == "autoencoder" else {}
     config.start = START[variant]
@@ -60,14 +69,15 @@ def get_config(variant="base"):
         config.lora.rank = 8
     if variant == "sketch":
         config.sketch.extractor = "hed"
-    if variant in ("autoencoder", "decoder"):
+    if variant in ("autoencoder", "decoder", "plain_decoder"):
         config.adversarial.width = 16
-        config.adversarial.start_step = 60
+        config.adversarial.start_step = 50
     if variant == "autoencoder":
         config.data.frames = 2
         config.adversarial.start_step = config.steps  # none: it would take most of the time
         config.adversarial.perceptual_weight = 0.0
+    if variant in ("decoder", "plain_decoder"):
+        config.data.batch, config.data.frames = 1, 8
     if variant == "decoder":
-        config.data.batch, config.data.frames = 2, 8
         config.model_changes = {"decoder": {"temporal": True, "references": True}}
     return config
