@@ -1,4 +1,4 @@
-r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU cores; docs/learning.md shows the curves.
+r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU cores.
 
     python -m tooncrafter_jax curate bodies --out=data/bodies64 --height=64 --width=64 --count=400 --validation=32
     python -m tooncrafter_jax curate fluent-emoji --out=data/emoji64 --height=64 --width=64 --scenes=1 --validation=32
