@@ -117,12 +117,17 @@ def test_a_run_killed_twice_ends_with_the_same_parameters(clips, tmp_path):
         np.testing.assert_array_equal(one[path], other[path], err_msg=path)
 
 
-def test_resumed_on_another_mesh(clips, on_one_device, tmp_path):
-    """Ten steps on one device, the rest on eight: the losses and parameters of a run on one device."""
-    _train(clips, tmp_path / "whole", "data:1", save_every=10)
-    assert _start(clips, tmp_path / "cut", steps=10).wait(1500) == 0
-    losses = _train(clips, tmp_path / "cut", "data:2,fsdp:4", devices=8)
-    np.testing.assert_allclose(losses, on_one_device, rtol=1e-4)
+def test_resumed_on_another_mesh(clips, tmp_path):
+    """Ten steps on one device, the rest on eight: the losses and parameters of a run on one device.
+
+    At the paper's learning rate: Adam moves a parameter whose gradient is mere rounding by as much as any other, so parameters
+    of two meshes differ by a part of the learning rate whatever it is.
+    """
+    settings = {"optimizer": {"learning_rate": 1e-5}, "save_every": 10}
+    expected = _train(clips, tmp_path / "whole", "data:1", **settings)
+    _train(clips, tmp_path / "cut", "data:1", steps=10, **settings)
+    losses = _train(clips, tmp_path / "cut", "data:2,fsdp:4", devices=8, **settings)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
     one, other = _exported(tmp_path / "whole"), _exported(tmp_path / "cut")
     largest = max(float(np.max(np.abs(other[path] - one[path]))) for path in one)
     print(f"\nresumed on data:2,fsdp:4: parameters differ by {largest:.1e} at most")
