@@ -1,0 +1,1 @@
+"""Evaluation: metrics, rivals, and the run that measures both on the same clips (spec section 10)."""
