@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": "published weight files -> a checkpoint directory",
     "verify": "compare every component with reference numbers",
     "curate": "films, animated emoji or rendered bodies -> sets of clips to train on",
+    "evaluate": "models and rivals against the true clips of a set: tables, plots, pictures",
     "plan": "what a training or sampling step takes on a machine that need not be there",
     "fetch-metric-weights": "the published weights that quality is measured with",
 }

@@ -15,8 +15,8 @@ from tooncrafter_jax.cli.common import Parser, told_if_interrupted
 from tooncrafter_jax.cli.jobs import Job, checked_name, folder_jobs, manifest_jobs, parse_sketches, with_variations
 from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan, file_record
 from tooncrafter_jax.cli.runs import UNREADABLE_ELSEWHERE, Outcome, Run, check_pair, inputs_of, problem_with, report
+from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
-from tooncrafter_jax.diffusion.schedule import Spacing
 from tooncrafter_jax.distributed import as_all_processes_say, as_the_main_process_says, initialize
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import PUBLISHED_FPS
@@ -132,7 +132,7 @@ def build_parser() -> Parser:
     hosts("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
     hosts("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
 
-    how = parser.add_argument_group("how to sample").add_argument
+    how = add_sampling(parser)
     how(
         "--seed",
         type=int,
@@ -149,58 +149,12 @@ def build_parser() -> Parser:
     )
     how("--batch-size", type=int, default=1, metavar="N", help="pairs at a time [--bs] (default: %(default)s)")
     how(
-        "--steps",
-        type=int,
-        default=defaults.steps,
-        metavar="N",
-        help="sampling steps: more are slower and cleaner [--ddim_steps] (default: %(default)s)",
-    )
-    how(
-        "--eta",
-        type=float,
-        default=defaults.eta,
-        metavar="X",
-        help="noise added while sampling, 0 to 1 [--ddim_eta] (default: %(default)s)",
-    )
-    how(
-        "--guidance-scale",
-        type=float,
-        default=defaults.guidance_scale,
-        metavar="X",
-        help="how closely to follow prompt and pictures; 1 is off [--unconditional_guidance_scale] (default: %(default)s)",
-    )
-    how(
-        "--guidance-rescale",
-        type=float,
-        default=defaults.guidance_rescale,
-        metavar="X",
-        help="against the contrast that guidance adds, 0 to 1 [--guidance_rescale] (default: %(default)s)",
-    )
-    how(
-        "--image-guidance-scale",
-        type=float,
-        metavar="X",
-        help="guide by the pictures apart from the prompt [--multiple_cond_cfg --cfg_img] (default: off)",
-    )
-    how(
         "--fps",
         type=int,
         default=DEFAULT_FPS,
         metavar="N",
         help="frame rate that the model is told, usually 5 to 30; smaller means larger motion [--frame_stride] "
         "(default: %(default)s)",
-    )
-    how(
-        "--spacing",
-        default=defaults.spacing,
-        choices=get_args(Spacing),
-        metavar="NAME",
-        help="of the steps: uniform_trailing or uniform [--timestep_spacing] (default: %(default)s)",
-    )
-    how(
-        "--exact-last-step",
-        action="store_true",
-        help="remove the last bit of noise, which the published sampler leaves",
     )
     how(
         "--frames",
@@ -224,14 +178,6 @@ def build_parser() -> Parser:
         default=defaults.control_scale,
         metavar="X",
         help="strength of the sketches, usually 0 to 1 (default: %(default)s)",
-    )
-    how("--no-second-pass", action="store_true", help="do not decode the two middle frames a second time")
-    how(
-        "--decode-frames-per-chunk",
-        type=int,
-        default=defaults.decode_frames_per_chunk,
-        metavar="N",
-        help="frames decoded at a time: fewer need less memory, with the same result [--perframe_ae] (default: %(default)s)",
     )
     return parser
 
@@ -288,22 +234,8 @@ def main(argv: list[str]) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> SamplingOptions:
-    return SamplingOptions(
-        steps=arguments.steps,
-        eta=arguments.eta,
-        guidance_scale=arguments.guidance_scale,
-        guidance_rescale=arguments.guidance_rescale,
-        image_guidance_scale=arguments.image_guidance_scale,
-        spacing=arguments.spacing,
-        exact_last_step=arguments.exact_last_step,
-        frames=arguments.frames,
-        height=arguments.height,
-        width=arguments.width,
-        fit=arguments.fit,
-        control_scale=arguments.control_scale,
-        second_pass=not arguments.no_second_pass,
-        decode_frames_per_chunk=arguments.decode_frames_per_chunk,
-    )
+    names = ("frames", "height", "width", "fit", "control_scale")
+    return sampling_options(arguments, **{name: getattr(arguments, name) for name in names})
 
 
 def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan]:

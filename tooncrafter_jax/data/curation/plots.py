@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.atomic_files import write_atomically
-from tooncrafter_jax.errors import missing_extra
+from tooncrafter_jax.media.figures import new_figure, save_figure
 
 KEPT, DROPPED, LIMIT = "#3b7dd8", "#c9c9c9", "#d0342c"
 _BINS = 60
@@ -58,7 +56,7 @@ def write_histogram(
     axes.set(title=name, xlabel=textwrap.fill(unit, _LABEL_CHARACTERS), ylabel="clips")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8, frameon=False, loc="upper right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_counts(path: Path, left: Sequence[tuple[str, int]]) -> None:
@@ -79,23 +77,8 @@ def write_counts(path: Path, left: Sequence[tuple[str, int]]) -> None:
     axes.margins(x=0.12)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="clips left after this step, and dropped in it")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("matplotlib", "data", "the report of a set of clips") from error
-    figure = Figure((width, height), dpi=100, layout="tight")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: Path) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomically(path, buffer.getvalue())
+    return new_figure(width, height, extra="data", purpose="the report of a set of clips")

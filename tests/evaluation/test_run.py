@@ -1,0 +1,201 @@
+"""An evaluation measures every clip once, goes on where it stopped, and does not depend on how it is cut."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.evaluation.small_set import Darker, make_set, numbers
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.metrics import make_metrics
+from tooncrafter_jax.evaluation.row_store import RowStore, file_name
+from tooncrafter_jax.evaluation.run import Evaluation, Truth, per_clip
+from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
+from tooncrafter_jax.media.lossless import read_lossless, write_lossless
+
+METRICS = ("psnr", "key_frames")
+
+
+@pytest.fixture(scope="module")
+def true(tmp_path_factory: pytest.TempPathFactory) -> TrueClips:
+    return TrueClips(make_set(tmp_path_factory.mktemp("set")), WindowRule(16, 32, 32))
+
+
+def evaluation(
+    true: TrueClips, directory: Path, methods: list[Any], metrics: tuple[str, ...] = METRICS, **settings: Any
+) -> Evaluation:
+    told = {method.name: method.settings() for method in methods}
+    store = RowStore(directory, {"clips": true.fingerprint}, told, restart=settings.pop("restart", False))
+    return Evaluation(true, methods, make_metrics(metrics), store, **{"batch": 3, **settings})
+
+
+def test_numbers_are_those_of_the_definition(true: TrueClips, tmp_path: Path) -> None:
+    run = evaluation(true, tmp_path, [Truth(), Darker(10), Darker(20)])
+    found = numbers(run, run.run())
+    assert found["darker 10"]["psnr"] == pytest.approx(20 * np.log10(255 / 10), abs=0.2)
+    assert found["darker 10"]["psnr"] - found["darker 20"]["psnr"] == pytest.approx(20 * np.log10(2), abs=0.1)
+    assert found["truth"]["psnr"] > 60
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_batches_change_nothing(true: TrueClips, tmp_path: Path, batch: int) -> None:
+    """7 clips: batches of one, one whole batch, and one that is filled up."""
+    by_three = evaluation(true, tmp_path / "three", [Darker(10)])
+    other = evaluation(true, tmp_path / "other", [Darker(10)], batch=batch)
+    for metric, rows in by_three.run()[0].rows.items():
+        for name, values in rows.items():
+            np.testing.assert_allclose(other.run()[0].rows[metric][name], values, rtol=1e-6)
+
+
+def test_a_run_goes_on_where_it_stopped(true: TrueClips, tmp_path: Path) -> None:
+    class Interrupted(Darker):
+        def make(self, clips: Any) -> np.ndarray:
+            if self.asked >= 3:
+                raise KeyboardInterrupt
+            return super().make(clips)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluation(true, tmp_path, [Interrupted(10, "d")]).run()
+    rest = Darker(10, "d")
+    again = evaluation(true, tmp_path, [rest])
+    measured = again.run()
+    assert rest.asked == len(true) - 3
+    whole = evaluation(true, tmp_path / "whole", [Darker(10, "d")])
+    assert numbers(again, measured) == numbers(whole, whole.run())
+
+
+def test_more_metrics_need_no_second_making(true: TrueClips, tmp_path: Path) -> None:
+    evaluation(true, tmp_path, [Darker(10, "d")]).run()
+    method = Darker(10, "d")
+    more = evaluation(true, tmp_path, [method], (*METRICS, "ssim"))
+    assert set(numbers(more, more.run())["d"]) == {*METRICS, "ssim"}
+    assert method.asked == 0
+
+
+def test_without_videos_nothing_is_kept_of_them(true: TrueClips, tmp_path: Path) -> None:
+    run = evaluation(true, tmp_path, [Darker(10)], keep_videos=False)
+    run.run()
+    assert not (tmp_path / "videos").exists()
+    expected = np.maximum(true[2].video.astype(int) - 10, 0)
+    np.testing.assert_array_equal(run.videos_of(run.methods[0], 2), expected)
+
+
+@pytest.mark.parametrize("how", ["cut off", "empty", "of other clips"])
+def test_damaged_rows_are_measured_again(true: TrueClips, tmp_path: Path, how: str) -> None:
+    first = evaluation(true, tmp_path, [Darker(10)])
+    expected = numbers(first, first.run())
+    path = tmp_path / "rows" / file_name("darker 10") / "00001.npz"
+    if how == "of other clips":
+        path.write_bytes((path.parent / "00000.npz").read_bytes())
+    else:
+        path.write_bytes(path.read_bytes()[: 100 if how == "cut off" else 0])
+    again = evaluation(true, tmp_path, [Darker(10)])
+    assert numbers(again, again.run()) == expected
+
+
+def test_a_damaged_video_is_made_again(true: TrueClips, tmp_path: Path) -> None:
+    evaluation(true, tmp_path, [Darker(10)]).run()
+    again = evaluation(true, tmp_path, [Darker(10)], (*METRICS, "ssim"))
+    path = again.store.video_path("darker 10", true.ids[0])
+    path.write_bytes(path.read_bytes()[:200])
+    again.run()
+    assert again.methods[0].asked == 3  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_array_equal(read_lossless(path), np.maximum(true[0].video.astype(int) - 10, 0))
+
+
+def test_another_evaluation_is_not_mixed_in(true: TrueClips, tmp_path: Path) -> None:
+    evaluation(true, tmp_path, [Darker(10, "d")]).run()
+    with pytest.raises(UserError, match="holds another evaluation .the method d differ"):
+        evaluation(true, tmp_path, [Darker(11, "d")])
+    fewer = TrueClips(true.clips, true.rule, 3)
+    with pytest.raises(UserError, match="holds another evaluation .the clips differ"):
+        evaluation(fewer, tmp_path, [Darker(10, "d")])
+    other = evaluation(fewer, tmp_path, [Darker(11, "d")], restart=True)
+    assert len(other.run()[0].rows["psnr"]["psnr"]) == 3
+    evaluation(fewer, tmp_path, [Darker(5, "another")]).run()  # one more method is welcome
+    evaluation(fewer, tmp_path, [Darker(11, "d")]).run()
+
+
+def test_mistakes(true: TrueClips, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="two methods are called 'd'"):
+        evaluation(true, tmp_path, [Darker(1, "d"), Darker(2, "d")])
+    with pytest.raises(UserError, match="--batch is 0"):
+        evaluation(true, tmp_path, [Darker(1)], batch=0)
+
+    class Short(Darker):
+        def make(self, clips: Any) -> np.ndarray:
+            return super().make(clips)[:, :8]
+
+    with pytest.raises(UserError, match="'short' made clips of shape .8, 32, 32, 3., but the true ones have"):
+        evaluation(true, tmp_path, [Short(1, "short")]).run()
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match="run.json' is damaged or cannot be read"):
+        evaluation(true, tmp_path, [Darker(1)])
+
+
+def test_numbers_of_single_clips(true: TrueClips, tmp_path: Path) -> None:
+    run = evaluation(true, tmp_path, [Darker(10)])
+    (measured,) = run.run()
+    single = per_clip(run.metrics[0], measured.rows["psnr"])
+    assert single.shape == (len(true),)
+    assert single.mean() == pytest.approx(run.metrics[0].summarise(measured.rows["psnr"]))
+
+
+@pytest.mark.parametrize("shape", [(16, 32, 32, 3), (5, 17, 31, 3), (1, 8, 8, 3)])
+def test_videos_are_kept_to_the_pixel(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    frames = np.concatenate([frames, frames[-1:], frames[-1:]])  # equal neighbours stay frames of their own
+    write_lossless(tmp_path / "a.mp4", frames)
+    np.testing.assert_array_equal(read_lossless(tmp_path / "a.mp4"), frames)
+    assert read_lossless(tmp_path / "b.mp4") is None
+
+
+def test_file_names() -> None:
+    names = ["a", "a b", "a_b", "a/b", "é", "x" * 300, "x" * 299 + "y", "..", ".a", ""]
+    made = [file_name(name) for name in names]
+    assert made[0] == "a" and len(set(made)) == len(names)
+    assert all(name not in ("", ".", "..") and "/" not in name and len(name.encode()) < 150 for name in made)
+
+
+PROGRAM = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 1)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
+from pathlib import Path
+from tests.evaluation.small_set import Darker, numbers
+from tests.evaluation.test_run import evaluation
+from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
+true = TrueClips(ClipSet(sys.argv[3], "test"), WindowRule(16, 32, 32))
+run = evaluation(true, Path(sys.argv[4]), [Darker(10)], batch=2)
+found = numbers(run, run.run())
+print(found["darker 10"]["psnr"], found["darker 10"]["key_frames"], run.methods[0].asked)
+"""
+
+
+def test_two_processes_share_the_clips(true: TrueClips, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    arguments = [str(port), "0", str(true.clips.directory), str(tmp_path / "two")]
+    children = []
+    for process in ("0", "1"):
+        arguments[1] = process
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        children.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    printed = [child.communicate(timeout=120)[0].split() for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    run = evaluation(true, tmp_path / "one", [Darker(10)])
+    found = numbers(run, run.run())["darker 10"]
+    for psnr, key_frames, _ in printed:
+        assert float(psnr) == pytest.approx(found["psnr"], rel=1e-6)
+        assert float(key_frames) == pytest.approx(found["key_frames"], rel=1e-6)
+    assert sorted(int(asked) for *_, asked in printed) == [3, 4]  # batches of 2, 2, 2 and 1, taken in turns

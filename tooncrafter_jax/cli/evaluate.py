@@ -1,0 +1,283 @@
+"""`python -m tooncrafter_jax evaluate`: models, decoders and rivals measured on the same true clips."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from tooncrafter_jax.atomic_files import check_writable
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_hosts, told_if_interrupted
+from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
+from tooncrafter_jax.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.data.curation.clip_model import ClipWeights
+from tooncrafter_jax.distributed import initialize, is_main_process
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.baselines.registry import FACTORIES as RIVALS
+from tooncrafter_jax.evaluation.baselines.registry import FOLDER, in_betweener
+from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, checkpoint_told
+from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, MetricWeightFiles, make_metrics
+from tooncrafter_jax.evaluation.row_store import RowStore
+from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
+from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
+from tooncrafter_jax.pipeline import BUNDLED, ToonCrafter, find_checkpoint
+from tooncrafter_jax.requests import SamplingOptions
+
+PROGRAM = "python -m tooncrafter_jax evaluate"
+DESCRIPTION = f"""\
+Lets models and rivals draw the clips of a set again from their first and last frames, measures all of them against the truth,
+and writes OUT/report.md, OUT/report.json, plots and pictures.
+
+  {PROGRAM} data/emoji --preset=table1 --methods truth still cross_fade flow_warp rife runs/rectify/export --out=runs/table1
+  {PROGRAM} data/emoji --preset=table4 --methods reconstruction:runs/decoder/export --out=runs/table4
+
+METHOD is one of
+  truth                the true clips: what every metric gives for a perfect method
+  still, cross_fade, flow_warp, rife, ...   rivals (see below)
+  folder:DIR           videos made elsewhere, named by clip id
+  DIR                  a ToonCrafter model: a checkpoint directory; or "small" for the bundled one
+  reconstruction:DIR   that model's decoder on the latents of the true frames (Table 4 of the paper)
+and NAME=METHOD gives it another name in the report.
+"""
+EPILOG = """\
+A run that was stopped goes on with the same command; with more metrics it measures only those. Networks of metrics are fetched by
+`python -m tooncrafter_jax fetch-metric-weights`.
+
+exit codes: 0 done; 2 something is wrong with the request; 130 Ctrl-C
+"""
+
+@dataclass(frozen=True)
+class Preset:
+    """What a table or figure of the paper measures (spec section 10).
+
+    Attributes:
+      metrics: its columns.
+      methods: rivals that can be had here, beside those that the user names.
+      reconstructs: whether it is of decoders.
+    """
+
+    metrics: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    reconstructs: bool = False
+
+
+PRESETS = {
+    "table1": Preset(
+        ("fvd", "kvd", "lpips_alexnet", "clip_image", "clip_text", "cpbd"),
+        ("truth", "still", "cross_fade", "flow_warp", "rife"),
+    ),
+    "table3": Preset(("fvd", "clip_image"), ("truth",)),
+    "table4": Preset(("psnr", "ssim", "lpips_alexnet"), reconstructs=True),
+    "figure8": Preset(("psnr", "ssim", "lpips_alexnet", "colour_drift"), reconstructs=True),
+}
+DEFAULT_METRICS = ("fvd", "kvd", "lpips_alexnet", "psnr", "ssim", "cpbd", "key_frames", "colour_drift", "flicker")
+DEFAULT_METHODS = ("truth", "still", "cross_fade", "flow_warp")
+
+
+def build_parser() -> Parser:
+    """All options with their defaults."""
+    rule = WindowRule()
+    parser = Parser(PROGRAM, description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("set", type=Path, metavar="SET", help="clips as `curate` wrote them")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where everything is written")
+    what = parser.add_argument_group("what is measured").add_argument
+    what("--methods", nargs="+", metavar="METHOD", help=f"see above (default: {' '.join(DEFAULT_METHODS)})")
+    what("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: those that need no CLIP)")
+    what("--preset", choices=PRESETS, metavar="NAME", help=f"the metrics of the paper's {', '.join(PRESETS)}")
+    which = parser.add_argument_group("which clips").add_argument
+    which("--split", default="test", metavar="NAME", help="of the set (default: %(default)s)")
+    which("--limit", type=int, default=0, metavar="N", help="so many clips, spread over the split; 0 for all")
+    which("--frames", type=int, default=rule.frames, metavar="N", help="of a clip (default: %(default)s)")
+    which("--height", type=int, default=rule.height, metavar="N", help="pixels (default: %(default)s)")
+    which("--width", type=int, default=rule.width, metavar="N", help="pixels (default: %(default)s)")
+    which("--stride", type=int, default=rule.stride, metavar="N", help="step between frames (default: %(default)s)")
+    which(
+        "--start",
+        choices=get_args(Start),
+        default=rule.start,
+        metavar="NAME",
+        help=f"where in a clip the frames are taken: {', '.join(get_args(Start))} (default: %(default)s)",
+    )
+    how = parser.add_argument_group("how").add_argument
+    how("--batch", type=int, default=4, metavar="N", help="clips at a time (default: %(default)s)")
+    how("--no-videos", action="store_true", help="keep numbers alone, not what was made")
+    how("--restart", action="store_true", help="throw away another evaluation in --out")
+    how("--no-prompts", action="store_true", help="models do not get the captions")
+    how("--dtype", metavar="TYPE", help="in which models compute (default: float32 on CPUs, else bfloat16)")
+    how("--quiet", action="store_true", help="show no progress")
+    weights = parser.add_argument_group("weights of metrics").add_argument
+    weights("--metric-weights", type=Path, metavar="DIR", help="what fetch-metric-weights wrote, if not its default")
+    weights("--clip", type=Path, metavar="FILE", help="CLIP's, for clip_image and clip_text; see `curate films --help`")
+    weights("--quick-gelu", action="store_true", help="these are of one of OpenAI's own models")
+    add_sampling(parser, "how models sample")
+    add_hosts(parser)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates what the arguments ask for.
+
+    Returns:
+      0. A mistake raises `UserError`.
+    """
+    arguments = build_parser().parse_args(argv)
+    names = _metrics(arguments)
+    specs = [MethodSpec.parse(text) for text in _methods(arguments)]
+    rule = WindowRule(arguments.frames, arguments.height, arguments.width, arguments.stride, arguments.start)
+    sampling = sampling_options(arguments, frames=rule.frames, height=rule.height, width=rule.width)
+    initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    enable_compilation_cache()
+    clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
+    metrics = make_metrics(names, _weights(arguments))
+    given = {"prompts": not arguments.no_prompts, "dtype": arguments.dtype, "weights": arguments.metric_weights}
+    methods = [spec.make(sampling, clips, **given) for spec in specs]
+    store = _store(arguments, {"clips": clips.fingerprint}, {method.name: method.settings() for method in methods})
+    evaluation = Evaluation(clips, methods, metrics, store, batch=arguments.batch, keep_videos=not arguments.no_videos)
+    with told_if_interrupted("what is measured is kept, and the same command measures the rest"):
+        measured = evaluation.run(_progress(arguments.quiet))
+    if is_main_process():
+        from tooncrafter_jax.evaluation.report import write_report
+
+        request = {"methods": " ".join(spec.text for spec in specs), "metrics": " ".join(names)}
+        print(f"report: {write_report(evaluation, measured, request)}")
+    return EXIT_OK
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method as the command line names it.
+
+    Attributes:
+      text: as given.
+      name: what it is called in the report; empty for its own name.
+      kind: `truth`, `rival`, `model` or `reconstruction`.
+      value: a rival's name, or a directory.
+    """
+
+    text: str
+    name: str
+    kind: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> MethodSpec:
+        """Reads [NAME=]METHOD.
+
+        Raises:
+          UserError: it is none of the methods, naming the nearest.
+        """
+        match = re.fullmatch(r"(?:([\w. +-]+)=)?(.+)", text)
+        if match is None:
+            raise UserError(f"'{text}' is not a method of the form METHOD or NAME=METHOD")
+        name, method = match[1] or "", match[2]
+        prefix, _, rest = method.partition(":")
+        if method == Truth.name:
+            return cls(text, name, "truth", "")
+        if prefix == "reconstruction":
+            return cls(text, name, "reconstruction", rest)
+        if method.startswith(FOLDER) or method in RIVALS:
+            return cls(text, name, "rival", method)
+        if not Path(method).exists() and not (BUNDLED / method).exists():
+            near = difflib.get_close_matches(method, ["truth", *RIVALS], n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise UserError(
+                f"there is no method '{method}': {hint}give {', '.join(['truth', *RIVALS])}, folder:DIR, reconstruction:DIR or a "
+                "model's directory"
+            )
+        return cls(text, name, "model", method)
+
+    def make(
+        self, sampling: SamplingOptions, clips: TrueClips, *, prompts: bool, dtype: str | None, weights: Path | None
+    ) -> Method:
+        """The method, after finding out that it can make the clips.
+
+        Args:
+          sampling: how models sample.
+          clips: the truth.
+          prompts: whether models get the captions.
+          dtype: in which models compute; by default that of the device.
+          weights: the directory of rivals' networks; by default where they are fetched to.
+
+        Raises:
+          UserError: something that it needs is missing, or it cannot make clips of this kind.
+        """
+        if self.kind == "truth":
+            return Truth()
+        if self.kind == "rival":
+            return InBetweening(in_betweener(self.value, weights=weights), clips.ids, self.name)
+        name = self.name or _name_of(Path(self.value))
+        if self.kind == "reconstruction":
+            return Reconstruction(Path(self.value), name)
+        toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices())
+        checkpoint = find_checkpoint(self.value)
+        return Model(toon, name, sampling, with_prompts=prompts, told=checkpoint_told(checkpoint))
+
+
+def _name_of(directory: Path) -> str:
+    """A checkpoint's name in a report: its directory's, or that of the run whose export it is."""
+    path = directory.absolute()
+    return path.parent.name if path.name == "export" else path.name
+
+
+def _methods(arguments: argparse.Namespace) -> Sequence[str]:
+    preset = PRESETS.get(arguments.preset)
+    if preset is None:
+        return arguments.methods or DEFAULT_METHODS
+    if preset.reconstructs and not any("reconstruction:" in text for text in arguments.methods or ()):
+        raise UserError(f"--preset={arguments.preset} compares decoders: give --methods reconstruction:DIR ...")
+    return [*preset.methods, *(text for text in arguments.methods or () if text not in preset.methods)]
+
+
+def _metrics(arguments: argparse.Namespace) -> list[str]:
+    """The metrics that were asked for; a preset's that need CLIP are left out, with a note, where no weights are given."""
+    if arguments.metrics and arguments.preset:
+        raise UserError("--metrics and --preset exclude each other: a preset is a list of metrics")
+    names = list(arguments.metrics or DEFAULT_METRICS)
+    if arguments.preset:
+        names = list(PRESETS[arguments.preset].metrics)
+        if arguments.clip is None and (without := [name for name in names if name in NEED_CLIP]):
+            print(f"note: {' and '.join(without)} need the weights of CLIP (--clip) and are left out", file=sys.stderr)
+            names = [name for name in names if name not in NEED_CLIP]
+    return list(dict.fromkeys(names))
+
+
+def _weights(arguments: argparse.Namespace) -> MetricWeightFiles:
+    if arguments.quick_gelu and arguments.clip is None:
+        raise UserError("--quick-gelu needs the weights of CLIP: give them with --clip")
+    clip = None if arguments.clip is None else ClipWeights(arguments.clip, arguments.quick_gelu)
+    return MetricWeightFiles(arguments.metric_weights, clip)
+
+
+def _store(arguments: argparse.Namespace, request: Mapping[str, Any], methods: Mapping[str, Any]) -> RowStore:
+    """The directory; one process throws away what was there, before the others look."""
+    if is_main_process():
+        check_writable(arguments.out)
+        store = RowStore(arguments.out, request, methods, restart=arguments.restart)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the directory is ready")
+    return store if is_main_process() else RowStore(arguments.out, request, methods)
+
+
+def _progress(quiet: bool) -> Callable[[str, int, int], None]:
+    if quiet or not is_main_process():
+        return lambda method, done, total: None
+    bar = tqdm(unit="batch", desc="evaluating", dynamic_ncols=True)
+
+    def show(method: str, done: int, total: int) -> None:
+        bar.total = total
+        bar.set_postfix_str(method, refresh=False)
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show

@@ -1,0 +1,179 @@
+"""What can be evaluated: models and rivals that draw in-betweens, and decoders that reconstruct true clips (paper, Table 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tooncrafter_jax.data.transforms import to_pixels
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, InBetweener
+from tooncrafter_jax.evaluation.true_clips import TrueClip
+from tooncrafter_jax.media import to_uint8
+from tooncrafter_jax.models.autoencoder import Posterior
+from tooncrafter_jax.models.dual_reference_decoder import map_chunks
+from tooncrafter_jax.pipeline import ToonCrafter
+from tooncrafter_jax.requests import Pair, SamplingOptions
+from tooncrafter_jax.typing import Uint8Video
+from tooncrafter_jax.weights.store import Checkpoint
+
+FRAMES_AT_A_TIME = 4
+"""Frames that a reconstruction encodes together; bounds its memory."""
+
+
+class InBetweening:
+    """Clips drawn from their end frames.
+
+    Args:
+      draws: a rival.
+      ids: of the clips that it will be asked for.
+      name: of its column, if not the rival's own.
+
+    Raises:
+      UserError: something that it needs for these clips is missing.
+    """
+
+    def __init__(self, draws: InBetweener, ids: Sequence[str], name: str = "") -> None:
+        self.name, self.title, self._draws = name or draws.name, name or draws.title, draws
+        draws.require(ids)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the clips depend on besides the truth."""
+        return self._draws.settings()
+
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+        """The clips (B, T, H, W, 3)."""
+        return self._draws(
+            [
+                ClipRequest(
+                    id=clip.id,
+                    first=clip.video[0],
+                    last=clip.video[-1],
+                    frames=len(clip.video),
+                    prompt=clip.prompt,
+                    seed=clip.seed,
+                    fps=clip.fps,
+                )
+                for clip in clips
+            ]
+        )
+
+
+class Model:
+    """A ToonCrafter model: end frames, captions and frame rates in, clips out; one seed a clip.
+
+    Args:
+      toon: the model; on several hosts, on this process's devices.
+      name: of its column.
+      options: how it samples; `frames`, `height` and `width` must be the true clips'.
+      with_prompts: whether it is given the captions.
+      told: what tells its weights from others.
+
+    Raises:
+      UserError: it cannot sample so.
+    """
+
+    def __init__(
+        self,
+        toon: ToonCrafter,
+        name: str,
+        options: SamplingOptions,
+        *,
+        with_prompts: bool = True,
+        told: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = self.title = name
+        self._toon, self._options, self._with_prompts = toon, options, with_prompts
+        self._told = dict(told or {})
+        options.check(toon.config)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the clips depend on besides the truth."""
+        told = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
+        return {**self._told, **told, **dataclasses.asdict(self._options)}
+
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+        """The clips (B, T, H, W, 3)."""
+        pairs = [
+            Pair(c.video[0], c.video[-1], c.prompt if self._with_prompts else "", None, c.seed, c.fps) for c in clips
+        ]
+        return self._toon.interpolate_pairs(pairs, self._options)
+
+
+class Reconstruction:
+    """A decoder on the latents of true frames, the first and the last as references: what Table 4 of the paper measures.
+
+    Latents are drawn from the posterior by the clip's seed, as in sampling and training.
+
+    Args:
+      directory: a checkpoint with `autoencoder` and `decoder`.
+      name: of its column.
+
+    Raises:
+      UserError: there is no such checkpoint, or it lacks one of them.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name = self.title = name
+        checkpoint = Checkpoint(directory)
+        checkpoint.require(["autoencoder", "decoder"])
+        networks = checkpoint.config.networks()
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        self._params = {
+            part: checkpoint.restore(part, networks[part], sharding=device, dtype=lambda leaf: jnp.float32)
+            for part in ("autoencoder", "decoder")
+        }
+        with_references = checkpoint.config.decoder.references
+
+        @jax.jit
+        def reconstruct(params: Any, videos: jax.Array, seeds: jax.Array) -> jax.Array:
+            autoencoder = networks["autoencoder"].bind(params["autoencoder"])
+            decoder = networks["decoder"].bind(params["decoder"])
+            moments = map_chunks(lambda part: autoencoder(to_pixels(part))[0], videos, 1, FRAMES_AT_A_TIME)
+            posterior = Posterior.from_moments(moments)
+            noise = clip_noise(seeds, Stream.POSTERIOR, jnp.arange(videos.shape[1]), posterior.mean.shape[2:])
+            references = None
+            if with_references:
+                references = decoder.prepare_references(autoencoder(to_pixels(videos[:, jnp.asarray([0, -1])]))[1])
+            return decoder(posterior.sample(noise), references, frames_per_chunk=FRAMES_AT_A_TIME)
+
+        self._reconstruct = partial(reconstruct, self._params)
+        self._multiple = checkpoint.config.autoencoder.downscaling
+        self._told = checkpoint_told(checkpoint)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the clips depend on besides the truth."""
+        return self._told
+
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+        """The clips (B, T, H, W, 3).
+
+        Raises:
+          UserError: the frames' sides are no multiples of the autoencoder's.
+        """
+        _, height, width, _ = clips[0].video.shape
+        if height % self._multiple or width % self._multiple:
+            raise UserError(
+                f"'{self.name}' reconstructs sides that are multiples of {self._multiple}, not {height}x{width}: give other "
+                "--height and --width"
+            )
+        made = []
+        for clip in clips:  # one by one: what is made of a clip does not depend on the batch, nor does the memory
+            seeds = np.asarray([clip.seed], np.uint32)
+            made.append(np.asarray(self._reconstruct(clip.video[None], seeds)))
+        return to_uint8(np.concatenate(made))
+
+
+def checkpoint_told(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What tells a checkpoint from others: a checksum of its description, which has fingerprints of its weights."""
+    description = (Path(checkpoint.directory) / "model.json").read_bytes()
+    return {"model": hashlib.sha256(description).hexdigest()}

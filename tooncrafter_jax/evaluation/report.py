@@ -1,0 +1,173 @@
+"""The report of an evaluation: `report.md`, `report.json`, plots, and pictures of the best and the worst clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tooncrafter_jax.atomic_files import write_atomically
+from tooncrafter_jax.evaluation.metrics.i3d_features import LOGITS, too_few_clips
+from tooncrafter_jax.evaluation.metrics.intervals import Interval, interval
+from tooncrafter_jax.evaluation.metrics.metric import Metric
+from tooncrafter_jax.evaluation.pictures import write_side_by_side, write_together
+from tooncrafter_jax.evaluation.plots import write_by_frame, write_intervals
+from tooncrafter_jax.evaluation.run import Evaluation, Measured, Truth, per_clip
+from tooncrafter_jax.media import write_json
+
+JUDGES = ("lpips_alexnet", "lpips_vgg16", "psnr", "ssim")
+"""Metrics by which the best and the worst clips are chosen: the first of these that was measured."""
+CASES = 4
+"""Clips that are shown of each kind."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a report says.
+
+    Attributes:
+      found: method -> metric -> number with its interval.
+      by_frame: method -> metric -> means by frame (T,), of metrics of frames.
+    """
+
+    found: Mapping[str, Mapping[str, Interval]]
+    by_frame: Mapping[str, Mapping[str, np.ndarray]]
+
+
+def numbers_of(metrics: Sequence[Metric], measured: Sequence[Measured]) -> Numbers:
+    """The numbers of all methods."""
+    found, curves = {}, {}
+    for method in measured:
+        found[method.name] = {metric.name: interval(metric, method.rows[metric.name]) for metric in metrics}
+        by_frame = {metric.name: metric.by_frame(method.rows[metric.name]) for metric in metrics}
+        curves[method.name] = {name: values for name, values in by_frame.items() if values is not None}
+    return Numbers(found, curves)
+
+
+def write_report(evaluation: Evaluation, measured: Sequence[Measured], request: Mapping[str, Any]) -> Path:
+    """Writes the report into the evaluation's directory, in place of an older one.
+
+    Args:
+      evaluation: the run.
+      measured: what it returned.
+      request: what was asked for, for the report's head.
+
+    Returns:
+      `report.md`.
+
+    Raises:
+      UserError: a file cannot be written, or matplotlib is not installed.
+    """
+    directory, metrics = evaluation.store.directory, evaluation.metrics
+    numbers = numbers_of(metrics, measured)
+    write_json(
+        directory / "report.json",
+        {
+            "request": dict(request),
+            "clips": len(evaluation.clips),
+            "left_out": evaluation.clips.left_out,
+            "methods": {method.name: method.title for method in measured},
+            "numbers": {
+                name: {metric: asdict(value) for metric, value in of_method.items()}
+                for name, of_method in numbers.found.items()
+            },
+            "by_frame": numbers.by_frame,
+        },
+    )
+    lines = [*_head(evaluation, request), *_table(metrics, measured, numbers), *_notes(metrics, measured)]
+    titles = [method.title for method in measured]
+    panels = [(m.title, m.better, [numbers.found[method.name][m.name] for method in measured]) for m in metrics]
+    write_intervals(directory / "plots" / "intervals.png", titles, panels)
+    lines += ["## Numbers with their intervals", "", "![intervals](plots/intervals.png)", ""]
+    framewise = [metric for metric in metrics if metric.name in numbers.by_frame[measured[0].name]]
+    if framewise:
+        lines += ["## By frame", "", "As in the paper's Figure 8. Frames 0 and the last are given.", ""]
+    for metric in framewise:
+        curves = {method.title: numbers.by_frame[method.name][metric.name] for method in measured}
+        write_by_frame(directory / "plots" / f"{metric.name}.png", metric.title, metric.better, curves)
+        lines += [f"![{metric.title}](plots/{metric.name}.png)", ""]
+    lines += _cases(evaluation, measured)
+    path = directory / "report.md"
+    write_atomically(path, "\n".join(lines).encode(errors="backslashreplace"))
+    return path
+
+
+def _head(evaluation: Evaluation, request: Mapping[str, Any]) -> list[str]:
+    clips, rule = evaluation.clips, evaluation.clips.rule
+    left_out = f" {clips.left_out} shorter ones were left out." if clips.left_out else ""
+    told = [f"- {name}: `{value}`" for name, value in request.items()]
+    return [
+        "# Evaluation",
+        "",
+        f"{len(clips)} clips of the split `{clips.clips.split}` of `{clips.clips.directory}`: {rule.frames} frames of "
+        f"{rule.height}x{rule.width} pixels, stride {rule.stride}, from the {_START[rule.start]} of each clip.{left_out}",
+        "",
+        *told,
+        "",
+    ]
+
+
+_START = {"middle": "middle", "first": "beginning", "motion": "part with most motion"}
+
+
+def _table(metrics: Sequence[Metric], measured: Sequence[Measured], numbers: Numbers) -> list[str]:
+    """A row a method, with the best number of each metric in bold; the truth, where it is one of them, never is."""
+    arrows = {"lower": "↓", "higher": "↑"}
+    lines = ["| method | " + " | ".join(f"{metric.title} {arrows[metric.better]}" for metric in metrics) + " |"]
+    lines.append("|---" * (len(metrics) + 1) + "|")
+    rivals = [method for method in measured if method.name != Truth.name]
+    for method in measured:
+        cells = []
+        for metric in metrics:
+            value = numbers.found[method.name][metric.name]
+            others = [numbers.found[rival.name][metric.name].value for rival in rivals]
+            others = [other for other in others if not math.isnan(other)]
+            best = (min if metric.better == "lower" else max)(others, default=math.nan)
+            text = "–" if math.isnan(value.value) else _text(value)
+            is_best = method in rivals and len(rivals) > 1 and value.value == best
+            cells.append(f"**{text}**" if is_best else text)
+        lines.append(f"| {method.title} | " + " | ".join(cells) + " |")
+    return [*lines, "", "Behind ± are the 95 % intervals of a bootstrap over clips.", ""]
+
+
+def _text(value: Interval) -> str:
+    reach = value.high - value.value
+    number = f"{value.value:.4g}"
+    return number if math.isnan(reach) else f"{number} ± {reach:.2g}"
+
+
+def _notes(metrics: Sequence[Metric], measured: Sequence[Measured]) -> list[str]:
+    rows = [rows for rows in measured[0].rows.values() if LOGITS in rows]
+    note = too_few_clips(len(rows[0][LOGITS])) if rows else ""
+    names = [metric.title for metric in metrics if LOGITS in measured[0].rows[metric.name]]
+    return [f"Note: {' and '.join(names)} were {note}.", ""] if note else []
+
+
+def _cases(evaluation: Evaluation, measured: Sequence[Measured]) -> list[str]:
+    """Sheets and videos of the clips that the first method but the truth made worst and best, and of some between."""
+    judge = next((metric for name in JUDGES for metric in evaluation.metrics if metric.name == name), None)
+    judged = next((method for method in measured if method.name != Truth.name), None)
+    if judge is None or judged is None:
+        return []
+    scores = per_clip(judge, judged.rows[judge.name])
+    order = np.argsort(scores if judge.better == "lower" else -scores, kind="stable")  # best first
+    middle = len(order) // 2
+    kinds = {"best": order[:CASES], "middling": order[middle : middle + CASES], "worst": order[::-1][:CASES]}
+    methods = {method.name: method for method in evaluation.methods if method.name != Truth.name}
+    titles = ["truth", *(method.title for method in methods.values())]
+    lines = [f"## Clips by {judge.title} of {judged.title}", ""]
+    for kind, indices in kinds.items():
+        for place, index in enumerate(indices.tolist(), start=1):
+            clip = evaluation.clips[index]
+            videos = [clip.video, *(evaluation.videos_of(method, index) for method in methods.values())]
+            name = f"cases/{kind}-{place}"
+            write_side_by_side(evaluation.store.directory / f"{name}.png", titles, videos)
+            write_together(evaluation.store.directory / f"{name}.mp4", videos, max(1, min(clip.fps, 24)))
+            prompt = f", “{clip.prompt}”" if clip.prompt else ""
+            lines += [f"{kind} {place}: `{clip.id}`{prompt}, {scores[index]:.4g} ([video]({name}.mp4))", ""]
+            lines += [f"![{clip.id}]({name}.png)", ""]
+    return lines

@@ -1,0 +1,154 @@
+"""What an evaluation keeps on disk: the rows of every method, and what was made.
+
+    OUT/run.json                          what is evaluated; another request in the same directory is refused
+    OUT/rows/METHOD/00003.npz             rows of one batch of clips, all metrics together
+    OUT/videos/METHOD/CLIP.mp4            what a method made, every pixel kept
+
+Files appear whole, so a run that was stopped goes on after its last batch, and processes that share the directory never see half a
+file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tooncrafter_jax.atomic_files import cannot_write, write_atomically
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.media import write_json
+from tooncrafter_jax.media.lossless import read_lossless, write_lossless
+from tooncrafter_jax.typing import Uint8Video
+
+_IDS = "clip ids"
+_SAFE_NAME = 120
+
+
+class RowStore:
+    """The directory of one evaluation.
+
+    Args:
+      directory: is made if it is missing.
+      request: what is evaluated, plain values; must equal that of an earlier run in the directory.
+      methods: name -> what a method's clips depend on, plain values. Methods may be added in a later run, but not change.
+      restart: whether an earlier evaluation of something else is thrown away instead of being an error.
+
+    Raises:
+      UserError: the directory holds another evaluation, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        request: Mapping[str, Any],
+        methods: Mapping[str, Mapping[str, Any]],
+        *,
+        restart: bool = False,
+    ) -> None:
+        self.directory = Path(directory)
+        path = self.directory / "run.json"
+        told = json.loads(json.dumps({"request": dict(request), "methods": {k: dict(v) for k, v in methods.items()}}))
+        earlier = _read_json(path)
+        if earlier:
+            differing = [key for key in told["request"] if earlier["request"].get(key) != told["request"][key]]
+            differing += [f"method {name}" for name, v in told["methods"].items() if earlier["methods"].get(name, v) != v]
+            if differing and not restart:
+                raise UserError(
+                    f"'{self.directory}' holds another evaluation (the {' and the '.join(differing)} differ): choose another --out, "
+                    "or throw that one away with --restart"
+                )
+            if differing:
+                for part in ("rows", "videos", "cases", "plots"):
+                    shutil.rmtree(self.directory / part, ignore_errors=True)
+            else:
+                told["methods"] = earlier["methods"] | told["methods"]
+        if earlier != told:
+            write_json(path, told)
+
+    # ------------------------------------------------------------------------------------------------------------- rows
+
+    def rows(self, method: str, batch: int, clips: Sequence[str]) -> dict[str, np.ndarray]:
+        """The rows of a batch that were kept, by "metric/row"; none if there are none, or they are of other clips."""
+        try:
+            with np.load(self._rows_path(method, batch), allow_pickle=False) as stored:
+                if stored[_IDS].tolist() != list(clips):
+                    return {}
+                return {name: stored[name] for name in stored.files if name != _IDS}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: measured again
+            return {}
+
+    def keep_rows(self, method: str, batch: int, clips: Sequence[str], rows: Mapping[str, np.ndarray]) -> None:
+        """Keeps the rows of a batch in place of those that were kept before.
+
+        Raises:
+          UserError: they cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, **{_IDS: np.asarray(list(clips))}, **rows)  # pyright: ignore[reportArgumentType]
+        write_atomically(self._rows_path(method, batch), buffer.getvalue())
+
+    def _rows_path(self, method: str, batch: int) -> Path:
+        return self.directory / "rows" / file_name(method) / f"{batch:05}.npz"
+
+    # ----------------------------------------------------------------------------------------------------------- videos
+
+    def video(self, method: str, clip: str) -> Uint8Video | None:
+        """What a method made of a clip, if it was kept whole."""
+        return read_lossless(self.video_path(method, clip))
+
+    def keep_videos(self, method: str, clips: Iterable[str], videos: Uint8Video | Sequence[Uint8Video]) -> None:
+        """Keeps what a method made.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        for clip, video in zip(clips, videos, strict=True):
+            write_lossless(self.video_path(method, clip), video)
+
+    def video_path(self, method: str, clip: str) -> Path:
+        """Where a method's video of a clip lies."""
+        return self.directory / "videos" / file_name(method) / f"{file_name(clip)}.mp4"
+
+    def free(self, needed: int) -> None:
+        """Checks that the disk has so many bytes left.
+
+        Raises:
+          UserError: it has fewer.
+        """
+        try:
+            left = shutil.disk_usage(self.directory).free
+        except OSError as error:
+            raise cannot_write(os.fspath(self.directory), error) from error
+        if left < needed:
+            raise UserError(
+                f"'{self.directory}' has {left / 2**20:.0f} MiB left, but about {needed / 2**20:.0f} MiB are needed: free some "
+                "space, choose another --out, or use --no-videos"
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What an earlier run was asked for; nothing if there was none."""
+    try:
+        earlier = json.loads(path.read_text())
+        return earlier if earlier["request"] is not None and earlier["methods"] is not None else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is damaged or cannot be read: remove it, or choose another --out") from error
+
+
+def file_name(text: str) -> str:
+    """A file name for any text: readable, and different for different texts."""
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", text).lstrip(".")[:_SAFE_NAME]
+    if plain == text:
+        return plain
+    return f"{plain or 'clip'}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:10]}"
