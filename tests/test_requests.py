@@ -13,8 +13,16 @@ from PIL import Image
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import fit_image, read_image
 from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
-from tooncrafter_jax.pipeline import make_options
-from tooncrafter_jax.requests import MAX_PROMPT, Pair, SamplingOptions, Sketch, as_rgb, check_sketch_encoder, prepare
+from tooncrafter_jax.requests import (
+    MAX_PROMPT,
+    Pair,
+    SamplingOptions,
+    Sketch,
+    as_rgb,
+    check_sketch_encoder,
+    make_options,
+    prepare,
+)
 
 OPTIONS = SamplingOptions(height=64, width=128)
 

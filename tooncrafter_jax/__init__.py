@@ -1,7 +1,8 @@
 """ToonCrafter, generative cartoon in-betweening, in JAX: two drawings in, a video out."""
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.pipeline import Progress, ToonCrafter
+from tooncrafter_jax.observation import Progress
+from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
 
 load = ToonCrafter.load

@@ -1,4 +1,4 @@
-"""Joining the processes of a run on several hosts."""
+"""Joining the processes of a run on several hosts, and what they tell each other."""
 
 from __future__ import annotations
 
@@ -58,6 +58,15 @@ def as_all_processes_say(answers: Sequence[bool]) -> list[bool]:
     from jax.experimental import multihost_utils
 
     return [bool(answer) for answer in multihost_utils.process_allgather(np.asarray(answers)).all(axis=0)]
+
+
+def to_host(x: jax.Array) -> np.ndarray:
+    """The whole array as numpy, on every process; all must ask."""
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def _environment_names_others() -> bool:

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import gcd
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from tooncrafter_jax.diffusion.ddim import step_chunks
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.distributed import to_host
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import to_uint8
+from tooncrafter_jax.model_loading import (
+    DEFAULT_MODEL,
+    compute_dtype,
+    find_checkpoint,
+    load_components,
+    replicated,
+    stored_dtype,
+)
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
-from tooncrafter_jax.nn.platform import platform_of
+from tooncrafter_jax.observation import Progress, Replay
 from tooncrafter_jax.requests import (
     DEFAULT_FPS,
     DEFAULT_SEED,
@@ -35,55 +42,14 @@ from tooncrafter_jax.requests import (
     SamplingOptions,
     Sketch,
     check_sketch_encoder,
+    make_options,
+    make_pairs,
     prepare,
 )
 from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, condition_latents, sampling_mesh
 from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
-from tooncrafter_jax.weights.store import Checkpoint
-
-DTYPES = ("float32", "bfloat16", "float16")
-"""What a model can compute in."""
-BUNDLED = Path(__file__).parent / "bundled"
-"""Models that come with the package, by name."""
-DEFAULT_MODEL = "small" if (BUNDLED / "small").is_dir() else None
-"""The model that is used where none is named; None as long as none comes with the package."""
-
-
-class Progress(NamedTuple):
-    """Where a run stands.
-
-    Attributes:
-      done, total: sampling steps.
-      preview: decodes what the model expects the clips to become, uint8 (B, T, H, W, 3); costs one decoding. On several hosts
-        all processes must call it, or none.
-    """
-
-    done: int
-    total: int
-    preview: Callable[[], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A run with given random numbers whose results on the way are observed: how `verify` compares with stored runs.
-
-    Attributes:
-      posterior: (B, 2, h, w, C) noise of the latents of the first and the last picture.
-      initial: (B, T, h, w, C) latents that sampling starts from.
-      steps: (steps, B, T, h, w, C) noise of each step.
-      observe: called with a name and an array: `timesteps` (steps,), `text` (B, 77, D), `image` (B, M, D), `condition_latents`
-        (B, T, h, w, C); after each chunk of n steps `latents` (B, T, h, w, C) and `clean` (n, B, T, h, w, C); and of each
-        group of clips decoded together `first_pass` and `second_pass` (B, T, H, W, 3).
-      window: frames that the decoder gets at a time, by themselves, as in the published code (spec section 5.6).
-    """
-
-    posterior: np.ndarray
-    initial: np.ndarray
-    steps: np.ndarray
-    observe: Callable[[str, Any], None]
-    window: int | None = None
 
 
 class ToonCrafter:
@@ -143,15 +109,7 @@ class ToonCrafter:
         checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
         compute = compute_dtype(dtype, chosen)
         networks = checkpoint.config.networks(compute)
-        params = {
-            name: checkpoint.restore(
-                name,
-                networks[name],
-                sharding=_replicated(chosen),
-                dtype=lambda leaf: stored_dtype(leaf.shape, compute),
-            )
-            for name in checkpoint.components
-        }
+        params = load_components(checkpoint, checkpoint.components, networks, dtype=compute, devices=chosen)
         if lora is not None:
             params = merged(params, load_lora(Path(lora)))
         return cls(checkpoint.config, params, dtype=compute, devices=chosen, networks=networks)
@@ -182,7 +140,7 @@ class ToonCrafter:
         for name, network in config.networks().items():
             made = random_params({path: leaf.shape for path, leaf in network.abstract_params.items()}, seed)
             cast = {path: value.astype(stored_dtype(value.shape, compute)) for path, value in made.items()}
-            params[name] = jax.device_put(cast, _replicated(chosen))
+            params[name] = jax.device_put(cast, replicated(chosen))
         return cls(config, params, dtype=compute, devices=chosen)
 
     # ---------------------------------------------------------------------------------------------------------- sampling
@@ -218,31 +176,9 @@ class ToonCrafter:
         Raises:
           UserError: for an unknown option, a setting out of range, or a picture that cannot be used.
         """
-        batched = isinstance(first, list | tuple)
-        firsts = list(first) if isinstance(first, list | tuple) else [first]
-        count = len(firsts)
-
-        def each(value: Any, what: str) -> list[Any]:
-            if not isinstance(value, list | tuple):
-                return [value] * count
-            if len(value) != count:
-                raise UserError(f"there are {count} first pictures but {len(value)} {what}")
-            return list(value)
-
-        pairs = [
-            Pair(*fields)
-            for fields in zip(
-                firsts,
-                each(last, "last pictures"),
-                each(prompt, "prompts"),
-                each(sketches, "sets of sketches"),
-                each(seed, "seeds"),
-                each(fps, "frame rates"),
-                strict=True,
-            )
-        ]
+        pairs = make_pairs(first, last, prompt, sketches, seed, fps)
         videos = self.interpolate_pairs(pairs, make_options(options), on_progress=on_progress)
-        return videos if batched else videos[0]
+        return videos if isinstance(first, list | tuple) else videos[0]
 
     def interpolate_pairs(
         self,
@@ -494,75 +430,3 @@ class ToonCrafter:
                     sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels),
                 )
             return self._unconditional[id(sampler)]
-
-
-def find_checkpoint(source: str | Path | None) -> Checkpoint:
-    """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
-
-    Raises:
-      UserError: if there is none, or it is damaged or incomplete.
-    """
-    if source is None:
-        raise UserError(
-            "no model comes with this version: load a directory that `python -m tooncrafter_jax convert` wrote, or try things out "
-            'with ToonCrafter.random("tiny")'
-        )
-    path = Path(source)
-    if not path.exists() and (BUNDLED / str(source)).is_dir():
-        path = BUNDLED / str(source)
-    if not path.exists() and path.name == str(source):
-        raise UserError(
-            f"there is no model '{source}': give a checkpoint directory that `python -m tooncrafter_jax convert` wrote"
-        )
-    checkpoint = Checkpoint(path)
-    checkpoint.require()
-    return checkpoint
-
-
-def make_options(values: Mapping[str, Any]) -> SamplingOptions:
-    """`SamplingOptions` from keyword arguments, with an error that names an unknown one.
-
-    Raises:
-      UserError: for an unknown option or one of the wrong type.
-    """
-    from tooncrafter_jax.config_codec import from_dict
-
-    return from_dict(SamplingOptions, values, "the sampling options")
-
-
-def default_dtype(devices: Sequence[Device] | None = None) -> str:
-    """float32 on the CPU, bfloat16 on accelerators; `devices` are all by default."""
-    return "float32" if platform_of((devices or jax.devices())[0]) == "cpu" else "bfloat16"
-
-
-def compute_dtype(dtype: Dtype | None, devices: Sequence[Device]) -> Any:
-    """The numpy dtype to compute with: the one given, else the devices' default.
-
-    Raises:
-      UserError: if it is none of `DTYPES`.
-    """
-    try:
-        found = jnp.dtype(default_dtype(devices) if dtype is None else dtype)
-    except TypeError:
-        found = None
-    if found is None or found.name not in DTYPES:
-        raise UserError(f"the model does not compute in {dtype!r}: choose one of {', '.join(DTYPES)}")
-    return found
-
-
-def stored_dtype(shape: Sequence[int], compute: Dtype) -> Dtype:
-    """The dtype in which a parameter of this shape is kept: matrices as computed with, norms and biases in float32."""
-    return compute if len(shape) > 1 else jnp.float32
-
-
-def to_host(x: jax.Array) -> np.ndarray:
-    """The whole array as numpy, on every process."""
-    if x.is_fully_addressable:
-        return np.asarray(x)
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-
-
-def _replicated(devices: Sequence[Device]) -> jax.sharding.Sharding:
-    if len(devices) == 1:
-        return SingleDeviceSharding(devices[0])
-    return NamedSharding(Mesh(np.asarray(devices), ("devices",)), PartitionSpec())

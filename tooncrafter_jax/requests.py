@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
+from tooncrafter_jax.config_codec import from_dict
 from tooncrafter_jax.diffusion.schedule import Spacing, ddim_timesteps
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import BLACK, WHITE, Colour, fit_image, read_image, rgb_of_image, sketch_to_hint
@@ -173,6 +174,51 @@ class PreparedPair(NamedTuple):
     seed: int
     fps: int
     clip_image: np.ndarray | None = None
+
+
+def make_options(values: Mapping[str, Any]) -> SamplingOptions:
+    """`SamplingOptions` from keyword arguments, with an error that names an unknown one.
+
+    Raises:
+      UserError: for an unknown option or one of the wrong type.
+    """
+    return from_dict(SamplingOptions, values, "the sampling options")
+
+
+def make_pairs(
+    first: Picture | Sequence[Picture],
+    last: Picture | Sequence[Picture],
+    prompt: str | Sequence[str],
+    sketches: Mapping[int, Sketch | Picture] | Sequence[Mapping[int, Sketch | Picture] | None] | None,
+    seed: int | Sequence[int],
+    fps: int | Sequence[int],
+) -> list[Pair]:
+    """One pair for each first picture; of the rest, one for all or a list (see `Pair`).
+
+    Raises:
+      UserError: a list has another length than that of the first pictures.
+    """
+    firsts = list(first) if isinstance(first, list | tuple) else [first]
+
+    def each(value: Any, what: str) -> list[Any]:
+        if not isinstance(value, list | tuple):
+            return [value] * len(firsts)
+        if len(value) != len(firsts):
+            raise UserError(f"there are {len(firsts)} first pictures but {len(value)} {what}")
+        return list(value)
+
+    return [
+        Pair(*fields)
+        for fields in zip(
+            firsts,
+            each(last, "last pictures"),
+            each(prompt, "prompts"),
+            each(sketches, "sets of sketches"),
+            each(seed, "seeds"),
+            each(fps, "frame rates"),
+            strict=True,
+        )
+    ]
 
 
 def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> PreparedPair:

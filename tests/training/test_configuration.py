@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from tests.training.small import config
-from tooncrafter_jax.cli.train import main, read_config
+from tooncrafter_jax.cli.config_options import read_config
+from tooncrafter_jax.cli.train import main
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training.configuration import train_config
 from tooncrafter_jax.training.sharding import check_batch, make_mesh, parse_mesh

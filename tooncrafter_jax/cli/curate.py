@@ -11,6 +11,7 @@ from pathlib import Path
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Parser, one_line
 from tooncrafter_jax.cli.curation_options import (
     add_choice,
+    add_size,
     add_where,
     add_workers,
     checked_shard_bytes,
@@ -235,14 +236,7 @@ def _parse(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, lis
 
 
 def _add_rendering(add: Callable[..., object], default: dict[str, int]) -> None:
-    for side in ("height", "width"):
-        add(
-            f"--{side}",
-            type=int,
-            default=default[side],
-            metavar="N",
-            help="of the clips, in pixels (default: %(default)s)",
-        )
+    add_size(add, default, "the clips")
     add(
         "--seed",
         type=int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,18 @@ def add_workers(add: Any) -> None:
         help="processes that share the work; 0 does it all in this one (default: one for each core)",
     )
     add("--quiet", action="store_true", help="show no progress")
+
+
+def add_size(add: Any, default: Mapping[str, int], what: str) -> None:
+    """The options --height and --width of `what`."""
+    for side in ("height", "width"):
+        add(
+            f"--{side}",
+            type=int,
+            default=default[side],
+            metavar="N",
+            help=f"of {what}, in pixels (default: %(default)s)",
+        )
 
 
 def add_choice(parser: Parser, *, again: bool = False) -> None:

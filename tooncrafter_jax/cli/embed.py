@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from pathlib import Path
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser
+from tooncrafter_jax.cli.curation_options import add_size, defaults_of
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     from tooncrafter_jax.data.embedding_writer import SHARD_BYTES, embed
     from tooncrafter_jax.data.embeddings import EmbeddingConfig
 
-    default = {field.name: field.default for field in dataclasses.fields(EmbeddingConfig)}
+    default = defaults_of(EmbeddingConfig)
     parser = Parser("python -m tooncrafter_jax curate embed", description=DESCRIPTION)
     parser.add_argument("set", type=Path, metavar="SET", help="directory of the set, as `curate` told it")
     add = parser.add_argument_group("which, and where it goes").add_argument
@@ -48,14 +48,7 @@ def main(argv: list[str]) -> int:
         help="leave damaged clips out, of training too, where the default is to stop",
     )
     add = parser.add_argument_group("what is stored").add_argument
-    for side in ("height", "width"):
-        add(
-            f"--{side}",
-            type=int,
-            default=default[side],
-            metavar="N",
-            help="of examples, in pixels (default: %(default)s)",
-        )
+    add_size(add, default, "examples")
     add("--antialias", action="store_true", help="when shrinking; the published recipe does not")
     add("--frames", type=int, default=default["frames"], metavar="N", help="of an example (default: %(default)s)")
     add(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
-from tooncrafter_jax.cli.train import read_config
+from tooncrafter_jax.cli.config_options import add_config, parse_with_config
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.training.topologies import parse_topology
 
@@ -28,9 +28,8 @@ def main(argv: list[str]) -> int:
     Raises:
       UserError: for a user's mistake.
     """
-    overrides = [arg for arg in argv if arg.startswith("--config.")]
     parser = Parser("python -m tooncrafter_jax plan", description=DESCRIPTION)
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, see configs/")
+    add_config(parser)
     parser.add_argument(
         "--topology", required=True, metavar="KIND:SHAPE", help="v5e:4x8, v5p:4x4x4, v6e:8x8, cpu:8, ..."
     )
@@ -38,8 +37,8 @@ def main(argv: list[str]) -> int:
         "--sampling", nargs="?", const=1, type=int, metavar="PAIRS", help="the sampling loop of so many pairs instead"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the report's values there")
-    args = parser.parse_args([arg for arg in argv if arg not in overrides])
-    config, topology = read_config(args.config, overrides), parse_topology(args.topology)
+    args, config = parse_with_config(parser, argv)
+    topology = parse_topology(args.topology)
     if topology.chip is None:
         enable_compilation_cache()
 

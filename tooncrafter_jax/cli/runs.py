@@ -20,7 +20,8 @@ from tooncrafter_jax.cli.outputs import OutputPlan, record_of
 from tooncrafter_jax.distributed import as_all_processes_say, is_main_process
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.pipeline import Progress, ToonCrafter
+from tooncrafter_jax.observation import Progress
+from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, check_sketch_encoder, prepare
 
 UNREADABLE_ELSEWHERE = "another process cannot read its pictures"

@@ -20,8 +20,9 @@ from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.distributed import as_all_processes_say, as_the_main_process_says, initialize
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import PUBLISHED_FPS
+from tooncrafter_jax.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
 from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
-from tooncrafter_jax.pipeline import DEFAULT_MODEL, DTYPES, ToonCrafter, default_dtype, find_checkpoint
+from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions
 from tooncrafter_jax.weights.lora import load_lora
 

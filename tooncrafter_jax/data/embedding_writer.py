@@ -44,9 +44,10 @@ from tooncrafter_jax.data.embeddings import (
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.data.transforms import resize_and_crop, to_pixels
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.model_loading import compute_dtype, find_checkpoint, load_components
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tokenizer import tokenizer
-from tooncrafter_jax.pipeline import ToonCrafter, default_dtype, find_checkpoint
+from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.typing import Dtype
 
 SHARD_BYTES = 2**29
@@ -168,19 +169,10 @@ class _Encoders:
         if isinstance(model, ToonCrafter):
             networks = model.config.networks(model.dtype)
             return cls(model.config, networks, model.params, model.devices, config, frames_per_batch)
-        checkpoint = find_checkpoint(model)
-        compute = jnp.dtype(default_dtype() if dtype is None else dtype)
-        networks, devices = checkpoint.config.networks(compute), jax.devices()
-        whole = NamedSharding(Mesh(np.asarray(devices), ("batch",)), PartitionSpec())
-        params = {
-            name: checkpoint.restore(
-                name,
-                networks[name],
-                sharding=whole,
-                dtype=lambda leaf: compute if len(leaf.shape) > 1 else jnp.float32,
-            )
-            for name in ENCODERS
-        }
+        checkpoint, devices = find_checkpoint(model), jax.devices()
+        compute = compute_dtype(dtype, devices)
+        networks = checkpoint.config.networks(compute)
+        params = load_components(checkpoint, ENCODERS, networks, dtype=compute, devices=devices)
         return cls(checkpoint.config, networks, params, devices, config, frames_per_batch)
 
     def encode(self, name: str, rows: np.ndarray) -> jax.Array:

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from tooncrafter_jax.config_codec import to_dict
-from tooncrafter_jax.distributed import is_main_process
+from tooncrafter_jax.distributed import is_main_process, to_host
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
 from tooncrafter_jax.training.components import of_component
@@ -203,7 +201,7 @@ def _on_host(params: Mapping[str, Any]) -> dict[str, Any]:
     """The same arrays where one process has them all; else whole host arrays, on every process."""
     if jax.process_count() == 1:
         return dict(params)
-    return {path: np.asarray(multihost_utils.process_allgather(value, tiled=True)) for path, value in params.items()}
+    return {path: to_host(value) for path, value in params.items()}
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

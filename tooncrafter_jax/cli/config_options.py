@@ -1,0 +1,53 @@
+"""The options that `train.py` and `plan` share: a config file, and changes to its values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training.configuration import TrainConfig, train_config
+
+
+def add_config(parser: Parser) -> None:
+    """The option --config."""
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, see configs/")
+
+
+def parse_with_config(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, TrainConfig]:
+    """The arguments, and the config that they name with its `--config.KEY=VALUE` changes.
+
+    Raises:
+      UserError: an argument is wrong, or the config cannot be used.
+    """
+    overrides = [arg for arg in argv if arg.startswith("--config.")]
+    arguments = parser.parse_args([arg for arg in argv if arg not in overrides])
+    return arguments, read_config(arguments.config, overrides)
+
+
+def read_config(file: str, overrides: list[str]) -> TrainConfig:
+    """The config of a file such as `configs/x.py` or `configs/x.py:variant`, with `--config.KEY=VALUE` changes.
+
+    Raises:
+      UserError: the file is missing or broken, or a key or value is wrong.
+    """
+    path = Path(file.partition(":")[0])
+    if not path.is_file():
+        raise UserError(f"there is no config file '{path}'")
+    values = flags.FlagValues()
+    line = ["train.py", f"--config={file}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
+    try:
+        values(line)
+        config: Any = values["config"].value
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, SyntaxError, ImportError) as error:
+        raise UserError(
+            f"the config '{file}' with {overrides} cannot be used: {' '.join(str(error).split())}"
+        ) from error
+    return train_config(config.to_dict())
