@@ -14,7 +14,7 @@ WHITE = (0.95047, 1.0, 1.08883)
 
 
 def lab(images: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"]) -> Float[Array, "*B H W 3"]:
-    """sRGB (IEC 61966-2-1) to L* in [0, 100] and a*, b* of about [-100, 100], in float32."""
+    """From sRGB (IEC 61966-2-1) to L* in [0, 100] and a*, b* of about [-100, 100], in float32."""
     coded = images.astype(jnp.float32) / 255
     linear = jnp.where(coded > 0.04045, ((coded + 0.055) / 1.055) ** 2.4, coded / 12.92)
     # written out: an accelerator would shorten the numbers of a matrix product

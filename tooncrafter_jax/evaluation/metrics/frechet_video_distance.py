@@ -50,8 +50,8 @@ def frechet_distance(first: Float[np.ndarray, "N D"], second: Float[np.ndarray, 
         |m - m'|² + tr S + tr S' - 2 tr (S^½ S' S^½)^½
 
     Computed in float64 without forming a covariance. With S = A'A, A the centred features divided by sqrt(N - 1), and S' = B'B, the
-    nonzero eigenvalues of S^½ S' S^½ are those of (A B')(A B')', so the last trace is the sum of the singular values of A B'. This is
-    exact also for singular covariances (fewer clips than features), where square roots of small negative eigenvalues go wrong.
+    nonzero eigenvalues of S^½ S' S^½ are those of (A B')(A B')', so the last trace is the sum of the singular values of A B'. This
+    is exact also for singular covariances (fewer clips than features), where square roots of small negative eigenvalues go wrong.
 
     Args:
       first: (N, D) features.

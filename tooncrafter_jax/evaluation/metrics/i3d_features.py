@@ -30,8 +30,8 @@ def too_few_clips(clips: int) -> str:
     if clips >= FEWEST_CLIPS:
         return ""
     return (
-        f"measured on {clips} clips, fewer than {FEWEST_CLIPS}: it compares methods on these very clips at best, and not with numbers "
-        "of other sets"
+        f"measured on {clips} clips, fewer than {FEWEST_CLIPS}: it compares methods on these very clips at best, and not with "
+        "numbers of other sets"
     )
 
 

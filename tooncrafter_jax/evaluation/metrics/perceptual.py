@@ -75,7 +75,7 @@ class LpipsMetric(FrameMetric):
         height, width = batch.videos.shape[2:4]
         if min(height, width) < self._smallest:
             raise UserError(
-                f"{self.title} needs frames of at least {self._smallest}x{self._smallest} pixels, not {height}x{width}: leave it out "
-                "or evaluate larger clips"
+                f"{self.title} needs frames of at least {self._smallest}x{self._smallest} pixels, not {height}x{width}: leave it "
+                "out or evaluate larger clips"
             )
         return np.asarray(self._step(self._params, batch.videos, batch.truth))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import jax
@@ -25,8 +26,8 @@ class Ssim(FrameMetric):
     """The mean similarity over the windows that lie wholly in the frame, of each colour channel, then over the channels.
 
     With 8-bit RGB, data range 255, a Gaussian window of 11x11 and weighted (not sample) covariances: scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1)`. Papers that measure on
-    grey frames, or with the uniform window of 7x7 that is that function's default, have other numbers.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1)`. Papers that measure
+    on grey frames, or with the uniform window of 7x7 that is that function's default, have other numbers.
     """
 
     name = "ssim"
@@ -42,7 +43,8 @@ class Ssim(FrameMetric):
         height, width = batch.videos.shape[2:4]
         if min(height, width) < WINDOW:
             raise UserError(
-                f"SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, not {height}x{width}: leave it out or evaluate larger clips"
+                f"SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, not {height}x{width}: leave it out "
+                "or evaluate larger clips"
             )
         return np.asarray(_ssim_of_clips(batch.videos, batch.truth))
 
@@ -75,5 +77,5 @@ def _windowed(x: jax.Array) -> jax.Array:
     for axis in (-3, -2):
         length = x.shape[axis] - WINDOW + 1
         parts = [jax.lax.slice_in_dim(x, i, i + length, axis=x.ndim + axis) for i in range(WINDOW)]
-        x = jnp.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum(0)
+        x = functools.reduce(jnp.add, (weight * part for weight, part in zip(weights, parts, strict=True)))
     return x
