@@ -25,7 +25,7 @@ BLOCK = 64
 EDGE_SHARE = 0.002
 """A block counts if more than this share of its pixels are edges (spec section 10)."""
 LOW_CONTRAST, WIDE, NARROW = 50, 5, 3
-"""Just noticeable widths of ramps in pixels: 5 up to this difference of the block's lightest and darkest grey, 3 beyond (likewise)."""
+"""Just noticeable widths of ramps in pixels: 5 up to this difference of the block's lightest and darkest grey, 3 beyond (same)."""
 EXPONENT = 3.6
 """Of the probability 1 - exp(-(w / w_JNB)^3.6) that blur is noticed (likewise)."""
 NOTICED = 63
@@ -80,8 +80,8 @@ def cpbd(frame: UInt8[np.ndarray, "H W 3"]) -> float:
 def edge_widths(grey: Float64[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """The length of the ramp through each pixel of a vertical edge, along its row; 0 elsewhere (Marziliano et al. 2002).
 
-    Edges are the largest of their neighbours in the row of Sobel's horizontal gradient. The ramp reaches from the pixel to both sides
-    as far as the grey goes on rising, or falling.
+    Edges are the largest of their neighbours in the row of Sobel's horizontal gradient. The ramp reaches from the pixel to both
+    sides as far as the grey goes on rising, or falling.
     """
     across, down = ndimage.sobel(grey, 1, mode="nearest"), ndimage.sobel(grey, 0, mode="nearest")
     strength = across**2
@@ -92,44 +92,52 @@ def edge_widths(grey: Float64[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     return np.where(edge, np.where(across > 0, _run_through(steps > 0), _run_through(steps < 0)), 0)
 
 
-def canny_edges(grey: Float64[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Canny's edges: largest gradients along their own direction, followed from strong to weak ones (Canny 1986)."""
+def canny_edges(
+    grey: Float64[np.ndarray, "H W"], thresholds: tuple[float, float] | None = None
+) -> Bool[np.ndarray, "H W"]:
+    """Canny's edges: largest gradients along their own direction, followed from strong to weak ones (Canny 1986).
+
+    Args:
+      grey: the picture.
+      thresholds: the lower and the upper one, of the length of Sobel's gradient after smoothing; by default chosen from the picture.
+    """
     smooth = ndimage.gaussian_filter(grey, SIGMA, mode="nearest")
     across, down = ndimage.sobel(smooth, 1, mode="nearest"), ndimage.sobel(smooth, 0, mode="nearest")
     strength = np.hypot(across, down)
-    peak = strength.max()
-    if peak == 0:
-        return np.zeros(grey.shape, bool)
-    counts = np.histogram(strength, LEVELS, (0, peak))[0]
-    high = (np.searchsorted(counts.cumsum(), QUIET_SHARE * grey.size, "right") + 1) / LEVELS * peak
-    return _followed(_ridges(strength, across, down), strength, LOW_TO_HIGH * high, high)
-
-
-def _ridges(strength: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Pixels that no point a step away along the gradient exceeds; never the picture's own border."""
-    ridge = np.zeros(strength.shape, bool)
-    y, x = np.nonzero(strength[1:-1, 1:-1])
-    y, x = y + 1, x + 1
-    here, gx, gy = strength[y, x], across[y, x], down[y, x]
-    flat = np.abs(gx) >= np.abs(gy)
-    sx, sy = np.sign(gx).astype(int), np.sign(gy).astype(int)
-    share = np.minimum(np.abs(gx), np.abs(gy)) / np.maximum(np.abs(gx), np.abs(gy))
-    near_y, near_x = np.where(flat, 0, sy), np.where(flat, sx, 0)
-    kept = np.ones(len(here), bool)
-    for way in (1, -1):
-        straight, diagonal = strength[y + way * near_y, x + way * near_x], strength[y + way * sy, x + way * sx]
-        kept &= here >= (1 - share) * straight + share * diagonal
-    ridge[y[kept], x[kept]] = True
-    return ridge
-
-
-def _followed(ridge: np.ndarray, strength: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The ridges above `low` that hang together, also over corners, with one above `high`."""
-    labels, count = ndimage.label(ridge & (strength >= low), np.ones((3, 3)))
-    strong = np.zeros(count + 1, bool)
+    low, high = thresholds or _automatic_thresholds(strength)
+    ridge = _ridge(strength, across, down, low)
+    labels = np.zeros(ridge.shape, np.int32)
+    ndimage.label(ridge, np.ones((3, 3)), output=labels)  # that hang together, also over corners
+    strong = np.zeros(labels.max() + 1, bool)
     strong[labels[ridge & (strength >= high)]] = True
     strong[0] = False
     return strong[labels]
+
+
+def _automatic_thresholds(strength: np.ndarray) -> tuple[float, float]:
+    peak = strength.max()
+    if peak == 0:
+        return np.inf, np.inf
+    counts = np.histogram(strength, LEVELS, (0, peak))[0]
+    high = (np.searchsorted(counts.cumsum(), QUIET_SHARE * strength.size, "right") + 1) / LEVELS * peak
+    return LOW_TO_HIGH * high, high
+
+
+def _ridge(strength: np.ndarray, across: np.ndarray, down: np.ndarray, low: float) -> np.ndarray:
+    """Pixels of at least `low` that no point a step away along the gradient exceeds; never the picture's own border."""
+    y, x = (index + 1 for index in np.nonzero(strength[1:-1, 1:-1] >= low))
+    here, gx, gy = strength[y, x], across[y, x], down[y, x]
+    sx, sy = np.sign(gx).astype(int), np.sign(gy).astype(int)
+    level = np.abs(gx) >= np.abs(gy)
+    straight_y, straight_x = np.where(level, 0, sy), np.where(level, sx, 0)
+    share = np.minimum(np.abs(gx), np.abs(gy)) / np.maximum(np.abs(gx), np.abs(gy))
+    kept = np.ones(len(here), bool)
+    for way in (1, -1):
+        straight, diagonal = strength[y + way * straight_y, x + way * straight_x], strength[y + way * sy, x + way * sx]
+        kept &= here >= (1 - share) * straight + share * diagonal
+    ridge = np.zeros(strength.shape, bool)
+    ridge[y[kept], x[kept]] = True
+    return ridge
 
 
 def _run_through(step: np.ndarray) -> np.ndarray:

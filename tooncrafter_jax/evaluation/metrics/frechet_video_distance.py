@@ -73,4 +73,4 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     exact = np.asarray(features, np.float64)
     mean = exact.mean(0)
     root = (exact - mean) / np.sqrt(len(exact) - 1)
-    return mean, np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root
+    return mean, np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root

@@ -1,8 +1,8 @@
 """How far a metric's number may be off because of the clips that it happened to be measured on.
 
 Whole clips are drawn again with replacement (Efron 1979), what was made together with its truth, and the metric is made of each
-draw. The interval is the number, give or take t standard deviations of the draws; t is the quantile of Student's distribution for one
-degree of freedom less than there are clips, and the deviation is scaled by sqrt(n / (n - 1)), so that for means the interval is
+draw. The interval is the number, give or take t standard deviations of the draws; t is the quantile of Student's distribution for
+one degree of freedom less than there are clips, and the deviation is scaled by sqrt(n / (n - 1)), so that for means the interval is
 the textbook one.
 
 Quantiles of the draws would be wrong for the Fréchet distance: a draw holds about 63 % of the clips, some of them several times,

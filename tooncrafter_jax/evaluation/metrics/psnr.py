@@ -14,7 +14,7 @@ from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 
 PEAK = 255.0
 CAP = 100.0
-"""Of a frame, in dB: equal frames have no finite ratio. One channel of one of 256x256 pixels that is off by one is already at 101."""
+"""Of a frame, in dB: equal frames have no finite ratio. A single channel of one of 256x256 pixels that is off by one gives 101."""
 
 
 class Psnr(FrameMetric):

@@ -26,8 +26,8 @@ class Ssim(FrameMetric):
     """The mean similarity over the windows that lie wholly in the frame, of each colour channel, then over the channels.
 
     With 8-bit RGB, data range 255, a Gaussian window of 11x11 and weighted (not sample) covariances: scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1)`. Papers that measure
-    on grey frames, or with the uniform window of 7x7 that is that function's default, have other numbers.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1)`. Papers that
+    measure on grey frames, or with the uniform window of 7x7 that is that function's default, have other numbers.
     """
 
     name = "ssim"
@@ -60,7 +60,7 @@ def ssim(
     truth: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"],
 ) -> Float[Array, "*B"]:
     """The similarity of each picture to the true one, sides at least 11."""
-    x, y = (pixels.astype(jnp.float32) - CENTRE for pixels in (images, truth))
+    x, y = (jnp.asarray(pixels).astype(jnp.float32) - CENTRE for pixels in (images, truth))
     mean_x, mean_y = _windowed(x), _windowed(y)
     variances = _windowed(x * x) - mean_x * mean_x + _windowed(y * y) - mean_y * mean_y
     covariance = _windowed(x * y) - mean_x * mean_y
