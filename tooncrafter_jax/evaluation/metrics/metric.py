@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -32,6 +32,7 @@ class ClipBatch:
     prompts: tuple[str, ...]
 
 
+@runtime_checkable
 class Metric(Protocol):
     """A metric. `name` is also that of its file, its column in reports and its value on the command line.
 

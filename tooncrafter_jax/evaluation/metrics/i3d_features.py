@@ -1,0 +1,103 @@
+"""The I3D logits that the Fréchet and the kernel video distance compare (spec section 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
+from tooncrafter_jax.evaluation.metrics.shared_features import SharedFeatures
+from tooncrafter_jax.models.i3d import SHORTEST_CLIP
+from tooncrafter_jax.typing import Video
+from tooncrafter_jax.weights.metric_weights import LoadedNetwork, load_i3d
+
+LOGITS, TRUE_LOGITS = "logits", "true_logits"
+"""Names of the rows, which are the same for both distances."""
+FEWEST_CLIPS = 256
+"""Below this number the distances say little about the set that the clips were drawn from: a covariance of 400 logits has 80,200
+entries, and the Fréchet distance of few clips is far too large."""
+
+
+def too_few_clips(clips: int) -> str:
+    """What a report must say of a distance between so few clips; "" if they are enough."""
+    if clips >= FEWEST_CLIPS:
+        return ""
+    return (
+        f"measured on {clips} clips, fewer than {FEWEST_CLIPS}: it compares methods on these very clips at best, and not with "
+        "numbers of other sets"
+    )
+
+
+class I3DLogits:
+    """Clips of any size to the 400 logits of I3D, in float32 at full precision.
+
+    Args:
+      network: I3D with its weights, from `load_i3d`.
+    """
+
+    def __init__(self, network: LoadedNetwork) -> None:
+        self._params = network.params
+        bind, size = network.network.bind, network.network.config.image_size
+
+        @jax.jit
+        def step(params: Any, clips: UInt8[Array, "B T H W 3"]) -> Float[Array, "B classes"]:
+            return bind(params)(resized(clips.astype(jnp.float32) / 127.5 - 1, size))
+
+        self._step: Callable[..., jax.Array] = step
+
+    def __call__(self, clips: UInt8[np.ndarray, "B T H W 3"]) -> Float32[np.ndarray, "B classes"]:
+        """The logits of each clip.
+
+        Raises:
+          UserError: the clips have fewer than 9 frames.
+        """
+        if clips.shape[1] < SHORTEST_CLIP:
+            raise UserError(
+                f"FVD and KVD need clips of at least {SHORTEST_CLIP} frames, not {clips.shape[1]}: leave these metrics out or "
+                "evaluate longer clips"
+            )
+        return np.asarray(self._step(self._params, clips))
+
+
+class I3DFeatures:
+    """The rows of both distances; give one object to both and the network runs once.
+
+    Args:
+      extract: what gives the logits, usually `I3DLogits`.
+    """
+
+    def __init__(self, extract: Callable[[UInt8[np.ndarray, "B T H W 3"]], Float32[np.ndarray, "B D"]]) -> None:
+        self._features = SharedFeatures(extract)
+
+    @classmethod
+    def load(cls, weights: Path | None = None) -> I3DFeatures:
+        """With the published weights.
+
+        Args:
+          weights: the directory that `fetch_metric_weights` wrote to; by default its own default.
+
+        Raises:
+          UserError: the weights are not there or are damaged.
+        """
+        return cls(I3DLogits(load_i3d(weights)))
+
+    def rows(self, batch: ClipBatch) -> Rows:
+        """The logits of what was made and of the truth, (B, 400) each.
+
+        Raises:
+          UserError: the clips are too short.
+        """
+        return {LOGITS: self._features.of_videos(batch), TRUE_LOGITS: self._features.of_truth(batch)}
+
+
+def resized(videos: Video, size: int) -> Float[Array, "B T {size} {size} 3"]:
+    """Bilinear without antialiasing, edges at edges ("align corners" off), whatever the aspect (spec section 10)."""
+    shape = (*videos.shape[:2], size, size, 3)
+    return jax.image.resize(videos, shape, "bilinear", antialias=False, precision=jax.lax.Precision.HIGHEST)

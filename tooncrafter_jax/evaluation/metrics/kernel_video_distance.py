@@ -1,0 +1,75 @@
+"""KVD, the kernel video distance: the squared maximum mean discrepancy of I3D logits (spec section 10; Binkowski et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from tooncrafter_jax.evaluation.metrics.i3d_features import LOGITS, TRUE_LOGITS, I3DFeatures
+from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
+
+DEGREE, GAMMA, OFFSET = 3, 1 / 400, 1.0
+"""Of the kernel (gamma x·y + offset)^degree; gamma is one over the number of logits (spec section 10)."""
+
+
+class KernelVideoDistance:
+    """The unbiased estimate of the squared discrepancy between the logits of what was made and of the truth.
+
+    Unbiased, so that its size does not depend on the number of clips and it may fall below 0 where there is no difference.
+
+    Args:
+      features: I3D; the same object may serve `FrechetVideoDistance`.
+    """
+
+    name = "kvd"
+    title = "KVD"
+    better: Literal["lower", "higher"] = "lower"
+    bootstrap_draws = 500
+
+    def __init__(self, features: I3DFeatures) -> None:
+        self._features = features
+
+    def measure(self, batch: ClipBatch) -> Rows:
+        """Rows "logits" and "true_logits", (B, 400) each.
+
+        Raises:
+          UserError: the clips have fewer than 9 frames.
+        """
+        return self._features.rows(batch)
+
+    def summarise(self, rows: Rows) -> float:
+        """The distance; nan for fewer than two clips."""
+        return kernel_distance(rows[LOGITS], rows[TRUE_LOGITS])
+
+    def by_frame(self, rows: Rows) -> Shaped[np.ndarray, "T"] | None:
+        """None: a clip has one row of logits."""
+        return None
+
+
+def kernel_distance(first: Float[np.ndarray, "N D"], second: Float[np.ndarray, "M D"]) -> float:
+    """The unbiased squared maximum mean discrepancy with the kernel k(x, y) = (x·y / 400 + 1)³, in float64:
+
+        mean of k(x_i, x_j) over i != j  +  mean of k(y_i, y_j) over i != j  -  2 mean of k(x_i, y_j)
+
+    Args:
+      first: (N, D) features.
+      second: (M, D) features; M may differ from N.
+
+    Returns:
+      The estimate, whose expectation is 0 for sets from one distribution; nan if N or M is less than 2.
+    """
+    if min(len(first), len(second)) < 2:
+        return float("nan")
+    x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    return float(_mean_of_pairs(_kernel(x, x)) + _mean_of_pairs(_kernel(y, y)) - 2 * _kernel(x, y).mean())
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (GAMMA * (x @ y.T) + OFFSET) ** DEGREE
+
+
+def _mean_of_pairs(kernel: np.ndarray) -> float:
+    count = len(kernel)
+    return (kernel.sum() - kernel.trace()) / (count * (count - 1))
