@@ -1,7 +1,7 @@
 r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU cores.
 
     python -m tooncrafter_jax curate bodies --out=data/bodies64 --height=64 --width=64 --count=400 --validation=32
-    python -m tooncrafter_jax curate fluent-emoji --out=data/emoji64 --height=64 --width=64 --scenes=1 --validation=32
+    python -m tooncrafter_jax curate fluent-emoji --out=data/emoji --test=300 --validation=64
     for stage in autoencoder base rectify lora decoder sketch; do
         python train.py --config=configs/emoji_tiny.py:$stage --workdir=runs/emoji_tiny/$stage || break
     done
@@ -33,7 +33,7 @@ START = {
     "decoder": "runs/emoji_tiny/autoencoder/export",
     "plain_decoder": "runs/emoji_tiny/autoencoder/export",
 }
-STEPS = {"autoencoder": 400, "base": 150, "rectify": 80, "lora": 80, "sketch": 80, "decoder": 100, "plain_decoder": 100}
+STEPS = {"autoencoder": 900, "base": 400, "rectify": 300, "lora": 300, "sketch": 250, "decoder": 150, "plain_decoder": 150}
 LEARNING_RATE = {
     "autoencoder": 1e-3,
     "base": 1e-3,
@@ -58,7 +58,8 @@ def get_config(variant="base"):
     config.remat = "none"
     config.optimizer.learning_rate = LEARNING_RATE[variant]
     config.optimizer.warmup_steps = 10
-    config.data.directory = "data/bodies64" if variant == "base" else "data/emoji64"
+    config.optimizer.schedule = "cosine"
+    config.data.directory = "data/bodies64" if variant == "base" else "data/emoji"
     config.data.batch = 8 if variant == "autoencoder" else 4
     config.data.height, config.data.width = 64, 64
     config.data.strides = (1, 2) if variant == "base" else (2, 4)
