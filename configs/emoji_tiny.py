@@ -33,7 +33,15 @@ START = {
     "decoder": "runs/emoji_tiny/autoencoder/export",
     "plain_decoder": "runs/emoji_tiny/autoencoder/export",
 }
-STEPS = {"autoencoder": 900, "base": 400, "rectify": 300, "lora": 300, "sketch": 250, "decoder": 150, "plain_decoder": 150}
+STEPS = {
+    "autoencoder": 900,
+    "base": 400,
+    "rectify": 300,
+    "lora": 300,
+    "sketch": 250,
+    "decoder": 150,
+    "plain_decoder": 150,
+}
 LEARNING_RATE = {
     "autoencoder": 1e-3,
     "base": 1e-3,

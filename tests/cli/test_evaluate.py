@@ -152,7 +152,12 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_mistake_is_one_sentence(
-    case: Case, clips: Path, checkpoint: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch,
+    case: Case,
+    clips: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
     metric_weights: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)

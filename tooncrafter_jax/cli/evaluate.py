@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from tooncrafter_jax.atomic_files import check_writable
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_hosts, told_if_interrupted
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.data.clip_sets import ClipSet
@@ -30,7 +30,8 @@ from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, MetricWeightF
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
 from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
-from tooncrafter_jax.pipeline import BUNDLED, ToonCrafter, find_checkpoint
+from tooncrafter_jax.model_loading import BUNDLED, find_checkpoint
+from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import SamplingOptions
 
 PROGRAM = "python -m tooncrafter_jax evaluate"
@@ -55,6 +56,7 @@ A run that was stopped goes on with the same command; with more metrics it measu
 
 exit codes: 0 done; 2 something is wrong with the request; 130 Ctrl-C
 """
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -60,7 +60,9 @@ class RowStore:
         earlier = _read_json(path)
         if earlier:
             differing = [key for key in told["request"] if earlier["request"].get(key) != told["request"][key]]
-            differing += [f"method {name}" for name, v in told["methods"].items() if earlier["methods"].get(name, v) != v]
+            differing += [
+                f"method {name}" for name, v in told["methods"].items() if earlier["methods"].get(name, v) != v
+            ]
             if differing and not restart:
                 raise UserError(
                     f"'{self.directory}' holds another evaluation (the {' and the '.join(differing)} differ): choose another --out, "

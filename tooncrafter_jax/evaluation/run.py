@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ _SEPARATOR = "/"
 """Between a metric's name and that of its row, where rows of all metrics lie together."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """What makes clips: a model, a rival, a folder of videos made elsewhere.
 
