@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser
-from tooncrafter_jax.cli.curation_options import add_size, defaults_of
+from tooncrafter_jax.cli.curation_options import (
+    add_shard_size,
+    add_size,
+    check_at_least_one,
+    checked_shard_bytes,
+    defaults_of,
+)
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError
 
@@ -77,18 +83,11 @@ def main(argv: list[str]) -> int:
         help="frames encoded at a time, over all devices (default: %(default)s)",
     )
     add("--threads", type=int, default=2, metavar="N", help="clips decoded ahead (default: %(default)s)")
-    add(
-        "--shard-megabytes",
-        type=int,
-        default=SHARD_BYTES // 2**20,
-        metavar="N",
-        help="size of files (default: %(default)s)",
-    )
+    add_shard_size(add, SHARD_BYTES)
     add("--quiet", action="store_true", help="show no progress")
     arguments = parser.parse_args(argv)
-    for name in ("batch", "threads", "shard_megabytes"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: give at least 1")
+    check_at_least_one(arguments, "batch", "threads")
+    shard_bytes = checked_shard_bytes(arguments)
     clips = ClipSet(arguments.set, arguments.split)
     complete = embed(
         clips,
@@ -107,7 +106,7 @@ def main(argv: list[str]) -> int:
         threads=arguments.threads,
         on_damaged="skip" if arguments.skip_damaged else "fail",
         dtype=arguments.dtype,
-        shard_bytes=arguments.shard_megabytes * 2**20,
+        shard_bytes=shard_bytes,
         on_progress=None if arguments.quiet else _tell,
     )
     state = f"all {len(clips)} clips" if complete else "this part is done; other parts are missing still"
