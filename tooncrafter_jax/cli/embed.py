@@ -22,7 +22,7 @@ Runs the frozen encoders over a split of a set and writes what training needs of
 CLIP's tokens of the frames that examples may start at, and text tokens. Training that reads them
 (--config.data.embeddings=DIR) holds no encoder and encodes nothing.
 
-  python -m tooncrafter_jax curate embed data/cartoons/set --model=models/tooncrafter --out=data/cartoons/train_512
+  python -m tooncrafter_jax curate embed data/cartoons --model=models/tooncrafter --out=data/cartoons/train_512
 
 Examples that are trained on must have the same size, and start at multiples of --start-multiple. At 320x512 a frame takes 41 KB and
 a start 658 KB, so --start-multiple=16 makes a set a tenth as large.
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     default = defaults_of(EmbeddingConfig)
     parser = Parser("python -m tooncrafter_jax curate embed", description=DESCRIPTION)
-    parser.add_argument("set", type=Path, metavar="SET", help="directory of the set, as `curate` told it")
+    parser.add_argument("set", type=Path, metavar="SET", help="what --out was when the set was made")
     add = parser.add_argument_group("which, and where it goes").add_argument
     add("--model", required=True, metavar="DIR", help="directory of the model whose encoders are run")
     add(
