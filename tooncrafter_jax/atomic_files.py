@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old file or the whole new one, and never a part."""
+"""Writing files and directories so that a reader finds the old one or the whole new one, and never a part."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
+from pathlib import Path
 
 from tooncrafter_jax.errors import UserError
 
@@ -63,6 +65,16 @@ def check_writable(directory: str | os.PathLike[str]) -> None:
                 os.unlink(probe)
     except OSError as error:
         raise cannot_write(directory, error) from error
+
+
+def replace_directory(new: Path, old: Path) -> None:
+    """Moves a finished directory to where an older one may be; a reader finds the one, the other, or for a moment none."""
+    retired = old.with_name(f".{old.name}.old")
+    shutil.rmtree(retired, ignore_errors=True)
+    if old.exists():
+        old.rename(retired)
+    new.rename(old)
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def temporary_name(directory: str) -> str:

@@ -38,6 +38,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{' '.join(message.split())} (see {self.prog} --help)")
 
 
+def add_hosts(parser: Parser) -> None:
+    """The options --coordinator, --num-processes and --process-id, which `distributed.initialize` takes."""
+    add = parser.add_argument_group("on several hosts, each of which runs the same command").add_argument
+    add("--coordinator", metavar="HOST:PORT", help="of the first process; found by itself on TPU and Slurm")
+    add("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
+    add("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
+
+
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     """Runs a command's main: a `UserError` becomes one line and exit code 2, Ctrl-C a line and 130.
 

@@ -39,14 +39,19 @@ def add_where(parser: Parser) -> None:
         metavar="DIR",
         help="for the set, its report, and what a later run goes on from",
     )
+    add_shard_size(add, SHARD_BYTES)
+    add_workers(add)
+
+
+def add_shard_size(add: Any, default_bytes: int) -> None:
+    """The option --shard-megabytes."""
     add(
         "--shard-megabytes",
         type=int,
-        default=SHARD_BYTES // 2**20,
+        default=default_bytes // 2**20,
         metavar="N",
-        help="size of the set's files (default: %(default)s)",
+        help="size of files (default: %(default)s)",
     )
-    add_workers(add)
 
 
 def add_workers(add: Any) -> None:
@@ -123,9 +128,15 @@ def checked_shard_bytes(arguments: argparse.Namespace) -> int:
     Raises:
       UserError: it is below a megabyte.
     """
-    if arguments.shard_megabytes < 1:
-        raise UserError(f"--shard-megabytes is {arguments.shard_megabytes}: give at least 1")
+    check_at_least_one(arguments, "shard_megabytes")
     return arguments.shard_megabytes * 2**20
+
+
+def check_at_least_one(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UserError for the first of these numbers that is below 1."""
+    for name in names:
+        if getattr(arguments, name) < 1:
+            raise UserError(f"{_option(name)} is {getattr(arguments, name)}: give at least 1")
 
 
 def without_beam_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:

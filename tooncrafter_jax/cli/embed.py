@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser
-from tooncrafter_jax.cli.curation_options import add_size, defaults_of
+from tooncrafter_jax.cli.curation_options import (
+    add_shard_size,
+    add_size,
+    check_at_least_one,
+    checked_shard_bytes,
+    defaults_of,
+)
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError
 
@@ -16,7 +22,7 @@ Runs the frozen encoders over a split of a set and writes what training needs of
 CLIP's tokens of the frames that examples may start at, and text tokens. Training that reads them
 (--config.data.embeddings=DIR) holds no encoder and encodes nothing.
 
-  python -m tooncrafter_jax curate embed data/cartoons/set --model=models/tooncrafter --out=data/cartoons/train_512
+  python -m tooncrafter_jax curate embed data/cartoons --model=models/tooncrafter --out=data/cartoons/train_512
 
 Examples that are trained on must have the same size, and start at multiples of --start-multiple. At 320x512 a frame takes 41 KB and
 a start 658 KB, so --start-multiple=16 makes a set a tenth as large.
@@ -30,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     default = defaults_of(EmbeddingConfig)
     parser = Parser("python -m tooncrafter_jax curate embed", description=DESCRIPTION)
-    parser.add_argument("set", type=Path, metavar="SET", help="directory of the set, as `curate` told it")
+    parser.add_argument("set", type=Path, metavar="SET", help="what --out was when the set was made")
     add = parser.add_argument_group("which, and where it goes").add_argument
     add("--model", required=True, metavar="DIR", help="directory of the model whose encoders are run")
     add(
@@ -77,18 +83,11 @@ def main(argv: list[str]) -> int:
         help="frames encoded at a time, over all devices (default: %(default)s)",
     )
     add("--threads", type=int, default=2, metavar="N", help="clips decoded ahead (default: %(default)s)")
-    add(
-        "--shard-megabytes",
-        type=int,
-        default=SHARD_BYTES // 2**20,
-        metavar="N",
-        help="size of files (default: %(default)s)",
-    )
+    add_shard_size(add, SHARD_BYTES)
     add("--quiet", action="store_true", help="show no progress")
     arguments = parser.parse_args(argv)
-    for name in ("batch", "threads", "shard_megabytes"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: give at least 1")
+    check_at_least_one(arguments, "batch", "threads")
+    shard_bytes = checked_shard_bytes(arguments)
     clips = ClipSet(arguments.set, arguments.split)
     complete = embed(
         clips,
@@ -107,7 +106,7 @@ def main(argv: list[str]) -> int:
         threads=arguments.threads,
         on_damaged="skip" if arguments.skip_damaged else "fail",
         dtype=arguments.dtype,
-        shard_bytes=arguments.shard_megabytes * 2**20,
+        shard_bytes=shard_bytes,
         on_progress=None if arguments.quiet else _tell,
     )
     state = f"all {len(clips)} clips" if complete else "this part is done; other parts are missing still"

@@ -11,7 +11,7 @@ from typing import get_args
 
 import jax.numpy as jnp
 
-from tooncrafter_jax.cli.common import Parser, told_if_interrupted
+from tooncrafter_jax.cli.common import Parser, add_hosts, told_if_interrupted
 from tooncrafter_jax.cli.jobs import Job, checked_name, folder_jobs, manifest_jobs, parse_sketches, with_variations
 from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan, file_record
 from tooncrafter_jax.cli.runs import UNREADABLE_ELSEWHERE, Outcome, Run, check_pair, inputs_of, problem_with, report
@@ -128,10 +128,7 @@ def build_parser() -> Parser:
         metavar="TYPE",
     )
 
-    hosts = parser.add_argument_group("on several hosts, each of which runs the same command").add_argument
-    hosts("--coordinator", metavar="HOST:PORT", help="of the first process; found by itself on TPU and Slurm")
-    hosts("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
-    hosts("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
+    add_hosts(parser)
 
     how = add_sampling(parser)
     how(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tooncrafter_jax.cli.common import EXIT_OK, Parser
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_hosts
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.distributed import initialize
@@ -32,13 +32,9 @@ def main(argv: list[str]) -> int:
         "--workdir", required=True, type=Path, metavar="DIR", help="checkpoints, logs and the exported model"
     )
     parser.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="of several processes; found by itself on TPU and Slurm"
-    )
-    parser.add_argument("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
-    parser.add_argument("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
-    parser.add_argument(
         "--profile", action="store_true", help="trace a few steps into DIR/profile, for xprof or TensorBoard"
     )
+    add_hosts(parser)
     args, config = parse_with_config(parser, argv)
     initialize(args.coordinator, args.num_processes, args.process_id)
     enable_compilation_cache()

@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from etils import epath
 
-from tooncrafter_jax.atomic_files import cannot_write, temporary_name
+from tooncrafter_jax.atomic_files import cannot_write, replace_directory, temporary_name
 from tooncrafter_jax.data.cartoon_clips import CartoonClips
 from tooncrafter_jax.data.cartoon_clips.builder import parse_clip, serialize_clip
 from tooncrafter_jax.data.records import Clip
@@ -177,7 +177,7 @@ def write_clips(
         staging.mkdir(parents=True)
         write(shards)
         _write_description(directory, staging, shards)
-        _replace_directory(staging, final)
+        replace_directory(staging, final)
     except OSError as error:
         raise cannot_write(os.fspath(directory), error) from error
     return final
@@ -268,15 +268,6 @@ def _write_description(directory: _Path, staging: Path, shards: list[Shard]) -> 
     ]
     builder.info.set_splits(tfds.core.SplitDict(infos))
     builder.info.write_to_directory(staging)
-
-
-def _replace_directory(new: Path, old: Path) -> None:
-    retired = old.with_name(f".{old.name}.old")
-    shutil.rmtree(retired, ignore_errors=True)
-    if old.exists():
-        old.rename(retired)
-    new.rename(old)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def _set_directory(directory: _Path) -> Path:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.errors import UserError, missing_extra
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.anime2sketch import Anime2Sketch, Anime2SketchConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.network_file import Target, map_tensors, network_kind, read_network, write_network
-from tooncrafter_jax.weights.sources import TensorSource, open_source
+from tooncrafter_jax.weights.sources import TensorSource, import_torch, load_without_code, open_source
 
 KIND = "anime2sketch"
 PARALLEL_PREFIX = "module."
@@ -132,21 +130,9 @@ class _OldTorchSource:
     """Tensors of a file in PyTorch's format before 1.6, which is no zip archive. Never unpickles code."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise missing_extra("torch", "convert", f"reading {path.name}") from error
+        torch = import_torch(path)
         self.where = str(path)
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-        except (
-            Exception
-        ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for damaged or unsafe files
-            raise UserError(
-                f"{path} was refused: it is damaged, or it holds Python objects other than tensors, which could run code "
-                "and are never loaded; download it again"
-            ) from error
+        loaded = load_without_code(path, remedy="download it again")
         if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
             raise UserError(f"{path} holds no mapping from names to tensors: download it again")
         self._tensors = {str(name): value for name, value in loaded.items()}

@@ -146,23 +146,11 @@ class CkptSource:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise missing_extra("torch", "convert", f"reading {path.name}") from error
+        torch = import_torch(path)
         self.where = str(path)
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path} is not a PyTorch checkpoint in zip format or is cut off: copy it again")
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of the pickle protocol, of no use to the user
-                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (
-            Exception
-        ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for damaged or unsafe files
-            raise UserError(
-                f"{path} was refused: it is damaged, or it holds Python objects other than tensors, which could run code "
-                "and are never loaded; ask for a .safetensors file"
-            ) from error
+        loaded = load_without_code(path, mmap=True, remedy="ask for a .safetensors file")
         self._tensors = _unwrap(loaded, str(path), torch.Tensor)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
@@ -174,6 +162,41 @@ class CkptSource:
         if tensor.dtype == torch.bfloat16:
             return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
+
+
+def import_torch(path: Path) -> Any:
+    """The module, to read a file with.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise missing_extra("torch", "convert", f"reading {path.name}") from error
+    return torch
+
+
+def load_without_code(path: Path, *, mmap: bool = False, remedy: str) -> Any:
+    """What a PyTorch file holds, if that is nothing but tensors and plain values.
+
+    Args:
+      path: the file.
+      mmap: whether tensors are read when they are used; not in files from before PyTorch 1.6.
+      remedy: what to do about a file that is refused.
+
+    Raises:
+      UserError: torch is not installed, or the file is damaged or holds anything else.
+    """
+    torch = import_torch(path)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the pickle protocol, of no use to the user
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ... for damaged or unsafe files
+        raise UserError(
+            f"{path} was refused: it is damaged, or it holds Python objects other than tensors, which could run code "
+            f"and are never loaded; {remedy}"
+        ) from error
 
 
 def _unwrap(loaded: Any, where: str, tensor_type: type) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tooncrafter_jax.atomic_files import cannot_write
+from tooncrafter_jax.atomic_files import cannot_write, replace_directory
 from tooncrafter_jax.data.curation.contact_sheets import write_clip_sheet, write_cut_sheet
 from tooncrafter_jax.data.curation.decision import Decision
 from tooncrafter_jax.data.curation.plots import write_counts, write_histogram
@@ -59,12 +59,7 @@ def write_report(
         try:
             page = _Page(staging, results, decision, workspace, thresholds)
             page.write(run)
-            old = directory.with_name(f".{directory.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if directory.exists():
-                directory.rename(old)
-            staging.rename(directory)
-            shutil.rmtree(old, ignore_errors=True)
+            replace_directory(staging, directory)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
