@@ -17,6 +17,8 @@ Images = Float[Array, "B H W 3"]
 """Single pictures in [-1, 1]."""
 Uint8Video = UInt8[np.ndarray, "T H W 3"]
 """What a user gets: frames of one clip, 0 to 255."""
+Uint8Videos = UInt8[np.ndarray, "B T H W 3"]
+"""The same of several clips."""
 Latents = Float[Array, "B T h w C"]
 """Autoencoder latents multiplied by the scale factor, or noise of that shape."""
 Trajectory = Float[Array, "K B T h w C"]

@@ -103,7 +103,7 @@ def large_pictures(here: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def damaged_set(here: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(clips, here / "set")
     shard = next((here / "set").rglob("*.array_record*"))
-    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    shard.write_bytes(shard.read_bytes()[:100])
 
 
 def full_disk(here: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +128,8 @@ CASES = [
     Case("two of a name", ("--methods", "still", "still"), "two methods are called 'still'"),
     Case("metrics and preset", ("--preset=table4", *CHEAP), "exclude each other"),
     Case("table 4 of nothing", ("--preset=table4",), "give --methods reconstruction:DIR"),
-    Case("no decoder", ("--methods", "reconstruction:nowhere"), "'nowhere'"),
-    Case("CLIP without weights", ("--metrics", "clip_image"), "--clip"),
+    Case("no decoder", ("--methods", "reconstruction:nowhere"), "no checkpoint directory"),
+    Case("CLIP without weights", ("--metrics", "clip_image"), "give them with --clip"),
     Case("weights of nothing", ("--quick-gelu",), "--quick-gelu needs the weights of CLIP"),
     Case("networks not fetched", ("--metrics", "fvd", "--metric-weights=nowhere"), "fetch-metric-weights"),
     Case("too short for FVD", ("--frames=8", "--metrics", "fvd"), "at least 9 frames, not 8"),

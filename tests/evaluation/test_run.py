@@ -191,7 +191,7 @@ def test_two_processes_share_the_clips(true: TrueClips, tmp_path: Path) -> None:
         arguments[1] = process
         command = [sys.executable, "-c", PROGRAM, *arguments]
         children.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    printed = [child.communicate(timeout=120)[0].split() for child in children]
+    printed = [child.communicate(timeout=120)[0].splitlines()[-1].split() for child in children]
     assert [child.returncode for child in children] == [0, 0]
     run = evaluation(true, tmp_path / "one", [Darker(10)])
     found = numbers(run, run.run())["darker 10"]

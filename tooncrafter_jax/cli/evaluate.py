@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from tooncrafter_jax.atomic_files import check_writable
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_hosts, told_if_interrupted
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.data.clip_sets import ClipSet
@@ -250,6 +250,10 @@ def _metrics(arguments: argparse.Namespace) -> list[str]:
         if arguments.clip is None and (without := [name for name in names if name in NEED_CLIP]):
             print(f"note: {' and '.join(without)} need the weights of CLIP (--clip) and are left out", file=sys.stderr)
             names = [name for name in names if name not in NEED_CLIP]
+    elif arguments.clip is None and (without := [name for name in names if name in NEED_CLIP]):
+        raise UserError(
+            f"{' and '.join(without)} need the weights of CLIP: give them with --clip, or leave these metrics out"
+        )
     return list(dict.fromkeys(names))
 
 

@@ -23,7 +23,7 @@ from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions
-from tooncrafter_jax.typing import Uint8Video
+from tooncrafter_jax.typing import Uint8Videos
 from tooncrafter_jax.weights.store import Checkpoint
 
 FRAMES_AT_A_TIME = 4
@@ -50,7 +50,7 @@ class InBetweening:
         """What the clips depend on besides the truth."""
         return self._draws.settings()
 
-    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3)."""
         return self._draws(
             [
@@ -101,7 +101,7 @@ class Model:
         told = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
         return {**self._told, **told, **dataclasses.asdict(self._options)}
 
-    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3)."""
         pairs = [
             Pair(c.video[0], c.video[-1], c.prompt if self._with_prompts else "", None, c.seed, c.fps) for c in clips
@@ -154,7 +154,7 @@ class Reconstruction:
         """What the clips depend on besides the truth."""
         return self._told
 
-    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3).
 
         Raises:

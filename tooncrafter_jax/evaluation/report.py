@@ -23,6 +23,8 @@ JUDGES = ("lpips_alexnet", "lpips_vgg16", "psnr", "ssim")
 """Metrics by which the best and the worst clips are chosen: the first of these that was measured."""
 CASES = 4
 """Clips that are shown of each kind."""
+FASTEST = 24
+"""Frames a second of the videos at most; slower ones play at their clip's own rate."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _cases(evaluation: Evaluation, measured: Sequence[Measured]) -> list[str]:
             videos = [clip.video, *(evaluation.videos_of(method, index) for method in methods.values())]
             name = f"cases/{kind}-{place}"
             write_side_by_side(evaluation.store.directory / f"{name}.png", titles, videos)
-            write_together(evaluation.store.directory / f"{name}.mp4", videos, max(1, min(clip.fps, 24)))
+            write_together(evaluation.store.directory / f"{name}.mp4", videos, float(min(clip.fps, FASTEST)))
             prompt = f", “{clip.prompt}”" if clip.prompt else ""
             lines += [f"{kind} {place}: `{clip.id}`{prompt}, {scores[index]:.4g} ([video]({name}.mp4))", ""]
             lines += [f"![{clip.id}]({name}.png)", ""]

@@ -27,7 +27,7 @@ from tooncrafter_jax.atomic_files import cannot_write, write_atomically
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import write_json
 from tooncrafter_jax.media.lossless import read_lossless, write_lossless
-from tooncrafter_jax.typing import Uint8Video
+from tooncrafter_jax.typing import Uint8Video, Uint8Videos
 
 _IDS = "clip ids"
 _SAFE_NAME = 120
@@ -65,8 +65,8 @@ class RowStore:
             ]
             if differing and not restart:
                 raise UserError(
-                    f"'{self.directory}' holds another evaluation (the {' and the '.join(differing)} differ): choose another --out, "
-                    "or throw that one away with --restart"
+                    f"'{self.directory}' holds another evaluation (the {' and the '.join(differing)} differ): "
+                    "choose another --out, or throw that one away with --restart"
                 )
             if differing:
                 for part in ("rows", "videos", "cases", "plots"):
@@ -107,7 +107,7 @@ class RowStore:
         """What a method made of a clip, if it was kept whole."""
         return read_lossless(self.video_path(method, clip))
 
-    def keep_videos(self, method: str, clips: Iterable[str], videos: Uint8Video | Sequence[Uint8Video]) -> None:
+    def keep_videos(self, method: str, clips: Iterable[str], videos: Uint8Videos) -> None:
         """Keeps what a method made.
 
         Raises:
@@ -151,6 +151,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 def file_name(text: str) -> str:
     """A file name for any text: readable, and different for different texts."""
     plain = re.sub(r"[^A-Za-z0-9._+-]", "_", text).lstrip(".")[:_SAFE_NAME]
-    if plain == text:
+    if plain and plain == text:
         return plain
     return f"{plain or 'clip'}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:10]}"

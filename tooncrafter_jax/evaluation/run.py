@@ -14,7 +14,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Metric, Rows
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips
-from tooncrafter_jax.typing import Uint8Video
+from tooncrafter_jax.typing import Uint8Video, Uint8Videos
 
 _SEPARATOR = "/"
 """Between a metric's name and that of its row, where rows of all metrics lie together."""
@@ -36,7 +36,7 @@ class Method(Protocol):
         """What the clips depend on besides the truth, as JSON values."""
         ...
 
-    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips again, (B, T, H, W, 3); what it makes of one clip does not depend on the others."""
         ...
 
@@ -132,7 +132,7 @@ class Evaluation:
     def _indices(self, number: int) -> list[int]:
         return list(range(number * self.batch, min((number + 1) * self.batch, len(self.clips))))
 
-    def _videos(self, method: Method, truth: Sequence[TrueClip]) -> Uint8Video:
+    def _videos(self, method: Method, truth: Sequence[TrueClip]) -> Uint8Videos:
         kept = [self.store.video(method.name, clip.id) for clip in truth] if self.keep_videos else [None]
         whole = [video for video in kept if video is not None]
         if len(whole) == len(truth) and all(v.shape == c.video.shape for v, c in zip(whole, truth, strict=True)):
@@ -149,11 +149,11 @@ class Evaluation:
         return videos
 
     def _measured(
-        self, metrics: Sequence[Metric], videos: Uint8Video, truth: Sequence[TrueClip]
+        self, metrics: Sequence[Metric], videos: Uint8Videos, truth: Sequence[TrueClip]
     ) -> dict[str, np.ndarray]:
         """Rows by "metric/row". A last batch is filled up, so that nothing is compiled for its size."""
         count, spare = len(truth), self.batch - len(truth)
-        filled = [*truth, *(truth[-1:] * spare)]
+        filled = [*truth, *(truth[-1] for _ in range(spare))]
         batch = ClipBatch(
             np.concatenate([videos, np.repeat(videos[-1:], spare, axis=0)]),
             np.stack([clip.video for clip in filled]),
@@ -204,6 +204,6 @@ class Truth:
         """None."""
         return {}
 
-    def make(self, clips: Sequence[TrueClip]) -> Uint8Video:
+    def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The true frames."""
         return np.stack([clip.video for clip in clips])

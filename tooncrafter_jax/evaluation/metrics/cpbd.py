@@ -99,7 +99,7 @@ def canny_edges(
 
     Args:
       grey: the picture.
-      thresholds: the lower and the upper one, of the length of Sobel's gradient after smoothing; by default chosen from the picture.
+      thresholds: the lower and the upper one, of the length of Sobel's gradient after smoothing; by default chosen from it.
     """
     smooth = ndimage.gaussian_filter(grey, SIGMA, mode="nearest")
     across, down = ndimage.sobel(smooth, 1, mode="nearest"), ndimage.sobel(smooth, 0, mode="nearest")
