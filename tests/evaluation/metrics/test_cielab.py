@@ -18,5 +18,12 @@ def test_means_against_scikit_image() -> None:
 def test_greys_and_primaries() -> None:
     """Greys have no colour; the L*a*b* of the sRGB primaries under D65 is in every table, to two decimals."""
     colours = np.array([[[0, 0, 0], [255, 255, 255], [119, 119, 119], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
-    expected = [(0, 0, 0), (100, 0, 0), (50.03, 0, 0), (53.24, 80.09, 67.20), (87.73, -86.18, 83.18), (32.30, 79.19, -107.86)]
+    expected = [
+        (0, 0, 0),
+        (100, 0, 0),
+        (50.03, 0, 0),
+        (53.24, 80.09, 67.20),
+        (87.73, -86.18, 83.18),
+        (32.30, 79.19, -107.86),
+    ]
     np.testing.assert_allclose(np.asarray(lab(colours))[0], expected, atol=0.02)

@@ -14,7 +14,9 @@ def grey_clip(*levels: float) -> np.ndarray:
     """A frame of each L*, uint8 (1, T, 8, 8, 3); L* rounded to what a byte can say."""
     y = [((level + 16) / 116) ** 3 for level in levels]  # above 8 the inverse of L*
     coded = [1.055 * value ** (1 / 2.4) - 0.055 for value in y]
-    return np.broadcast_to(np.rint(255 * np.array(coded))[:, None, None, None], (len(levels), 8, 8, 3)).astype(np.uint8)[None]
+    return np.broadcast_to(np.rint(255 * np.array(coded))[:, None, None, None], (len(levels), 8, 8, 3)).astype(
+        np.uint8
+    )[None]
 
 
 def test_a_fade_has_none_and_a_jump_its_size() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.evaluation.metrics.features import FakeLogits, correlated
 from tests.evaluation.metrics.clips import batch, clips
+from tests.evaluation.metrics.features import FakeLogits, correlated
 from tooncrafter_jax.evaluation.metrics.frechet_video_distance import FrechetVideoDistance, frechet_distance
 from tooncrafter_jax.evaluation.metrics.i3d_features import I3DFeatures
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.evaluation.metrics.clips import batch, clips
+from tests.evaluation.metrics.clips import batch, changed_clips, clips
 from tests.reference import GOLDEN
-from tests.evaluation.metrics.clips import changed_clips
 from tooncrafter_jax.evaluation.metrics.key_frames import KeyFrames
 
 

@@ -46,7 +46,9 @@ def test_i3d_is_read_once_for_all_methods(metric_weights: Path, monkeypatch: pyt
     read: list[str] = []
     load = weight_files._load
     monkeypatch.setattr(
-        weight_files, "_load", lambda network, weights, cache: read.append(weights.name) or load(network, weights, cache)
+        weight_files,
+        "_load",
+        lambda network, weights, cache: read.append(weights.name) or load(network, weights, cache),
     )
     weights = MetricWeightFiles(metric_weights)
     for _ in range(2):
