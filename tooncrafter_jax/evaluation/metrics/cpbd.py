@@ -81,8 +81,8 @@ def edge_widths(grey: Float64[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """The length of the ramp through each pixel of a vertical edge, along its row; 0 elsewhere (Marziliano et al. 2002).
 
     Edges are the largest of their neighbours in the row of Sobel's horizontal gradient; those in the outermost rows and columns are
-    left out. The ramp reaches to the pixels on both sides, and from there as far as the grey goes on rising, or falling: a step from
-    one pixel to the next has 2.
+    left out. The ramp reaches to the pixels on both sides, and from there as far as the grey goes on rising, or falling: a step
+    from one pixel to the next has 2.
     """
     strength = ndimage.sobel(grey, 1, mode="nearest") ** 2
     down, across = np.gradient(grey)  # central differences
