@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,7 +24,9 @@ from tooncrafter_jax.evaluation.metrics.i3d_features import (
     too_few_clips,
 )
 from tooncrafter_jax.evaluation.metrics.kernel_video_distance import KernelVideoDistance
-from tooncrafter_jax.weights.metric_weights import load_i3d
+from tooncrafter_jax.models.i3d import I3D, I3DConfig
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.weights.metric_weights import LoadedNetwork, load_i3d
 
 
 def bilinear(picture: np.ndarray, size: int) -> np.ndarray:
@@ -42,7 +45,7 @@ def bilinear(picture: np.ndarray, size: int) -> np.ndarray:
 def test_resizing_equals_its_definition(height: int, width: int) -> None:
     """Smaller, larger and odd: no antialiasing and no crop. 2e-6 is float32 rounding of positions of up to 512."""
     video = np.random.default_rng(0).uniform(-1, 1, (1, 1, height, width, 3)).astype(np.float32)
-    ours = np.asarray(resized(video, 224))[0, 0]
+    ours = np.asarray(resized(jnp.asarray(video), 224))[0, 0]
     assert np.abs(ours - bilinear(video[0, 0].astype(np.float64), 224)).max() < 5e-5
 
 
@@ -70,16 +73,7 @@ def test_both_distances_run_the_network_once() -> None:
 
 
 def test_short_clips_and_few_clips() -> None:
-    class NoNetwork:
-        params: dict[str, np.ndarray] = {}
-
-        class network:  # noqa: N801
-            bind = None
-
-            class config:  # noqa: N801
-                image_size = 224
-
     with pytest.raises(UserError, match="at least 9 frames, not 3"):
-        I3DLogits(NoNetwork())(clips())  # type: ignore[arg-type]
+        I3DLogits(LoadedNetwork(Network(I3D, I3DConfig()), {}))(clips())
     assert too_few_clips(FEWEST_CLIPS) == ""
     assert "255 clips, fewer than 256" in too_few_clips(255)

@@ -38,7 +38,7 @@ QUIET_SHARE, LEVELS, LOW_TO_HIGH = 0.7, 64, 0.4
 SOBEL_CUTOFF = 4.0
 """Edges to be measured have a squared horizontal gradient of more than 4 times the mean; likewise."""
 STEEPEST = float(np.tan(np.pi / 8))
-"""Only edges are measured whose gradient is nearer to the row than to a diagonal; likewise."""
+"""Only edges are measured whose gradient, of central differences, is nearer to the row than to a diagonal; likewise."""
 
 
 class Cpbd(FrameMetric):
@@ -80,16 +80,18 @@ def cpbd(frame: UInt8[np.ndarray, "H W 3"]) -> float:
 def edge_widths(grey: Float64[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """The length of the ramp through each pixel of a vertical edge, along its row; 0 elsewhere (Marziliano et al. 2002).
 
-    Edges are the largest of their neighbours in the row of Sobel's horizontal gradient. The ramp reaches from the pixel to both
-    sides as far as the grey goes on rising, or falling.
+    Edges are the largest of their neighbours in the row of Sobel's horizontal gradient; those in the outermost rows and columns are
+    left out. The ramp reaches to the pixels on both sides, and from there as far as the grey goes on rising, or falling: a step
+    from one pixel to the next has 2.
     """
-    across, down = ndimage.sobel(grey, 1, mode="nearest"), ndimage.sobel(grey, 0, mode="nearest")
-    strength = across**2
+    strength = ndimage.sobel(grey, 1, mode="nearest") ** 2
+    down, across = np.gradient(grey)  # central differences
     edge = (strength > SOBEL_CUTOFF * strength.mean()) & (np.abs(down) <= STEEPEST * np.abs(across))
-    edge[:, 1:] &= strength[:, 1:] > strength[:, :-1]
-    edge[:, :-1] &= strength[:, :-1] >= strength[:, 1:]
+    edge[:, 1:] &= strength[:, 1:] >= strength[:, :-1]
+    edge[:, :-1] &= strength[:, :-1] > strength[:, 1:]
+    edge[[0, -1]] = False
     steps = np.diff(grey, axis=1)
-    return np.where(edge, np.where(across > 0, _run_through(steps > 0), _run_through(steps < 0)), 0)
+    return np.where(edge, np.where(across >= 0, _ramps(steps > 0), _ramps(steps < 0)), 0)
 
 
 def canny_edges(
@@ -99,7 +101,7 @@ def canny_edges(
 
     Args:
       grey: the picture.
-      thresholds: the lower and the upper one, of the length of Sobel's gradient after smoothing; by default chosen from it.
+      thresholds: the lower and the upper one, of the length of Sobel's gradient after smoothing; by default the automatic ones.
     """
     smooth = ndimage.gaussian_filter(grey, SIGMA, mode="nearest")
     across, down = ndimage.sobel(smooth, 1, mode="nearest"), ndimage.sobel(smooth, 0, mode="nearest")
@@ -140,12 +142,14 @@ def _ridge(strength: np.ndarray, across: np.ndarray, down: np.ndarray, low: floa
     return ridge
 
 
-def _run_through(step: np.ndarray) -> np.ndarray:
-    """(H, W): how many steps (H, W - 1) in a row are true on both sides of each pixel together."""
-    return _run_before(step) + _run_before(step[:, ::-1])[:, ::-1]
+def _ramps(step: np.ndarray) -> np.ndarray:
+    """(H, W): the width of the ramp through each pixel, where (H, W - 1) says which steps in a row continue one; 0 at the ends."""
+    before, after = _run_before(step), _run_before(step[:, ::-1])[:, ::-1]
+    return np.pad(before[:, :-2] + 2 + after[:, 2:], ((0, 0), (1, 1)))
 
 
 def _run_before(step: np.ndarray) -> np.ndarray:
+    """(H, W): how many steps in a row are true up to each pixel."""
     position = np.arange(1, step.shape[1] + 1)
     broken = np.maximum.accumulate(np.where(step, 0, position), axis=1)
     return np.pad(position - broken, ((0, 0), (1, 0)))

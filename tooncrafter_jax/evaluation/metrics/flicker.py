@@ -28,7 +28,7 @@ class Flicker(FrameMetric):
     better: Literal["lower", "higher"] = "lower"
     first_frame = 1
 
-    def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B T-1"]:
+    def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B frames"]:
         """The flicker of the frames 1 to T - 1."""
         made, true = (
             np.abs(np.diff(np.asarray(mean_lab(videos))[..., 0], axis=1)) for videos in (batch.videos, batch.truth)

@@ -55,6 +55,7 @@ def _ssim_of_clips(videos: jax.Array, truth: jax.Array) -> jax.Array:
     return jax.lax.map(lambda pair: ssim(*pair), (videos, truth))
 
 
+@jax.jit
 def ssim(
     images: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"],
     truth: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"],
