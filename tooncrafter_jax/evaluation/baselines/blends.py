@@ -18,7 +18,7 @@ class Still:
     picture too. It has perfect sharpness and no motion at all.
     """
 
-    name, title = "still", "still"
+    name, title = "still", "first frame held"
 
     def require(self, ids: Sequence[str]) -> None:
         """Nothing is needed."""

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
-from tooncrafter_jax.data.curation.animated_pictures import read_animation
 from tooncrafter_jax.data.curation.film_reading import read_film
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, end_frames
-from tooncrafter_jax.media import SUPPORTED_EXTENSIONS, read_image
+from tooncrafter_jax.media import SUPPORTED_EXTENSIONS, read_image, rgb_of_image
 
 FILMS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 """Files of one animated picture; transparent parts show white."""
+LARGEST_ROUNDING = 0.25
+"""Of a frame's time; a GIF counts hundredths of a second."""
 NEVER_SHRUNK = (10**6, 10**6)
 """Pixels that no video covers, for `read_film`."""
 
@@ -107,6 +109,9 @@ class Folder:
 def read_video(path: Path, at_most: int) -> list[UInt8[np.ndarray, "H W 3"]]:
     """The frames of a film, an animated picture, or a folder of pictures, at most one more than wanted.
 
+    Writers of animated pictures store equal neighbours as one longer frame: where frames last differently long, and all of them
+    whole multiples of what one of the wanted frames would last, they are repeated.
+
     Args:
       path: the file or folder.
       at_most: frames that are wanted.
@@ -123,8 +128,27 @@ def read_video(path: Path, at_most: int) -> list[UInt8[np.ndarray, "H W 3"]]:
             if len(frames) > at_most:
                 break
         return frames
-    animation = read_animation(path)
-    return [frame[..., :3] + (255 - frame[..., 3:]) for frame in animation.frames[: at_most + 1]]
+    return _animation(path, at_most)
+
+
+def _animation(path: Path, wanted: int) -> list[np.ndarray]:
+    frames: list[np.ndarray] = []
+    durations: list[float] = []
+    try:
+        with Image.open(path) as image:
+            for index in range(min(wanted + 1, getattr(image, "n_frames", 1))):
+                image.seek(index)
+                frames.append(rgb_of_image(image, name=f"'{path}'"))
+                durations.append(float(image.info.get("duration", 0)))
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise UserError(f"'{path}' is damaged, or no picture: copy it again") from error
+    if len(frames) >= wanted or max(durations) <= 1.5 * min(durations):
+        return frames
+    shown = np.asarray(durations) * wanted / sum(durations)
+    whole = np.round(shown).astype(int)
+    if np.abs(shown - whole).max() > LARGEST_ROUNDING or whole.sum() != wanted:
+        return frames
+    return [frame for frame, times in zip(frames, whole.tolist(), strict=True) for _ in range(times)]
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -25,8 +25,8 @@ class ClipRequest:
     """
 
     id: str
-    first: UInt8[np.ndarray, "H W 3"]
-    last: UInt8[np.ndarray, "H W 3"]
+    first: UInt8[np.ndarray, "_ _ 3"]
+    last: UInt8[np.ndarray, "_ _ 3"]
     frames: int = 16
     prompt: str = ""
     seed: int = DEFAULT_SEED

@@ -28,7 +28,7 @@ def in_betweener(name: str, *, weights: Path | None = None) -> InBetweener:
 
         return Folder(Path(name.removeprefix(FOLDER)).expanduser())
     if name not in FACTORIES:
-        near = difflib.get_close_matches(name, FACTORIES, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name.lower(), FACTORIES, n=1, cutoff=0.0)[0]
         raise UserError(
             f"there is no rival '{name}' (did you mean '{near}'?): choose of {', '.join(FACTORIES)} and {FOLDER}PATH"
         )

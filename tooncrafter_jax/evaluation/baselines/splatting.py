@@ -68,7 +68,7 @@ def sampled(image: Float32[np.ndarray, "H W C"], flow: Float32[np.ndarray, "H W 
     y = np.clip(np.arange(height, dtype=np.float32)[:, None] + flow[..., 1], 0, height - 1)
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    to_right, to_bottom = (x - left)[..., None], (y - top)[..., None]
+    to_right, to_bottom = ((x - left)[..., None].astype(np.float32), (y - top)[..., None].astype(np.float32))
     upper = (1 - to_right) * image[top, left] + to_right * image[top, right]
     lower = (1 - to_right) * image[bottom, left] + to_right * image[bottom, right]
     return (1 - to_bottom) * upper + to_bottom * lower
