@@ -11,8 +11,10 @@ import numpy as np
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
-from tooncrafter_jax.weights.anime2sketch import convert_anime2sketch, is_anime2sketch, open_anime2sketch
+from tooncrafter_jax.weights.anime2sketch import convert_anime2sketch, is_anime2sketch
 from tooncrafter_jax.weights.convert import convert
+from tooncrafter_jax.weights.craft import convert_craft, is_craft
+from tooncrafter_jax.weights.saved_modules import open_saved_module
 
 DESCRIPTION = """\
 Converts published weights (the full model, the sketch encoder, a DeepSpeed file or a bare U-Net) into a checkpoint
@@ -21,11 +23,17 @@ directory. Convert the full model first, then the sketch encoder into the same d
   python -m tooncrafter_jax convert model.ckpt checkpoints/tooncrafter_512
   python -m tooncrafter_jax convert sketch_encoder.ckpt checkpoints/tooncrafter_512
 
-The published sketch extractor Anime2Sketch is recognised too, and becomes one file:
+The published sketch extractor Anime2Sketch and the text detector CRAFT are recognised too, and become one file each:
 
   python -m tooncrafter_jax convert netG.pth anime2sketch.safetensors
+  python -m tooncrafter_jax convert craft_mlt_25k.pth craft.safetensors
 """
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+SMALL_NETWORKS = (
+    ("Anime2Sketch", is_anime2sketch, convert_anime2sketch),
+    ("CRAFT", is_craft, convert_craft),
+)
+"""Those that become one file: name, what recognises a file, and what converts it."""
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +43,9 @@ def main(argv: list[str]) -> int:
         description=DESCRIPTION,
     )
     parser.add_argument(
-        "source", type=Path, help="model.ckpt, sketch_encoder.ckpt, netG.pth or the same as .safetensors"
+        "source",
+        type=Path,
+        help="model.ckpt, sketch_encoder.ckpt, netG.pth, craft_mlt_25k.pth or the same as .safetensors",
     )
     parser.add_argument("destination", type=Path, help="the checkpoint directory (or .safetensors file) to write")
     parser.add_argument(
@@ -51,15 +61,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--list-unused", action="store_true", help="print every tensor that is not needed, and why")
     arguments = parser.parse_args(argv)
 
-    if is_anime2sketch(open_anime2sketch(arguments.source)):
-        tensors = convert_anime2sketch(
-            arguments.source,
-            arguments.destination,
-            dtype=DTYPES[arguments.dtype],
-            overwrite=arguments.overwrite,
-        )
-        print(f"{arguments.destination}: {tensors} tensors consumed, Anime2Sketch")
-        return EXIT_OK
+    source = open_saved_module(arguments.source)
+    for name, is_it, convert_it in SMALL_NETWORKS:
+        if is_it(source):
+            tensors = convert_it(
+                arguments.source, arguments.destination, dtype=DTYPES[arguments.dtype], overwrite=arguments.overwrite
+            )
+            print(f"{arguments.destination}: {tensors} tensors consumed, {name}")
+            return EXIT_OK
 
     architecture = _architecture(arguments.config, arguments.preset)
     with told_if_interrupted(f"{arguments.destination} is as it was before"):

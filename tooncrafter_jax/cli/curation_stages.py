@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.data.curation.protocols import Stage
 from tooncrafter_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from tooncrafter_jax.data.curation.craft_detector import CraftDetector
+
 OFF = "off"
-FLOWS, DETECTORS = ("dis", "gmflow", OFF), ("ppocr", OFF)
+FLOWS, DETECTORS = ("dis", "gmflow", OFF), ("ppocr", "craft", OFF)
 
 
 def add_measurements(parser: Parser, *, films: bool = False) -> None:
@@ -34,7 +38,13 @@ def add_measurements(parser: Parser, *, films: bool = False) -> None:
         choices=DETECTORS,
         default="ppocr" if films else OFF,
         metavar="NAME",
-        help="text in the picture by ppocr (PP-OCR), or off (default: %(default)s)",
+        help="text in the picture by ppocr (PP-OCR), craft (the paper's, with --craft-weights), or off (default: %(default)s)",
+    )
+    add(
+        "--craft-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of CRAFT: craft_mlt_25k.pth (with the extra convert), or what `convert` made of it",
     )
     add("--no-fingerprints", action="store_true", help="do not look for near-duplicates")
     if films:
@@ -72,7 +82,7 @@ def stages_of(arguments: argparse.Namespace) -> list[Stage]:
     """The stages that were asked for, the cheap ones first.
 
     Raises:
-      UserError: options that only go together were not given together.
+      UserError: options that only go together were not given together, or the weights of CRAFT do not fit.
     """
     from tooncrafter_jax.data.curation.aesthetics import Aesthetics
     from tooncrafter_jax.data.curation.agreement import Agreement
@@ -86,6 +96,7 @@ def stages_of(arguments: argparse.Namespace) -> list[Stage]:
     for option in ("aesthetic_head", "quick_gelu"):
         if getattr(arguments, option) and arguments.clip is None:
             raise UserError(f"--{option.replace('_', '-')} needs the weights of CLIP: give them with --clip")
+    craft = _craft_detector(arguments)
     stages: list[Stage] = []
     if arguments.films:
         stages.append(Holds())
@@ -94,7 +105,7 @@ def stages_of(arguments: argparse.Namespace) -> list[Stage]:
     if arguments.motion != OFF:
         stages.append(Motion(GmFlow() if arguments.motion == "gmflow" else DisFlow()))
     if arguments.text != OFF:
-        stages.append(Text())
+        stages.append(Text() if craft is None else Text(craft))
     if arguments.films and arguments.captions is not None:
         stages.append(SidecarCaptions(arguments.captions))
     if arguments.films and arguments.blip2 is not None:
@@ -105,6 +116,22 @@ def stages_of(arguments: argparse.Namespace) -> list[Stage]:
         if arguments.aesthetic_head is not None:
             stages.append(Aesthetics(clip, arguments.aesthetic_head))
     return stages
+
+
+def _craft_detector(arguments: argparse.Namespace) -> CraftDetector | None:
+    """CRAFT, if it was asked for, with weights that fit."""
+    weights: Path | None = arguments.craft_weights
+    if arguments.text != "craft":
+        if weights is not None:
+            raise UserError("--craft-weights goes with --text=craft: add that, or leave the weights out")
+        return None
+    if weights is None:
+        raise UserError("--text=craft needs the weights of CRAFT: give craft_mlt_25k.pth with --craft-weights")
+    from tooncrafter_jax.data.curation.craft_detector import CraftDetector
+    from tooncrafter_jax.weights.craft import check_craft
+
+    check_craft(weights)
+    return CraftDetector(weights)
 
 
 def notes_on(stages: Sequence[Stage], sources: Sequence[str]) -> list[str]:

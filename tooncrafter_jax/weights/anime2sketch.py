@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.anime2sketch import Anime2Sketch, Anime2SketchConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.network_file import Target, map_tensors, network_kind, read_network, write_network
-from tooncrafter_jax.weights.sources import TensorSource, import_torch, load_without_code, open_source
+from tooncrafter_jax.weights.saved_modules import PARALLEL_PREFIX, open_saved_module
+from tooncrafter_jax.weights.sources import TensorSource
 
 KIND = "anime2sketch"
-PARALLEL_PREFIX = "module."
-"""Before every name in a file that was saved from a data-parallel wrapper."""
 CONV_AXES = (2, 3, 1, 0)
 """(out, in, h, w) to (h, w, in, out)."""
 UP_CONV_AXES = (2, 3, 0, 1)
@@ -65,7 +61,7 @@ def load_anime2sketch(
       UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped; all of them are named.
     """
     network = Network(Anime2Sketch, config or Anime2SketchConfig())
-    source = open_anime2sketch(path)
+    source = open_saved_module(path)
     if path.suffix == ".safetensors" and network_kind(path) is not None:
         return {name: value.astype(np.dtype(dtype)) for name, value in read_network(path, KIND, network).items()}
     return map_tensors(source, name_table(network.config), network, dtype=dtype)
@@ -97,47 +93,3 @@ def convert_anime2sketch(
     params = load_anime2sketch(source, config, dtype=dtype)
     write_network(destination, KIND, params, {"converted_from": source.name}, overwrite=overwrite)
     return len(params)
-
-
-def open_anime2sketch(path: Path) -> TensorSource:
-    """Opens a weight file with the names of a model that is not wrapped.
-
-    Raises:
-      UserError: if it is missing, damaged or of an unknown kind.
-    """
-    if path.suffix == ".pth" and path.is_file() and path.stat().st_size and not zipfile.is_zipfile(path):
-        source: TensorSource = _OldTorchSource(path)
-    else:
-        source = open_source(path)
-    if source.shapes and all(name.startswith(PARALLEL_PREFIX) for name in source.shapes):
-        return _Unwrapped(source)
-    return source
-
-
-class _Unwrapped:
-    """Another source without `module.` before its names."""
-
-    def __init__(self, source: TensorSource) -> None:
-        self.where, self._source = source.where, source
-        self.shapes = {name.removeprefix(PARALLEL_PREFIX): shape for name, shape in source.shapes.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor of this name."""
-        return self._source.read(PARALLEL_PREFIX + name)
-
-
-class _OldTorchSource:
-    """Tensors of a file in PyTorch's format before 1.6, which is no zip archive. Never unpickles code."""
-
-    def __init__(self, path: Path) -> None:
-        torch = import_torch(path)
-        self.where = str(path)
-        loaded = load_without_code(path, remedy="download it again")
-        if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-            raise UserError(f"{path} holds no mapping from names to tensors: download it again")
-        self._tensors = {str(name): value for name, value in loaded.items()}
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor of this name, float32."""
-        return self._tensors[name].detach().contiguous().float().numpy()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tooncrafter_jax.evaluation.baselines.generative import Generative, InterpolatesPairs
 
 from tests.evaluation.baselines.scenes import sliding_square
-from tooncrafter_jax.evaluation.baselines.generative import Generative, InterpolatesPairs
 from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, InBetweener
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions

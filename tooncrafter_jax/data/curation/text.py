@@ -1,6 +1,7 @@
 """How much of the picture text covers: subtitles, titles and credits.
 
-The paper finds text with CRAFT. Here it is the detector of PP-OCR, whose weights come with the package rapidocr.
+The paper finds text with CRAFT, whose weights are no part of any package: with a file of them, `craft_detector` is it. Without,
+it is the detector of PP-OCR, whose weights come with the package rapidocr.
 """
 
 from __future__ import annotations
