@@ -33,7 +33,7 @@ START = {
     "decoder": "runs/emoji_tiny/autoencoder/export",
     "plain_decoder": "runs/emoji_tiny/autoencoder/export",
 }
-STEPS = {
+STEPS = {"autoencoder": 900, "base": 300, "rectify": 200, "lora": 200, "sketch": 150, "decoder": 120, "plain_decoder": 120}
     "autoencoder": 900,
     "base": 400,
     "rectify": 300,
