@@ -37,7 +37,7 @@ format: .venv/dev
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,convert,data,torch-data]'
+	$(PIP) --editable '.[dev,convert,data,eval,torch-data]'
 	touch $@
 
 clean:
