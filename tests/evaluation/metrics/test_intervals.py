@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_bounds() -> None:
     assert first == again != other
 
 
-def test_what_has_no_interval() -> None:
+def test_what_has_no_interval(unchecked_types: None) -> None:
     one = interval(Psnr(), {"psnr": np.ones((1, 3))})
     assert one.value == 1 and np.isnan([one.low, one.high]).all()
     none = interval(Psnr(), {"psnr": np.full((4, 3), np.nan)})
