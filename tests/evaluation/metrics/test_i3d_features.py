@@ -43,10 +43,13 @@ def bilinear(picture: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("height", "width"), [(47, 56), (320, 512), (224, 224), (301, 97)])
 def test_resizing_equals_its_definition(height: int, width: int) -> None:
-    """Smaller, larger and odd: no antialiasing and no crop. 2e-6 is float32 rounding of positions of up to 512."""
+    """Smaller, larger and odd: no antialiasing and no crop. A float32 position near 512 is off by 3e-5 pixels.
+
+    Of neighbours that differ by up to 2, along two axes, that makes 1.2e-4; 7e-5 was seen.
+    """
     video = np.random.default_rng(0).uniform(-1, 1, (1, 1, height, width, 3)).astype(np.float32)
     ours = np.asarray(resized(jnp.asarray(video), 224))[0, 0]
-    assert np.abs(ours - bilinear(video[0, 0].astype(np.float64), 224)).max() < 5e-5
+    assert np.abs(ours - bilinear(video[0, 0].astype(np.float64), 224)).max() < 1.5e-4
 
 
 def test_logits_through_the_wrapper_equal_the_packaged_network(metric_weights: Path) -> None:

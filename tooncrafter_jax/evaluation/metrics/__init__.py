@@ -93,7 +93,7 @@ def make_metrics(names: Iterable[str], weights: MetricWeightFiles = MetricWeight
     chosen = list(names)
     for name in chosen:
         if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.0)[0]
+            near = difflib.get_close_matches(name.lower(), METRICS, n=1, cutoff=0.0)[0]
             raise UserError(
                 f"there is no metric '{name}': did you mean '{near}'? (the metrics are {', '.join(METRICS)})"
             )

@@ -62,9 +62,9 @@ def ssim(
 ) -> Float[Array, "*B"]:
     """The similarity of each picture to the true one, sides at least 11."""
     x, y = (jnp.asarray(pixels).astype(jnp.float32) - CENTRE for pixels in (images, truth))
-    mean_x, mean_y = _windowed(x), _windowed(y)
-    variances = _windowed(x * x) - mean_x * mean_x + _windowed(y * y) - mean_y * mean_y
-    covariance = _windowed(x * y) - mean_x * mean_y
+    mean_x, mean_y, xx, yy, xy = _windowed(jnp.stack([x, y, x * x, y * y, x * y]))
+    variances = xx - mean_x * mean_x + yy - mean_y * mean_y
+    covariance = xy - mean_x * mean_y
     level_x, level_y = mean_x + CENTRE, mean_y + CENTRE
     luminance = (2 * level_x * level_y + C1) / (level_x * level_x + level_y * level_y + C1)
     return (luminance * (2 * covariance + C2) / (variances + C2)).mean((-3, -2, -1))
