@@ -33,14 +33,14 @@ START = {
     "decoder": "runs/emoji_tiny/autoencoder/export",
     "plain_decoder": "runs/emoji_tiny/autoencoder/export",
 }
-STEPS = {"autoencoder": 900, "base": 300, "rectify": 200, "lora": 200, "sketch": 150, "decoder": 120, "plain_decoder": 120}
+STEPS = {
     "autoencoder": 900,
-    "base": 400,
-    "rectify": 300,
-    "lora": 300,
-    "sketch": 250,
-    "decoder": 150,
-    "plain_decoder": 150,
+    "base": 300,
+    "rectify": 200,
+    "lora": 200,
+    "sketch": 150,
+    "decoder": 120,
+    "plain_decoder": 120,
 }
 LEARNING_RATE = {
     "autoencoder": 1e-3,
