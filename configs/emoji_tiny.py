@@ -13,8 +13,14 @@ emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and
 
 from tooncrafter_jax.training.configuration import default_config
 
-_FIRST_STAGE = {"width": 32, "multipliers": [1, 1, 2, 2], "blocks_per_level": 1}
-_UNET = {"width": 32, "multipliers": [1, 2, 4], "blocks_per_level": 1, "attention_levels": [0, 1, 2]}
+_FIRST_STAGE = {"width": 32, "multipliers": [1, 1, 2, 2], "blocks_per_level": 1, "norm_groups": 8}
+_UNET = {
+    "width": 32,
+    "multipliers": [1, 2, 4],
+    "blocks_per_level": 1,
+    "attention_levels": [0, 1, 2],
+    "norm_groups": 8,
+}
 MODEL_CHANGES = {
     "name": "emoji_tiny",
     "height": 64,

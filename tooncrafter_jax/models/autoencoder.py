@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.nn.attention import attention
-from tooncrafter_jax.nn.layers import Conv, GroupNorm, Linear, silu
+from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, GroupNorm, Linear, builds_with_norm_groups, silu
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Dtype, Latents, Video, VideoFeatures
@@ -33,6 +33,7 @@ class AutoencoderConfig:
       z_channels: channels of a latent inside the encoder.
       latent_channels: channels of a latent as the denoiser sees it.
       image_channels: channels of a picture.
+      norm_groups: groups of all group normalisations; 32 in the published model.
     """
 
     width: int = 128
@@ -41,6 +42,7 @@ class AutoencoderConfig:
     z_channels: int = 4
     latent_channels: int = 4
     image_channels: int = 3
+    norm_groups: int = NORM_GROUPS
 
     @property
     def downscaling(self) -> int:
@@ -214,6 +216,7 @@ class Encoder(nnx.Module):
 class Autoencoder(nnx.Module):
     """The encoder half of the KL autoencoder: pictures to posterior moments and hidden states."""
 
+    @builds_with_norm_groups
     def __init__(
         self,
         config: AutoencoderConfig,

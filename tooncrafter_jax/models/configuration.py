@@ -20,7 +20,6 @@ from tooncrafter_jax.models.image_projector import ImageProjector, ImageProjecto
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.sketch_encoder import SketchEncoder, SketchEncoderConfig
 from tooncrafter_jax.models.unet import UNet, UNetConfig
-from tooncrafter_jax.nn.layers import GroupNorm
 from tooncrafter_jax.typing import Dtype
 
 COMPONENTS = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder", "sketch_encoder")
@@ -94,8 +93,8 @@ class ModelConfig:
             need(len(part.multipliers) > 0, f"{name}.multipliers is empty: give a number for each level")
             for width in (part.width * multiplier for multiplier in part.multipliers):
                 need(
-                    width % GroupNorm.groups == 0,
-                    f"{name} has {width} channels at a level, which must be a multiple of {GroupNorm.groups}",
+                    width % part.norm_groups == 0,
+                    f"{name} has {width} channels at a level, which must be a multiple of {part.norm_groups}",
                 )
                 need(
                     width >= getattr(part, "head_dim", 0),

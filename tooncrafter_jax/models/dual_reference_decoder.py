@@ -19,7 +19,16 @@ from flax import nnx
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
 from tooncrafter_jax.models.unet import Observer
 from tooncrafter_jax.nn.attention import attention
-from tooncrafter_jax.nn.layers import Conv, GroupNorm, Linear, TemporalConv, silu, upsample_nearest
+from tooncrafter_jax.nn.layers import (
+    NORM_GROUPS,
+    Conv,
+    GroupNorm,
+    Linear,
+    TemporalConv,
+    builds_with_norm_groups,
+    silu,
+    upsample_nearest,
+)
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Dtype, Latents, Video
@@ -43,6 +52,7 @@ class DecoderConfig:
       temporal: whether the blocks have temporal parts (the paper's P3D).
       references: whether details of two reference frames are injected (the paper's HAR).
       post_quantization: whether a 1x1 convolution comes first, as in the plain decoder; the published pipeline skips it.
+      norm_groups: groups of all group normalisations; 32 in the published model.
     """
 
     width: int = 128
@@ -54,6 +64,7 @@ class DecoderConfig:
     temporal: bool = True
     references: bool = True
     post_quantization: bool = False
+    norm_groups: int = NORM_GROUPS
 
 
 Chunk = int | None
@@ -230,6 +241,7 @@ class UpLevel(nnx.Module):
 class Decoder(nnx.Module):
     """Latents to frames, with details of the two input frames injected at every resolution."""
 
+    @builds_with_norm_groups
     def __init__(
         self,
         config: DecoderConfig,

@@ -13,7 +13,7 @@ from flax import nnx
 from tooncrafter_jax.models.unet import Level, down_levels, dropout_keys, encoder_blocks
 from tooncrafter_jax.models.unet_blocks import BlockOptions, ContextKeys, TimeEmbedding, UNetBlock
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
-from tooncrafter_jax.nn.layers import Conv, silu
+from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, builds_with_norm_groups, silu
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Context, Dtype, Hints, Latents, Timesteps, VideoFeatures
@@ -42,6 +42,7 @@ class SketchEncoderConfig:
     transformer_depth: int = 1
     context_dim: int = 1024
     dropout: float = 0.0
+    norm_groups: int = NORM_GROUPS
 
     @property
     def block_options(self) -> BlockOptions:
@@ -73,6 +74,7 @@ class HintEncoder(nnx.Module):
 class SketchEncoder(nnx.Module):
     """Turns sketches and the noisy clip into residuals for the denoiser's skips and middle, frame by frame."""
 
+    @builds_with_norm_groups
     def __init__(
         self,
         config: SketchEncoderConfig,

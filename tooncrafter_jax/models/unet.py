@@ -22,7 +22,7 @@ from tooncrafter_jax.models.unet_blocks import (
     UNetBlock,
 )
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
-from tooncrafter_jax.nn.layers import Conv, GroupNorm, silu, upsample_nearest
+from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, GroupNorm, builds_with_norm_groups, silu, upsample_nearest
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import Context, Dtype, FramesPerSecond, Latents, Timesteps, VideoFeatures
@@ -51,6 +51,7 @@ class UNetConfig:
       dropout: probability in residual blocks while training.
       default_fps: frame rate assumed when none is given.
       temporal_length: frames of the clips that the model was trained on.
+      norm_groups: groups of all group normalisations; 32 in the published model.
     """
 
     in_channels: int = 8
@@ -65,6 +66,7 @@ class UNetConfig:
     dropout: float = 0.1
     default_fps: int = 24
     temporal_length: int = 16
+    norm_groups: int = NORM_GROUPS
 
     @property
     def latent_multiple(self) -> int:
@@ -140,6 +142,7 @@ class UNet(nnx.Module):
       down: levels from full to lowest resolution; `mid`: the middle; `up`: levels by number, run from last to first.
     """
 
+    @builds_with_norm_groups
     def __init__(
         self,
         config: UNetConfig,

@@ -6,6 +6,8 @@ zero where a layer is built with `zero_init=True` (spec section 2.7).
 
 from __future__ import annotations
 
+import contextvars
+import functools
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -192,15 +194,35 @@ class LayerNorm(nnx.LayerNorm):
         )
 
 
-class GroupNorm(nnx.Module):
-    """Group normalisation with 32 groups over the last axis.
+NORM_GROUPS = 32
+"""Groups of every group normalisation of the published model (spec section 12)."""
+_norm_groups = contextvars.ContextVar("norm_groups", default=NORM_GROUPS)
 
-    Args:
-      features: channels, a multiple of 32.
-      epsilon: 1e-5 in res-blocks and temporal convolutions, 1e-6 in transformers and the autoencoder (spec section 12).
+
+def builds_with_norm_groups(init: Callable[..., None]) -> Callable[..., None]:
+    """Makes the constructor of a network build its group normalisations with `config.norm_groups` groups.
+
+    Narrow networks want fewer than the published 32: with one channel a group, the mean of every channel would be lost.
     """
 
-    groups = 32
+    @functools.wraps(init)
+    def build(self: Any, config: Any, **kw: Any) -> None:
+        token = _norm_groups.set(config.norm_groups)
+        try:
+            init(self, config, **kw)
+        finally:
+            _norm_groups.reset(token)
+
+    return build
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation over the last axis, with 32 groups or those of the network that is being built.
+
+    Args:
+      features: channels, a multiple of the groups.
+      epsilon: 1e-5 in res-blocks and temporal convolutions, 1e-6 in transformers and the autoencoder (spec section 12).
+    """
 
     def __init__(
         self,
@@ -211,6 +233,7 @@ class GroupNorm(nnx.Module):
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
+        self.groups = _norm_groups.get()
         if features % self.groups:
             raise ValueError(f"group normalisation needs a multiple of {self.groups} channels, not {features}")
         self.scale = nnx.Param(nnx.initializers.ones_init()(rngs.params(), (features,), param_dtype))
