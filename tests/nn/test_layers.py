@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from tooncrafter_jax.nn.layers import (
     LayerNorm,
     Linear,
     TemporalConv,
+    builds_with_norm_groups,
     dropout,
     gelu,
     silu,
@@ -229,3 +231,26 @@ class TestDropout:
         x = jnp.ones((4, 5))
         assert dropout(x, 0.5, None) is x
         assert dropout(x, 0.0, jax.random.key(0)) is x
+
+
+@dataclass(frozen=True)
+class NormConfig:
+    norm_groups: int
+
+
+class Normed(nnx.Module):
+    @builds_with_norm_groups
+    def __init__(self, config: NormConfig) -> None:
+        self.norm = GroupNorm(8, epsilon=1e-6, rngs=nnx.Rngs(0))
+
+
+def test_norm_groups_are_those_of_the_network_that_is_built() -> None:
+    """With a channel a group, the mean of every channel is lost; within one group, channels keep their differences."""
+    x = jnp.arange(8.0) * jnp.ones((1, 3, 3, 8))
+    np.testing.assert_allclose(Normed(NormConfig(8)).norm(x), 0, atol=1e-5)
+    expected = (np.arange(8) - 3.5) / np.std(np.arange(8))
+    np.testing.assert_allclose(Normed(NormConfig(1)).norm(x)[0, 0, 0], expected, rtol=1e-5)
+    assert GroupNorm(32, epsilon=1e-6, rngs=nnx.Rngs(0)).groups == 32  # outside of such a network, as published
+    with pytest.raises(ValueError, match="multiple of 3 channels, not 8"):
+        Normed(NormConfig(3))
+    assert GroupNorm(32, epsilon=1e-6, rngs=nnx.Rngs(0)).groups == 32
