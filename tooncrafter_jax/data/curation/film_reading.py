@@ -35,7 +35,7 @@ RESAMPLING = {
     "full_chroma": int(Interpolation.BICUBIC | _EXACT | Interpolation.FULL_CHR_H_INT),
 }
 """Name -> swscale's flags; the first two average over all pixels that a smaller one covers. The last is for pictures that keep
-their size and are compared: colour is interpolated before the conversion to RGB, which the others darken by 2 of 255 in the mean."""
+their size and are compared: colour is interpolated before the conversion to RGB, which the others darken by 2 of 255."""
 
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5  # ITU-T H.273, table 4; RGB has the code 0
 _HIGH_DEFINITION = 720  # rows from which an untagged film is taken for BT.709, as players do
