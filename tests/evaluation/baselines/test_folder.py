@@ -47,6 +47,12 @@ def test_every_form_gives_its_frames(tmp_path: Path, form: str, least: float) ->
     assert np.argmax(errors) == 1 and errors[1] > least, errors
 
 
+def test_an_mp4_is_neither_darkened_nor_tinted(tmp_path: Path) -> None:
+    written(tmp_path, "mp4", "a")
+    error = Folder(tmp_path)([request(VIDEO, "a")])[0].astype(np.float64) - VIDEO
+    assert np.abs(error.mean((0, 1, 2))).max() < 0.5
+
+
 def test_a_gif_whose_drawings_are_held(tmp_path: Path) -> None:
     """Equal neighbours are stored as one longer frame, and count as many."""
     drawings = [0, 0, 0, 3, 4, 5, 5, 7, 8, 9, 10, 11, 11, 13, 14, 15]

@@ -29,8 +29,13 @@ CUT_OFF_SHARE_OF_FILE = 0.5
 """The same where only the length of the whole file is stated, which its sound may make longer."""
 
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # the same pixels on every processor
-RESAMPLING = {"lanczos": int(Interpolation.LANCZOS | _EXACT), "area": int(Interpolation.AREA | _EXACT)}
-"""Name -> swscale's flags; both average over all pixels that a smaller one covers."""
+RESAMPLING = {
+    "lanczos": int(Interpolation.LANCZOS | _EXACT),
+    "area": int(Interpolation.AREA | _EXACT),
+    "full_chroma": int(Interpolation.BICUBIC | _EXACT | Interpolation.FULL_CHR_H_INT),
+}
+"""Name -> swscale's flags; the first two average over all pixels that a smaller one covers. The last is for pictures that keep
+their size and are compared: colour is interpolated before the conversion to RGB, which the others darken by 2 of 255."""
 
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5  # ITU-T H.273, table 4; RGB has the code 0
 _HIGH_DEFINITION = 720  # rows from which an untagged film is taken for BT.709, as players do

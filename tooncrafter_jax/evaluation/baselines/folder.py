@@ -123,7 +123,7 @@ def read_video(path: Path, at_most: int) -> list[UInt8[np.ndarray, "H W 3"]]:
         return [read_image(picture) for picture in _pictures(path)[: at_most + 1]]
     if path.suffix in FILMS:
         frames: list[np.ndarray] = []
-        for frame in read_film(path, NEVER_SHRUNK):
+        for frame in read_film(path, NEVER_SHRUNK, resampling="full_chroma"):
             frames.append(frame)
             if len(frames) > at_most:
                 break
