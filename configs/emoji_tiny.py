@@ -13,7 +13,7 @@ emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and
 
 from tooncrafter_jax.training.configuration import default_config
 
-_FIRST_STAGE = {"width": 32, "multipliers": [1, 1, 2, 2], "blocks_per_level": 1, "norm_groups": 8}
+_FIRST_STAGE = {"width": 16, "multipliers": [1, 2, 4, 4], "blocks_per_level": 1, "norm_groups": 8}
 _UNET = {
     "width": 32,
     "multipliers": [1, 2, 4],
@@ -49,7 +49,7 @@ STEPS = {
     "plain_decoder": 120,
 }
 LEARNING_RATE = {
-    "autoencoder": 1e-3,
+    "autoencoder": 2e-3,
     "base": 1e-3,
     "rectify": 1e-4,
     "lora": 1e-3,
@@ -74,7 +74,7 @@ def get_config(variant="base"):
     config.optimizer.warmup_steps = 10
     config.optimizer.schedule = "cosine"
     config.data.directory = "data/bodies64" if variant == "base" else "data/emoji"
-    config.data.batch = 8 if variant == "autoencoder" else 4
+    config.data.batch = 24 if variant == "autoencoder" else 4
     config.data.height, config.data.width = 64, 64
     config.data.strides = (1, 2) if variant == "base" else (2, 4)
     config.validation, config.validate_every, config.validation_batches = "validation", 50, 2
@@ -88,7 +88,7 @@ def get_config(variant="base"):
         config.adversarial.width = 16
         config.adversarial.start_step = 50
     if variant == "autoencoder":
-        config.data.frames = 2
+        config.data.frames = 1
         config.adversarial.start_step = config.steps  # none: it would take most of the time
         config.adversarial.perceptual_weight = 0.0
     if variant in ("decoder", "plain_decoder"):
