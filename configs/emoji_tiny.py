@@ -40,7 +40,7 @@ START = {
     "plain_decoder": "runs/emoji_tiny/autoencoder/export",
 }
 STEPS = {
-    "autoencoder": 900,
+    "autoencoder": 400,
     "base": 300,
     "rectify": 200,
     "lora": 200,
