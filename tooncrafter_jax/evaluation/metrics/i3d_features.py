@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
 from tooncrafter_jax.evaluation.metrics.shared_features import SharedFeatures
 from tooncrafter_jax.models.i3d import SHORTEST_CLIP
@@ -43,14 +44,12 @@ class I3DLogits:
     """
 
     def __init__(self, network: LoadedNetwork) -> None:
-        self._params = network.params
         bind, size = network.network.bind, network.network.config.image_size
 
-        @jax.jit
         def step(params: Any, clips: UInt8[Array, "B T H W 3"]) -> Float[Array, "B classes"]:
             return bind(params)(resized(clips.astype(jnp.float32) / 127.5 - 1, size))
 
-        self._step: Callable[..., jax.Array] = step
+        self._measure = OverLocalDevices(step, network.params)
 
     def __call__(self, clips: UInt8[np.ndarray, "B T H W 3"]) -> Float32[np.ndarray, "B classes"]:
         """The logits of each clip.
@@ -63,7 +62,7 @@ class I3DLogits:
                 f"FVD and KVD need clips of at least {SHORTEST_CLIP} frames, not {clips.shape[1]}: leave these metrics out or "
                 "evaluate longer clips"
             )
-        return np.asarray(self._step(self._params, clips))
+        return self._measure(clips)
 
 
 class I3DFeatures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 from tooncrafter_jax.models.lpips import LpipsNet
@@ -25,7 +25,7 @@ SMALLEST: dict[LpipsNet, int] = {"alexnet": 31, "vgg16": 16}
 class LpipsMetric(FrameMetric):
     """The distance of every frame at its own size, in float32 at full precision; the mean over frames and clips.
 
-    A clip is measured at a time, so that memory does not grow with the batch.
+    A device measures a clip at a time, so that memory does not grow with the batch.
 
     Args:
       net: "alexnet", the usual one for evaluation, or "vgg16", which the decoder is trained with.
@@ -36,10 +36,9 @@ class LpipsMetric(FrameMetric):
 
     def __init__(self, net: LpipsNet, network: LoadedNetwork) -> None:
         self.name, self.title = f"lpips_{net}", TITLES[net]
-        self._smallest, self._params = SMALLEST[net], network.params
+        self._smallest = SMALLEST[net]
         bind = network.network.bind
 
-        @jax.jit
         def step(
             params: Any, videos: UInt8[Array, "B T H W 3"], truth: UInt8[Array, "B T H W 3"]
         ) -> Float[Array, "B T"]:
@@ -51,7 +50,7 @@ class LpipsMetric(FrameMetric):
 
             return jax.lax.map(of_clip, (videos, truth))
 
-        self._step: Callable[..., jax.Array] = step
+        self._measure = OverLocalDevices(step, network.params)
 
     @classmethod
     def load(cls, net: LpipsNet, weights: Path | None = None) -> LpipsMetric:
@@ -78,4 +77,4 @@ class LpipsMetric(FrameMetric):
                 f"{self.title} needs frames of at least {self._smallest}x{self._smallest} pixels, not {height}x{width}: leave it "
                 "out or evaluate larger clips"
             )
-        return np.asarray(self._step(self._params, batch.videos, batch.truth))
+        return self._measure(batch.videos, batch.truth)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 
@@ -46,13 +47,7 @@ class Ssim(FrameMetric):
                 f"SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, not {height}x{width}: leave it out "
                 "or evaluate larger clips"
             )
-        return np.asarray(_ssim_of_clips(batch.videos, batch.truth))
-
-
-@jax.jit
-def _ssim_of_clips(videos: jax.Array, truth: jax.Array) -> jax.Array:
-    """A clip at a time: the maps of a whole batch need not be in memory together."""
-    return jax.lax.map(lambda pair: ssim(*pair), (videos, truth))
+        return _of_clips(batch.videos, batch.truth)
 
 
 @jax.jit
@@ -80,3 +75,12 @@ def _windowed(x: jax.Array) -> jax.Array:
         parts = [jax.lax.slice_in_dim(x, i, i + length, axis=x.ndim + axis) for i in range(WINDOW)]
         x = functools.reduce(jnp.add, (weight * part for weight, part in zip(weights, parts, strict=True)))
     return x
+
+
+def _step(params: tuple[()], videos: jax.Array, truth: jax.Array) -> jax.Array:
+    """A clip at a time: the maps of a whole batch need not be in memory together."""
+    del params
+    return jax.lax.map(lambda pair: ssim(*pair), (videos, truth))
+
+
+_of_clips = OverLocalDevices(_step)
