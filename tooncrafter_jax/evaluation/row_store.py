@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import zipfile
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.atomic_files import cannot_write, write_atomically
+from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import write_json
 from tooncrafter_jax.media.lossless import read_lossless, write_lossless
@@ -119,22 +118,6 @@ class RowStore:
     def video_path(self, method: str, clip: str) -> Path:
         """Where a method's video of a clip lies."""
         return self.directory / "videos" / file_name(method) / f"{file_name(clip)}.mp4"
-
-    def free(self, needed: int) -> None:
-        """Checks that the disk has so many bytes left.
-
-        Raises:
-          UserError: it has fewer.
-        """
-        try:
-            left = shutil.disk_usage(self.directory).free
-        except OSError as error:
-            raise cannot_write(os.fspath(self.directory), error) from error
-        if left < needed:
-            raise UserError(
-                f"'{self.directory}' has {left / 2**20:.0f} MiB left, but about {needed / 2**20:.0f} MiB are needed: free some "
-                "space, choose another --out, or use --no-videos"
-            )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
