@@ -2,13 +2,14 @@ r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU c
 
     python -m tooncrafter_jax curate bodies --out=data/bodies64 --height=64 --width=64 --count=400 --validation=32
     python -m tooncrafter_jax curate fluent-emoji --out=data/emoji --test=300 --validation=64
-    for stage in autoencoder base rectify lora decoder sketch; do
+    for stage in autoencoder base rectify lora decoder decoder_without_p3d plain_decoder sketch; do
         python train.py --config=configs/emoji_tiny.py:$stage --workdir=runs/emoji_tiny/$stage || break
     done
 
 As in the paper, a base model learns motion from other clips than cartoons (here simulated bodies), and `rectify` adapts it to
 emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and `lora` on `base`, `sketch` on `rectify`, and
-`decoder` on the autoencoder. `plain_decoder` trains as long without references and temporal layers, to compare.
+`decoder` on the autoencoder. `decoder_without_p3d` and `plain_decoder` train as long without temporal layers, and without
+references too: the variants of the paper's Table 4.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -37,7 +38,13 @@ START = {
     "lora": "runs/emoji_tiny/base/export",
     "sketch": "runs/emoji_tiny/rectify/export",
     "decoder": "runs/emoji_tiny/autoencoder/export",
+    "decoder_without_p3d": "runs/emoji_tiny/autoencoder/export",
     "plain_decoder": "runs/emoji_tiny/autoencoder/export",
+}
+DECODERS = {  # of the paper's Table 4
+    "decoder": {"temporal": True, "references": True},
+    "decoder_without_p3d": {"temporal": False, "references": True},
+    "plain_decoder": {"temporal": False, "references": False},
 }
 STEPS = {
     "autoencoder": 400,
@@ -46,6 +53,7 @@ STEPS = {
     "lora": 200,
     "sketch": 150,
     "decoder": 120,
+    "decoder_without_p3d": 120,
     "plain_decoder": 120,
 }
 LEARNING_RATE = {
@@ -55,6 +63,7 @@ LEARNING_RATE = {
     "lora": 1e-3,
     "sketch": 3e-4,
     "decoder": 5e-4,
+    "decoder_without_p3d": 5e-4,
     "plain_decoder": 5e-4,
 }
 
@@ -63,7 +72,7 @@ def get_config(variant="base"):
     if variant not in START:
         raise ValueError(f"there is no variant '{variant}': choose one of {', '.join(START)}")
     config = default_config()
-    config.stage = {"lora": "rectify", "plain_decoder": "decoder"}.get(variant, variant)
+    config.stage = "rectify" if variant == "lora" else "decoder" if variant in DECODERS else variant
     config.model = "tiny"
     config.model_changes = MODEL_CHANGES if variant == "autoencoder" else {}
     config.start = START[variant]
@@ -84,15 +93,14 @@ def get_config(variant="base"):
         config.lora.rank = 8
     if variant == "sketch":
         config.sketch.extractor = "hed"
-    if variant in ("autoencoder", "decoder", "plain_decoder"):
+    if variant in ("autoencoder", *DECODERS):
         config.adversarial.width = 16
         config.adversarial.start_step = 50
     if variant == "autoencoder":
         config.data.frames = 1
         config.adversarial.start_step = config.steps  # none: it would take most of the time
         config.adversarial.perceptual_weight = 0.0
-    if variant in ("decoder", "plain_decoder"):
+    if variant in DECODERS:
         config.data.batch, config.data.frames = 1, 8
-    if variant == "decoder":
-        config.model_changes = {"decoder": {"temporal": True, "references": True}}
+        config.model_changes = {"decoder": DECODERS[variant]}
     return config
