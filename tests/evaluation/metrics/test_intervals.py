@@ -9,7 +9,7 @@ from tests.evaluation.metrics.features import FakeLogits, correlated
 from tooncrafter_jax.evaluation.metrics.frechet_video_distance import FrechetVideoDistance
 from tooncrafter_jax.evaluation.metrics.i3d_features import I3DFeatures
 from tooncrafter_jax.evaluation.metrics.intervals import difference, interval
-from tooncrafter_jax.evaluation.metrics.psnr import Psnr
+from tooncrafter_jax.evaluation.metrics.ssim import Ssim
 
 
 def test_a_mean_is_held_in_95_of_100_cases() -> None:
@@ -18,7 +18,7 @@ def test_a_mean_is_held_in_95_of_100_cases() -> None:
     held = 0
     for seed in range(200):
         frames = 5 + random.normal(size=(12, 1)) + 0.5 * random.normal(size=(12, 4))
-        found = interval(Psnr(), {"psnr": frames}, draws=60, seed=seed)
+        found = interval(Ssim(), {"ssim": frames}, draws=60, seed=seed)
         assert found.value == pytest.approx(frames.mean())
         held += found.low <= 5 <= found.high
     assert 179 <= held <= 198  # three deviations, and a little for a spread known from 60 draws
@@ -27,18 +27,18 @@ def test_a_mean_is_held_in_95_of_100_cases() -> None:
 def test_the_width_is_that_of_the_textbook() -> None:
     """Student's 97.5 % quantile for 19 degrees of freedom is 2.0930; 1500 draws know a deviation to 1.8 %."""
     values = np.random.default_rng(1).normal(size=(20, 1))
-    found = interval(Psnr(), {"psnr": values}, draws=1500)
+    found = interval(Ssim(), {"ssim": values}, draws=1500)
     reach = 2.0930 * values.std(ddof=1) / np.sqrt(20)
     assert found.high - found.value == pytest.approx(reach, rel=0.06)
     assert found.value - found.low == pytest.approx(found.high - found.value)
-    narrow = interval(Psnr(), {"psnr": values}, draws=1500, level=0.5)
+    narrow = interval(Ssim(), {"ssim": values}, draws=1500, level=0.5)
     assert narrow.high - narrow.value == pytest.approx(reach * 0.6876 / 2.0930, rel=0.06)  # t of 75 %, 19 degrees
 
 
 def test_frames_of_one_clip_are_not_taken_for_independent() -> None:
     """Sixteen equal frames say no more than one."""
     values = np.random.default_rng(2).normal(size=(30, 1))
-    one, many = (interval(Psnr(), {"psnr": np.repeat(values, n, 1)}, draws=100) for n in (1, 16))
+    one, many = (interval(Ssim(), {"ssim": np.repeat(values, n, 1)}, draws=100) for n in (1, 16))
     assert many.high - many.low == pytest.approx(one.high - one.low, rel=1e-6)
 
 
@@ -65,26 +65,26 @@ def test_two_methods_on_the_same_clips() -> None:
     """Clips differ much, the methods by one: a difference is known far better than either number."""
     random = np.random.default_rng(3)
     hard = 10 * random.normal(size=(50, 1))
-    ours, theirs = ({"psnr": hard + shift + 0.1 * random.normal(size=(50, 4))} for shift in (1, 0))
-    found = difference(Psnr(), ours, theirs, draws=200)
+    ours, theirs = ({"ssim": hard + shift + 0.1 * random.normal(size=(50, 4))} for shift in (1, 0))
+    found = difference(Ssim(), ours, theirs, draws=200)
     assert 0.9 < found.low < found.value < found.high < 1.1
-    assert interval(Psnr(), ours, draws=200).low < interval(Psnr(), theirs, draws=200).high
+    assert interval(Ssim(), ours, draws=200).low < interval(Ssim(), theirs, draws=200).high
 
 
 def test_the_same_seed_gives_the_same_bounds() -> None:
-    rows = {"psnr": np.random.default_rng(4).normal(size=(9, 2))}
-    first, again, other = (interval(Psnr(), rows, draws=50, seed=seed) for seed in (0, 0, 1))
+    rows = {"ssim": np.random.default_rng(4).normal(size=(9, 2))}
+    first, again, other = (interval(Ssim(), rows, draws=50, seed=seed) for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_what_has_no_interval(unchecked_types: None) -> None:
-    one = interval(Psnr(), {"psnr": np.ones((1, 3))})
+    one = interval(Ssim(), {"ssim": np.ones((1, 3))})
     assert one.value == 1 and np.isnan([one.low, one.high]).all()
-    none = interval(Psnr(), {"psnr": np.full((4, 3), np.nan)})
+    none = interval(Ssim(), {"ssim": np.full((4, 3), np.nan)})
     assert np.isnan([none.value, none.low, none.high]).all()
-    some = interval(Psnr(), {"psnr": np.array([[np.nan], [1.0], [3.0]])}, draws=300)
+    some = interval(Ssim(), {"ssim": np.array([[np.nan], [1.0], [3.0]])}, draws=300)
     assert some.value == 2 and some.low < 2 < some.high  # draws of the first clip alone are left out
     with pytest.raises(ValueError, match="at least 2 draws"):
-        interval(Psnr(), {"psnr": np.ones((4, 3))}, draws=1)
+        interval(Ssim(), {"ssim": np.ones((4, 3))}, draws=1)
     with pytest.raises(ValueError, match="of the same clips"):
-        difference(Psnr(), {"psnr": np.ones((4, 3))}, {"psnr": np.ones((5, 3))})
+        difference(Ssim(), {"ssim": np.ones((4, 3))}, {"ssim": np.ones((5, 3))})
