@@ -132,6 +132,7 @@ CASES = [
     Case("CLIP without weights", ("--metrics", "clip_image"), "give them with --clip"),
     Case("weights of nothing", ("--quick-gelu",), "--quick-gelu needs the weights of CLIP"),
     Case("networks not fetched", ("--metrics", "fvd", "--metric-weights=nowhere"), "fetch-metric-weights"),
+    Case("RIFE not fetched", ("--methods", "rife", "--metric-weights=nowhere"), "fetch-metric-weights"),
     Case("too short for FVD", ("--frames=8", "--metrics", "fvd"), "at least 9 frames, not 8"),
     Case("clips too short", ("--frames=80",), "has 80 frames"),
     Case("two frames", ("--frames=2",), "--frames is 2, but must be at least 3"),
