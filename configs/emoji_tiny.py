@@ -59,9 +59,9 @@ STEPS = {
 LEARNING_RATE = {
     "autoencoder": 2e-3,
     "base": 1e-3,
-    "rectify": 1e-4,
-    "lora": 1e-3,
-    "sketch": 3e-4,
+    "rectify": 5e-4,
+    "lora": 2e-3,
+    "sketch": 1e-3,
     "decoder": 5e-4,
     "decoder_without_p3d": 5e-4,
     "plain_decoder": 5e-4,
