@@ -74,3 +74,22 @@ def test_the_exported_scale_factor_gives_latents_a_deviation_of_one(run, clips):
     fitted = stage.fitted_model(params[-1], lambda: rows)
     latents = jax.jit(lambda p, b: stage.latents(p, b)[0])(params[-1], rows)
     assert float(np.std(np.asarray(latents) * fitted.schedule.scale_factor)) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
+    """A dual-reference decoder over a plain one's weights draws what the plain one draws, to rounding."""
+    plain = config(clips, "decoder", model_changes={"decoder": {"temporal": False, "references": False}})
+    full = config(clips, "decoder", model_changes={"decoder": {"temporal": True, "references": True}})
+    with Loader.open(plain.data) as loader:
+        batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
+    videos, params = [], {}
+    for settings in (plain, full):
+        stage = make_stage(settings, architecture(settings))
+        fresh = stage.components.init(7, list(stage.components.networks))
+        missing = set(fresh) - set(params)
+        params = {**fresh, **params}
+        if stage.model.decoder.temporal:
+            params |= stage.derive(params, missing)
+        videos.append(np.asarray(jax.jit(lambda p, b, stage=stage: stage.reconstruct(p, b)[0])(params, batch)))
+    np.testing.assert_allclose(videos[1], videos[0], atol=1e-5)
+    assert videos[0].std() > 0.01

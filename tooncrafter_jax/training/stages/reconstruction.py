@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
@@ -32,6 +33,7 @@ DISCRIMINATOR = "discriminator"
 PERCEPTUAL = "perceptual"
 LAST_LAYER = "decoder.conv_out.kernel"
 """The layer at which the two losses' gradients are compared (spec section 8.6 says why it is a choice)."""
+LAST_TEMPORAL = "decoder.conv_out_temporal.kernel"
 WEIGHT_EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
 
 
@@ -184,6 +186,17 @@ class DecoderStage(Reconstruction):
 
     trains = ("decoder",)
     may_train = ("decoder", "decoder.p3d", "decoder.har")
+
+    def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
+        """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.
+
+        Differs from the published code: there it is drawn at random, and training would first have to find the pictures again.
+        """
+        if LAST_TEMPORAL not in missing:
+            return {}
+        kernel = np.zeros(self.components.abstract_params[LAST_TEMPORAL].shape, np.float32)
+        kernel[kernel.shape[0] // 2, 0, 0] = np.eye(kernel.shape[-1])
+        return {LAST_TEMPORAL: kernel, LAST_TEMPORAL.replace("kernel", "bias"): np.zeros(kernel.shape[-1:], np.float32)}
 
     def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
         """Latents without gradient; references without gradient to the encoder."""
