@@ -344,7 +344,7 @@ def test_workers_end_with_the_program(clips):
     assert [len(pids) for pids in workers] == [1, 1]
     os.killpg(programs[0].pid, signal.SIGINT)
     os.kill(programs[1].pid, signal.SIGKILL)
-    complaints = [program.communicate(timeout=20)[1] for program in programs]
+    complaints = [program.communicate(timeout=90)[1] for program in programs]
     assert [program.returncode for program in programs] == [130, -signal.SIGKILL]
     assert "Traceback" not in complaints[0]
     deadline = time.monotonic() + 10
