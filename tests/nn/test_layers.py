@@ -254,3 +254,38 @@ def test_norm_groups_are_those_of_the_network_that_is_built() -> None:
     with pytest.raises(ValueError, match="multiple of 3 channels, not 8"):
         Normed(NormConfig(3))
     assert GroupNorm(32, epsilon=1e-6, rngs=nnx.Rngs(0)).groups == 32
+
+
+def _layers() -> dict[str, tuple[nnx.Module, tuple[int, ...]]]:
+    rngs = nnx.Rngs(0)
+    return {
+        "linear": (Linear(6, 5, rngs=rngs), (2, 3, 4, 6)),
+        "linear without bias": (Linear(6, 5, use_bias=False, rngs=rngs), (2, 3, 4, 6)),
+        "conv": (Conv(6, 5, rngs=rngs), (2, 3, 4, 5, 6)),
+        "conv with stride": (Conv(6, 5, stride=2, padding=((0, 1), (0, 1)), rngs=rngs), (2, 3, 4, 6, 6)),
+        "temporal conv": (TemporalConv(6, 5, rngs=rngs), (2, 4, 3, 2, 6)),
+        "layer norm": (LayerNorm(6, rngs=rngs), (2, 3, 4, 6)),
+        "group norm": (GroupNorm(64, epsilon=1e-5, rngs=rngs), (2, 3, 4, 5, 64)),
+    }
+
+
+@pytest.mark.parametrize("name", list(_layers()))
+def test_gradients_of_the_cpu_are_those_of_differentiation(name: str) -> None:
+    """Values and gradients by every input of a layer whose backward pass the CPU has its own form of."""
+    layer, shape = _layers()[name]
+    graph, state = nnx.split(layer)
+    draw = np.random.default_rng(1)
+    state = jax.tree.map(lambda leaf: leaf + 0.3 * draw.normal(size=leaf.shape).astype(np.float32), state)
+    x, seen = jnp.asarray(normal(*shape) + 2.0), jnp.asarray(normal(*shape[:-1], 1, seed=2))
+
+    def loss(state: nnx.State, x: jax.Array) -> jax.Array:
+        y = nnx.merge(graph, state)(x)
+        return jnp.sum(jnp.square(y) * (seen if y.shape[:-1] == seen.shape[:-1] else 1.0))
+
+    assert "custom_vjp" in str(jax.make_jaxpr(loss)(state, x)), "the CPU's form was not taken"
+    form = jax.value_and_grad(loss, (0, 1))(state, x)
+    with without_cpu_forms():
+        plain = jax.value_and_grad(loss, (0, 1))(state, x)
+    for ours, theirs in zip(jax.tree.leaves(form), jax.tree.leaves(plain), strict=True):
+        assert np.abs(theirs).max() > 0.1
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5 * float(np.abs(theirs).max()))

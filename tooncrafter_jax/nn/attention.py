@@ -183,13 +183,26 @@ def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, s
     return jnp.moveaxis(out, 0, 1).reshape(batch, count * chunk, heads, head_dim)[:, :queries]
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _broadcast(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
-    """Multiply and sum instead of matrix products: for thousands of sequences of a few tokens on a CPU."""
+    """Multiply and sum instead of matrix products: for thousands of sequences of a few tokens on a CPU.
+
+    Its gradient is that of `_plain`, which is the faster one there.
+    """
     scale = query.shape[-1] ** -0.5
     q, k, v = (x.astype(jnp.float32) for x in (query, key, value))
     scores = jnp.sum(q[:, :, None] * k[:, None], axis=-1) * scale  # B N M heads
     weights = jnp.moveaxis(_softmax(jnp.moveaxis(scores, -1, 1), causal), 1, -1)
     return jnp.sum(weights[..., None] * v[:, None], axis=2).astype(query.dtype)
+
+
+def _broadcast_forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, causal: bool
+) -> tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]]:
+    return jax.vjp(lambda q, k, v: _plain(q, k, v, causal), query, key, value)
+
+
+_broadcast.defvjp(_broadcast_forward, lambda _, pull_back, of_out: pull_back(of_out))
 
 
 def _on_each_device(

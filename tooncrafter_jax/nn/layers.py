@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tooncrafter_jax.nn import cpu_gradients
+from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
 from tooncrafter_jax.nn.platform import use_cpu_forms
 from tooncrafter_jax.typing import Dtype
 
@@ -115,6 +117,13 @@ class Linear(nnx.Linear):
             **_initialisers(in_features, zero_init),
         )
 
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (... in) to (... out)."""
+        if not use_cpu_gradients(x, self.dtype):
+            return super().__call__(x)
+        bias = None if self.bias is None else self.bias[...].astype(x.dtype)
+        return cpu_gradients.linear(x, self.kernel[...].astype(x.dtype), bias)
+
 
 class Conv(nnx.Conv):
     """A 2-D convolution of (... H W C), kernel (kh, kw, in, out); padding as in the published code (same, symmetric)."""
@@ -148,6 +157,22 @@ class Conv(nnx.Conv):
             **_initialisers(in_features * kernel_size**2, zero_init),
         )
 
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (... H W in) to (... H' W' out)."""
+        if self.bias is None or not use_cpu_gradients(x, self.dtype):
+            return super().__call__(x)
+        strides = self.strides if isinstance(self.strides, Sequence) else (self.strides,) * 2
+        images = x.reshape(-1, *x.shape[-3:])
+        y = _conv_general_dilated(
+            images,
+            self.kernel[...].astype(x.dtype),
+            strides,
+            self.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        y = cpu_gradients.add_bias(y, self.bias[...].astype(x.dtype))
+        return y.reshape(*x.shape[:-3], *y.shape[1:])
+
 
 class TemporalConv(nnx.Module):
     """A convolution over time alone, kernel (3, 1, 1, in, out), zero padding of one frame at both ends.
@@ -179,7 +204,8 @@ class TemporalConv(nnx.Module):
         y = jax.lax.conv_general_dilated(
             rows, kernel, (1, 1), ((1, 1), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        y = y + self.bias[...].astype(self.dtype)
+        bias = self.bias[...].astype(self.dtype)
+        y = cpu_gradients.add_bias(y, bias) if use_cpu_gradients(x, self.dtype) else y + bias
         return y.reshape(batch, frames, height, width, y.shape[-1])
 
 
@@ -192,6 +218,13 @@ class LayerNorm(nnx.LayerNorm):
         super().__init__(
             features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
         )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last axis of (... C)."""
+        if not use_cpu_gradients(x, self.dtype):
+            return super().__call__(x)
+        scale, bias = (part[...].astype(x.dtype) for part in (self.scale, self.bias))
+        return cpu_gradients.layer_norm(x.reshape(-1, x.shape[-1]), scale, bias, self.epsilon).reshape(x.shape)
 
 
 NORM_GROUPS = 32
@@ -247,6 +280,10 @@ class GroupNorm(nnx.Module):
         A video (B T H W C) is normalised jointly over time with `batch_axes=1` and frame by frame with `batch_axes=2`.
         Statistics are in float32: per-channel sums first, then groups, with the two-pass variance.
         """
+        if use_cpu_gradients(x, self.dtype):
+            rows = x.reshape(prod(x.shape[:batch_axes]), -1, x.shape[-1])
+            scale, bias = (part[...].astype(x.dtype) for part in (self.scale, self.bias))
+            return cpu_gradients.group_norm(rows, scale, bias, self.groups, self.epsilon).reshape(x.shape)
         return self.apply(x, *self.statistics(x, batch_axes=batch_axes))
 
     def statistics(self, x: jax.Array, *, batch_axes: int = 1) -> tuple[jax.Array, jax.Array]:

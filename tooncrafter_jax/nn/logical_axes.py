@@ -37,6 +37,12 @@ def axis_rules(mesh: Mesh, rules: Mapping[str, MeshAxes]) -> Iterator[None]:
         _rules.reset(token)
 
 
+def on_several_devices() -> bool:
+    """Whether rules are in force and their mesh has more than one device."""
+    active = _rules.get()
+    return active is not None and active[0].size > 1
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Constrains `x` (one name or None per axis) to the rules in force; the identity without rules.
 
@@ -78,7 +84,7 @@ def sharding_of(shape: Sequence[int], *names: Names) -> tuple[Mesh, PartitionSpe
       The mesh and the spec; None without rules or on a mesh of one device.
     """
     active = _rules.get()
-    if active is None or active[0].size == 1:
+    if active is None or not on_several_devices():
         return None
     mesh, rules = active
     taken: set[str] = set()

@@ -39,6 +39,23 @@ def test_two_sets_of_one_distribution_have_zero_on_average() -> None:
     assert 2 * (diagonal - 1) / 8 > 10 * error  # what counting a clip with itself would add
 
 
+def test_paired_sets_have_zero_on_average() -> None:
+    """Row i of the second set is nearly row i of the first; comparing the two would pull the estimate down."""
+    random = np.random.default_rng(6)
+    first = 5 * random.normal(size=(400, 8, 30))
+    second = 0.9 * first + 5 * np.sqrt(1 - 0.9**2) * random.normal(size=first.shape)
+    values, unpaired = (
+        np.array([kernel_distance(x, y, paired=paired) for x, y in zip(first, second, strict=True)])
+        for paired in (True, False)
+    )
+    error = values.std() / np.sqrt(len(values))
+    assert abs(values.mean()) < 3.5 * error
+    assert unpaired.mean() < -10 * error
+    assert kernel_distance(first[0], first[0], paired=True) == 0
+    with pytest.raises(ValueError, match="8 and 7 rows"):
+        kernel_distance(first[0], first[0][:7], paired=True)
+
+
 def test_one_clip_has_no_pairs() -> None:
     assert np.isnan(kernel_distance(np.zeros((3, 4)), np.zeros((1, 4))))
 
@@ -46,5 +63,7 @@ def test_one_clip_has_no_pairs() -> None:
 def test_the_metric_compares_what_was_made_with_the_truth() -> None:
     metric = KernelVideoDistance(I3DFeatures(FakeLogits()))
     rows = metric.measure(batch(clips(8)[4:], clips(4)))
-    assert metric.summarise(rows) == kernel_distance(FakeLogits()(clips(8)[4:]), FakeLogits()(clips(4)))
+    assert metric.summarise(rows) == kernel_distance(
+        FakeLogits()(clips(8)[4:]), FakeLogits()(clips(4)), paired=True
+    )
     assert metric.by_frame(rows) is None
