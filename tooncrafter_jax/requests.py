@@ -15,7 +15,6 @@ from tooncrafter_jax.diffusion.schedule import Spacing, ddim_timesteps
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import BLACK, WHITE, Colour, fit_image, read_image, rgb_of_image, sketch_to_hint
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.models.sketch_encoder import HINT_DOWNSCALING
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 """A path, uint8 (H, W, 3), or a Pillow image."""
@@ -263,10 +262,10 @@ def check_sketch_encoder(config: ModelConfig, components: Container[str]) -> Non
     """
     if "sketch_encoder" not in components:
         raise UserError("this model has no sketch encoder: convert its file into the checkpoint directory first")
-    if config.autoencoder.downscaling != HINT_DOWNSCALING:
+    sketches, latents = config.sketch_encoder.hint_downscaling, config.autoencoder.downscaling
+    if latents != sketches:
         raise UserError(
-            f"sketches become {HINT_DOWNSCALING} times smaller, but this model's latents {config.autoencoder.downscaling} times: "
-            "leave the sketches out"
+            f"sketches become {sketches} times smaller, but this model's latents {latents} times: leave the sketches out"
         )
 
 

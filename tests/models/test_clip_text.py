@@ -89,3 +89,14 @@ def test_a_wrong_number_of_tokens_is_refused() -> None:
     tower = nnx.eval_shape(lambda: ClipText(SMALL, rngs=Keys()))
     with pytest.raises(ValueError, match="77 tokens, not 78"):
         tower(jnp.zeros((1, 78), jnp.int32))
+
+
+def test_a_small_vocabulary_folds_the_tokenizers_ids() -> None:
+    tower = ClipText(SMALL, rngs=nnx.Rngs(0))
+    ids = np.asarray(tokenizer()(["a cat"]))
+    folded = tower(jnp.asarray(ids))
+    assert ids.max() == END_ID > 50 and np.isfinite(folded).all()
+    np.testing.assert_array_equal(folded, tower(jnp.asarray(ids % 50)))
+    other = ids.copy()
+    other[0, 1] += 1
+    assert not np.array_equal(folded, tower(jnp.asarray(other)))

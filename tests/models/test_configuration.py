@@ -21,6 +21,7 @@ from tooncrafter_jax.models.configuration import (
     tiny,
     tooncrafter_512,
 )
+from tooncrafter_jax.nn.layers import count_parameters
 
 
 def official() -> dict[str, Any]:
@@ -103,9 +104,14 @@ class TestPresets:
 
     def test_names(self) -> None:
         assert preset("tiny") == tiny() and preset("tooncrafter_512") == ModelConfig()
-        with pytest.raises(UserError, match="unknown preset 'small': choose one of tooncrafter_512, tiny"):
-            preset("small")
+        with pytest.raises(UserError, match="unknown preset 'large': choose one of tooncrafter_512, small, tiny"):
+            preset("large")
         assert set(OPTIONAL_COMPONENTS) < set(COMPONENTS) == set(tiny().networks())
+
+    def test_the_small_one_fits_in_16_mib(self) -> None:
+        """In 16 bits, every component."""
+        parts = [count_parameters(network.abstract_params) for network in preset("small").networks().values()]
+        assert 2 * sum(parts) < 16 * 2**20
 
 
 class TestSizes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -111,11 +112,12 @@ def test_new_taps_add_nothing() -> None:
     assert not {f"hint.convs.{i}" for i in range(7)} & zero
 
 
-def test_hints_are_eight_times_larger_than_latents() -> None:
-    network = tiny().networks()["sketch_encoder"]
+@pytest.mark.parametrize("downscaling", [HINT_DOWNSCALING, 16])
+def test_hints_are_as_much_larger_than_latents_as_pictures_are(downscaling: int) -> None:
+    network = Network(SketchEncoder, replace(tiny().sketch_encoder, hint_downscaling=downscaling))
     shape = jax.eval_shape(
         lambda params, hints: network.bind(params).hint_features(hints),
         network.abstract_params,
         jax.ShapeDtypeStruct((1, 2, 64, 128, 1), jnp.float32),
     ).shape
-    assert shape == (1, 2, 64 // HINT_DOWNSCALING, 128 // HINT_DOWNSCALING, 64) == (1, 2, 8, 16, 64)
+    assert shape == (1, 2, 64 // downscaling, 128 // downscaling, 64)

@@ -138,8 +138,13 @@ def _table(metrics: Sequence[Metric], measured: Sequence[Measured], numbers: Num
 
 def _text(value: Interval) -> str:
     reach = value.high - value.value
-    number = f"{value.value:.4g}"
-    return number if math.isnan(reach) else f"{number} ± {reach:.2g}"
+    number = _digits(value.value, 4)
+    return number if math.isnan(reach) else f"{number} ± {_digits(reach, 2)}"
+
+
+def _digits(number: float, digits: int) -> str:
+    """A number with so many significant digits and no exponent; 0 for what is only rounding."""
+    return np.format_float_positional(0.0 if abs(number) < 1e-9 else number, digits, fractional=False, trim="-")
 
 
 def _notes(metrics: Sequence[Metric], measured: Sequence[Measured]) -> list[str]:

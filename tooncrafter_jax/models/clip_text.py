@@ -33,7 +33,8 @@ class ClipTextConfig:
     """Sizes of the text tower; the defaults are those of OpenCLIP ViT-H-14.
 
     Attributes:
-      vocabulary_size: number of token ids.
+      vocabulary_size: number of token ids; with fewer than the tokenizer's, its ids are folded (taken modulo this), so that a small
+        model keeps a small embedding.
       context_length: tokens of a prompt, padding included.
       width: features of a token.
       heads: attention heads, which divide `width`.
@@ -92,7 +93,7 @@ class ClipText(nnx.Module):
         """Encodes tokenised prompts.
 
         Args:
-          token_ids: (B, context_length) in [0, vocabulary_size), from `tokenizer()`; an id beyond gives NaN.
+          token_ids: (B, context_length) in [0, VOCABULARY_SIZE), from `tokenizer()`.
 
         Returns:
           (B, context_length, width) in the compute dtype, one token per position, padding included.
@@ -102,6 +103,8 @@ class ClipText(nnx.Module):
         """
         if token_ids.shape[1] != self.config.context_length:
             raise ValueError(f"the text tower takes {self.config.context_length} tokens, not {token_ids.shape[1]}")
+        if self.config.vocabulary_size < VOCABULARY_SIZE:
+            token_ids = token_ids % self.config.vocabulary_size
         x = self.token_embedding(token_ids).astype(self.dtype)  # B 77 D
         x = x + self.positional_embedding[...].astype(self.dtype)
         for i, block in enumerate(self.blocks):

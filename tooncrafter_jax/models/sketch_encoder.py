@@ -22,7 +22,7 @@ HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
 """Widths of the hint convolutions before the last, which has the encoder's width (spec section 7)."""
 HINT_STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
 HINT_DOWNSCALING = prod(HINT_STRIDES)
-"""Hints are this many times larger than latents; the autoencoder's latents must be that many times smaller than pictures."""
+"""Hints of the published model are this many times larger than latents, as pictures are."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class SketchEncoderConfig:
     """Architecture of the sketch encoder; the defaults are the published model's (spec section 7).
 
     Attributes are those of `UNetConfig`; `in_channels` counts the noisy latent alone, `hint_channels` the sketch's.
+    `hint_downscaling`, 8 or a multiple of it, is the autoencoder's; beyond 8 the first hint convolution has a stride too.
     """
 
     in_channels: int = 4
@@ -43,6 +44,12 @@ class SketchEncoderConfig:
     context_dim: int = 1024
     dropout: float = 0.0
     norm_groups: int = NORM_GROUPS
+    hint_downscaling: int = HINT_DOWNSCALING
+
+    @property
+    def hint_strides(self) -> tuple[int, ...]:
+        """Strides of the hint convolutions."""
+        return (self.hint_downscaling // HINT_DOWNSCALING, *HINT_STRIDES[1:])
 
     @property
     def block_options(self) -> BlockOptions:
@@ -55,11 +62,11 @@ class HintEncoder(nnx.Module):
 
     def __init__(self, config: SketchEncoderConfig, **kw: Any) -> None:
         widths = (config.hint_channels, *HINT_WIDTHS, config.width)
-        last = len(HINT_STRIDES) - 1
+        last = len(config.hint_strides) - 1
         self.convs = nnx.List(
             [
                 Conv(widths[i], widths[i + 1], stride=stride, zero_init=i == last, **kw)
-                for i, stride in enumerate(HINT_STRIDES)
+                for i, stride in enumerate(config.hint_strides)
             ]
         )
 

@@ -143,6 +143,7 @@ class Conv(nnx.Conv):
         param_dtype: Dtype = jnp.float32,
     ) -> None:
         pad = kernel_size // 2 if padding is None else padding
+        self.window_strides = (stride, stride)
         super().__init__(
             in_features,
             out_features,
@@ -161,12 +162,11 @@ class Conv(nnx.Conv):
         """Maps (... H W in) to (... H' W' out)."""
         if self.bias is None or not use_cpu_gradients(x, self.dtype):
             return super().__call__(x)
-        strides = self.strides if isinstance(self.strides, Sequence) else (self.strides,) * 2
         images = x.reshape(-1, *x.shape[-3:])
         y = _conv_general_dilated(
             images,
             self.kernel[...].astype(x.dtype),
-            strides,
+            self.window_strides,
             self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
@@ -223,8 +223,10 @@ class LayerNorm(nnx.LayerNorm):
         """Normalises the last axis of (... C)."""
         if not use_cpu_gradients(x, self.dtype):
             return super().__call__(x)
-        scale, bias = (part[...].astype(x.dtype) for part in (self.scale, self.bias))
-        return cpu_gradients.layer_norm(x.reshape(-1, x.shape[-1]), scale, bias, self.epsilon).reshape(x.shape)
+        assert self.scale is not None and self.bias is not None  # no norm here is built without them
+        scale, bias = self.scale[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        rows = x.reshape(-1, x.shape[-1])
+        return jnp.reshape(cpu_gradients.layer_norm(rows, scale, bias, self.epsilon), x.shape)
 
 
 NORM_GROUPS = 32
@@ -283,7 +285,7 @@ class GroupNorm(nnx.Module):
         if use_cpu_gradients(x, self.dtype):
             rows = x.reshape(prod(x.shape[:batch_axes]), -1, x.shape[-1])
             scale, bias = (part[...].astype(x.dtype) for part in (self.scale, self.bias))
-            return cpu_gradients.group_norm(rows, scale, bias, self.groups, self.epsilon).reshape(x.shape)
+            return jnp.reshape(cpu_gradients.group_norm(rows, scale, bias, self.groups, self.epsilon), x.shape)
         return self.apply(x, *self.statistics(x, batch_axes=batch_axes))
 
     def statistics(self, x: jax.Array, *, batch_axes: int = 1) -> tuple[jax.Array, jax.Array]:

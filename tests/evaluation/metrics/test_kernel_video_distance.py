@@ -63,7 +63,5 @@ def test_one_clip_has_no_pairs() -> None:
 def test_the_metric_compares_what_was_made_with_the_truth() -> None:
     metric = KernelVideoDistance(I3DFeatures(FakeLogits()))
     rows = metric.measure(batch(clips(8)[4:], clips(4)))
-    assert metric.summarise(rows) == kernel_distance(
-        FakeLogits()(clips(8)[4:]), FakeLogits()(clips(4)), paired=True
-    )
+    assert metric.summarise(rows) == kernel_distance(FakeLogits()(clips(8)[4:]), FakeLogits()(clips(4)), paired=True)
     assert metric.by_frame(rows) is None
