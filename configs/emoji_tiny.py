@@ -14,7 +14,14 @@ references too: the variants of the paper's Table 4.
 
 from tooncrafter_jax.training.configuration import default_config
 
-_FIRST_STAGE = {"width": 16, "multipliers": [1, 2, 4, 4], "blocks_per_level": 1, "norm_groups": 8}
+_FIRST_STAGE = {
+    "width": 16,
+    "multipliers": [1, 2, 4, 4],
+    "blocks_per_level": 1,
+    "z_channels": 8,
+    "latent_channels": 8,
+    "norm_groups": 1,
+}
 _UNET = {
     "width": 32,
     "multipliers": [1, 2, 4],
@@ -28,8 +35,8 @@ MODEL_CHANGES = {
     "width": 64,
     "autoencoder": _FIRST_STAGE,
     "decoder": _FIRST_STAGE,
-    "unet": _UNET,
-    "sketch_encoder": _UNET,
+    "unet": _UNET | {"in_channels": 16, "out_channels": 8},
+    "sketch_encoder": _UNET | {"in_channels": 8},
 }
 START = {
     "autoencoder": "",
@@ -47,11 +54,11 @@ DECODERS = {  # of the paper's Table 4
     "plain_decoder": {"temporal": False, "references": False},
 }
 STEPS = {
-    "autoencoder": 400,
-    "base": 300,
-    "rectify": 200,
-    "lora": 200,
-    "sketch": 150,
+    "autoencoder": 1500,
+    "base": 400,
+    "rectify": 300,
+    "lora": 240,
+    "sketch": 300,
     "decoder": 120,
     "decoder_without_p3d": 120,
     "plain_decoder": 120,
@@ -59,9 +66,9 @@ STEPS = {
 LEARNING_RATE = {
     "autoencoder": 2e-3,
     "base": 1e-3,
-    "rectify": 5e-4,
-    "lora": 2e-3,
-    "sketch": 1e-3,
+    "rectify": 1e-3,
+    "lora": 4e-3,
+    "sketch": 3e-3,
     "decoder": 5e-4,
     "decoder_without_p3d": 5e-4,
     "plain_decoder": 5e-4,
@@ -83,14 +90,14 @@ def get_config(variant="base"):
     config.optimizer.warmup_steps = 10
     config.optimizer.schedule = "cosine"
     config.data.directory = "data/bodies64" if variant == "base" else "data/emoji"
-    config.data.batch = 24 if variant == "autoencoder" else 4
+    config.data.batch = 8 if variant == "autoencoder" else 4
     config.data.height, config.data.width = 64, 64
     config.data.strides = (1, 2) if variant == "base" else (2, 4)
-    config.validation, config.validate_every, config.validation_batches = "validation", 50, 2
+    config.validation, config.validate_every, config.validation_batches = "validation", 50, 4
     config.log_every, config.save_every, config.sample_every = 1, 100, 0
     config.ema_decay = 0.95
     if variant == "lora":
-        config.lora.rank = 8
+        config.lora.rank, config.lora.alpha = 16, 32.0
     if variant == "sketch":
         config.sketch.extractor = "hed"
     if variant in ("autoencoder", *DECODERS):
@@ -98,6 +105,8 @@ def get_config(variant="base"):
         config.adversarial.start_step = 50
     if variant == "autoencoder":
         config.data.frames = 1
+        config.validate_every, config.validation_batches = 250, 8
+        config.ema_decay = 0.99
         config.adversarial.start_step = config.steps  # none: it would take most of the time
         config.adversarial.perceptual_weight = 0.0
     if variant in DECODERS:

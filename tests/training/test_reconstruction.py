@@ -93,3 +93,15 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
         videos.append(np.asarray(jax.jit(lambda p, b, stage=stage: stage.reconstruct(p, b)[0])(params, batch)))
     np.testing.assert_allclose(videos[1], videos[0], atol=1e-5)
     assert videos[0].std() > 0.01
+
+
+def test_an_autoencoder_from_nothing_starts_with_quiet_branches(run):
+    """Every residual block hands its input through, or its skip convolution's; the other kernels keep the variance."""
+    first = run[2][0]
+    ends = [path for path in first if path.endswith((".res.conv_out.kernel", ".attention.out.kernel"))]
+    assert {path.split(".")[0] for path in ends} == {"autoencoder", "decoder"}
+    assert not any(first[path].any() for path in ends)
+    kernels = [path for path in first if path.startswith(("autoencoder.", "decoder.")) and path.endswith("kernel")]
+    for path in set(kernels) - set(ends):
+        kernel = np.asarray(first[path])
+        assert 0.8 < kernel.std() * np.sqrt(kernel[..., 0].size) < 1.2, path

@@ -152,46 +152,7 @@ def tiny() -> ModelConfig:
     )
 
 
-def small() -> ModelConfig:
-    """The model that a laptop trains and samples: 128x128 pixels, the published model's parts made narrow.
-
-    Where it differs in kind: the autoencoder halves four times, so that the denoiser works on 8x8 cells of 16 channels, a quarter
-    of the cost of 16x16 cells of 4; and the text tower folds the tokenizer's ids into a vocabulary of 4,096.
-    """
-    shared: dict[str, Any] = {
-        "width": 48,
-        "multipliers": (1, 2),
-        "blocks_per_level": 1,
-        "attention_levels": (0, 1),
-        "head_dim": 12,
-        "context_dim": 48,
-        "norm_groups": 8,
-    }
-    first_stage: dict[str, Any] = {
-        "width": 16,
-        "multipliers": (1, 2, 4, 4, 4),
-        "blocks_per_level": 1,
-        "z_channels": 16,
-        "latent_channels": 16,
-        "norm_groups": 8,
-    }
-    return ModelConfig(
-        name="small",
-        height=128,
-        width=128,
-        unet=UNetConfig(in_channels=32, out_channels=16, **shared),
-        image_projector=ImageProjectorConfig(
-            dim=48, depth=1, head_dim=12, heads=4, input_dim=48, output_dim=48, ff_mult=2
-        ),
-        clip_text=ClipTextConfig(vocabulary_size=4096, width=48, heads=4, layers=3),
-        clip_image=ClipImageConfig(image_size=64, patch_size=16, width=48, heads=4, layers=2),
-        autoencoder=AutoencoderConfig(**first_stage),
-        decoder=DecoderConfig(**first_stage),
-        sketch_encoder=SketchEncoderConfig(in_channels=16, hint_downscaling=16, **shared),
-    )
-
-
-PRESETS = {"tooncrafter_512": tooncrafter_512, "small": small, "tiny": tiny}
+PRESETS = {"tooncrafter_512": tooncrafter_512, "tiny": tiny}
 
 
 def preset(name: str) -> ModelConfig:

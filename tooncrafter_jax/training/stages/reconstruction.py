@@ -34,6 +34,8 @@ PERCEPTUAL = "perceptual"
 LAST_LAYER = "decoder.conv_out.kernel"
 """The layer at which the two losses' gradients are compared (spec section 8.6 says why it is a choice)."""
 LAST_TEMPORAL = "decoder.conv_out_temporal.kernel"
+BRANCH_ENDS = (".res.conv_out.kernel", ".attention.out.kernel")
+"""Last kernels of the residual branches of the autoencoder and its decoder."""
 WEIGHT_EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
 
 
@@ -217,6 +219,21 @@ class AutoencoderStage(Reconstruction):
     trains = ("autoencoder", "decoder")
     may_train = ("autoencoder", "decoder")
     fresh = ("autoencoder", "decoder", DISCRIMINATOR)
+
+    def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
+        """Residual branches that end in zeros, and all other kernels times the square root of 3, which keeps the variance.
+
+        What is drawn otherwise shrinks colours at every resolution until they drown in the branches, and the first thousands of
+        steps go by in grey. Differs from the published lineage, which draws all kernels alike.
+        """
+        derived = {}
+        for path in missing:
+            name = path.partition(".")[2]
+            if not path.startswith(("autoencoder.", "decoder.")) or not name.endswith("kernel"):
+                continue
+            factor = 0.0 if name.endswith(BRANCH_ENDS) else 3**0.5
+            derived[path] = np.asarray(factor * params[path], np.float32)
+        return derived
 
     def adapt(self, model: ModelConfig) -> ModelConfig:
         """The decoder without temporal and reference parts."""
