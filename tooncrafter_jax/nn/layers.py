@@ -162,7 +162,7 @@ class Conv(nnx.Conv):
         """Maps (... H W in) to (... H' W' out)."""
         if self.bias is None or not use_cpu_gradients(x, self.dtype):
             return super().__call__(x)
-        images = x.reshape(-1, *x.shape[-3:])
+        images = x.reshape(prod(x.shape[:-3]), *x.shape[-3:])
         y = _conv_general_dilated(
             images,
             self.kernel[...].astype(x.dtype),
