@@ -130,6 +130,10 @@ class TestSizes:
                 {"clip_text": {"width": 32}},
                 "clip_text.width is 32 and unet.context_dim is 64, but they must be equal",
             ),
+            (
+                {"sketch_encoder": {"hint_downscaling": 4}},
+                "sketch_encoder.hint_downscaling is 4, which must be a multiple of 8",
+            ),
             ({"unet": {"in_channels": 4}}, "unet.in_channels is 4, which must be twice unet.out_channels, 4"),
         ],
     )

@@ -18,7 +18,7 @@ from tooncrafter_jax.models.clip_text import ClipText, ClipTextConfig
 from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
 from tooncrafter_jax.models.image_projector import ImageProjector, ImageProjectorConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.models.sketch_encoder import SketchEncoder, SketchEncoderConfig
+from tooncrafter_jax.models.sketch_encoder import HINT_DOWNSCALING, SketchEncoder, SketchEncoderConfig
 from tooncrafter_jax.models.unet import UNet, UNetConfig
 from tooncrafter_jax.typing import Dtype
 
@@ -106,6 +106,11 @@ class ModelConfig:
         need(
             self.clip_image.image_size % self.clip_image.patch_size == 0,
             f"clip_image.image_size is {self.clip_image.image_size}, no multiple of the patches' {self.clip_image.patch_size}",
+        )
+        need(
+            self.sketch_encoder.hint_downscaling % HINT_DOWNSCALING == 0,
+            f"sketch_encoder.hint_downscaling is {self.sketch_encoder.hint_downscaling}, "
+            f"which must be a multiple of {HINT_DOWNSCALING}",
         )
         for name, other in _EQUAL.items():
             one, another = (attrgetter(path)(self) for path in (name, other))
