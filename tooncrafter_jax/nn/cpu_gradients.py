@@ -1,4 +1,4 @@
-"""Layers whose backward pass is written for the CPU: the same numbers as automatic differentiation, two to three times as fast.
+"""Layers whose backward pass is written for the CPU: the numbers of automatic differentiation, sooner.
 
 XLA's CPU compiler fuses the gradients that meet in a residual stream into everything that reads them, so that long sums are
 computed again for every bias, and it sums over several axes without vector instructions. Here each gradient is finished once
