@@ -8,7 +8,8 @@ from tests.training.small import config
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR
+from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER
+from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture, start_state
 from tooncrafter_jax.training.step import make_step
 
@@ -93,6 +94,25 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
         videos.append(np.asarray(jax.jit(lambda p, b, stage=stage: stage.reconstruct(p, b)[0])(params, batch)))
     np.testing.assert_allclose(videos[1], videos[0], atol=1e-5)
     assert videos[0].std() > 0.01
+
+
+def test_new_parts_alone_learn_against_the_discriminator(clips):
+    """The adaptive weight compares gradients at a layer that is frozen here; the weight is that of training everything."""
+    weights = []
+    for groups in ((), ("decoder.har", "decoder.p3d")):
+        settings = config(clips, "decoder", groups=groups, adversarial={"start_step": 0, "width": 8})
+        mesh = make_mesh("data:1", jax.devices()[:1])
+        stage = make_stage(settings, architecture(settings), mesh)
+        with Loader.open(settings.data) as loader:
+            batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
+        params = stage.components.init(3, list(stage.components.networks))
+        found = jax.jit(stage.gradients)(params, put_batch(batch, mesh), jax.random.key(0), jax.numpy.zeros((), int))
+        weights.append(float(found.metrics["adversarial_weight"]))
+        trained = {path for path in params if stage.is_trained(path)}
+        assert set(found.of[MODEL]) == trained
+    assert LAST_LAYER not in trained
+    assert weights[1] == pytest.approx(weights[0], rel=1e-4)
+    assert weights[0] > 0
 
 
 def test_an_autoencoder_from_nothing_starts_with_quiet_branches(run):

@@ -120,8 +120,9 @@ class Reconstruction(Stage):
         del key
         settings = self.config.adversarial
         truth = to_pixels(batch["video"])
-        trained, frozen = split(params, self.is_trained)
-        (video, divergence), pull_back = jax.vjp(lambda some: self.reconstruct(some | frozen, batch), trained)
+        # The adaptive weight compares gradients at the last layer, whether or not that layer is trained.
+        pulled, rest = split(params, lambda path: path == LAST_LAYER or self.is_trained(path))
+        (video, divergence), pull_back = jax.vjp(lambda some: self.reconstruct(some | rest, batch), pulled)
         of_distance: jax.Array
         (distance, metrics), of_distance = jax.value_and_grad(lambda v: self.distance(params, v, truth), has_aux=True)(
             video
@@ -148,7 +149,8 @@ class Reconstruction(Stage):
 
         against = jax.lax.cond(step >= settings.start_step, adversary, nobody, jax.lax.stop_gradient(video))
         kl_weight = jnp.asarray(settings.kl_weight, divergence.dtype)
-        (of_model,) = pull_back((of_distance + against.of_video, kl_weight))
+        (of_pulled,) = pull_back((of_distance + against.of_video, kl_weight))
+        of_model, _ = split(of_pulled, self.is_trained)
         loss = distance + settings.kl_weight * divergence + against.loss
         metrics |= {"loss": loss, "divergence": divergence, "psnr": psnr(video, truth)} | against.metrics
         return Gradients(loss, {MODEL: of_model, DISCRIMINATOR: against.of_discriminator}, against.statistics, metrics)
