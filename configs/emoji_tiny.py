@@ -59,9 +59,9 @@ STEPS = {
     "rectify": 200,
     "lora": 200,
     "sketch": 220,
-    "decoder": 120,
-    "decoder_without_p3d": 120,
-    "plain_decoder": 120,
+    "decoder": 150,
+    "decoder_without_p3d": 150,
+    "plain_decoder": 150,
 }
 LEARNING_RATE = {
     "autoencoder": 2e-3,
@@ -69,9 +69,9 @@ LEARNING_RATE = {
     "rectify": 1e-3,
     "lora": 4e-3,
     "sketch": 2e-3,
-    "decoder": 5e-4,
-    "decoder_without_p3d": 5e-4,
-    "plain_decoder": 5e-4,
+    "decoder": 2e-4,
+    "decoder_without_p3d": 2e-4,
+    "plain_decoder": 2e-4,
 }
 
 
@@ -102,7 +102,6 @@ def get_config(variant="base"):
         config.sketch.extractor = "hed"
     if variant in ("autoencoder", *DECODERS):
         config.adversarial.width = 16
-        config.adversarial.start_step = 50
     if variant == "autoencoder":
         config.data.frames = 1
         config.validate_every, config.validation_batches = 250, 8
@@ -110,6 +109,12 @@ def get_config(variant="base"):
         config.adversarial.start_step = config.steps  # none: it would take most of the time
         config.adversarial.perceptual_weight = 0.0
     if variant in DECODERS:
-        config.data.batch, config.data.frames = 1, 8
+        config.data.batch, config.data.frames = 2, 6
         config.model_changes = {"decoder": DECODERS[variant]}
+        # What is new starts from zeros and has a long way to go; what is old must not lose what it knows meanwhile.
+        config.optimizer.group_rates = "decoder.har.residual:50, decoder.har.attention:2, decoder.p3d:2"
+        config.optimizer.beta2 = 0.99
+        config.adversarial.start_step = 90
+        config.adversarial.optimizer.learning_rate = 1e-4
+        config.validate_every, config.validation_batches = 30, 8
     return config

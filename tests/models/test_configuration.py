@@ -101,6 +101,10 @@ class TestPresets:
             "sketch_encoder": 364_227_952,
         }
 
+    def test_small_fits_into_16_megabytes(self) -> None:
+        parameters = sum(network.parameter_count for network in preset("small").networks().values())
+        assert 5e6 < parameters < 8e6
+
     def test_names(self) -> None:
         assert preset("tiny") == tiny() and preset("tooncrafter_512") == ModelConfig()
         with pytest.raises(UserError, match="unknown preset 'large': choose one of tooncrafter_512, tiny"):

@@ -10,6 +10,7 @@ from tooncrafter_jax.cli.config_options import read_config
 from tooncrafter_jax.cli.train import main
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training.configuration import train_config
+from tooncrafter_jax.training.optimizers import make_optimizer, masked
 from tooncrafter_jax.training.sharding import check_batch, make_mesh, parse_mesh
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
@@ -46,6 +47,45 @@ def test_a_value_is_changed_on_the_command_line():
         f"{CONFIGS}/tiny.py", ["--config.steps=7", "--config.data.directory=x", "--config.groups=('spatial',)"]
     )
     assert (read.steps, read.data.directory, read.groups) == (7, "x", ("spatial",))
+
+
+def test_rates_by_group():
+    settings = train_config(
+        {"optimizer": {"learning_rate": 0.1, "clip_norm": 0.0, "group_rates": "decoder:0.5, decoder.har:20"}}
+    )
+    params = {
+        "decoder.conv_in.kernel": 1.0,
+        "decoder.up.0.reference_residual.conv.kernel": 1.0,
+        "unet.a": 1.0,
+        "b": 1.0,
+    }
+    params = {path: jax.numpy.asarray(value) for path, value in params.items()}
+    optimizer = make_optimizer(settings.optimizer, 10, lambda path: path != "b")
+    gradients = masked({path: value for path, value in params.items() if path != "b"}, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    whole = float(updates["unet.a"])
+    assert whole == pytest.approx(-0.1 * (1 + 0.01), rel=1e-4)
+    assert float(updates["decoder.conv_in.kernel"]) == pytest.approx(0.5 * whole)
+    assert float(updates["decoder.up.0.reference_residual.conv.kernel"]) == pytest.approx(10 * whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("decoder.hat:2", "no parameter group 'decoder.hat'; did you mean 'decoder.har'"),
+        ("decoder.har", "has 'decoder.har', which must be a group and a factor above 0, such as decoder.har:20"),
+        ("decoder.har:fast", "has 'decoder.har:fast', which must be"),
+        ("spatial:1, decoder.har:-1", "has 'decoder.har:-1', which must be"),
+    ],
+)
+def test_rates_that_mean_nothing(text, message):
+    with pytest.raises(UserError, match=message):
+        train_config({"optimizer": {"group_rates": text}})
+
+
+def test_rates_by_group_are_not_for_lora():
+    with pytest.raises(UserError, match="group_rates means nothing to config.lora"):
+        train_config({"optimizer": {"group_rates": "spatial:2"}, "lora": {"rank": 4}})
 
 
 def test_meshes():

@@ -87,6 +87,8 @@ def test_the_spatial_group_is_stable_diffusion_with_more_input() -> None:
 def test_parts_of_the_decoder() -> None:
     whole, p3d, har = (selected(group).keys() for group in ("decoder", "decoder.p3d", "decoder.har"))
     assert not p3d & har and p3d | har < whole
+    attention, residual = (selected(f"decoder.har.{part}").keys() for part in ("attention", "residual"))
+    assert attention and residual and not attention & residual and attention | residual == har
     base = sum(official()[path][1] for path in whole - p3d - har)
     assert base == 49_490_179  # the plain image decoder, spec section 5.4
 

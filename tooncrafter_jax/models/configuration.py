@@ -157,7 +157,43 @@ def tiny() -> ModelConfig:
     )
 
 
-PRESETS = {"tooncrafter_512": tooncrafter_512, "tiny": tiny}
+def small() -> ModelConfig:
+    """A model for a laptop's CPU: 128x128 pixels, 8 million parameters in all, every part as published but narrow.
+
+    Normalisations of the autoencoder have a single group: with few channels a group would hold nearly one channel alone, whose
+    mean is the very colour to be drawn. There are no transformers at full latent resolution but the stem's.
+    """
+    first_stage: dict[str, Any] = {
+        "width": 16,
+        "blocks_per_level": 1,
+        "z_channels": 8,
+        "latent_channels": 8,
+        "norm_groups": 1,
+    }
+    denoiser: dict[str, Any] = {
+        "width": 32,
+        "multipliers": (1, 2, 3),
+        "blocks_per_level": 1,
+        "attention_levels": (1, 2),
+        "head_dim": 8,
+        "context_dim": 48,
+        "norm_groups": 8,
+    }
+    return ModelConfig(
+        name="small",
+        height=128,
+        width=128,
+        unet=UNetConfig(in_channels=16, out_channels=8, dropout=0.0, **denoiser),
+        image_projector=ImageProjectorConfig(dim=48, depth=1, head_dim=12, heads=4, input_dim=48, output_dim=48),
+        clip_text=ClipTextConfig(vocabulary_size=4096, width=48, heads=4, layers=3),
+        clip_image=ClipImageConfig(image_size=64, patch_size=16, width=48, heads=4, layers=2),
+        autoencoder=AutoencoderConfig(**first_stage),
+        decoder=DecoderConfig(**first_stage, reference_head_dim=8),
+        sketch_encoder=SketchEncoderConfig(in_channels=8, **denoiser),
+    )
+
+
+PRESETS = {"tooncrafter_512": tooncrafter_512, "tiny": tiny, "small": small}
 
 
 def preset(name: str) -> ModelConfig:

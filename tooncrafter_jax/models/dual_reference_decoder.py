@@ -35,7 +35,6 @@ from tooncrafter_jax.typing import Dtype, Latents, Video
 
 TEMPORAL_EPSILON = 1e-5
 REFERENCE_HEADS = 8
-REFERENCE_HEAD_DIM = 64
 """Heads of the reference attention at every width (spec section 5.4)."""
 ATTENTION_LEVELS = (2, 3)
 """Levels that inject references by attention; the others do so by a residual (spec section 5.4)."""
@@ -53,6 +52,7 @@ class DecoderConfig:
       references: whether details of two reference frames are injected (the paper's HAR).
       post_quantization: whether a 1x1 convolution comes first, as in the plain decoder; the published pipeline skips it.
       norm_groups: groups of all group normalisations; 32 in the published model.
+      reference_head_dim: channels of a head of the reference attention, whose time grows with them.
     """
 
     width: int = 128
@@ -65,6 +65,7 @@ class DecoderConfig:
     references: bool = True
     post_quantization: bool = False
     norm_groups: int = NORM_GROUPS
+    reference_head_dim: int = 64
 
 
 Chunk = int | None
@@ -152,11 +153,12 @@ class ReferenceAttention(nnx.Module):
 
     Args:
       features: channels, a multiple of 32.
+      head_dim: channels of a head.
       **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, **kw: Any) -> None:
-        inner = REFERENCE_HEADS * REFERENCE_HEAD_DIM
+    def __init__(self, features: int, head_dim: int, **kw: Any) -> None:
+        inner = REFERENCE_HEADS * head_dim
         self.norm = GroupNorm(features, epsilon=EPSILON, **kw)
         self.query = Linear(features, inner, use_bias=False, **kw)
         self.key = Linear(features, inner, use_bias=False, **kw)
@@ -226,7 +228,9 @@ class UpLevel(nnx.Module):
     def __init__(self, level: int, blocks: list[VideoBlock], features: int, config: DecoderConfig, **kw: Any) -> None:
         self.blocks = nnx.List(blocks)
         attends = config.references and level in ATTENTION_LEVELS
-        self.reference_attention = nnx.data(ReferenceAttention(features, **kw) if attends else None)
+        self.reference_attention = nnx.data(
+            ReferenceAttention(features, config.reference_head_dim, **kw) if attends else None
+        )
         self.reference_residual = nnx.data(
             ReferenceResidual(features, **kw) if config.references and not attends else None
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf, prod
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
@@ -45,6 +46,8 @@ class OptimizerConfig:
       beta1, beta2, epsilon: of Adam.
       weight_decay: of AdamW; biases and the scales of norms decay too, as published.
       clip_norm: largest global norm of the trained gradients; 0 for no clipping.
+      group_rates: factors of the learning rate by parameter group, e.g. "decoder.har.residual:20" where new layers are to learn
+        faster than those that know something already; for a parameter of several groups they multiply.
     """
 
     name: Literal["adamw", "adam"] = "adamw"
@@ -56,6 +59,35 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.01
     clip_norm: float = 0.5
+    group_rates: str = ""
+
+    def __post_init__(self):
+        in_groups(self.factors)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """Group -> factor, of `group_rates`.
+
+        Raises:
+          UserError: if the text has another form.
+        """
+        found = {}
+        for item in filter(None, self.group_rates.split(",")):
+            group, _, factor = item.partition(":")
+            try:
+                found[group.strip()] = float(factor)
+            except ValueError:
+                found[group.strip()] = 0.0
+            if not 0.0 < found[group.strip()] < inf:
+                raise UserError(
+                    f"config.optimizer.group_rates has '{item.strip()}', which must be a group and a factor above 0, "
+                    "such as decoder.har:20"
+                )
+        return found
+
+    def rate_factor(self, path: str) -> float:
+        """The factor of a parameter's learning rate."""
+        return prod((factor for group, factor in self.factors.items() if in_groups([group])(path)), start=1.0)
 
 
 @dataclass(frozen=True)
@@ -177,6 +209,8 @@ class TrainConfig:
             raise UserError(f"config.bypass_temporal means nothing to the stage '{self.stage}'")
         if self.lora.rank and self.stage != "rectify":
             raise UserError(f"config.lora works with the stage 'rectify', not '{self.stage}'")
+        if self.lora.rank and self.optimizer.group_rates:
+            raise UserError("config.optimizer.group_rates means nothing to config.lora, whose factors are in no group")
 
 
 _SMALLEST = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -50,7 +52,20 @@ def make_optimizer(
     if config.name == "adamw":
         parts.append(optax.add_decayed_weights(config.weight_decay))
     parts.append(optax.scale_by_learning_rate(learning_rate(config, steps)))
+    if config.factors:
+        parts.append(_scale_by_group(config))
     return optax.masked(optax.chain(*parts), lambda params: {path: is_trained(path) for path in params})  # pyright: ignore
+
+
+def _scale_by_group(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Multiplies updates by their groups' factors."""
+
+    def scaled(updates: Any, params: Any = None) -> Any:
+        del params
+        factors = {path: config.rate_factor(path) for path in updates}
+        return {path: jax.tree.map(partial(operator.mul, factors[path]), update) for path, update in updates.items()}
+
+    return optax.stateless(scaled)
 
 
 def masked(trained: Paths, like: Paths) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A path starts with its component: "unet.down.0.blocks.1.spatial_res.conv_in.kernel". Every parameter of the U-Net belongs to
 exactly one of `spatial`, `temporal`, `image_kv` and `fps`. The projector, the decoder, the sketch encoder, the autoencoder and
-the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder.
+the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder, and `decoder.har` has two parts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,17 @@ def _is_p3d(path: str) -> bool:
 
 def _is_har(path: str) -> bool:
     """Reference parts of the decoder (the paper's hybrid-attention-residual module)."""
-    return _is_decoder(path) and any("reference_" in part for part in path.split("."))
+    return _is_har_attention(path) or _is_har_residual(path)
+
+
+def _is_har_attention(path: str) -> bool:
+    """Attention to the two references, at low resolutions."""
+    return _is_decoder(path) and ".reference_attention." in path
+
+
+def _is_har_residual(path: str) -> bool:
+    """Convolutions of the references, added to the first and the last frame at high resolutions."""
+    return _is_decoder(path) and "reference_residual." in path
 
 
 def _is_sketch(path: str) -> bool:
@@ -70,6 +80,8 @@ GROUPS: dict[str, Predicate] = {
     "decoder": _is_decoder,
     "decoder.p3d": _is_p3d,
     "decoder.har": _is_har,
+    "decoder.har.attention": _is_har_attention,
+    "decoder.har.residual": _is_har_residual,
     "sketch": _is_sketch,
     "autoencoder": lambda path: path.startswith("autoencoder."),
     "clip_text": lambda path: path.startswith("clip_text."),

@@ -105,10 +105,11 @@ class Reconstruction(Stage):
             return l1, {"l1": l1}
         network = self.components.bind(PERCEPTUAL, params)
 
-        @jax.checkpoint
         def of_frame(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
             return network(*pair)
 
+        if self.config.remat != "none":
+            of_frame = jax.checkpoint(of_frame)
         frames = (jnp.moveaxis(video, 1, 0), jnp.moveaxis(truth, 1, 0))
         perceptual = jnp.mean(jax.lax.map(of_frame, frames))
         return l1 + weight * perceptual, {"l1": l1, "lpips": perceptual}
@@ -189,7 +190,7 @@ class DecoderStage(Reconstruction):
     """
 
     trains = ("decoder",)
-    may_train = ("decoder", "decoder.p3d", "decoder.har")
+    may_train = ("decoder", "decoder.p3d", "decoder.har", "decoder.har.attention", "decoder.har.residual")
 
     def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
         """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.
