@@ -57,7 +57,7 @@ STEPS = {
     "autoencoder": 1500,
     "base": 400,
     "rectify": 200,
-    "lora": 200,
+    "lora": 300,
     "sketch": 220,
     "decoder": 150,
     "decoder_without_p3d": 150,
@@ -67,7 +67,7 @@ LEARNING_RATE = {
     "autoencoder": 2e-3,
     "base": 1e-3,
     "rectify": 1e-3,
-    "lora": 4e-3,
+    "lora": 5e-3,
     "sketch": 2e-3,
     "decoder": 2e-4,
     "decoder_without_p3d": 2e-4,
@@ -98,6 +98,7 @@ def get_config(variant="base"):
     config.ema_decay = 0.95
     if variant == "lora":
         config.lora.rank, config.lora.alpha = 16, 32.0
+        config.lora.targets = ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding")
     if variant == "sketch":
         config.sketch.extractor = "hed"
     if variant in ("autoencoder", *DECODERS):

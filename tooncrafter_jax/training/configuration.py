@@ -97,7 +97,8 @@ class LoraConfig:
     Attributes:
       rank: of the factors; 0 for no adaptation.
       alpha: the product of the factors is scaled by alpha / rank.
-      targets: parts of paths; kernels of the trained groups whose path contains one of them are adapted.
+      targets: parts of paths; kernels of the trained groups whose path contains one of them are adapted, those of convolutions
+        too (e.g. "conv_").
     """
 
     rank: int = 0

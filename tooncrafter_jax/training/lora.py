@@ -12,22 +12,19 @@ import numpy as np
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training.configuration import LoraConfig
-from tooncrafter_jax.weights.lora import PREFIX
+from tooncrafter_jax.weights.lora import PREFIX, matrix_shape
 
 
 def targets(config: LoraConfig, shapes: Mapping[str, Any], is_chosen: Callable[[str], bool]) -> list[str]:
-    """The kernels that are adapted: matrices of chosen parameters whose path has one of the targets in it.
+    """The kernels that are adapted: those of chosen parameters whose path has one of the targets in it.
 
     Raises:
       UserError: there are none.
     """
     found = [
         path
-        for path, leaf in shapes.items()
-        if is_chosen(path)
-        and path.endswith(".kernel")
-        and len(leaf.shape) == 2
-        and any(part in path for part in config.targets)
+        for path in shapes
+        if is_chosen(path) and path.endswith(".kernel") and any(part in path for part in config.targets)
     ]
     if not found:
         raise UserError(f"config.lora.targets {list(config.targets)} match no kernel of the trained groups")
@@ -38,7 +35,7 @@ def init(config: LoraConfig, shapes: Mapping[str, Any], paths: list[str], seed: 
     """Fresh factors for these kernels."""
     factors = {}
     for number, path in enumerate(paths):
-        inputs, outputs = shapes[path].shape
+        inputs, outputs = matrix_shape(shapes[path].shape)
         draw = np.random.default_rng([seed, number])
         bound = inputs**-0.5
         factors[f"{PREFIX}{path}.a"] = draw.uniform(-bound, bound, (inputs, config.rank)).astype(np.float32)

@@ -1,11 +1,13 @@
 """Low-rank factors (Hu et al. 2021): a kernel W acts as W + scale · A·B, scale being alpha / rank.
 
-The factors of "unet.x.kernel" are the parameters "lora.unet.x.kernel.a" (in, rank) and ".b" (rank, out).
+The factors of "unet.x.kernel" are the parameters "lora.unet.x.kernel.a" (in, rank) and ".b" (rank, out). A convolution's kernel is
+the matrix that it multiplies a patch with: its rows are those of the patch, one pixel's channels after the other's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +35,18 @@ class Lora(NamedTuple):
     scale: float
 
 
+def matrix_shape(kernel: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of a kernel's matrix."""
+    return prod(kernel[:-1]), kernel[-1]
+
+
 def merge(path: str, kernel: jax.Array, params: Mapping[str, Any], scale: float) -> jax.Array:
     """What a layer computes with: the kernel with its factors' product, or the kernel itself where it has none."""
     a = params.get(f"{PREFIX}{path}.a")
     if a is None:
         return kernel
     b = params[f"{PREFIX}{path}.b"]
-    update = scale * jnp.matmul(a, b, precision="highest")
+    update = scale * jnp.matmul(a, b, precision="highest").reshape(kernel.shape)
     return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
 
@@ -83,7 +90,7 @@ def merged(params: Mapping[str, Mapping[str, Any]], lora: Lora) -> dict[str, dic
         component, _, name = path.partition(".")
         kernel = result.get(component, {}).get(name)
         a, b = (factors.get(f"{PREFIX}{path}.{part}") for part in ("a", "b"))
-        if kernel is None or a is None or b is None or kernel.shape != (a.shape[0], b.shape[1]):
+        if kernel is None or a is None or b is None or matrix_shape(kernel.shape) != (a.shape[0], b.shape[1]):
             raise UserError(
                 f"the low-rank factor '{factor}' fits no kernel of this model: it is of another architecture"
             )
