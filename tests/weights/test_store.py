@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tests.reference import noise_params
+from tooncrafter_jax.__main__ import main
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import ModelConfig
@@ -277,3 +278,64 @@ class TestDamage:
             r"1 of another shape: encoder.conv_in.bias is 16 instead of 32",
         ):
             assert part in str(error.value)
+
+
+class TestFiles:
+    """Components as safetensors files."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path, tiny_config: ModelConfig) -> Path:
+        views = {path: np.asfortranarray(np.asarray(value)) for path, value in PARAMS.items()}
+        return write(tmp_path / "files", tiny_config, views, safetensors=True)
+
+    def test_what_is_written_comes_back(self, files: Path, devices: list[jax.Device]) -> None:
+        assert sorted(path.name for path in files.iterdir()) == ["autoencoder.safetensors", "model.json"]
+        checkpoint = Checkpoint(files)
+        equal(checkpoint.restore("autoencoder", NETWORK))
+        assert checkpoint.weights == {"autoencoder": store.fingerprint(PARAMS)}
+        everywhere = NamedSharding(Mesh(np.asarray(devices), ("shard",)), PartitionSpec())
+        found = checkpoint.restore("autoencoder", NETWORK, sharding=everywhere, dtype=jnp.bfloat16)
+        equal(found, {path: value.astype(jnp.bfloat16) for path, value in PARAMS.items()})
+        assert found["moments.bias"].sharding.device_set == set(devices)
+
+    def test_they_are_taken_over_as_they_are(self, files: Path, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        with CheckpointWriter(tmp_path / "copied", tiny_config, {}) as writer:
+            writer.copy(files, ["autoencoder"])
+        equal(Checkpoint(tmp_path / "copied").restore("autoencoder", NETWORK))
+
+    def test_what_is_damaged_or_does_not_fit_is_told(
+        self, files: Path, tmp_path: Path, tiny_config: ModelConfig
+    ) -> None:
+        other = write(tmp_path / "other", tiny_config, {"a": np.zeros(3)}, safetensors=True)
+        with pytest.raises(UserError, match="autoencoder in .*other"):
+            Checkpoint(other).restore("autoencoder", NETWORK)
+        file = files / "autoencoder.safetensors"
+        file.write_bytes(file.read_bytes()[:-8])
+        with pytest.raises(UserError, match="autoencoder in .* is damaged or incomplete"):
+            Checkpoint(files).restore("autoencoder", NETWORK)
+
+    def test_a_model_is_made_compact(self, tmp_path: Path, written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        about = tmp_path / "about.json"
+        about.write_text('{"data": "emoji"}')
+        network = Checkpoint(written).config.networks()["autoencoder"]
+        params = noise_params(network)
+        source = write(tmp_path / "source", Checkpoint(written).config, params)
+        assert main(["compact", str(source), str(tmp_path / "small"), f"--provenance={about}"]) == 0
+        assert "autoencoder" in capsys.readouterr().out
+        found = Checkpoint(tmp_path / "small")
+        assert found.provenance == {"made": "by a test", "data": "emoji", "dtype": "float16"}
+        halved = {
+            path: jnp.asarray(np.asarray(value).astype(np.float16), jnp.float32) for path, value in params.items()
+        }
+        equal(found.restore("autoencoder", network), halved)
+
+    def test_what_16_bits_do_not_hold_is_told(self, tmp_path: Path, written: Path) -> None:
+        network = Checkpoint(written).config.networks()["autoencoder"]
+        params = {path: np.asarray(value) for path, value in noise_params(network).items()}
+        params["moments.bias"] = params["moments.bias"] + np.float32(1e6)
+        source = write(tmp_path / "source", Checkpoint(written).config, params)
+        with pytest.raises(UserError, match="autoencoder.moments.bias has values that float16 does not hold"):
+            main(["compact", str(source), str(tmp_path / "small")])
+        assert not (tmp_path / "small").exists()
+        with pytest.raises(UserError, match="cannot read .*none.json as JSON"):
+            main(["compact", str(source), str(tmp_path / "small"), f"--provenance={tmp_path / 'none.json'}"])

@@ -1,4 +1,4 @@
-"""Checkpoint directories: `model.json` and one orbax tree a component.
+"""Checkpoint directories: `model.json` and, for each component, an orbax tree or (small models) a safetensors file.
 
 A directory is written under a temporary name and renamed when it is whole, so that an interrupted write is never taken for a
 checkpoint. A component is restored alone, straight into its sharding and dtype.
@@ -24,7 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
+from tooncrafter_jax.atomic_files import write_and_sync
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
@@ -44,16 +47,23 @@ class CheckpointWriter:
       config: the architecture.
       provenance: where the weights come from, kept in `model.json`.
       overwrite: whether an existing checkpoint directory is replaced.
+      safetensors: one file a component instead of a tree, which is simpler to hand on, but is read whole.
 
     Raises:
       UserError: if the directory exists already or cannot be written.
     """
 
     def __init__(
-        self, directory: Path, config: ModelConfig, provenance: Mapping[str, Any], *, overwrite: bool = False
+        self,
+        directory: Path,
+        config: ModelConfig,
+        provenance: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        safetensors: bool = False,
     ) -> None:
         self.directory = directory = Path(directory).absolute()
-        self._config, self._provenance = config, dict(provenance)
+        self._config, self._provenance, self._safetensors = config, dict(provenance), safetensors
         self._components: list[str] = []
         self._weights: dict[str, str] = {}
         _remove_abandoned(directory)
@@ -79,19 +89,27 @@ class CheckpointWriter:
         Raises:
           UserError: if the disk is full or the like.
         """
+        self._components.append(component)
+        self._weights[component] = fingerprint(params)
+        if self._safetensors:
+            on_host = {path: np.ascontiguousarray(value) for path, value in params.items()}
+            with _disk_errors(self.directory):
+                write_and_sync(os.fspath(_file_of(self._temporary, component)), save(on_host))
+            return
         with _disk_errors(self.directory), _quiet():
             handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # compressing copies everything in memory
             with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
                 checkpointer.save(self._temporary / component, args=ocp.args.PyTreeSave(dict(params)))
-        self._components.append(component)
-        self._weights[component] = fingerprint(params)
 
     def copy(self, source: Path, components: Iterable[str]) -> None:
         """Takes over components of another checkpoint directory as they are."""
         weights = Checkpoint(source).weights
         for component in components:
             with _disk_errors(self.directory):
-                shutil.copytree(Path(source) / component, self._temporary / component)
+                if _file_of(source, component).is_file():
+                    shutil.copy2(_file_of(source, component), self._temporary)
+                else:
+                    shutil.copytree(Path(source) / component, self._temporary / component)
             self._components.append(component)
             if component in weights:
                 self._weights[component] = weights[component]
@@ -213,11 +231,13 @@ class Checkpoint:
         self.require([component])
         path, where = self.directory / component, f"{component} in {self.directory}"
         damaged = f"{where} is damaged or incomplete: convert it again"
-        if not path.is_dir():
-            raise UserError(damaged)
         of_leaf = dtype if callable(dtype) and not isinstance(dtype, type) else lambda leaf: dtype or leaf.dtype
         if sharding is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        if _file_of(self.directory, component).is_file():
+            return _read_file(_file_of(self.directory, component), network, where, sharding, of_leaf)
+        if not path.is_dir():
+            raise UserError(damaged)
         with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             try:
                 stored = dict(checkpointer.metadata(path).item_metadata.tree)  # pyright: ignore
@@ -242,6 +262,34 @@ class Checkpoint:
                 if is_out_of_memory(error):
                     raise out_of_memory(f"to load {where}", "load it with dtype bfloat16") from error
                 raise UserError(damaged) from error
+
+
+def _file_of(directory: Path, component: str) -> Path:
+    """Where a component is kept that is a safetensors file."""
+    return Path(directory) / f"{component}.safetensors"
+
+
+def _read_file(
+    file: Path,
+    network: Network[Any],
+    where: str,
+    sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding],
+    dtype: Callable[[jax.ShapeDtypeStruct], Any],
+) -> dict[str, jax.Array]:
+    """A component's parameters of a safetensors file, in their shardings and dtypes."""
+    try:
+        stored = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{where} is damaged or incomplete: fetch or write it again") from error
+    shapes = {name: leaf.shape for name, leaf in network.abstract_params.items()}
+    check_shapes({name: value.shape for name, value in stored.items()}, shapes, where)
+
+    def place(name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        value = stored[name].astype(jnp.dtype(dtype(leaf)))
+        where_to = sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name]
+        return jax.make_array_from_callback(value.shape, where_to, lambda index: value[index])
+
+    return {name: place(name, leaf) for name, leaf in network.abstract_params.items()}
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
