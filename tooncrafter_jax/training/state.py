@@ -13,6 +13,7 @@ import optax
 
 from tooncrafter_jax.training.optimizers import make_optimizer
 from tooncrafter_jax.training.stages import Stage
+from tooncrafter_jax.weights.lora import PREFIX, matrix_shape
 
 
 @jax.tree_util.register_dataclass
@@ -91,9 +92,9 @@ def abstract_state(stage: Stage) -> TrainState:
     """Shapes and dtypes of the state, without any array."""
     params = dict(stage.components.abstract_params)
     for path in stage.lora_targets:
-        inputs, outputs = params[path].shape
+        inputs, outputs = matrix_shape(params[path].shape)
         rank = stage.config.lora.rank
-        params[f"lora.{path}.a"] = jax.ShapeDtypeStruct((inputs, rank), jnp.float32)
-        params[f"lora.{path}.b"] = jax.ShapeDtypeStruct((rank, outputs), jnp.float32)
+        params[f"{PREFIX}{path}.a"] = jax.ShapeDtypeStruct((inputs, rank), jnp.float32)
+        params[f"{PREFIX}{path}.b"] = jax.ShapeDtypeStruct((rank, outputs), jnp.float32)
     params = {path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(stage, path)) for path, leaf in params.items()}
     return jax.eval_shape(lambda given: new_state(stage, given), params)
