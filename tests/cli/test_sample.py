@@ -114,6 +114,23 @@ def test_formats_follow_the_ending_of_out_and_format(
         assert sorted(p.name for p in (empty.out / "ab").iterdir()) == [f"frame_{i:02d}.png" for i in range(16)]
 
 
+def test_a_contact_sheet_may_show_the_cross_fade_below(empty: World, command: Command):
+    result = command("sample", *empty.pair("--contact-sheet", "--cross-fade"))
+    assert result.code == 0
+    sheet = np.asarray(Image.open(empty.out / "ab_sheet.png")).astype(int)
+    gap, band = 4, 14  # of pictures of 64x64 pixels
+    assert sheet.shape == (4 * (band + 64 + gap) + gap, 8 * (64 + gap) + gap, 3)
+
+    def shown(row: int, column: int) -> np.ndarray:
+        top, left = gap + row * (band + 64 + gap) + band, gap + column * (64 + gap)
+        return sheet[top : top + 64, left : left + 64]
+
+    assert (shown(1, 0) == shown(0, 0)).all() and (shown(3, 7) == shown(2, 7)).all()
+    faded = (10 * shown(0, 0) + 5 * shown(2, 7)) / 15
+    assert np.abs(shown(1, 5) - faded).max() <= 1
+    assert "add --contact-sheet" in command("sample", *empty.pair("--cross-fade")).err
+
+
 def test_frames_are_those_of_the_sampler(empty: World, command: Command):
     draw(empty.path / "same.png", 40)
     both = [f"--{end}={empty.path / 'same.png'}" for end in ("first", "last")]

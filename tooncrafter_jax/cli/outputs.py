@@ -17,11 +17,14 @@ import numpy as np
 from tooncrafter_jax import media
 from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.baselines.blends import cross_fade
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
 
 FORMATS = ("mp4", "gif", "webp", "png")
 RECORD_FORMAT = 1
+COMPARISON_COLUMNS = 8
+"""Frames in a row of a contact sheet that has the cross-fade below each row."""
 _EXECUTION_OPTIONS = ("decode_frames_per_chunk", "steps_per_chunk")
 """Options that change how a clip is computed, not what it shows."""
 
@@ -34,6 +37,7 @@ class OutputPlan:
       directory: where they go.
       formats: some of `FORMATS`; png is a folder of frames.
       contact_sheet: whether a contact sheet is written too.
+      cross_fade: whether it shows, below the frames, the cross-fade between the first and the last of them.
       playback_fps: frames a second of the files (8 as published), not what the model is told.
       drop_last: whether the last frame is left out, for clips that loop.
     """
@@ -43,6 +47,7 @@ class OutputPlan:
     contact_sheet: bool
     playback_fps: float = media.PUBLISHED_FPS
     drop_last: bool = False
+    cross_fade: bool = False
 
     def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
         """Finds out, before anything expensive starts, what would keep the files from being written.
@@ -93,11 +98,28 @@ class OutputPlan:
             elif kind == "png":
                 media.write_png_sequence(path, video)
             elif kind == "contact_sheet":
-                media.write_contact_sheet(path, video, labels=[str(i) for i in range(len(video))])
+                self._write_contact_sheet(path, video)
             with contextlib.suppress(OSError):
                 paths["record"].unlink()
         media.write_json(paths["record"], dict(record))
         return paths
+
+    def _write_contact_sheet(self, path: Path, video: np.ndarray) -> None:
+        labels = [str(frame) for frame in range(len(video))]
+        if not self.cross_fade or len(video) < 2:
+            media.write_contact_sheet(path, video, labels=labels)
+            return
+        columns = min(COMPARISON_COLUMNS, len(video))
+        faded = cross_fade(video[:1], video[-1:], len(video))[0]
+        blank = np.full((-len(video) % columns, *video.shape[1:]), 255, np.uint8)
+        rows = [np.concatenate([frames, blank]).reshape(-1, columns, *video.shape[1:]) for frames in (video, faded)]
+        names = [[*labels, *[""] * len(blank)], [*(f"{label} faded" for label in labels), *[""] * len(blank)]]
+        media.write_contact_sheet(
+            path,
+            np.stack(rows, 1).reshape(-1, *video.shape[1:]),
+            columns,
+            np.stack([np.reshape(row, (-1, columns)) for row in names], 1).ravel().tolist(),
+        )
 
     def is_done(self, name: str, request: Mapping[str, Any]) -> bool:
         """Whether all files of a clip are there and were made from the same request."""
@@ -115,6 +137,7 @@ class OutputPlan:
         return request_of(pair, options, model, dtype) | {
             "playback_fps": self.playback_fps,
             "drop_last": self.drop_last,
+            "cross_fade": self.cross_fade,
         }
 
 

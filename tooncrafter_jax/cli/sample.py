@@ -97,6 +97,11 @@ def build_parser() -> Parser:
     )
     out("--contact-sheet", action="store_true", help="also write all frames on one PNG")
     out(
+        "--cross-fade",
+        action="store_true",
+        help="the contact sheet shows the cross-fade between the clip's first and last frame too",
+    )
+    out(
         "--playback-fps",
         type=float,
         default=float(PUBLISHED_FPS),
@@ -268,7 +273,16 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         ]
     else:
         jobs = _several_jobs(arguments, template)
-    plan = OutputPlan(directory, formats or ("mp4",), arguments.contact_sheet, arguments.playback_fps, arguments.loop)
+    if arguments.cross_fade and not arguments.contact_sheet:
+        raise UserError("--cross-fade is shown on the contact sheet: add --contact-sheet")
+    plan = OutputPlan(
+        directory,
+        formats or ("mp4",),
+        arguments.contact_sheet,
+        arguments.playback_fps,
+        arguments.loop,
+        arguments.cross_fade,
+    )
     return with_variations(jobs, arguments.samples_per_pair), plan
 
 

@@ -11,6 +11,16 @@ from jaxtyping import UInt8
 from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, end_frames
 
 
+def cross_fade(
+    first: UInt8[np.ndarray, "B H W 3"], last: UInt8[np.ndarray, "B H W 3"], frames: int
+) -> UInt8[np.ndarray, "B T H W 3"]:
+    """Blends from `first` to `last` in so many frames, at least 2; see `CrossFade`."""
+    steps = frames - 1
+    index = np.arange(frames, dtype=np.uint32)[:, None, None, None]
+    wide_first, wide_last = first[:, None].astype(np.uint32), last[:, None].astype(np.uint32)
+    return (((steps - index) * wide_first + index * wide_last + steps // 2) // steps).astype(np.uint8)
+
+
 class Still:
     """The first picture held for the whole clip.
 
@@ -46,11 +56,7 @@ class CrossFade:
 
     def __call__(self, requests: Sequence[ClipRequest]) -> UInt8[np.ndarray, "B T H W 3"]:
         """The clips; see `InBetweener`."""
-        first, last, frames = end_frames(requests)
-        steps = frames - 1
-        index = np.arange(frames, dtype=np.uint32)[:, None, None, None]
-        first, last = first[:, None].astype(np.uint32), last[:, None].astype(np.uint32)
-        return (((steps - index) * first + index * last + steps // 2) // steps).astype(np.uint8)
+        return cross_fade(*end_frames(requests))
 
     def settings(self) -> Mapping[str, Any]:
         """None."""
