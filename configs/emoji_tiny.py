@@ -58,7 +58,7 @@ STEPS = {
     "base": 400,
     "rectify": 200,
     "lora": 300,
-    "sketch": 220,
+    "sketch": 300,
     "decoder": 150,
     "decoder_without_p3d": 150,
     "plain_decoder": 150,
@@ -101,6 +101,7 @@ def get_config(variant="base"):
         config.lora.targets = ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding")
     if variant == "sketch":
         config.sketch.extractor = "hed"
+        config.optimizer.group_rates = "sketch.added:5"  # it starts from zeros
     if variant in ("autoencoder", *DECODERS):
         config.adversarial.width = 16
     if variant == "autoencoder":

@@ -93,6 +93,13 @@ def test_parts_of_the_decoder() -> None:
     assert base == 49_490_179  # the plain image decoder, spec section 5.4
 
 
+def test_what_the_sketch_encoder_adds_to_the_denoisers_half() -> None:
+    shared = selected("sketch").keys() - selected("sketch.added").keys()
+    denoiser = {path.removeprefix("unet.") for path in selected("spatial")}
+    assert shared and {path.removeprefix("sketch_encoder.") for path in shared} <= denoiser
+    assert not {path.removeprefix("sketch_encoder.") for path in selected("sketch.added")} & denoiser
+
+
 def test_several_groups_are_a_union() -> None:
     both = selected("projector", "spatial")
     assert both.keys() == selected("projector").keys() | selected("spatial").keys()

@@ -2,7 +2,8 @@
 
 A path starts with its component: "unet.down.0.blocks.1.spatial_res.conv_in.kernel". Every parameter of the U-Net belongs to
 exactly one of `spatial`, `temporal`, `image_kv` and `fps`. The projector, the decoder, the sketch encoder, the autoencoder and
-the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder, and `decoder.har` has two parts.
+the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder, `decoder.har` has two parts,
+and `sketch.added` is what the sketch encoder does not take over from the denoiser.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ def _is_sketch(path: str) -> bool:
     return path.startswith("sketch_encoder.")
 
 
+def _is_sketch_added(path: str) -> bool:
+    """What the sketch encoder has beyond the denoiser's encoder half: convolutions of the sketch, and taps that hand results on."""
+    return path.startswith(("sketch_encoder.hint.", "sketch_encoder.skip_taps.", "sketch_encoder.mid_tap."))
+
+
 GROUPS: dict[str, Predicate] = {
     "projector": _is_projector,
     "spatial": _is_spatial,
@@ -83,6 +89,7 @@ GROUPS: dict[str, Predicate] = {
     "decoder.har.attention": _is_har_attention,
     "decoder.har.residual": _is_har_residual,
     "sketch": _is_sketch,
+    "sketch.added": _is_sketch_added,
     "autoencoder": lambda path: path.startswith("autoencoder."),
     "clip_text": lambda path: path.startswith("clip_text."),
     "clip_image": lambda path: path.startswith("clip_image."),

@@ -26,7 +26,7 @@ class SketchStage(Denoising):
 
     uses = (*Denoising.uses, "sketch_encoder")
     trains = ("sketch",)
-    may_train = ("sketch",)
+    may_train = ("sketch", "sketch.added")
     fresh = ("sketch_encoder",)
 
     def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
