@@ -28,6 +28,13 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sketch_512.py:zero_gate", "sketch", 32, 5e-5),
         ("rectify_512_variants.py:v", "rectify", 32, 1e-5),
         ("tiny.py:lora", "rectify", 2, 1e-4),
+        ("emoji_tiny.py:decoder", "decoder", 2, 2e-4),
+        ("small/autoencoder.py:64", "autoencoder", 8, 2e-3),
+        ("small/base.py:64", "base", 8, 1.5e-3),
+        ("small/rectify.py:iv_long", "rectify", 8, 1e-3),
+        ("small/rectify.py:lora", "rectify", 8, 5e-3),
+        ("small/decoder.py:full_sharp", "decoder", 1, 1e-4),
+        ("small/sketch.py", "sketch", 4, 2e-3),
     ],
 )
 def test_config_files(name, stage, batch, rate):

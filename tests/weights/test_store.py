@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -328,6 +329,21 @@ class TestFiles:
             path: jnp.asarray(np.asarray(value).astype(np.float16), jnp.float32) for path, value in params.items()
         }
         equal(found.restore("autoencoder", network), halved)
+
+    def test_a_component_of_another_directory_is_taken(self, tmp_path: Path, written: Path) -> None:
+        config = Checkpoint(written).config
+        wider = dataclasses.replace(config, autoencoder=dataclasses.replace(config.autoencoder, blocks_per_level=1))
+        params = [noise_params(each.networks()["autoencoder"]) for each in (config, wider)]
+        one, other = write(tmp_path / "one", config, params[0]), write(tmp_path / "other", wider, params[1])
+        assert (
+            main(["compact", str(one), str(tmp_path / "small"), f"--take=autoencoder={other}", "--dtype=float32"]) == 0
+        )
+        found = Checkpoint(tmp_path / "small")
+        assert found.config == wider and found.provenance["taken"] == {"autoencoder": {"made": "by a test"}}
+        equal(found.restore("autoencoder", wider.networks()["autoencoder"]), params[1])
+        for take, message in (("unet=x", "must name a component"), (f"autoencoder={tmp_path}", "not a checkpoint")):
+            with pytest.raises(UserError, match=message):
+                main(["compact", str(one), str(tmp_path / "none"), f"--take={take}"])
 
     def test_what_16_bits_do_not_hold_is_told(self, tmp_path: Path, written: Path) -> None:
         network = Checkpoint(written).config.networks()["autoencoder"]

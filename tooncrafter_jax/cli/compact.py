@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ Writes a model directory again as model.json and one safetensors file for each c
 handed on as files. `sample.py --model` and `train.py --config.start` read it like any other.
 
   python -m tooncrafter_jax compact runs/small/sketch/export small --provenance=about.json
+  python -m tooncrafter_jax compact runs/small/sketch/export small --take=decoder=runs/small/decoder/export
 """
 
 
@@ -29,21 +31,33 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--provenance", type=Path, metavar="FILE", help="JSON to be added to what model.json tells of the weights"
     )
+    parser.add_argument(
+        "--take",
+        action="append",
+        default=[],
+        metavar="COMPONENT=DIR",
+        help="take a component of another directory instead, e.g. of a stage that was trained beside; may be given several times",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what the destination holds")
     arguments = parser.parse_args(argv)
 
-    checkpoint = Checkpoint(arguments.source)
-    told = {**checkpoint.provenance, **_read_json(arguments.provenance), "dtype": arguments.dtype}
+    whole = Checkpoint(arguments.source)
+    taken = _taken(arguments.take, whole)
+    config = dataclasses.replace(whole.config, **{name: getattr(other.config, name) for name, other in taken.items()})
+    config.check("the components taken together")
+    told = {**whole.provenance, **_read_json(arguments.provenance), "dtype": arguments.dtype}
+    if taken:
+        told["taken"] = {name: dict(other.provenance) for name, other in taken.items()}
     size = 0
     with (
         told_if_interrupted(f"{arguments.destination} is as it was before"),
         CheckpointWriter(
-            arguments.destination, checkpoint.config, told, overwrite=arguments.overwrite, safetensors=True
+            arguments.destination, config, told, overwrite=arguments.overwrite, safetensors=True
         ) as writer,
     ):
-        networks = checkpoint.config.networks()
-        for name in checkpoint.components:
-            params = checkpoint.restore(name, networks[name])
+        networks = config.networks()
+        for name in whole.components:
+            params = taken.get(name, whole).restore(name, networks[name])
             with np.errstate(over="ignore"):
                 rounded = {path: np.asarray(value).astype(arguments.dtype) for path, value in params.items()}
             broken = [path for path, value in rounded.items() if not np.isfinite(value).all()]
@@ -53,8 +67,23 @@ def main(argv: list[str]) -> int:
                 )
             writer.write(name, rounded)
             size += sum(value.nbytes for value in rounded.values())
-    print(f"{arguments.destination}: {', '.join(checkpoint.components)}; {size / 1e6:.1f} MB")
+    print(f"{arguments.destination}: {', '.join(whole.components)}; {size / 1e6:.1f} MB")
     return EXIT_OK
+
+
+def _taken(choices: list[str], whole: Checkpoint) -> dict[str, Checkpoint]:
+    """Component -> the other directory that it is taken from."""
+    found = {}
+    for choice in choices:
+        name, _, directory = choice.partition("=")
+        if name not in whole.components or not directory:
+            raise UserError(
+                f"--take={choice} must name a component and a directory, such as decoder=runs/decoder/export; "
+                f"{whole.directory} holds {', '.join(whole.components)}"
+            )
+        found[name] = Checkpoint(Path(directory))
+        found[name].require([name])
+    return found
 
 
 def _read_json(file: Path | None) -> dict[str, object]:

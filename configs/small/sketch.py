@@ -1,0 +1,30 @@
+"""The frame-independent sketch encoder of the model `small` on animated emoji, everything else frozen.
+
+    python train.py --config=configs/small/sketch.py --workdir=runs/small/sketch
+
+Sketches are drawn by HED, whose weights are fetched by the first run.
+"""
+
+from tooncrafter_jax.training.configuration import default_config
+
+
+def get_config():
+    config = default_config()
+    config.stage, config.model = "sketch", "small"
+    config.start = "runs/small/rectify_iv_long/export"
+    config.steps = 300
+    config.dtype = config.frozen_dtype = "float32"
+    config.remat = "none"
+    config.sketch.extractor = "hed"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.group_rates = "sketch.added:5"  # it starts from zeros
+    config.optimizer.beta2 = 0.99
+    config.optimizer.warmup_steps = 20
+    config.optimizer.schedule = "cosine"
+    config.data.directory = "data/emoji"
+    config.data.batch, config.data.height, config.data.width = 4, 128, 128
+    config.data.strides = (2, 4)
+    config.validation, config.validate_every, config.validation_batches = "validation", 50, 8
+    config.log_every, config.save_every, config.sample_every = 5, 100, 0
+    config.ema_decay = 0.98
+    return config

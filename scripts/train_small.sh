@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Trains the model `small` from nothing, in the order of the paper. Every step goes on where it was stopped when this is run again.
+#
+#   scripts/train_small.sh [PYTHON]
+#
+# Needs the extras data and eval. The seeds are those of the configs; docs/small-model.md says how long each step took.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${1:-.venv/bin/python}
+runs=runs/small
+
+train() { # CONFIG NAME
+  "$python" train.py --config="configs/small/$1" --workdir="$runs/$2"
+}
+
+[ -d data/emoji/cartoon_clips ] || "$python" -m tooncrafter_jax curate fluent-emoji --out=data/emoji --test=300 --validation=64
+[ -d data/bodies128/cartoon_clips ] ||
+  "$python" -m tooncrafter_jax curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
+"$python" -m tooncrafter_jax fetch-metric-weights
+
+train autoencoder.py:64 autoencoder_64
+train autoencoder.py:128 autoencoder
+train base.py:64 base_64
+train base.py:128 base
+for variant in iv ii iii v; do train "rectify.py:$variant" "rectify_$variant"; done
+train rectify.py:iv_long rectify_iv_long
+for variant in full without_p3d plain; do train "decoder.py:$variant" "decoder_$variant"; done
+train decoder.py:full_sharp decoder
+train sketch.py sketch
+"$python" -m tooncrafter_jax compact "$runs/sketch/export" "$runs/small" --take="decoder=$runs/decoder/export" --overwrite
