@@ -109,7 +109,9 @@ def test_the_vocabulary_is_read_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"not gzip", gzip.compress(b"remark\nq w\n"), gzip.compress(b"\nqq ww\n" * 9)]
+    "content",
+    [None, b"not gzip", gzip.compress(b"remark\nq w\n"), gzip.compress(b"\nqq ww\n" * 9)],
+    ids="missing text short strange".split(),  # compressed bytes hold the time, which would be another in each worker
 )
 def test_a_damaged_vocabulary_is_a_users_error(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "vocabulary.gz"
