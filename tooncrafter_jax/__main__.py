@@ -10,8 +10,8 @@ from tooncrafter_jax.errors import UserError
 
 COMMANDS = {
     "convert": "published weight files -> a checkpoint directory",
-    "compact": "a checkpoint directory -> one of 16-bit safetensors files, to hand on",
     "verify": "compare every component with reference numbers",
+    "compact": "a checkpoint directory -> one of 16-bit safetensors files, to hand on",
     "curate": "films, animated emoji or rendered bodies -> sets of clips to train on",
     "evaluate": "models and rivals against the true clips of a set: tables, plots, pictures",
     "plan": "what a training or sampling step takes on a machine that need not be there",

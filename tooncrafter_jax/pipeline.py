@@ -62,6 +62,7 @@ class ToonCrafter:
       params: component -> flat parameters, on all devices.
       dtype: of the computation.
       devices: what it runs on.
+      sampling: options of `SamplingOptions` that suit this model; `interpolate` takes them where none are given.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class ToonCrafter:
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
         networks: Mapping[str, Network[Any]] | None = None,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        self.config, self.params = config, params
+        self.config, self.params, self.sampling = config, params, dict(sampling or {})
         self.devices = list(devices or jax.devices())
         self.dtype = compute_dtype(dtype, self.devices)
         self.schedule = NoiseSchedule(config.schedule)
@@ -107,12 +109,14 @@ class ToonCrafter:
           UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype.
         """
         checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
+        make_options(checkpoint.sampling)  # what cannot be is told before anything is loaded
         compute = compute_dtype(dtype, chosen)
         networks = checkpoint.config.networks(compute)
         params = load_components(checkpoint, checkpoint.components, networks, dtype=compute, devices=chosen)
         if lora is not None:
             params = merged(params, load_lora(Path(lora)))
-        return cls(checkpoint.config, params, dtype=compute, devices=chosen, networks=networks)
+        own = checkpoint.sampling
+        return cls(checkpoint.config, params, dtype=compute, devices=chosen, networks=networks, sampling=own)
 
     @classmethod
     def random(
@@ -168,7 +172,7 @@ class ToonCrafter:
             list.
           fps: frame rate that the model is told, 1 to 1000; smaller means larger motion (spec section 6.5).
           on_progress: called after every chunk of steps.
-          **options: see `SamplingOptions`.
+          **options: see `SamplingOptions`; those that are not given are the model's own or the published ones.
 
         Returns:
           uint8 (T, H, W, 3); (B, T, H, W, 3) if lists were given.
@@ -177,7 +181,7 @@ class ToonCrafter:
           UserError: for an unknown option, a setting out of range, or a picture that cannot be used.
         """
         pairs = make_pairs(first, last, prompt, sketches, seed, fps)
-        videos = self.interpolate_pairs(pairs, make_options(options), on_progress=on_progress)
+        videos = self.interpolate_pairs(pairs, make_options({**self.sampling, **options}), on_progress=on_progress)
         return videos if isinstance(first, list | tuple) else videos[0]
 
     def interpolate_pairs(

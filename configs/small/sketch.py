@@ -17,7 +17,6 @@ def get_config():
     config.remat = "none"
     config.sketch.extractor = "hed"
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.group_rates = "sketch.added:5"  # it starts from zeros
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"

@@ -19,6 +19,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tests.reference import noise_params
 from tooncrafter_jax.__main__ import main
+from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import ModelConfig
@@ -344,6 +346,25 @@ class TestFiles:
         for take, message in (("unet=x", "must name a component"), (f"autoencoder={tmp_path}", "not a checkpoint")):
             with pytest.raises(UserError, match=message):
                 main(["compact", str(one), str(tmp_path / "none"), f"--take={take}"])
+
+    def test_options_that_suit_a_model_are_kept_with_it(self, tmp_path: Path, written: Path) -> None:
+        config = Checkpoint(written).config
+        source = write(tmp_path / "one", config, noise_params(config.networks()["autoencoder"]))
+        options = ["--option=guidance_scale=1.5", "--option=spacing=uniform", "--option=second_pass=false"]
+        assert main(["compact", str(source), str(tmp_path / "small"), *options]) == 0
+        own = Checkpoint(tmp_path / "small").sampling
+        assert own == {"guidance_scale": 1.5, "spacing": "uniform", "second_pass": False}
+        parser = Parser("x")
+        add_sampling(parser)
+        argv = ["--spacing=uniform_trailing", "--steps=9"]
+        chosen = sampling_options(parser.parse_args(argv), own, parser.given(argv))
+        assert (chosen.spacing, chosen.steps, chosen.guidance_scale) == ("uniform_trailing", 9, 1.5)
+        assert not chosen.second_pass and chosen.eta == 1.0
+        assert main(["compact", str(tmp_path / "small"), str(tmp_path / "again"), "--option=eta=0"]) == 0
+        assert Checkpoint(tmp_path / "again").sampling == {**own, "eta": 0}
+        for option, message in (("guidance=2", "did you mean 'guidance_scale'"), ("steps", "a name and a value")):
+            with pytest.raises(UserError, match=message):
+                main(["compact", str(source), str(tmp_path / "none"), f"--option={option}"])
 
     def test_what_16_bits_do_not_hold_is_told(self, tmp_path: Path, written: Path) -> None:
         network = Checkpoint(written).config.networks()["autoencoder"]

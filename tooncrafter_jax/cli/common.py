@@ -8,7 +8,7 @@ import difflib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from tooncrafter_jax.errors import UserError
@@ -32,6 +32,17 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(given, known, n=1) if given.startswith("-") else []
             self.error(f"unknown argument '{unknown[0]}'" + (f", did you mean {near[0]}?" if near else ""))
         return arguments
+
+    def given(self, args: Sequence[str]) -> set[str]:
+        """Names of the options that these arguments set; the others have their defaults."""
+        defaults = [(action, action.default) for action in self._actions]
+        try:
+            for action in self._actions:
+                action.default = argparse.SUPPRESS
+            return set(vars(self.parse_known_args(list(args))[0]))
+        finally:
+            for action, default in defaults:
+                action.default = default
 
     def error(self, message: str) -> NoReturn:
         """Raises the complaint as a `UserError`."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.requests import make_options
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 DTYPES = ("float16", "float32")
@@ -38,6 +40,13 @@ def main(argv: list[str]) -> int:
         metavar="COMPONENT=DIR",
         help="take a component of another directory instead, e.g. of a stage that was trained beside; may be given several times",
     )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a sampling option that suits the model, e.g. guidance_scale=1.5, for all who give none; may be given several times",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what the destination holds")
     arguments = parser.parse_args(argv)
 
@@ -45,6 +54,7 @@ def main(argv: list[str]) -> int:
     taken = _taken(arguments.take, whole)
     config = dataclasses.replace(whole.config, **{name: getattr(other.config, name) for name, other in taken.items()})
     config.check("the components taken together")
+    sampling = {**whole.sampling, **_options(arguments.option)}
     told = {**whole.provenance, **_read_json(arguments.provenance), "dtype": arguments.dtype}
     if taken:
         told["taken"] = {name: dict(other.provenance) for name, other in taken.items()}
@@ -52,7 +62,7 @@ def main(argv: list[str]) -> int:
     with (
         told_if_interrupted(f"{arguments.destination} is as it was before"),
         CheckpointWriter(
-            arguments.destination, config, told, overwrite=arguments.overwrite, safetensors=True
+            arguments.destination, config, told, overwrite=arguments.overwrite, safetensors=True, sampling=sampling
         ) as writer,
     ):
         networks = config.networks()
@@ -69,6 +79,21 @@ def main(argv: list[str]) -> int:
             size += sum(value.nbytes for value in rounded.values())
     print(f"{arguments.destination}: {', '.join(whole.components)}; {size / 1e6:.1f} MB")
     return EXIT_OK
+
+
+def _options(choices: list[str]) -> dict[str, Any]:
+    """Sampling options of NAME=VALUE, checked for their names and types."""
+    found = {}
+    for choice in choices:
+        name, equals, value = choice.partition("=")
+        if not equals:
+            raise UserError(f"--option={choice} must be a name and a value, such as guidance_scale=1.5")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    make_options(found)
+    return found
 
 
 def _taken(choices: list[str], whole: Checkpoint) -> dict[str, Checkpoint]:

@@ -132,17 +132,22 @@ def main(argv: list[str]) -> int:
     Returns:
       0. A mistake raises `UserError`.
     """
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, given = parser.parse_args(argv), parser.given(argv)
     names = _metrics(arguments)
     specs = [MethodSpec.parse(text) for text in _methods(arguments)]
     rule = WindowRule(arguments.frames, arguments.height, arguments.width, arguments.stride, arguments.start)
-    sampling = sampling_options(arguments, frames=rule.frames, height=rule.height, width=rule.width)
+    size = {"frames": rule.frames, "height": rule.height, "width": rule.width}
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     enable_compilation_cache()
     clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
     metrics = make_metrics(names, _weights(arguments))
-    given = {"prompts": not arguments.no_prompts, "dtype": arguments.dtype, "weights": arguments.metric_weights}
-    methods = [spec.make(sampling, clips, **given) for spec in specs]
+
+    def sampling(own: Mapping[str, Any]) -> SamplingOptions:
+        return sampling_options(arguments, own, given, **size)
+
+    how = {"prompts": not arguments.no_prompts, "dtype": arguments.dtype, "weights": arguments.metric_weights}
+    methods = [spec.make(sampling, clips, **how) for spec in specs]
     store = _store(arguments, {"clips": clips.fingerprint}, {method.name: method.settings() for method in methods})
     evaluation = Evaluation(clips, methods, metrics, store, batch=arguments.batch, keep_videos=not arguments.no_videos)
     with told_if_interrupted("what is measured is kept, and the same command measures the rest"):
@@ -199,12 +204,18 @@ class MethodSpec:
         return cls(text, name, "model", method)
 
     def make(
-        self, sampling: SamplingOptions, clips: TrueClips, *, prompts: bool, dtype: str | None, weights: Path | None
+        self,
+        sampling: Callable[[Mapping[str, Any]], SamplingOptions],
+        clips: TrueClips,
+        *,
+        prompts: bool,
+        dtype: str | None,
+        weights: Path | None,
     ) -> Method:
         """The method, after finding out that it can make the clips.
 
         Args:
-          sampling: how models sample.
+          sampling: how a model samples, given the options that suit it.
           clips: the truth.
           prompts: whether models get the captions.
           dtype: in which models compute; by default that of the device.
@@ -222,7 +233,7 @@ class MethodSpec:
             return Reconstruction(Path(self.value), name)
         toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices())
         checkpoint = find_checkpoint(self.value)
-        return Model(toon, name, sampling, with_prompts=prompts, told=checkpoint_told(checkpoint))
+        return Model(toon, name, sampling(toon.sampling), with_prompts=prompts, told=checkpoint_told(checkpoint))
 
 
 def _name_of(directory: Path) -> str:

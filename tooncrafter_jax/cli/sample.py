@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import jax.numpy as jnp
 
@@ -191,14 +191,15 @@ def main(argv: list[str]) -> int:
     Returns:
       0; 1 if pairs of a folder or manifest failed. A mistake in the arguments raises `UserError`.
     """
-    arguments = build_parser().parse_args(argv)
-    options = _options(arguments)
+    parser = build_parser()
+    arguments, given = parser.parse_args(argv), parser.given(argv)
     jobs, plan = _jobs_and_plan(arguments)
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     dtype = arguments.dtype or default_dtype()
 
     # Everything that can be wrong is found before the model is loaded.
-    model, config, components = _describe_model(arguments)
+    model, config, components, own = _describe_model(arguments)
+    options = _options(arguments, own, given)
     options.check(config)
     several = arguments.first is None
     if not several:
@@ -236,9 +237,9 @@ def main(argv: list[str]) -> int:
     return report(outcome, plan, several)
 
 
-def _options(arguments: argparse.Namespace) -> SamplingOptions:
+def _options(arguments: argparse.Namespace, own: Mapping[str, Any], given: Collection[str]) -> SamplingOptions:
     names = ("frames", "height", "width", "fit", "control_scale")
-    return sampling_options(arguments, **{name: getattr(arguments, name) for name in names})
+    return sampling_options(arguments, own, given, **{name: getattr(arguments, name) for name in names})
 
 
 def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan]:
@@ -317,12 +318,14 @@ def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, tuple[
     return out.parent, out.name, () if formats else ("mp4",)
 
 
-def _describe_model(arguments: argparse.Namespace) -> tuple[dict[str, str], ModelConfig, Sequence[str]]:
-    """What the records say of the model that is asked for, its architecture and components; loads no tensors."""
+def _describe_model(
+    arguments: argparse.Namespace,
+) -> tuple[dict[str, str], ModelConfig, Sequence[str], Mapping[str, Any]]:
+    """What the records say of the model that is asked for, its architecture, components and own options; loads no tensors."""
     if arguments.random_weights and arguments.lora:
         raise UserError("--lora changes a --model: it means nothing to --random-weights")
     if arguments.random_weights:
-        return {"random_weights": arguments.random_weights}, preset(arguments.random_weights), COMPONENTS
+        return {"random_weights": arguments.random_weights}, preset(arguments.random_weights), COMPONENTS, {}
     if arguments.model is None:
         raise UserError(
             "say which model to use: --model=DIR with a directory that `python -m tooncrafter_jax convert` made of the published "
@@ -335,7 +338,7 @@ def _describe_model(arguments: argparse.Namespace) -> tuple[dict[str, str], Mode
     if arguments.lora:
         load_lora(Path(arguments.lora))  # a mistake is told before the model is loaded
         model["lora"] = file_record(arguments.lora)["sha256"]
-    return model, checkpoint.config, checkpoint.components
+    return model, checkpoint.config, checkpoint.components, checkpoint.sampling
 
 
 def _load(arguments: argparse.Namespace, dtype: str) -> ToonCrafter:

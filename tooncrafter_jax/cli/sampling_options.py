@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.diffusion.schedule import Spacing
-from tooncrafter_jax.requests import SamplingOptions
+from tooncrafter_jax.requests import SamplingOptions, make_options
 
 _FLAGS = ("steps", "eta", "guidance_scale", "guidance_rescale", "image_guidance_scale", "spacing", "exact_last_step")
 
@@ -76,11 +77,22 @@ def add_sampling(parser: Parser, title: str = "how to sample") -> Any:
     return add
 
 
-def sampling_options(arguments: argparse.Namespace, **others: Any) -> SamplingOptions:
-    """What the options of `add_sampling` ask for, with the `others` that a command has options of its own for."""
-    return SamplingOptions(
-        **{name: getattr(arguments, name) for name in _FLAGS},
-        second_pass=not arguments.no_second_pass,
-        decode_frames_per_chunk=arguments.decode_frames_per_chunk,
-        **others,
-    )
+def sampling_options(
+    arguments: argparse.Namespace, own: Mapping[str, Any], given: Collection[str], **others: Any
+) -> SamplingOptions:
+    """What the options of `add_sampling` ask for.
+
+    Args:
+      arguments: all options.
+      own: what suits the model, for options that are not given.
+      given: names of the options that were given, as of `Parser.given`.
+      **others: options that a command has flags of its own for.
+
+    Raises:
+      UserError: the model's own options are none.
+    """
+    values = {name: getattr(arguments, name) for name in _FLAGS}
+    values |= {"second_pass": not arguments.no_second_pass}
+    values |= {"decode_frames_per_chunk": arguments.decode_frames_per_chunk, **others}
+    flags = {"second_pass": "no_second_pass"}
+    return make_options(values | {name: value for name, value in own.items() if flags.get(name, name) not in given})

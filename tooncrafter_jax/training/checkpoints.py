@@ -185,7 +185,8 @@ def export(
     with contextlib.ExitStack() as stack:
         writer = None
         if is_main_process():
-            writer = CheckpointWriter(directory, model, dict(provenance), overwrite=True)
+            own = start.sampling if start is not None else None
+            writer = CheckpointWriter(directory, model, dict(provenance), overwrite=True, sampling=own)
             stack.enter_context(writer)
         for component in COMPONENTS:
             if component in copied:

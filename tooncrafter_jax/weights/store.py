@@ -48,6 +48,7 @@ class CheckpointWriter:
       provenance: where the weights come from, kept in `model.json`.
       overwrite: whether an existing checkpoint directory is replaced.
       safetensors: one file a component instead of a tree, which is simpler to hand on, but is read whole.
+      sampling: options that suit this model better than the published ones, by their names in `requests.SamplingOptions`.
 
     Raises:
       UserError: if the directory exists already or cannot be written.
@@ -61,9 +62,11 @@ class CheckpointWriter:
         *,
         overwrite: bool = False,
         safetensors: bool = False,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory = Path(directory).absolute()
         self._config, self._provenance, self._safetensors = config, dict(provenance), safetensors
+        self._sampling = dict(sampling or {})
         self._components: list[str] = []
         self._weights: dict[str, str] = {}
         _remove_abandoned(directory)
@@ -124,7 +127,7 @@ class CheckpointWriter:
             "weights": self._weights,
             "config": to_dict(self._config),
             "provenance": self._provenance,
-        }
+        } | ({"sampling": self._sampling} if self._sampling else {})
         try:
             with _disk_errors(self.directory):
                 (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
@@ -154,6 +157,7 @@ class Checkpoint:
       components: names of the components it holds.
       provenance: where the weights come from.
       weights: component -> fingerprint of its parameters, where the directory says so.
+      sampling: options that suit the model; whoever samples may choose others.
 
     Raises:
       UserError: if the directory is missing, is no checkpoint, is of a newer format, or holds a config of sizes that do not fit.
@@ -179,6 +183,7 @@ class Checkpoint:
             self.components: tuple[str, ...] = tuple(description["components"])
             config, self.provenance = description["config"], description.get("provenance", {})
             self.weights: dict[str, str] = dict(description.get("weights", {}))
+            self.sampling: dict[str, Any] = dict(description.get("sampling", {}))
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from error
         except KeyError as error:
