@@ -2,14 +2,14 @@ r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU c
 
     python -m tooncrafter_jax curate bodies --out=data/bodies64 --height=64 --width=64 --count=400 --validation=32
     python -m tooncrafter_jax curate fluent-emoji --out=data/emoji --test=300 --validation=64
-    for stage in autoencoder base rectify lora decoder decoder_without_p3d plain_decoder sketch sketch_every_frame; do
+    for stage in autoencoder base rectify lora decoder decoder_without_p3d plain_decoder sketch; do
         python train.py --config=configs/emoji_tiny.py:$stage --workdir=runs/emoji_tiny/$stage || break
     done
 
 As in the paper, a base model learns motion from other clips than cartoons (here simulated bodies), and `rectify` adapts it to
 emoji. The autoencoder starts from nothing, `base` on its latents, `rectify` and `lora` on `base`, `sketch` on `rectify`, and
 `decoder` on the autoencoder. `decoder_without_p3d` and `plain_decoder` train as long without temporal layers, and without
-references too: the variants of the paper's Table 4. `sketch_every_frame` guides every frame instead of a few.
+references too: the variants of the paper's Table 4.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -44,7 +44,6 @@ START = {
     "rectify": "runs/emoji_tiny/base/export",
     "lora": "runs/emoji_tiny/base/export",
     "sketch": "runs/emoji_tiny/rectify/export",
-    "sketch_every_frame": "runs/emoji_tiny/rectify/export",
     "decoder": "runs/emoji_tiny/autoencoder/export",
     "decoder_without_p3d": "runs/emoji_tiny/autoencoder/export",
     "plain_decoder": "runs/emoji_tiny/autoencoder/export",
@@ -54,7 +53,7 @@ DECODERS = {  # of the paper's Table 4
     "decoder_without_p3d": {"temporal": False, "references": True},
     "plain_decoder": {"temporal": False, "references": False},
 }
-STAGES = {"lora": "rectify", "sketch_every_frame": "sketch"} | dict.fromkeys(DECODERS, "decoder")
+STAGES = {"lora": "rectify"} | dict.fromkeys(DECODERS, "decoder")
 """Of variants that are not called like their stage."""
 STEPS = {
     "autoencoder": 1500,
@@ -62,7 +61,6 @@ STEPS = {
     "rectify": 200,
     "lora": 300,
     "sketch": 220,
-    "sketch_every_frame": 220,
     "decoder": 150,
     "decoder_without_p3d": 150,
     "plain_decoder": 150,
@@ -73,7 +71,6 @@ LEARNING_RATE = {
     "rectify": 1e-3,
     "lora": 5e-3,
     "sketch": 2e-3,
-    "sketch_every_frame": 2e-3,
     "decoder": 2e-4,
     "decoder_without_p3d": 2e-4,
     "plain_decoder": 2e-4,
@@ -104,9 +101,8 @@ def get_config(variant="base"):
     if variant == "lora":
         config.lora.rank, config.lora.alpha = 16, 32.0
         config.lora.targets = ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding")
-    if config.stage == "sketch":
+    if variant == "sketch":
         config.sketch.extractor = "hed"
-        config.sketch.every_frame = variant == "sketch_every_frame"
     if variant in ("autoencoder", *DECODERS):
         config.adversarial.width = 16
     if variant == "autoencoder":

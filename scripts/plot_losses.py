@@ -40,13 +40,13 @@ def main() -> None:
     for axis in axes.flat[len(arguments.runs) :]:
         axis.axis("off")
     for axis, run in zip(axes.flat, arguments.runs, strict=False):
-        found = read(run, arguments.quantity)
-        if not found:
+        found, held_out = read(run, arguments.quantity), read(run, f"validation/{arguments.quantity}")
+        if not found and not held_out:
             parser.error(f"{run} logs no '{arguments.quantity}'")
-        steps, values = np.asarray(list(found)), np.asarray(list(found.values()))
-        axis.plot(steps, values, color="#c9d6e8", linewidth=0.8, label="each step")
-        axis.plot(steps, smoothed(values), color="#1f4e8c", label="smoothed")
-        held_out = read(run, f"validation/{arguments.quantity}")
+        if found:
+            steps, values = np.asarray(list(found)), np.asarray(list(found.values()))
+            axis.plot(steps, values, color="#c9d6e8", linewidth=0.8, label="each step")
+            axis.plot(steps, smoothed(values), color="#1f4e8c", label="smoothed")
         axis.plot(list(held_out), list(held_out.values()), "o-", color="#c2410c", markersize=3, label="validation")
         without = read(run, f"validation/{arguments.quantity}_without_sketches")
         if without:
