@@ -20,10 +20,10 @@ train() { # CONFIG NAME
 
 train autoencoder.py:64 autoencoder_64
 train autoencoder.py:128 autoencoder
-train base.py:64 base_64
-train base.py:128 base
+train base.py base
 for variant in iv ii iii v; do train "rectify.py:$variant" "rectify_$variant"; done
-train rectify.py:iv_long rectify_iv_long
+train rectify.py:long rectify_long
+train rectify.py:128 rectify
 for variant in full without_p3d plain; do train "decoder.py:$variant" "decoder_$variant"; done
 train decoder.py:full_sharp decoder
 train sketch.py sketch

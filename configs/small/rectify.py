@@ -1,22 +1,28 @@
 """Toon rectification of the model `small` on animated emoji; the paper's Table 3 as variants, and LoRA.
 
     python train.py --config=configs/small/rectify.py:iv --workdir=runs/small/rectify_iv
+    python train.py --config=configs/small/rectify.py:long --workdir=runs/small/rectify_long
+    python train.py --config=configs/small/rectify.py:128 --workdir=runs/small/rectify
 
 Variant iv is the paper's choice: projector and spatial layers learn, temporal layers stay as `base` left them. Variant i is the
-start itself, so there is nothing to run. `iv_long` goes on from iv with ten times its steps, for the model that is kept. See
-`configs/rectify_512_variants.py` for the full-size model's variants.
+start itself, so there is nothing to run. All variants have the same steps of 64x64 pixels; `long` goes on from iv, and `128` from
+that with 128x128 pixels: the model that is kept. See `configs/rectify_512_variants.py` for the full-size model's variants.
 """
 
 from tooncrafter_jax.training.configuration import default_config
 
+SPATIAL = ("projector", "spatial", "image_kv", "fps")
 GROUPS = {
-    "ii": ("projector", "spatial", "temporal", "image_kv", "fps"),
-    "iii": ("projector", "spatial", "image_kv", "fps"),
-    "iv": ("projector", "spatial", "image_kv", "fps"),
+    "ii": (*SPATIAL, "temporal"),
+    "iii": SPATIAL,
+    "iv": SPATIAL,
     "v": ("projector",),
-    "iv_long": ("projector", "spatial", "image_kv", "fps"),
     "lora": (),
+    "long": SPATIAL,
+    "128": SPATIAL,
 }
+START = {"long": "runs/small/rectify_iv/export", "128": "runs/small/rectify_long/export"}
+STEPS = {"long": 3000, "128": 600}
 
 
 def get_config(variant="iv"):
@@ -24,10 +30,10 @@ def get_config(variant="iv"):
         raise ValueError(f"there is no variant '{variant}' to train: choose one of {', '.join(GROUPS)}")
     config = default_config()
     config.stage, config.model = "rectify", "small"
-    config.start = "runs/small/rectify_iv/export" if variant == "iv_long" else "runs/small/base/export"
+    config.start = START.get(variant, "runs/small/base/export")
     config.groups = GROUPS[variant]
     config.bypass_temporal = variant == "iii"
-    config.steps = 3000 if variant == "iv_long" else 300
+    config.steps = STEPS.get(variant, 400)
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.learning_rate = 1e-3
@@ -39,9 +45,10 @@ def get_config(variant="iv"):
         config.lora.targets = ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding")
         config.optimizer.learning_rate = 5e-3
     config.data.directory = "data/emoji"
-    config.data.batch, config.data.height, config.data.width = 8, 128, 128
+    config.data.batch = 8
+    config.data.height = config.data.width = 128 if variant == "128" else 64
     config.data.strides = (2, 4)
     config.validation, config.validate_every, config.validation_batches = "validation", 50, 4
-    config.log_every, config.save_every, config.sample_every = 5, 100, 0
-    config.ema_decay = 0.98
+    config.log_every, config.save_every, config.sample_every = 5, 50, 0
+    config.ema_decay = 0.99
     return config
