@@ -109,17 +109,16 @@ class OutputPlan:
         if not self.cross_fade or len(video) < 2:
             media.write_contact_sheet(path, video, labels=labels)
             return
-        columns = min(COMPARISON_COLUMNS, len(video))
+        columns, blank = min(COMPARISON_COLUMNS, len(video)), np.full_like(video[0], 255)
         faded = cross_fade(video[:1], video[-1:], len(video))[0]
-        blank = np.full((-len(video) % columns, *video.shape[1:]), 255, np.uint8)
-        rows = [np.concatenate([frames, blank]).reshape(-1, columns, *video.shape[1:]) for frames in (video, faded)]
-        names = [[*labels, *[""] * len(blank)], [*(f"{label} faded" for label in labels), *[""] * len(blank)]]
-        media.write_contact_sheet(
-            path,
-            np.stack(rows, 1).reshape(-1, *video.shape[1:]),
-            columns,
-            np.stack([np.reshape(row, (-1, columns)) for row in names], 1).ravel().tolist(),
-        )
+        pictures, names = [], []
+        for start in range(0, len(video), columns):
+            here = range(start, min(start + columns, len(video)))
+            for shown, what in ((video, ""), (faded, " faded")):
+                missing = columns - len(here)
+                pictures += [*shown[here.start : here.stop], *[blank] * missing]
+                names += [*(f"{frame}{what}" for frame in here), *[""] * missing]
+        media.write_contact_sheet(path, np.stack(pictures), columns, names)
 
     def is_done(self, name: str, request: Mapping[str, Any]) -> bool:
         """Whether all files of a clip are there and were made from the same request."""
@@ -137,7 +136,9 @@ class OutputPlan:
         return request_of(pair, options, model, dtype) | {
             "playback_fps": self.playback_fps,
             "drop_last": self.drop_last,
-            "cross_fade": self.cross_fade,
+            **(
+                {"cross_fade": True} if self.cross_fade else {}
+            ),  # records from before there was such an option stay valid
         }
 
 
