@@ -130,7 +130,9 @@ def test_a_contact_sheet_may_show_the_cross_fade_below(empty: World, command: Co
     assert np.abs(shown(1, 5) - faded).max() <= 1
     assert "add --contact-sheet" in command("sample", *empty.pair("--cross-fade")).err
     assert record(empty)["request"]["cross_fade"] and command("sample", *empty.pair()).code == 0
-    assert "cross_fade" not in record(empty)["request"]  # so that records of older versions are still those of the same request
+    assert (
+        "cross_fade" not in record(empty)["request"]
+    )  # so that records of older versions are still those of the same request
 
 
 def test_frames_are_those_of_the_sampler(empty: World, command: Command):

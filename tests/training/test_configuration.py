@@ -133,6 +133,10 @@ def _trainer(tmp_path, clips, **changes):
         ({"remat": "offload"}, "needs a TPU or a GPU"),
         ({"lora": {"rank": 2, "targets": ["nothing"]}}, "match no kernel"),
         ({"stage": "decoder", "lora": {"rank": 2}}, "works with the stage 'rectify'"),
+        (
+            {"optimizer": {"group_rates": "decoder.har:2"}},
+            "group_rates has 'decoder.har', which the stage 'rectify' cannot train",
+        ),
         ({"stage": "sketch", "sketch": {"extractor": "anime2sketch"}}, "netG.pth"),
     ],
 )

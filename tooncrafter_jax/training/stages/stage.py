@@ -65,12 +65,13 @@ class Stage:
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
         self.config, self.model, self.mesh = config, self.adapt(model), mesh
         groups = config.groups or self.trains
-        wrong = [name for name in groups if name not in self.may_train]
-        if wrong:
-            raise UserError(
-                f"config.groups has '{wrong[0]}', which the stage '{config.stage}' cannot train; it can train "
-                f"{', '.join(self.may_train)}"
-            )
+        for key, named in (("groups", groups), ("optimizer.group_rates", config.optimizer.factors)):
+            wrong = [name for name in named if name not in self.may_train]
+            if wrong:
+                raise UserError(
+                    f"config.{key} has '{wrong[0]}', which the stage '{config.stage}' cannot train; it can train "
+                    f"{', '.join(self.may_train)}"
+                )
         networks = self.model.networks(config.dtype)
         chosen = {name: networks[name] for name in self.uses} | self.more_networks()
         self.components = Components(chosen, mesh, config.lora)
