@@ -22,7 +22,7 @@ GROUPS = {
     "128": SPATIAL,
 }
 START = {"long": "runs/small/rectify_iv/export", "128": "runs/small/rectify_long/export"}
-STEPS = {"long": 3000, "128": 600}
+STEPS = {"long": 1000, "128": 300}
 
 
 def get_config(variant="iv"):
@@ -33,10 +33,10 @@ def get_config(variant="iv"):
     config.start = START.get(variant, "runs/small/base/export")
     config.groups = GROUPS[variant]
     config.bypass_temporal = variant == "iii"
-    config.steps = STEPS.get(variant, 400)
+    config.steps = STEPS.get(variant, 250)
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 5e-4 if variant == "128" else 1e-3
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 30
     config.optimizer.schedule = "cosine"
@@ -45,7 +45,7 @@ def get_config(variant="iv"):
         config.lora.targets = ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding")
         config.optimizer.learning_rate = 5e-3
     config.data.directory = "data/emoji"
-    config.data.batch = 8
+    config.data.batch = 4 if variant == "128" else 8
     config.data.height = config.data.width = 128 if variant == "128" else 64
     config.data.strides = (2, 4)
     config.validation, config.validate_every, config.validation_batches = "validation", 50, 4
