@@ -15,7 +15,7 @@ def get_config():
     config.steps = 300
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
-    config.sketch.extractor = "hed"
+    config.sketch.extractor, config.sketch.hint_start = "hed", "scaled"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 20

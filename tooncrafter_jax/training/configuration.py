@@ -27,11 +27,15 @@ class SketchConfig:
       extractor: draws them from the frames: a name that `data.sketches.load_extractor` knows.
       weights: file of the extractor's weights; empty for those that were fetched.
       every_frame: a sketch for every frame instead of a few (the paper's ZeroGate ablation).
+      hint_start: how a new encoder's hint convolutions begin. `zeros` as published: default kernels, the last one zero. `scaled`:
+        all so large that a drawing keeps its contrast through the eight of them, and training finds it sooner. What the encoder
+        adds to the denoiser is zero at step 0 either way.
     """
 
     extractor: Literal["anime2sketch", "hed", "hed_fused"] = "anime2sketch"
     weights: str = ""
     every_frame: bool = False
+    hint_start: Literal["zeros", "scaled"] = "zeros"
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ class SketchStage(Denoising):
     fresh = ("sketch_encoder",)
 
     def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
-        """The encoder's layers that the denoiser has too."""
-        derived = {}
+        """The encoder's layers that the denoiser has too, and hint convolutions that begin otherwise than published."""
+        derived = self._scaled_hints(missing) if self.config.sketch.hint_start == "scaled" else {}
         for path in missing:
             name = path.removeprefix("sketch_encoder.")
             source = params.get(f"unet.{name}")
@@ -43,6 +43,16 @@ class SketchStage(Denoising):
             if source.shape == wanted:
                 derived[path] = source
         return derived
+
+    def _scaled_hints(self, missing: set[str]) -> dict[str, Any]:
+        """Kernels of the new hint convolutions, normal with variance 4 / fan-in: SiLU halves small values."""
+        key = jax.random.key(self.config.seed)
+        initialise = jax.nn.initializers.variance_scaling(4.0, "fan_in", "normal")
+        paths = sorted(path for path in missing if path.startswith("sketch_encoder.hint.") and path.endswith(".kernel"))
+        shapes = (self.components.abstract_params[path].shape for path in paths)
+        return {
+            p: initialise(jax.random.fold_in(key, i), s) for i, (p, s) in enumerate(zip(paths, shapes, strict=True))
+        }
 
     def predict(
         self, params: Params, batch: Batch, noisy: Latents, given: Conditioned, times: jax.Array, key: jax.Array | None

@@ -1,0 +1,36 @@
+"""How a new sketch encoder begins."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.training.small import SIZE, config
+from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.start import architecture
+
+
+@pytest.fixture(scope="module", params=["zeros", "scaled"])
+def encoder(request, tmp_path_factory):
+    """How its hint convolutions begin, and the new encoder bound to its parameters."""
+    run = config(tmp_path_factory.mktemp("set"), "sketch", sketch={"hint_start": request.param})
+    stage = make_stage(run, architecture(run))
+    fresh = dict(stage.components.init(0, ["unet", "sketch_encoder"]))
+    missing = {path for path in fresh if path.startswith("sketch_encoder.")}
+    params = {path: jnp.asarray(value) for path, value in (fresh | stage.derive(fresh, missing)).items()}
+    return request.param, stage.components.bind("sketch_encoder", params), fresh
+
+
+def test_a_new_encoder_shares_the_denoisers_layers_and_adds_nothing(encoder):
+    _, network, fresh = encoder
+    assert np.array_equal(network.time_embedding.hidden.kernel[...], fresh["unet.time_embedding.hidden.kernel"])
+    for tap in (*network.skip_taps, network.mid_tap):
+        assert not np.any(tap.kernel[...]) and not np.any(tap.bias[...])
+
+
+def test_scaled_hint_convolutions_keep_a_drawings_contrast(encoder):
+    start, network, _ = encoder
+    paper = np.zeros((1, 1, SIZE * 2, SIZE * 2, 1), np.float32)
+    drawing = paper.copy()
+    drawing[:, :, SIZE // 2, 10:50] = drawing[:, :, 10:50, SIZE] = 1.0
+    contrast = float(jnp.std(network.hint_features(jnp.asarray(drawing)) - network.hint_features(jnp.asarray(paper))))
+    assert contrast == 0 if start == "zeros" else 0.2 < contrast < 10
