@@ -15,7 +15,7 @@ def get_config():
     config.stage, config.model = "base", "small"
     config.start = "runs/small/autoencoder/export"
     config.groups = ("projector", "spatial", "temporal", "image_kv", "fps", "clip_text", "clip_image")
-    config.steps = 1500
+    config.steps = 1200
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.learning_rate = 1.5e-3

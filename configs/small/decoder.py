@@ -26,7 +26,7 @@ def get_config(variant="full"):
     config.stage, config.model = "decoder", "small"
     config.model_changes = {"decoder": VARIANTS[variant]}
     config.start = "runs/small/decoder_full/export" if sharp else "runs/small/autoencoder/export"
-    config.steps = 150 if sharp else 600
+    config.steps = 150 if sharp else 500
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     # What is new starts from zeros and has a long way to go; what is old must not lose what it knows meanwhile.

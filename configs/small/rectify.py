@@ -22,7 +22,7 @@ GROUPS = {
     "128": SPATIAL,
 }
 START = {"long": "runs/small/rectify_iv/export", "128": "runs/small/rectify_long/export"}
-STEPS = {"long": 1000, "128": 300}
+STEPS = {"long": 900, "128": 240}
 
 
 def get_config(variant="iv"):
@@ -33,7 +33,7 @@ def get_config(variant="iv"):
     config.start = START.get(variant, "runs/small/base/export")
     config.groups = GROUPS[variant]
     config.bypass_temporal = variant == "iii"
-    config.steps = STEPS.get(variant, 250)
+    config.steps = STEPS.get(variant, 200)
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.learning_rate = 5e-4 if variant == "128" else 1e-3

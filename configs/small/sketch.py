@@ -12,7 +12,7 @@ def get_config():
     config = default_config()
     config.stage, config.model = "sketch", "small"
     config.start = "runs/small/rectify/export"
-    config.steps = 300
+    config.steps = 200
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.sketch.extractor, config.sketch.hint_start = "hed", "scaled"
