@@ -6,8 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test test-full-size test-slow verify check format clean
 
 demo: .venv/core
-	$(BIN)/python sample.py --random-weights=tiny --first=examples/jump/first.png --last=examples/jump/last.png \
-	  --prompt="a ball jumps over a fence" --steps=16 --out=demo/jump.mp4 --contact-sheet
+	$(BIN)/python sample.py
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

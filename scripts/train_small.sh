@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains the model `small` from nothing, in the order of the paper. Every step goes on where it was stopped when this is run again.
+# Trains the model `small` from nothing, in the order of the paper, and bundles it. Every step goes on where it was stopped when this
+# is run again.
 #
 #   scripts/train_small.sh [PYTHON]
 #
@@ -18,13 +19,12 @@ train() { # CONFIG NAME
   "$python" -m tooncrafter_jax curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
 "$python" -m tooncrafter_jax fetch-metric-weights
 
-train autoencoder.py:64 autoencoder_64
-train autoencoder.py:128 autoencoder
+train autoencoder.py autoencoder
 train base.py base
 for variant in iv ii iii v; do train "rectify.py:$variant" "rectify_$variant"; done
 train rectify.py:long rectify_long
 train rectify.py:128 rectify
 for variant in full without_p3d plain; do train "decoder.py:$variant" "decoder_$variant"; done
-train decoder.py:full_sharp decoder
+train decoder.py:full_128 decoder
 train sketch.py sketch
-"$python" -m tooncrafter_jax compact "$runs/sketch/export" "$runs/small" --take="decoder=$runs/decoder/export" --overwrite
+scripts/bundle_small.sh "$python" "$runs/sketch/export" "$runs/decoder/export"

@@ -21,27 +21,23 @@ DTYPES = ("float32", "bfloat16", "float16")
 """What a model can compute in."""
 BUNDLED = Path(__file__).parent / "bundled"
 """Models that come with the package, by name."""
-DEFAULT_MODEL = "small" if (BUNDLED / "small").is_dir() else None
-"""The model that is used where none is named; None as long as none comes with the package."""
+DEFAULT_MODEL = "small"
+"""The bundled model that is used where none is named."""
 
 
-def find_checkpoint(source: str | Path | None) -> Checkpoint:
+def find_checkpoint(source: str | Path) -> Checkpoint:
     """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
 
     Raises:
       UserError: if there is none, or it is damaged or incomplete.
     """
-    if source is None:
-        raise UserError(
-            "no model comes with this version: load a directory that `python -m tooncrafter_jax convert` wrote, or try things out "
-            'with ToonCrafter.random("tiny")'
-        )
     path = Path(source)
     if not path.exists() and (BUNDLED / str(source)).is_dir():
         path = BUNDLED / str(source)
     if not path.exists() and path.name == str(source):
         raise UserError(
-            f"there is no model '{source}': give a checkpoint directory that `python -m tooncrafter_jax convert` wrote"
+            f"there is no model '{source}': give a checkpoint directory that `python -m tooncrafter_jax convert` wrote, or "
+            f"'{DEFAULT_MODEL}', which comes with the package"
         )
     checkpoint = Checkpoint(path)
     checkpoint.require()

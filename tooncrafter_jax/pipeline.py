@@ -90,7 +90,7 @@ class ToonCrafter:
     @classmethod
     def load(
         cls,
-        source: str | Path | None = DEFAULT_MODEL,
+        source: str | Path = DEFAULT_MODEL,
         *,
         lora: str | Path | None = None,
         dtype: Dtype | None = None,

@@ -30,8 +30,8 @@ def get_config(variant="full"):
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     # What is new starts from zeros and has a long way to go.
-    config.optimizer.learning_rate = 5e-4 if large else 1e-3
-    config.optimizer.group_rates = "" if large else "decoder.har:5, decoder.p3d:2"
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.group_rates = "" if large else "decoder.har.residual:10"
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 30
     config.optimizer.schedule = "cosine"

@@ -37,7 +37,8 @@ Two drawings in, one video out.
   python sample.py --model=MODEL --folder=prompts/ --out=results/
   python sample.py --model=MODEL --manifest=shots.jsonl --out=results/
 
-MODEL is a directory made by `python -m tooncrafter_jax convert`.
+MODEL is a directory made by `python -m tooncrafter_jax convert`. Without --model, the small model that comes with the package draws:
+128x128 pixels, on any laptop; without any option, it draws the examples.
 
 A folder or a manifest can be run again: clips that are done are skipped, and a pair that fails does not stop the rest.
 Beside each clip, a .json file records how it was made.
@@ -115,8 +116,8 @@ def build_parser() -> Parser:
         "--model",
         default=DEFAULT_MODEL,
         metavar="DIR",
-        help="a directory made by `python -m tooncrafter_jax convert` or by train.py [--ckpt_path]"
-        + (", or the name of a bundled model (default: %(default)s)" if DEFAULT_MODEL else ""),
+        help="a directory made by `python -m tooncrafter_jax convert` or by train.py, or the name of the bundled model "
+        "[--ckpt_path] (default: %(default)s)",
     )
     model(
         "--random-weights",
@@ -326,11 +327,6 @@ def _describe_model(
         raise UserError("--lora changes a --model: it means nothing to --random-weights")
     if arguments.random_weights:
         return {"random_weights": arguments.random_weights}, preset(arguments.random_weights), COMPONENTS, {}
-    if arguments.model is None:
-        raise UserError(
-            "say which model to use: --model=DIR with a directory that `python -m tooncrafter_jax convert` made of the published "
-            "weights, or --random-weights=tiny to try things out"
-        )
     checkpoint = find_checkpoint(arguments.model)
     # A path is no identity: other weights may be converted into the same directory.
     path = os.path.abspath(checkpoint.directory)
