@@ -6,6 +6,7 @@ import pytest
 
 from tests.training.small import SIZE, config
 from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.stages.sketch import draw_hints
 from tooncrafter_jax.training.start import architecture
 
 
@@ -34,3 +35,29 @@ def test_scaled_hint_convolutions_keep_a_drawings_contrast(encoder):
     drawing[:, :, SIZE // 2, 10:50] = drawing[:, :, 10:50, SIZE] = 1.0
     contrast = float(jnp.std(network.hint_features(jnp.asarray(drawing)) - network.hint_features(jnp.asarray(paper))))
     assert contrast == 0 if start == "zeros" else 0.2 < contrast < 10
+
+
+class _Extractor:
+    """Draws a picture's red channel, and counts the pictures."""
+
+    line_thickness = 1.0
+
+    def __init__(self):
+        self.drawn = []
+
+    def __call__(self, images):
+        self.drawn.append(len(images))
+        return 1 - (images[..., :1] + 1) / 4
+
+
+@pytest.mark.parametrize("every_frame", [False, True])
+def test_hints_are_the_sketches_of_the_chosen_frames(every_frame):
+    extractor = _Extractor()
+    video = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 4, 3), np.uint8)
+    sketched = np.zeros((3, 5), bool)
+    sketched[0, 2] = sketched[2, 4] = sketched[2, 0] = True
+    hints = draw_hints(extractor, {"video": video, "sketched": sketched}, every_frame=every_frame)
+    chosen = np.ones_like(sketched) if every_frame else sketched
+    expected = video[..., :1] / 255 / 2 * chosen[..., None, None, None]
+    np.testing.assert_allclose(hints, expected, atol=1e-6)
+    assert extractor.drawn == [15 if every_frame else 5]

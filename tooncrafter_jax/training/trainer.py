@@ -102,7 +102,7 @@ class Trainer:
         extractor = load_extractor(settings.extractor, Path(settings.weights) if settings.weights else None)
 
         def with_hints(batch: Mapping[str, Any]) -> Mapping[str, Any]:
-            return {**batch, "hints": np.asarray(draw_hints(extractor, batch, every_frame=settings.every_frame))}
+            return {**batch, "hints": draw_hints(extractor, batch, every_frame=settings.every_frame)}
 
         return with_hints
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tooncrafter_jax.data.sketches import SketchExtractor
 from tooncrafter_jax.data.transforms import to_pixels
@@ -77,8 +79,8 @@ class SketchStage(Denoising):
         return super().validate(params, batch) | {"loss_without_sketches": alone}
 
 
-def draw_hints(extractor: SketchExtractor, batch: Batch, *, every_frame: bool) -> jax.Array:
-    """Hints (B, T, H, W, 1) in [0, 1], bright lines on black, for the frames that the loader chose.
+def draw_hints(extractor: SketchExtractor, batch: Mapping[str, Any], *, every_frame: bool) -> np.ndarray:
+    """Hints (B, T, H, W, 1) in [0, 1], bright lines on black, for the frames that the loader chose; the others are not drawn.
 
     Args:
       extractor: draws dark lines on light paper.
@@ -90,8 +92,13 @@ def draw_hints(extractor: SketchExtractor, batch: Batch, *, every_frame: bool) -
     """
     if "video" not in batch:
         raise UserError("the stage 'sketch' needs pictures: set config.data.loader.video to True beside the embeddings")
-    video = batch["video"]
+    video = np.asarray(batch["video"])
+    clips, length = video.shape[:2]
     frames = video.reshape(-1, *video.shape[2:])
-    lines = 1.0 - extractor(to_pixels(frames)).reshape(*video.shape[:-1], 1)
-    chosen = jnp.ones_like(batch["sketched"]) if every_frame else batch["sketched"]
-    return lines * chosen[:, :, None, None, None]
+    chosen = np.flatnonzero(np.ones((clips, length)) if every_frame else batch["sketched"])
+    # Filled up to whole clips, so that few numbers of pictures are ever compiled.
+    filled = np.concatenate([chosen, np.zeros(-len(chosen) % length, int)])
+    lines = 1.0 - np.asarray(extractor(to_pixels(jnp.asarray(frames[filled]))))
+    hints = np.zeros((*frames.shape[:-1], 1), np.float32)
+    hints[chosen] = lines[: len(chosen)]
+    return hints.reshape(*video.shape[:-1], 1)
