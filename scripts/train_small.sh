@@ -26,5 +26,5 @@ train rectify.py:long rectify_long
 train rectify.py:128 rectify
 for variant in full without_p3d plain; do train "decoder.py:$variant" "decoder_$variant"; done
 train decoder.py:full_128 decoder
-train sketch.py sketch
-scripts/bundle_small.sh "$python" "$runs/sketch/export" "$runs/decoder/export"
+for size in 64 128; do train "sketch.py:$size" "sketch_$size"; done
+scripts/bundle_small.sh "$python" "$runs/sketch_128/export" "$runs/decoder/export"
