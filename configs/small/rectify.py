@@ -22,7 +22,7 @@ GROUPS = {
     "128": SPATIAL,
 }
 START = {"long": "runs/small/rectify_iv/export", "128": "runs/small/rectify_long/export"}
-STEPS = {"long": 900, "128": 240}
+STEPS = {"long": 600, "128": 200}
 
 
 def get_config(variant="iv"):

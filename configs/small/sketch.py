@@ -8,7 +8,7 @@ Sketches are drawn by HED, whose weights are fetched by the first run. As in all
 
 from tooncrafter_jax.training.configuration import default_config
 
-STEPS = {"64": 250, "128": 60}
+STEPS = {"64": 200, "128": 40}
 START = {"64": "runs/small/rectify/export", "128": "runs/small/sketch_64/export"}
 
 

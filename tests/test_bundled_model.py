@@ -1,0 +1,78 @@
+"""The model that comes with the package, and the examples that show it."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tooncrafter_jax.cli.sample import main as sample
+from tooncrafter_jax.evaluation.baselines.blends import cross_fade
+from tooncrafter_jax.media import read_image
+from tooncrafter_jax.model_loading import BUNDLED, DEFAULT_MODEL, find_checkpoint
+from tooncrafter_jax.models.configuration import COMPONENTS, preset
+
+REPOSITORY = Path(__file__).parents[1]
+EXAMPLES = REPOSITORY / "examples"
+MANIFESTS = ("demo.jsonl", "guided.jsonl")
+
+
+def jobs(manifest):
+    return [json.loads(line) for line in (EXAMPLES / manifest).read_text().splitlines()]
+
+
+def psnr(one, other):
+    return 10 * np.log10(255**2 / np.mean((one.astype(np.float64) - other) ** 2))
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return find_checkpoint(DEFAULT_MODEL)
+
+
+def test_it_is_the_whole_preset_in_16_mb(checkpoint):
+    assert checkpoint.config == preset(DEFAULT_MODEL)
+    assert set(checkpoint.components) == set(COMPONENTS)
+    assert sum(file.stat().st_size for file in (BUNDLED / DEFAULT_MODEL).iterdir()) <= 16e6
+
+
+def test_its_provenance_is_told(checkpoint):
+    told = checkpoint.provenance
+    assert {"licence", "data", "configs", "commit", "seed"} <= set(told)
+    assert (REPOSITORY / "configs/small").is_dir() and told["configs"].startswith("configs/small")
+    notice = (REPOSITORY / "NOTICE").read_text()
+    assert "tooncrafter_jax/bundled/small" in notice
+    assert all(pictures.name in notice for pictures in EXAMPLES.iterdir() if pictures.is_dir())
+
+
+def test_without_arguments_the_examples_are_drawn(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("tooncrafter_jax.cli.sample.main", lambda argv: asked.extend(argv) or 0)
+    script = runpy.run_path(str(REPOSITORY / "sample.py"))
+    assert script["main"]([]) == 0
+    assert f"--manifest={EXAMPLES / 'demo.jsonl'}" in asked and "--cross-fade" in asked
+    assert "python sample.py --manifest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_examples_name_pictures_that_are_there(manifest):
+    for job in jobs(manifest):
+        for name in (job["first"], job["last"], *job.get("sketches", {}).values()):
+            with Image.open(EXAMPLES / name) as picture:
+                assert picture.size == (128, 128)
+
+
+def test_an_example_begins_and_ends_with_its_pictures_and_moves_between(tmp_path):
+    job = jobs("demo.jsonl")[0]
+    first, last = EXAMPLES / job["first"], EXAMPLES / job["last"]
+    arguments = [f"--first={first}", f"--last={last}", f"--out={tmp_path / 'clip'}", "--format=png", "--quiet"]
+    assert sample([*arguments, "--prompt", job.get("prompt", "")]) == 0
+    frames = np.stack([read_image(path) for path in sorted((tmp_path / "clip").glob("*.png"))])
+    assert frames.shape == (16, 128, 128, 3)
+    for frame, given in ((frames[0], first), (frames[-1], last)):
+        assert psnr(frame, read_image(given)) > 30
+    faded = cross_fade(frames[:1], frames[-1:], 16)[0]
+    assert psnr(frames[8], faded[8]) < 35  # not the cross-fade
+    assert psnr(frames[8], frames[0]) < psnr(frames[1], frames[0])
