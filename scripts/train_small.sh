@@ -24,7 +24,10 @@ train base.py base
 for variant in iv ii iii v; do train "rectify.py:$variant" "rectify_$variant"; done
 train rectify.py:long rectify_long
 train rectify.py:128 rectify
-for variant in full without_p3d plain; do train "decoder.py:$variant" "decoder_$variant"; done
+for variant in full without_p3d plain; do
+  train "decoder.py:$variant" "decoder_$variant"
+  train "decoder.py:${variant}_16" "decoder_${variant}_16"
+done
 train decoder.py:full_128 decoder
 for size in 64 128; do train "sketch.py:$size" "sketch_$size"; done
 scripts/bundle_small.sh "$python" "$runs/sketch_128/export" "$runs/decoder/export"
