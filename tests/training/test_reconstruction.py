@@ -125,3 +125,17 @@ def test_an_autoencoder_from_nothing_starts_with_quiet_branches(run):
     for path in set(kernels) - set(ends):
         kernel = np.asarray(first[path])
         assert 0.8 < kernel.std() * np.sqrt(kernel[..., 0].size) < 1.2, path
+
+
+def test_latent_noise_is_of_every_strength_up_to_the_configs_by_the_examples_seeds(clips):
+    seeds = jax.numpy.arange(400, dtype=np.uint32)
+    latents = np.zeros((400, 2, 4, 4, 4), np.float32)
+    stages = [
+        make_stage(config(clips, "decoder", latent_noise=most), architecture(config(clips))) for most in (0.0, 0.5)
+    ]
+    clean, noisy = (np.asarray(stage.noisy(jax.numpy.asarray(latents), seeds)) for stage in stages)
+    assert not clean.any()
+    strengths = noisy.std(axis=(1, 2, 3, 4)) * stages[1].model.schedule.scale_factor
+    assert strengths.max() < 0.65 and strengths.min() < 0.02 and strengths.mean() == pytest.approx(0.25, abs=0.03)
+    again = stages[1].noisy(jax.numpy.asarray(latents[:3]), seeds[5:8])
+    np.testing.assert_array_equal(noisy[5:8], np.asarray(again))

@@ -157,6 +157,9 @@ class TrainConfig:
       validate_every, validation_batches: how often, and on how many batches.
       optimizer: of the trained parameters.
       adversarial: of the stages with a discriminator.
+      latent_noise: standard deviation up to which the stage `decoder` adds noise to a clip's latents, in units of the scaled
+        latents, drawn evenly from 0 on, in validation too; 0 as published. A denoiser's latents are never quite the true ones: a
+        decoder that has met noise takes more from its references.
       lora: low-rank adaptation.
       accumulation: micro-batches that a step's batch is cut into.
       ema_decay: of the average of trained parameters; 0 for none.
@@ -186,6 +189,7 @@ class TrainConfig:
     validation_batches: int = 8
     optimizer: OptimizerConfig = OptimizerConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
+    latent_noise: float = 0.0
     lora: LoraConfig = LoraConfig()
     accumulation: int = 1
     ema_decay: float = 0.0
@@ -210,6 +214,10 @@ class TrainConfig:
             raise UserError(f"config.ema_decay must be in [0, 1), not {self.ema_decay}")
         if not self.optimizer.learning_rate > 0:
             raise UserError(f"config.optimizer.learning_rate must be above 0, not {self.optimizer.learning_rate}")
+        if not self.latent_noise >= 0:
+            raise UserError(f"config.latent_noise must be at least 0, not {self.latent_noise}")
+        if self.latent_noise and self.stage != "decoder":
+            raise UserError(f"config.latent_noise means nothing to the stage '{self.stage}'")
         if self.bypass_temporal and self.stage not in ("rectify", "base"):
             raise UserError(f"config.bypass_temporal means nothing to the stage '{self.stage}'")
         if self.lora.rank and self.stage != "rectify":

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.data.transforms import to_pixels
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
@@ -213,7 +213,16 @@ class DecoderStage(Reconstruction):
             _, hidden = autoencoder(to_pixels(video[:, jnp.asarray([0, -1])]))
             decoder = self.components.bind("decoder", params)
             references = decoder.prepare_references(jax.lax.stop_gradient(hidden))
-        return jax.lax.stop_gradient(self.sample(moments, batch)), references, jnp.zeros(())
+        return jax.lax.stop_gradient(self.noisy(self.sample(moments, batch), batch["seed"])), references, jnp.zeros(())
+
+    def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
+        """The latents with as much noise as the config asks for, by the examples' seeds."""
+        if not self.config.latent_noise:
+            return latents
+        schedule = self.model.schedule
+        share = clip_timesteps(seeds, schedule.timesteps)[:, None, None, None, None] / schedule.timesteps
+        noise = clip_noise(seeds, Stream.STEP, jnp.arange(latents.shape[1]), latents.shape[2:])
+        return latents + self.config.latent_noise / schedule.scale_factor * share * noise
 
 
 class AutoencoderStage(Reconstruction):
