@@ -25,4 +25,4 @@ cat >"$about" <<EOF
 }
 EOF
 "$1" -m tooncrafter_jax compact "$2" tooncrafter_jax/bundled/small --take="decoder=$3" --overwrite --provenance="$about" \
-  --option=steps=20 --option=eta=0.0 --option=guidance_scale=1.0 --option=exact_last_step=true
+  --option=steps=20 --option=eta=1.0 --option=guidance_scale=1.0 --option=exact_last_step=true

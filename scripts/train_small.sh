@@ -29,5 +29,5 @@ for variant in full without_p3d plain; do
   train "decoder.py:${variant}_16" "decoder_${variant}_16"
 done
 train decoder.py:full_128 decoder
-for size in 64 128; do train "sketch.py:$size" "sketch_$size"; done
-scripts/bundle_small.sh "$python" "$runs/sketch_128/export" "$runs/decoder/export"
+train sketch.py sketch
+scripts/bundle_small.sh "$python" "$runs/sketch/export" "$runs/decoder/export"

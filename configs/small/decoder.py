@@ -29,7 +29,7 @@ def get_config(variant="full"):
     config.model_changes = {"decoder": PARTS[name]}
     before = {"": "autoencoder", "16": f"decoder_{name}", "128": f"decoder_{name}_16"}[size]
     config.start = f"runs/small/{before}/export"
-    config.steps = {"": 700, "16": 300, "128": 50}[size]
+    config.steps = {"": 700, "16": 600, "128": 50}[size]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.learning_rate = {"": 5e-4, "16": 4e-4, "128": 1e-4}[size]

@@ -21,6 +21,7 @@ from tests.cli.world import SIZE, Command, World, draw, write_folder, write_mani
 from tooncrafter_jax.cli.jobs import Job, default_name, with_unique_names, with_variations
 from tooncrafter_jax.cli.sample import build_parser
 from tooncrafter_jax.media import read_image
+from tooncrafter_jax.model_loading import BUNDLED, DEFAULT_MODEL
 from tooncrafter_jax.requests import Pair
 
 REPOSITORY = Path(__file__).parents[2]
@@ -367,10 +368,15 @@ def test_no_model_is_loaded_for_pairs_that_are_all_wrong(
     assert result.code in (1, 2) and result.errors and empty.model.batches == []
 
 
-def test_a_model_must_be_named(world: World, command: Command):
-    argv = [argument for argument in world.pair() if not argument.startswith("--model")]
-    result = command("sample", *argv)
-    assert result.code == 2 and "tooncrafter_jax convert" in result.err and "--random-weights=tiny" in result.err
+def test_where_no_model_is_named_the_bundled_one_draws(empty: World, command: Command):
+    argv = [argument for argument in empty.pair() if not argument.startswith("--model")]
+    assert command("sample", *argv).code == 0
+    assert record(empty)["request"]["model"]["path"] == str(BUNDLED / DEFAULT_MODEL)
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(world: World, command: Command):
+    result = command("sample", *world.pair(), "--model=large")
+    assert result.code == 2 and "tooncrafter_jax convert" in result.err and f"'{DEFAULT_MODEL}'" in result.err
 
 
 def test_other_weights_in_the_same_directory_make_other_clips(empty: World, command: Command, tmp_path: Path):

@@ -34,7 +34,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("small/rectify.py:long", "rectify", 8, 1e-3),
         ("small/rectify.py:lora", "rectify", 8, 5e-3),
         ("small/decoder.py:full_128", "decoder", 1, 1e-4),
-        ("small/sketch.py:64", "sketch", 8, 2e-3),
+        ("small/sketch.py", "sketch", 8, 2e-3),
     ],
 )
 def test_config_files(name, stage, batch, rate):
