@@ -15,7 +15,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.platform import platform_of
 from tooncrafter_jax.typing import Device, Dtype
-from tooncrafter_jax.weights.store import Checkpoint
+from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
 DTYPES = ("float32", "bfloat16", "float16")
 """What a model can compute in."""
@@ -25,8 +25,12 @@ DEFAULT_MODEL = "small"
 """The bundled model that is used where none is named."""
 
 
-def find_checkpoint(source: str | Path) -> Checkpoint:
+def find_checkpoint(source: str | Path, components: Iterable[str] = REQUIRED_COMPONENTS) -> Checkpoint:
     """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
+
+    Args:
+      source: path or name.
+      components: what it must hold.
 
     Raises:
       UserError: if there is none, or it is damaged or incomplete.
@@ -40,7 +44,7 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
             f"'{DEFAULT_MODEL}', which comes with the package"
         )
     checkpoint = Checkpoint(path)
-    checkpoint.require()
+    checkpoint.require(components)
     return checkpoint
 
 

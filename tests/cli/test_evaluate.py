@@ -128,7 +128,7 @@ CASES = [
     Case("two of a name", ("--methods", "still", "still"), "two methods are called 'still'"),
     Case("metrics and preset", ("--preset=table4", *CHEAP), "exclude each other"),
     Case("table 4 of nothing", ("--preset=table4",), "give --methods reconstruction:DIR"),
-    Case("no decoder", ("--methods", "reconstruction:nowhere"), "no checkpoint directory"),
+    Case("no decoder", ("--methods", "reconstruction:nowhere"), "there is no model 'nowhere'"),
     Case("CLIP without weights", ("--metrics", "clip_image"), "give them with --clip"),
     Case("weights of nothing", ("--quick-gelu",), "--quick-gelu needs the weights of CLIP"),
     Case("networks not fetched", ("--metrics", "fvd", "--metric-weights=nowhere"), "fetch-metric-weights"),

@@ -230,7 +230,7 @@ class MethodSpec:
             return InBetweening(in_betweener(self.value, weights=weights), clips.ids, self.name)
         name = self.name or _name_of(Path(self.value))
         if self.kind == "reconstruction":
-            return Reconstruction(Path(self.value), name)
+            return Reconstruction(self.value, name)
         toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices())
         checkpoint = find_checkpoint(self.value)
         return Model(toon, name, sampling(toon.sampling), with_prompts=prompts, told=checkpoint_told(checkpoint))

@@ -19,6 +19,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, InBetweener
 from tooncrafter_jax.evaluation.true_clips import TrueClip
 from tooncrafter_jax.media import to_uint8
+from tooncrafter_jax.model_loading import find_checkpoint
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.pipeline import ToonCrafter
@@ -115,17 +116,16 @@ class Reconstruction:
     Latents are drawn from the posterior by the clip's seed, as in sampling and training.
 
     Args:
-      directory: a checkpoint with `autoencoder` and `decoder`.
+      source: a checkpoint with `autoencoder` and `decoder`, or the name of a bundled model.
       name: of its column.
 
     Raises:
       UserError: there is no such checkpoint, or it lacks one of them.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, source: str | Path, name: str) -> None:
         self.name = self.title = name
-        checkpoint = Checkpoint(directory)
-        checkpoint.require(["autoencoder", "decoder"])
+        checkpoint = find_checkpoint(source, ["autoencoder", "decoder"])
         networks = checkpoint.config.networks()
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         self._params = {

@@ -35,6 +35,8 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.misfit import check_shapes
 
+REQUIRED_COMPONENTS = tuple(name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS)
+"""What a model must hold to sample."""
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
 
@@ -203,7 +205,7 @@ class Checkpoint:
             return ""
         return hashlib.sha256(json.dumps(sorted(self.weights.items())).encode()).hexdigest()[:16]
 
-    def require(self, components: Iterable[str] = tuple(c for c in COMPONENTS if c not in OPTIONAL_COMPONENTS)) -> None:
+    def require(self, components: Iterable[str] = REQUIRED_COMPONENTS) -> None:
         """Checks that the components are there.
 
         Raises:
