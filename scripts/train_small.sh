@@ -28,6 +28,6 @@ for variant in full without_p3d plain; do
   train "decoder.py:$variant" "decoder_$variant"
   train "decoder.py:${variant}_16" "decoder_${variant}_16"
 done
-train decoder.py:full_128 decoder
+train decoder.py:full_lpips decoder
 train sketch.py sketch
 scripts/bundle_small.sh "$python" "$runs/sketch/export" "$runs/decoder/export"

@@ -2,12 +2,12 @@
 
     python train.py --config=configs/small/decoder.py:full --workdir=runs/small/decoder_full
     python train.py --config=configs/small/decoder.py:full_16 --workdir=runs/small/decoder_full_16
-    python train.py --config=configs/small/decoder.py:full_128 --workdir=runs/small/decoder
+    python train.py --config=configs/small/decoder.py:full_lpips --workdir=runs/small/decoder
 
 It starts as the autoencoder's plain decoder, whose pictures it draws at step 0. `without_p3d` learns without layers over time,
-`plain` without references too. Each learns on 64x64 pixels, first to hand its references through: two of its four frames are these.
-With `_16` it goes on with whole clips, or its layers over time would only know frames beside a reference. `full_128` goes on from
-`full_16` with 128x128 pixels: the decoder that is kept. L1 alone: LPIPS and the discriminator would take most of a step's time.
+`plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references through:
+two of its four frames are these. With `_16` it goes on with whole clips, or its layers over time would only know frames beside a
+reference. `full_lpips` goes on from `full_16` with LPIPS: the decoder that is kept.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -17,37 +17,38 @@ PARTS = {
     "without_p3d": {"temporal": False, "references": True},
     "plain": {"temporal": False, "references": False},
 }
-VARIANTS = (*PARTS, *(f"{name}_16" for name in PARTS), "full_128")
+VARIANTS = (*PARTS, *(f"{name}_16" for name in PARTS), "full_lpips")
 
 
 def get_config(variant="full"):
     if variant not in VARIANTS:
         raise ValueError(f"there is no variant '{variant}': choose one of {', '.join(VARIANTS)}")
-    name, _, size = variant.rpartition("_") if variant.endswith(("_16", "_128")) else (variant, "", "")
+    name, phase = (variant, "") if variant in PARTS else variant.rsplit("_", 1)
     config = default_config()
     config.stage, config.model = "decoder", "small"
     config.model_changes = {"decoder": PARTS[name]}
-    before = {"": "autoencoder", "16": f"decoder_{name}", "128": f"decoder_{name}_16"}[size]
+    before = {"": "autoencoder", "16": f"decoder_{name}", "lpips": f"decoder_{name}_16"}[phase]
     config.start = f"runs/small/{before}/export"
-    config.steps = {"": 700, "16": 600, "128": 50}[size]
+    config.steps = {"": 400, "16": 300, "lpips": 800}[phase]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
-    config.optimizer.learning_rate = {"": 5e-4, "16": 4e-4, "128": 1e-4}[size]
+    config.optimizer.learning_rate = {"": 5e-4, "16": 4e-4, "lpips": 4e-4}[phase]
     # What is new starts from zeros and has a long way to go.
-    config.optimizer.group_rates = "" if size else "decoder.har.residual:10"
+    config.optimizer.group_rates = "" if phase else "decoder.har.residual:10"
     config.optimizer.beta2 = 0.99
-    config.optimizer.warmup_steps = 10 if size else 30
+    config.optimizer.warmup_steps = 10 if phase else 30
     config.optimizer.schedule = "cosine"
     # The denoiser's latents are never quite the true ones.
-    config.latent_noise = 0.5 if size else 0.0
+    config.latent_noise = 0.5 if phase else 0.0
     config.adversarial.width = 16
     config.adversarial.start_step = config.steps  # never
-    config.adversarial.perceptual_weight = 0.0
+    config.adversarial.perceptual_weight = 0.1 if phase == "lpips" else 0.0
     config.data.directory = "data/emoji"
-    config.data.batch, config.data.frames = (1, 16) if size else (4, 4)
-    config.data.height = config.data.width = 128 if size == "128" else 64
-    config.data.strides = (2, 4) if size else (3, 12)
-    config.validation, config.validate_every, config.validation_batches = "validation", 50 if size == "128" else 100, 8
+    config.data.batch, config.data.frames = (1, 16) if phase else (4, 4)
+    config.data.height = config.data.width = 64
+    config.data.crop_from = (128, 128)
+    config.data.strides = (2, 4) if phase else (3, 12)
+    config.validation, config.validate_every, config.validation_batches = "validation", 100, 8
     config.log_every, config.save_every, config.sample_every = 5, 50, 0
     config.ema_decay = 0.98
     return config

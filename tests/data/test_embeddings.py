@@ -203,6 +203,7 @@ def test_a_damaged_clip_is_named_or_left_out(toon, tmp_path):
         ({"frames": 15}, "examples of 16 frames or more, not 15"),
         ({"start_multiple": 6}, "start at multiples of 4, not of 6"),
         ({"video": True}, "hold no pixels"),
+        ({"crop_from": (20, 28)}, "are of whole pictures"),
     ],
 )
 def test_a_loader_that_asks_for_something_else_is_refused(directory, change, message):

@@ -22,7 +22,7 @@ from tests.data.loader_world import GREEN, LENGTHS, RED, SMALL, make_set
 from tooncrafter_jax.data import loader as loader_module
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.data.loader import Loader, LoaderConfig
-from tooncrafter_jax.data.transforms import Draw, choose_window, generator, resize_and_crop
+from tooncrafter_jax.data.transforms import Draw, choose_window, generator, random_crop, resize_and_crop
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.tokenizer import tokenizer
 
@@ -118,6 +118,18 @@ def test_pixels_are_resized_and_cropped(clips):
         batch = next(loader)
     window = choose_window(generator(20230211, 2, Draw.WINDOW), len(clips[2]))
     np.testing.assert_array_equal(batch["video"][2], resize_and_crop(clips[2].decode(window.frames), 32, 24))
+
+
+def test_pixels_are_cut_out_of_larger_frames(clips):
+    """The same windows at the same size, but for the place; every example has a place of its own."""
+    options = {"shuffle": False, "height": 10, "width": 6}
+    with _loader(clips, **options, crop_from=(20, 28)) as loader:
+        batch = next(loader)
+    for row in range(4):
+        window = choose_window(generator(20230211, row, Draw.WINDOW), len(clips[row]))
+        whole = resize_and_crop(clips[row].decode(window.frames), 20, 28)
+        cut = random_crop(generator(20230211, row, Draw.CROP), whole, 10, 6)
+        np.testing.assert_array_equal(batch["video"][row], cut)
 
 
 def test_batches_may_be_written_to(clips):
@@ -372,6 +384,8 @@ def _runs(pid):
         ({"strides": (3, 2)}, "smallest and a largest"),
         ({"strides": (0, 2)}, "smallest and a largest"),
         ({"dropout": 0.4}, "from 0 to 1/3"),
+        ({"crop_from": (15, 28)}, "a height and a width from 16 and 24 on"),
+        ({"crop_from": (32,)}, "a height and a width from 16 and 24 on"),
         ({"bisection_share": 1.5}, "bisection_share is 1.5"),
         ({"seed": -1}, "seed is -1"),
         ({"batch": 6, "process_count": 4}, "batch of 6 cannot be divided among 4 processes"),

@@ -15,6 +15,7 @@ from tooncrafter_jax.data.transforms import (
     choose_window,
     frame_rate,
     generator,
+    random_crop,
     resize_and_crop,
     to_pixels,
 )
@@ -180,6 +181,26 @@ def test_narrow_pictures_are_padded_with_black():
     found = resize_and_crop(white, 16, 33)[0]
     assert found[:, 8:24].min() == 255  # 32 x 16 after resizing: 16 of 33 columns, the odd one behind
     assert found[:, :8].max() == found[:, 24:].max() == 0
+
+
+def test_crops_are_taken_from_every_place_alike_in_all_frames():
+    rows, columns = np.mgrid[:5, :7].astype(np.uint8)
+    picture = np.stack([rows, columns, rows], axis=-1)
+    pictures = np.stack([picture, picture])
+    corners = Counter()
+    for number in range(600):
+        crop = random_crop(_rng(number), pictures, 3, 4)
+        assert crop.shape == (2, 3, 4, 3)
+        top, left = (int(value) for value in crop[0, 0, 0, :2])
+        np.testing.assert_array_equal(crop, pictures[:, top : top + 3, left : left + 4])
+        corners[top, left] += 1
+    assert set(corners) == {(top, left) for top in range(3) for left in range(4)}
+    assert min(corners.values()) > 25  # 50 are expected
+
+
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(ValueError, match="high"):
+        random_crop(_rng(), np.zeros((1, 5, 7, 3), np.uint8), 6, 7)
 
 
 def test_pixels_span_minus_one_to_one():

@@ -152,6 +152,8 @@ class EmbeddingSource:
                     f"{where} were made with {name} = {getattr(self.config, name)}, but the loader has "
                     f"{getattr(config, name)}: {again}"
                 )
+        if config.crop_from:
+            raise UserError(f"{where} are of whole pictures, but the loader's crop_from is {config.crop_from}: {again}")
         if config.frames < self.config.frames:
             raise UserError(
                 f"{where} are for examples of {self.config.frames} frames or more, not {config.frames}: {again}"

@@ -22,6 +22,7 @@ from tooncrafter_jax.data.transforms import (
     choose_window,
     frame_rate,
     generator,
+    random_crop,
     resize_and_crop,
 )
 from tooncrafter_jax.errors import UserError
@@ -45,6 +46,8 @@ class LoaderConfig:
       batch: examples of a batch, over all processes.
       frames: of an example.
       height, width: pixels of an example.
+      crop_from: height and width that frames are brought to before the example's pixels are cut out of them at a random place
+        (`transforms.random_crop`); empty where the example is the whole picture, as published.
       strides: smallest and largest step between two frames.
       start_multiple: an example starts at a multiple of this in its clip; 1 is the published rule, more let embeddings hold
         fewer pictures.
@@ -68,6 +71,7 @@ class LoaderConfig:
     frames: int = 16
     height: int = 320
     width: int = 512
+    crop_from: tuple[int, ...] = ()
     strides: tuple[int, int] = STRIDES
     start_multiple: int = 1
     antialias: bool = False
@@ -85,6 +89,12 @@ class LoaderConfig:
         for name in ("batch", "frames", "height", "width", "start_multiple"):
             if getattr(self, name) < 1:
                 raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be at least 1")
+        size = self.crop_from
+        if size and (len(size) != 2 or size[0] < self.height or size[1] < self.width):
+            raise UserError(
+                f"the loader's crop_from is {size}, but must be empty, or a height and a width from {self.height} and "
+                f"{self.width} on, out of which examples are cut"
+            )
         for name in ("num_workers", "prefetch"):
             if getattr(self, name) < 0:
                 raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be at least 0")
@@ -104,6 +114,13 @@ class LoaderConfig:
     def evaluation(self) -> LoaderConfig:
         """The same for evaluation: every clip once, in the order of the set, with all conditions."""
         return replace(self, shuffle=False, repeat=False, dropout=0.0)
+
+    def before_crop(self) -> LoaderConfig:
+        """The same with examples of the size out of which they are cut, if they are."""
+        if not self.crop_from:
+            return self
+        height, width = self.crop_from
+        return replace(self, height=height, width=width, crop_from=())
 
 
 class Batch(TypedDict):
@@ -289,8 +306,11 @@ class Examples:
 
         window = choose_window(draw(Draw.WINDOW), clip.length, config.frames, config.strides, config.start_multiple)
         drop_text, drop_image = choose_dropout(draw(Draw.DROPOUT), config.dropout)
+        arrays = dict(clip.arrays(window, config.before_crop(), drop_text=drop_text, drop_image=drop_image))
+        if config.crop_from:
+            arrays["video"] = random_crop(draw(Draw.CROP), arrays["video"], config.height, config.width)
         return {
-            **clip.arrays(window, config, drop_text=drop_text, drop_image=drop_image),
+            **arrays,
             "token_ids": empty_prompt_ids() if drop_text else clip.caption_ids(),
             "drop_image": np.bool_(drop_image),
             "fps": np.int32(frame_rate(clip.fps, window.stride)),

@@ -35,6 +35,7 @@ class Draw(enum.IntEnum):
     SKETCH = 2
     SEED = 3
     REPLACEMENT = 4
+    CROP = 5
 
 
 def generator(seed: int, example: int, draw: Draw) -> np.random.Generator:
@@ -175,6 +176,28 @@ def resize_and_crop(
         for picture, into in zip(pictures, inner, strict=True):
             _interpolate(picture, rows, columns, into)
     return result
+
+
+def random_crop(
+    rng: np.random.Generator, pictures: Uint8Video, height: int, width: int
+) -> UInt8[np.ndarray, "T {height} {width} 3"]:
+    """Cuts a window of height x width out of frames (T, H, W, 3), at the same place in all; every place is as likely.
+
+    Not in the published loader. It lets layers that see no more than a neighbourhood learn on frames of full resolution at the
+    cost of small ones.
+
+    Args:
+      rng: where the place comes from.
+      pictures: frames at least as large as the window.
+      height: of the window, in pixels.
+      width: of the window, in pixels.
+
+    Raises:
+      ValueError: the frames are smaller than the window.
+    """
+    top = int(rng.integers(0, pictures.shape[1] - height, endpoint=True))
+    left = int(rng.integers(0, pictures.shape[2] - width, endpoint=True))
+    return pictures[:, top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)

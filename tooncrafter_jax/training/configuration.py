@@ -43,24 +43,27 @@ class OptimizerConfig:
     """An optimizer of trained parameters.
 
     Attributes:
-      name: `adamw` (decoupled weight decay) or `adam`.
+      name: `adamw` (decoupled weight decay, as published), `adam`, or `muon` (orthogonalised momentum for kernels, AdamW with
+        Nesterov's momentum for the rest, both with updates of about AdamW's size; arXiv 2502.16982).
       learning_rate: after the warm-up.
       schedule: what follows the warm-up: `constant` (as published, spec section 8.2) or `cosine` to 0 at the last step.
       warmup_steps: of linear growth from 0.
       beta1, beta2, epsilon: of Adam.
-      weight_decay: of AdamW; biases and the scales of norms decay too, as published.
+      momentum: of Muon.
+      weight_decay: of AdamW and Muon; biases and the scales of norms decay too, as published.
       clip_norm: largest global norm of the trained gradients; 0 for no clipping.
       group_rates: factors of the learning rate by parameter group, e.g. "decoder.har.residual:20" where new layers are to learn
         faster than those that know something already; for a parameter of several groups they multiply.
     """
 
-    name: Literal["adamw", "adam"] = "adamw"
+    name: Literal["adamw", "adam", "muon"] = "adamw"
     learning_rate: float = 1e-5
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    momentum: float = 0.95
     weight_decay: float = 0.01
     clip_norm: float = 0.5
     group_rates: str = ""

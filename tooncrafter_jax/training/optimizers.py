@@ -1,4 +1,4 @@
-"""Optimizers: Adam behind an optax mask that is built from the named parameter groups."""
+"""Optimizers: Adam or Muon behind an optax mask that is built from the named parameter groups."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
 from tooncrafter_jax.training.configuration import OptimizerConfig
 
@@ -48,13 +49,48 @@ def make_optimizer(
     parts: list[optax.GradientTransformation] = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
-    if config.name == "adamw":
-        parts.append(optax.add_decayed_weights(config.weight_decay))
-    parts.append(optax.scale_by_learning_rate(learning_rate(config, steps)))
+    rate = learning_rate(config, steps)
+    if config.name == "muon":
+        parts.append(_muon(config, rate))
+    else:
+        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
+        if config.name == "adamw":
+            parts.append(optax.add_decayed_weights(config.weight_decay))
+        parts.append(optax.scale_by_learning_rate(rate))
     if config.factors:
         parts.append(_scale_by_group(config))
     return optax.masked(optax.chain(*parts), lambda params: {path: is_trained(path) for path in params})  # pyright: ignore
+
+
+MUON_RMS = 0.2
+"""Root mean square of an update of Muon in learning rates: that of Adam's, so that rates carry over (arXiv 2502.16982, 2.2)."""
+
+
+def _muon(config: OptimizerConfig, rate: Callable[[Any], Any]) -> optax.GradientTransformation:
+    """Muon for kernels, whose axes but the last count as inputs, and NAdamW for everything else, with the same rate."""
+
+    def matrices(params: Any) -> Any:
+        return {path: _as_matrix(path, value) for path, value in params.items()}
+
+    return optax.contrib.muon(
+        rate,
+        beta=config.momentum,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        adam_b1=config.beta1,
+        adam_b2=config.beta2,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=MUON_RMS,
+    )
+
+
+def _as_matrix(path: str, value: Any) -> optax.contrib.MuonDimensionNumbers | None:
+    """How Muon reads a parameter as a matrix; None for what is none, such as biases and tables of embeddings."""
+    if not path.endswith("kernel") or isinstance(value, optax.MaskedNode) or value.ndim < 2:
+        return None
+    last = value.ndim - 1
+    return optax.contrib.MuonDimensionNumbers(tuple(range(last)), (last,))
 
 
 def _scale_by_group(config: OptimizerConfig) -> optax.GradientTransformation:
