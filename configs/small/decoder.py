@@ -29,9 +29,10 @@ def get_config(variant="full"):
     config.model_changes = {"decoder": PARTS[name]}
     before = {"": "autoencoder", "16": f"decoder_{name}", "lpips": f"decoder_{name}_16"}[phase]
     config.start = f"runs/small/{before}/export"
-    config.steps = {"": 400, "16": 300, "lpips": 800}[phase]
+    config.steps = {"": 300, "16": 200, "lpips": 800}[phase]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
+    config.optimizer.name = "muon"
     config.optimizer.learning_rate = {"": 5e-4, "16": 4e-4, "lpips": 4e-4}[phase]
     # What is new starts from zeros and has a long way to go.
     config.optimizer.group_rates = "" if phase else "decoder.har.residual:10"
