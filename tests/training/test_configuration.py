@@ -33,7 +33,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("emoji_tiny.py:decoder", "decoder", 2, 2e-4),
         ("small/autoencoder.py", "autoencoder", 8, 2e-3),
         ("small/base.py", "base", 8, 1.5e-3),
-        ("small/rectify.py:long", "rectify", 8, 1e-3),
+        ("small/rectify.py:long", "rectify", 8, 3e-3),
         ("small/rectify.py:lora", "rectify", 8, 5e-3),
         ("small/decoder.py:full_lpips", "decoder", 1, 4e-4),
         ("small/sketch.py", "sketch", 8, 2e-3),
