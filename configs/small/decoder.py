@@ -5,9 +5,9 @@
     python train.py --config=configs/small/decoder.py:full_lpips --workdir=runs/small/decoder
 
 It starts as the autoencoder's plain decoder, whose pictures it draws at step 0. `without_p3d` learns without layers over time,
-`plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references through:
-two of its four frames are these. With `_16` it goes on with whole clips, or its layers over time would only know frames beside a
-reference. `full_lpips` goes on from `full_16` with LPIPS: the decoder that is kept.
+`plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references
+through: two of its four frames are these. With `_16` it goes on with whole clips, or its layers over time would only know frames
+beside a reference. `full_lpips` goes on from `full_16` with LPIPS: the decoder that is kept.
 """
 
 from tooncrafter_jax.training.configuration import default_config

@@ -63,6 +63,12 @@ def test_the_same_command_measures_nothing_twice(clips: Path, tmp_path: Path, co
     assert (tmp_path / "report.md").read_bytes() == first
     assert command(*argv, "still").code == 0  # one more method; the others are kept
     assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert command(*argv, "--show", "film 3", "film 2").code == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    text = (tmp_path / "report.md").read_text()
+    for place, clip in enumerate(("film 3/é 0", "film 2/é 0"), start=1):
+        assert f"{place}: `{clip}`" in text and f"![{clip}](cases/asked-{place}.png)" in text
+        assert (tmp_path / "cases" / f"asked-{place}.mp4").stat().st_size > 1000
 
 
 def test_decoders_are_compared(clips: Path, checkpoint: Path, tmp_path: Path, command: Command) -> None:
@@ -146,6 +152,7 @@ CASES = [
     Case("a file is in the way", ("--out=file",), "'file'", lambda here, clips, _: (here / "file").write_text("")),
     Case("another evaluation", (), "holds another evaluation (the clips differ)", other_run),
     Case("full disk", (), "free some space", full_disk),
+    Case("no clip to show", ("--show", "film 99"), "none of the 7 clips has 'film 99' in its id; ids are like 'film"),
     Case("steps out of range", ("--steps=0",), "steps"),
     Case("unknown option", ("--strid=2",), "did you mean --stride?"),
 ]

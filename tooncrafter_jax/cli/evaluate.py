@@ -112,6 +112,13 @@ def build_parser() -> Parser:
     )
     how = parser.add_argument_group("how").add_argument
     how("--batch", type=int, default=4, metavar="N", help="clips at a time (default: %(default)s)")
+    how(
+        "--show",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="clips that the report shows whatever their numbers: parts of ids",
+    )
     how("--no-videos", action="store_true", help="keep numbers alone, not what was made")
     how("--restart", action="store_true", help="throw away another evaluation in --out")
     how("--no-prompts", action="store_true", help="models do not get the captions")
@@ -141,6 +148,7 @@ def main(argv: list[str]) -> int:
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     enable_compilation_cache()
     clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
+    shown = [clips.find(text) for text in arguments.show]
     metrics = make_metrics(names, _weights(arguments))
 
     def sampling(own: Mapping[str, Any]) -> SamplingOptions:
@@ -156,7 +164,7 @@ def main(argv: list[str]) -> int:
         from tooncrafter_jax.evaluation.report import write_report
 
         request = {"methods": " ".join(spec.text for spec in specs), "metrics": " ".join(names)}
-        print(f"report: {write_report(evaluation, measured, request)}")
+        print(f"report: {write_report(evaluation, measured, request, shown)}")
     return EXIT_OK
 
 

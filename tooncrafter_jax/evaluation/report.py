@@ -50,13 +50,16 @@ def numbers_of(metrics: Sequence[Metric], measured: Sequence[Measured]) -> Numbe
     return Numbers(found, curves)
 
 
-def write_report(evaluation: Evaluation, measured: Sequence[Measured], request: Mapping[str, Any]) -> Path:
+def write_report(
+    evaluation: Evaluation, measured: Sequence[Measured], request: Mapping[str, Any], shown: Sequence[int] = ()
+) -> Path:
     """Writes the report into the evaluation's directory, in place of an older one.
 
     Args:
       evaluation: the run.
       measured: what it returned.
       request: what was asked for, for the report's head.
+      shown: indices of clips that are shown whatever their numbers.
 
     Returns:
       `report.md`.
@@ -92,7 +95,7 @@ def write_report(evaluation: Evaluation, measured: Sequence[Measured], request: 
         curves = {method.title: numbers.by_frame[method.name][metric.name] for method in measured}
         write_by_frame(directory / "plots" / f"{metric.name}.png", metric.title, metric.better, curves)
         lines += [f"![{metric.title}](plots/{metric.name}.png)", ""]
-    lines += _cases(evaluation, measured)
+    lines += _chosen(evaluation, shown) + _cases(evaluation, measured)
     path = directory / "report.md"
     write_atomically(path, "\n".join(lines).encode(errors="backslashreplace"))
     return path
@@ -164,17 +167,28 @@ def _cases(evaluation: Evaluation, measured: Sequence[Measured]) -> list[str]:
     order = np.argsort(scores if judge.better == "lower" else -scores, kind="stable")  # best first
     middle = len(order) // 2
     kinds = {"best": order[:CASES], "middling": order[middle : middle + CASES], "worst": order[::-1][:CASES]}
-    methods = {method.name: method for method in evaluation.methods if method.name != Truth.name}
-    titles = ["truth", *(method.title for method in methods.values())]
     lines = [f"## Clips by {judge.title} of {judged.title}", ""]
     for kind, indices in kinds.items():
         for place, index in enumerate(indices.tolist(), start=1):
-            clip = evaluation.clips[index]
-            videos = [clip.video, *(evaluation.videos_of(method, index) for method in methods.values())]
-            name = f"cases/{kind}-{place}"
-            write_side_by_side(evaluation.store.directory / f"{name}.png", titles, videos)
-            write_together(evaluation.store.directory / f"{name}.mp4", videos, float(min(clip.fps, FASTEST)))
-            prompt = f", “{clip.prompt}”" if clip.prompt else ""
-            lines += [f"{kind} {place}: `{clip.id}`{prompt}, {scores[index]:.4g} ([video]({name}.mp4))", ""]
-            lines += [f"![{clip.id}]({name}.png)", ""]
+            lines += _case(evaluation, index, f"{kind}-{place}", f"{kind} {place}, {scores[index]:.4g}")
     return lines
+
+
+def _chosen(evaluation: Evaluation, shown: Sequence[int]) -> list[str]:
+    """Sheets and videos of the clips that were asked for."""
+    lines = ["## Clips that were asked for", ""] if shown else []
+    for place, index in enumerate(shown, start=1):
+        lines += _case(evaluation, index, f"asked-{place}", f"{place}")
+    return lines
+
+
+def _case(evaluation: Evaluation, index: int, name: str, title: str) -> list[str]:
+    """Writes the sheet and the video of a clip, the truth and every method; returns the lines that show them."""
+    clip = evaluation.clips[index]
+    methods = [method for method in evaluation.methods if method.name != Truth.name]
+    videos = [clip.video, *(evaluation.videos_of(method, index) for method in methods)]
+    path = evaluation.store.directory / "cases" / name
+    write_side_by_side(path.with_suffix(".png"), ["truth", *(method.title for method in methods)], videos)
+    write_together(path.with_suffix(".mp4"), videos, float(min(clip.fps, FASTEST)))
+    prompt = f", “{clip.prompt}”" if clip.prompt else ""
+    return [f"{title}: `{clip.id}`{prompt} ([video](cases/{name}.mp4))", "", f"![{clip.id}](cases/{name}.png)", ""]

@@ -125,6 +125,17 @@ class TrueClips(Sequence[TrueClip]):
         """The clips' ids, in order."""
         return tuple(self.clips[index].id for index in self._indices)
 
+    def find(self, text: str) -> int:
+        """The index of the first clip whose id contains `text`.
+
+        Raises:
+          UserError: there is none.
+        """
+        for index, clip_id in enumerate(self.ids):
+            if text in clip_id:
+                return index
+        raise UserError(f"none of the {len(self)} clips has '{text}' in its id; ids are like '{self.ids[0]}'")
+
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the set's clips and with the rule, so that rows of another evaluation are told apart."""
