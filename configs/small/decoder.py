@@ -29,7 +29,7 @@ def get_config(variant="full"):
     config.model_changes = {"decoder": PARTS[name]}
     before = {"": "autoencoder", "16": f"decoder_{name}", "lpips": f"decoder_{name}_16"}[phase]
     config.start = f"runs/small/{before}/export"
-    config.steps = {"": 300, "16": 200, "lpips": 800}[phase]
+    config.steps = {"": 300, "16": 200, "lpips": 900}[phase]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.name = "muon"
@@ -44,6 +44,7 @@ def get_config(variant="full"):
     config.adversarial.width = 16
     config.adversarial.start_step = config.steps  # never
     config.adversarial.perceptual_weight = 0.1 if phase == "lpips" else 0.0
+    config.adversarial.perceptual_frames = 4
     config.data.directory = "data/emoji"
     config.data.batch, config.data.frames = (1, 16) if phase else (4, 4)
     config.data.height = config.data.width = 64

@@ -127,6 +127,7 @@ class AdversarialConfig:
       start_step: from which the discriminator takes part; before, it neither trains nor is trained against.
       weight: factor of the adaptive weight.
       perceptual_weight: of LPIPS beside the L1 loss; 0 leaves it (and its weights) out.
+      perceptual_frames: frames of a clip that LPIPS is measured on in a step of training, others in each; 0 for all.
       kl_weight: of the posterior's divergence; used by `autoencoder` only.
       optimizer: the discriminator's.
     """
@@ -135,6 +136,7 @@ class AdversarialConfig:
     start_step: int = 50_001
     weight: float = 0.5
     perceptual_weight: float = 0.1
+    perceptual_frames: int = 0
     kl_weight: float = 1e-6
     optimizer: OptimizerConfig = OptimizerConfig(
         name="adam", learning_rate=4.5e-6, beta1=0.5, beta2=0.9, weight_decay=0.0, clip_norm=0.0

@@ -97,13 +97,20 @@ class Reconstruction(Stage):
             decoder = self.components.bind("decoder", params)
             return as_float32(decoder(latents, references)), divergence
 
-    def distance(self, params: Params, video: Video, truth: Video) -> tuple[jax.Array, Metrics]:
-        """L1 + weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6)."""
+    def distance(
+        self, params: Params, video: Video, truth: Video, judged: jax.Array | None = None
+    ) -> tuple[jax.Array, Metrics]:
+        """L1 + weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6).
+
+        LPIPS is of the frames whose numbers are `judged`, or of all.
+        """
         l1 = jnp.mean(jnp.abs(video - truth))
         weight = self.config.adversarial.perceptual_weight
         if not weight:
             return l1, {"l1": l1}
         network = self.components.bind(PERCEPTUAL, params)
+        if judged is not None:
+            video, truth = video[:, judged], truth[:, judged]
 
         def of_frame(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
             return network(*pair)
@@ -113,6 +120,15 @@ class Reconstruction(Stage):
         frames = (jnp.moveaxis(video, 1, 0), jnp.moveaxis(truth, 1, 0))
         perceptual = jnp.mean(jax.lax.map(of_frame, frames))
         return l1 + weight * perceptual, {"l1": l1, "lpips": perceptual}
+
+    def judged_frames(self, batch: Batch) -> jax.Array | None:
+        """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed draws; None
+        for all."""
+        frames, count = batch["video"].shape[1], self.config.adversarial.perceptual_frames
+        if not 0 < count < frames:
+            return None
+        apart = frames // count
+        return (batch["seed"][0] % apart).astype(jnp.int32) + apart * jnp.arange(count)
 
     # ------------------------------------------------------------------------------------------------------- gradients
 
@@ -124,10 +140,11 @@ class Reconstruction(Stage):
         # The adaptive weight compares gradients at the last layer, whether or not that layer is trained.
         pulled, rest = split(params, lambda path: path == LAST_LAYER or self.is_trained(path))
         (video, divergence), pull_back = jax.vjp(lambda some: self.reconstruct(some | rest, batch), pulled)
+        judged = self.judged_frames(batch)
         of_distance: jax.Array
-        (distance, metrics), of_distance = jax.value_and_grad(lambda v: self.distance(params, v, truth), has_aux=True)(
-            video
-        )
+        (distance, metrics), of_distance = jax.value_and_grad(
+            lambda v: self.distance(params, v, truth, judged), has_aux=True
+        )(video)
 
         # The adaptive weight: how much stronger the reconstruction pulls at the last layer. The pull-backs need only that layer.
         def strength(cotangent: jax.Array) -> jax.Array:
