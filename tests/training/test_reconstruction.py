@@ -1,6 +1,7 @@
 """The stages with a discriminator: it takes part from its start step on, and before that it neither changes nor counts."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,6 +76,27 @@ def test_the_exported_scale_factor_gives_latents_a_deviation_of_one(run, clips):
     fitted = stage.fitted_model(params[-1], lambda: rows)
     latents = jax.jit(lambda p, b: stage.latents(p, b)[0])(params[-1], rows)
     assert float(np.std(np.asarray(latents) * fitted.schedule.scale_factor)) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
+    """Where the config asks for some frames: all are met in turn, and the others do not count."""
+    settings = config(clips, "decoder", adversarial={"perceptual_weight": 0.5, "perceptual_frames": 4})
+    stage = make_stage(settings, architecture(settings))
+
+    def judged_of(seed, frames=16):
+        return stage.judged_frames({"video": jnp.zeros((2, frames, 8, 8, 3)), "seed": jnp.asarray([seed, 9], "uint32")})
+
+    judged = [judged_of(seed) for seed in (4, 5, 6, 7)]
+    assert sorted(np.concatenate(judged)) == list(range(16))
+    assert judged_of(4, frames=4) is None
+    monkeypatch.setattr(
+        type(stage.components), "bind", lambda *_: lambda one, other: jnp.abs(one - other).mean((1, 2, 3))
+    )
+    truth = jnp.zeros((2, 16, 8, 8, 3))
+    video = truth.at[:, judged[0]].set(1.0)
+    for frames, expected in ((None, 4 / 16), (judged[0], 1.0), (judged[1], 0.0)):
+        loss, told = stage.distance({}, video, truth, frames)
+        assert float(told["lpips"]) == expected and float(loss) == 4 / 16 + 0.5 * expected
 
 
 def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):

@@ -123,7 +123,8 @@ class Reconstruction(Stage):
 
     def judged_frames(self, batch: Batch) -> jax.Array | None:
         """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed draws; None
-        for all."""
+        for all.
+        """
         frames, count = batch["video"].shape[1], self.config.adversarial.perceptual_frames
         if not 0 < count < frames:
             return None
