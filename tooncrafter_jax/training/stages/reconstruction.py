@@ -128,8 +128,8 @@ class Reconstruction(Stage):
         frames, count = batch["video"].shape[1], self.config.adversarial.perceptual_frames
         if not 0 < count < frames:
             return None
-        apart = frames // count
-        return (batch["seed"][0] % apart).astype(jnp.int32) + apart * jnp.arange(count)
+        start = (batch["seed"][0] % frames).astype(jnp.int32)
+        return (start + jnp.arange(count) * frames // count) % frames
 
     # ------------------------------------------------------------------------------------------------------- gradients
 
