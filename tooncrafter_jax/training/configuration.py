@@ -219,6 +219,9 @@ class TrainConfig:
             raise UserError(f"config.ema_decay must be in [0, 1), not {self.ema_decay}")
         if not self.optimizer.learning_rate > 0:
             raise UserError(f"config.optimizer.learning_rate must be above 0, not {self.optimizer.learning_rate}")
+        frames = self.adversarial.perceptual_frames
+        if frames < 0:
+            raise UserError(f"config.adversarial.perceptual_frames must be at least 0 (0: all), not {frames}")
         if not self.latent_noise >= 0:
             raise UserError(f"config.latent_noise must be at least 0, not {self.latent_noise}")
         if self.latent_noise and self.stage != "decoder":
