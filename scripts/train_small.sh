@@ -20,6 +20,7 @@ train() { # CONFIG NAME
 "$python" -m tooncrafter_jax fetch-metric-weights
 
 train autoencoder.py autoencoder
+train autoencoder.py:lpips autoencoder_lpips
 train base.py base
 for variant in iv ii iii v; do train "rectify.py:$variant" "rectify_$variant"; done
 train rectify.py:long rectify_long

@@ -13,7 +13,7 @@ from tooncrafter_jax.training.configuration import default_config
 def get_config():
     config = default_config()
     config.stage, config.model = "base", "small"
-    config.start = "runs/small/autoencoder/export"
+    config.start = "runs/small/autoencoder_lpips/export"
     config.groups = ("projector", "spatial", "temporal", "image_kv", "fps", "clip_text", "clip_image")
     config.steps = 1200
     config.dtype = config.frozen_dtype = "float32"

@@ -27,7 +27,7 @@ def get_config(variant="full"):
     config = default_config()
     config.stage, config.model = "decoder", "small"
     config.model_changes = {"decoder": PARTS[name]}
-    before = {"": "autoencoder", "16": f"decoder_{name}", "lpips": f"decoder_{name}_16"}[phase]
+    before = {"": "autoencoder_lpips", "16": f"decoder_{name}", "lpips": f"decoder_{name}_16"}[phase]
     config.start = f"runs/small/{before}/export"
     config.steps = {"": 300, "16": 200, "lpips": 900}[phase]
     config.dtype = config.frozen_dtype = "float32"

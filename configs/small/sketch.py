@@ -12,11 +12,12 @@ def get_config():
     config = default_config()
     config.stage, config.model = "sketch", "small"
     config.start = "runs/small/rectify/export"
-    config.steps = 200
+    config.steps = 600
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.sketch.extractor, config.sketch.hint_start = "hed", "scaled"
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"

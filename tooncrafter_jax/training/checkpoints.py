@@ -26,9 +26,10 @@ from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.sharding import tree_shardings
 from tooncrafter_jax.training.stages import Stage
+from tooncrafter_jax.training.start import component_holders, start_checkpoints
 from tooncrafter_jax.training.state import TrainState, abstract_state
 from tooncrafter_jax.weights.lora import PREFIX, save_lora
-from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+from tooncrafter_jax.weights.store import CheckpointWriter
 
 MAY_CHANGE = frozenset(
     "steps validation validate_every validation_batches max_skipped_steps mesh remat log_every save_every sample_every "
@@ -175,23 +176,24 @@ def export(
             save_lora(directory / "lora.safetensors", factors, stage.config.lora.scale)
         return
     model = replace(model, name=f"{stage.config.stage} of {model.name.rpartition(' of ')[2]}")
-    start = Checkpoint(Path(stage.config.start)) if stage.config.start else None
+    start = start_checkpoints(stage.config)
+    holders = component_holders(start)
 
     def is_trained(component: str) -> bool:
         return any(path.startswith(f"{component}.") for path in state.trained)
 
-    copied = [name for name in COMPONENTS if start is not None and name in start.components and not is_trained(name)]
+    copied = [name for name in COMPONENTS if name in holders and not is_trained(name)]
     # Every process takes part in gathering, the first one writes.
     with contextlib.ExitStack() as stack:
         writer = None
         if is_main_process():
-            own = start.sampling if start is not None else None
+            own = start[0].sampling if start else None
             writer = CheckpointWriter(directory, model, dict(provenance), overwrite=True, sampling=own)
             stack.enter_context(writer)
         for component in COMPONENTS:
             if component in copied:
-                if writer is not None and start is not None:
-                    writer.copy(start.directory, [component])
+                if writer is not None:
+                    writer.copy(holders[component].directory, [component])
             elif component in stage.uses:
                 own = _on_host(of_component(params, component))
                 if writer is not None:

@@ -151,7 +151,8 @@ class TrainConfig:
       stage: what is trained and by which loss; see `training.stages`.
       model: preset whose architecture is built; with `start`, the checkpoint's architecture is built instead.
       model_changes: nested values that differ from that architecture, e.g. {"decoder": {"temporal": False}}.
-      start: checkpoint directory that training starts from; empty for freshly initialised weights.
+      start: checkpoint directory that training starts from, or several, separated by commas, each of which gives what those before
+        it lack: a component, or parts of a decoder; empty for freshly initialised weights.
       groups: names of the trained parameter groups (`weights.groups`); empty for all that the stage can train.
       bypass_temporal: skips the temporal layers in the training forward (variant III of the paper's Table 3).
       steps: length of the run.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,33 @@ from tooncrafter_jax.weights.store import Checkpoint
 
 
 def architecture(config: TrainConfig) -> ModelConfig:
-    """The architecture of a run: of its checkpoint or preset, with the config's changes.
+    """The architecture of a run: of its checkpoints or preset, with the config's changes.
+
+    Of several checkpoints each tells the architecture of the components that those before it lack, and the first one the rest.
 
     Raises:
       UserError: there is no such checkpoint or preset, or a change names something unknown.
     """
-    model = Checkpoint(Path(config.start)).config if config.start else preset(config.model)
+    checkpoints = start_checkpoints(config)
+    if not checkpoints:
+        return changed(preset(config.model), config.model_changes)
+    holders = component_holders(checkpoints)
+    model = replace(checkpoints[0].config, **{name: getattr(holder.config, name) for name, holder in holders.items()})
     return changed(model, config.model_changes)
+
+
+def start_checkpoints(config: TrainConfig) -> list[Checkpoint]:
+    """The checkpoints of `config.start`, in its order.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
+    """
+    return [Checkpoint(Path(name.strip())) for name in config.start.split(",") if name.strip()]
+
+
+def component_holders(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
+    """Component -> the first checkpoint that holds it."""
+    return {name: checkpoint for checkpoint in reversed(checkpoints) for name in checkpoint.components}
 
 
 def changed(model: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
@@ -65,12 +85,15 @@ def start_params(stage: Stage) -> dict[str, np.ndarray]:
     """
     config, components = stage.config, stage.components
     params: dict[str, Any] = {}
-    if config.start:
-        checkpoint = Checkpoint(Path(config.start))
-        for name in (name for name in stage.uses if name in checkpoint.components):
-            params |= _restore(checkpoint, name, components.networks[name], stage)
-        absent = [name for name in stage.uses if name not in checkpoint.components and name not in stage.fresh]
-        checkpoint.require(absent)
+    checkpoints = start_checkpoints(config)
+    if checkpoints:
+        holders = component_holders(checkpoints)
+        for name in (name for name in stage.uses if name in holders):
+            # Of a component that may be restored in part, later checkpoints give what the first holder lacks.
+            givers = [c for c in checkpoints if name in c.components] if _is_flexible(name, stage) else [holders[name]]
+            for giver in reversed(givers):
+                params |= _restore(giver, name, components.networks[name], stage)
+        checkpoints[-1].require(name for name in stage.uses if name not in holders and name not in stage.fresh)
     if PERCEPTUAL in components.networks:
         loaded = load_lpips("vgg16")
         params |= {f"{PERCEPTUAL}.{path}": np.asarray(value) for path, value in loaded.params.items()}
@@ -90,13 +113,17 @@ def _restore(checkpoint: Checkpoint, name: str, network: Network[Any], stage: St
     host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     stored_config = getattr(checkpoint.config, name)
     stored = Network(network._module, stored_config)
-    flexible = name == "decoder" and name in stage.fresh
-    if not flexible:
+    if not _is_flexible(name, stage):
         _check_same(stored_config, getattr(stage.model, name), name, checkpoint)
     restored = checkpoint.restore(name, stored, sharding=host)
     wanted = network.abstract_params
     fitting = {path: value for path, value in restored.items() if path in wanted and value.shape == wanted[path].shape}
     return {f"{name}.{path}": np.asarray(value) for path, value in fitting.items()}
+
+
+def _is_flexible(name: str, stage: Stage) -> bool:
+    """Whether a component need not have all parts in a checkpoint."""
+    return name == "decoder" and name in stage.fresh
 
 
 def _check_same(stored: Any, wanted: Any, name: str, checkpoint: Checkpoint) -> None:

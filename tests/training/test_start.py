@@ -1,0 +1,86 @@
+"""Several checkpoints to start from: each gives what those before it lack."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training.small import config
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.start import architecture, start_params
+from tooncrafter_jax.weights.store import CheckpointWriter
+
+
+def write_checkpoint(directory, model, seed, names):
+    """A checkpoint of drawn parameters in which no two components, and no two seeds, are alike."""
+    networks = model.networks()
+    with CheckpointWriter(directory, model, {}, safetensors=True) as writer:
+        for number, name in enumerate(names):
+            draw = np.random.default_rng((seed, number))
+            shapes = networks[name].abstract_params
+            writer.write(name, {path: draw.normal(size=leaf.shape).astype(np.float32) for path, leaf in shapes.items()})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A newer autoencoder with a plain decoder, an older one with all parts, and what a run starts from both."""
+    folder = tmp_path_factory.mktemp("starts")
+    whole = architecture(config(folder, "decoder"))
+    plain = dataclasses.replace(
+        whole,
+        decoder=dataclasses.replace(whole.decoder, temporal=False, references=False),
+        schedule=dataclasses.replace(whole.schedule, scale_factor=0.5),
+    )
+    newer = write_checkpoint(folder / "newer", plain, 1, ["decoder", "autoencoder"])
+    older = write_checkpoint(folder / "older", whole, 2, ["autoencoder", "decoder"])
+    return folder, newer, older
+
+
+def params_of(folder, start, **changes):
+    settings = config(folder, "decoder", start=start, **changes)
+    model = architecture(settings)
+    return start_params(make_stage(settings, model)), model
+
+
+WHOLE = {"decoder": {"temporal": True, "references": True}}
+
+
+def test_a_decoder_is_put_together_from_its_parts(world):
+    folder, newer, older = world
+    first, _ = params_of(folder, str(newer), model_changes=WHOLE)
+    second, _ = params_of(folder, str(older), model_changes=WHOLE)
+    both, model = params_of(folder, f"{newer}, {older}", model_changes=WHOLE)
+    added = {path for path in both if path.startswith("decoder.") and ("temporal" in path or "reference" in path)}
+    of_newer = {path for path in both if path.startswith("autoencoder.")}
+    assert of_newer and added
+    for path in of_newer:
+        np.testing.assert_array_equal(both[path], first[path])
+    decoder = {path for path in both if path.startswith("decoder.")}
+    from_newer = {path for path in decoder if np.array_equal(both[path], first[path])}
+    from_older = {path for path in decoder if np.array_equal(both[path], second[path])}
+    assert from_newer | from_older == decoder
+    plain = params_of(folder, str(newer))[0]
+    shared = {path for path in plain if path.startswith("decoder.")}
+    assert from_newer == shared and decoder - shared == from_older
+    assert model.schedule.scale_factor == 0.5, "the first checkpoint tells what no component has of its own"
+
+
+def test_a_component_comes_from_the_first_that_holds_it(world, tmp_path):
+    folder, newer, older = world
+    second, whole = params_of(folder, str(older), model_changes={})
+    alone = write_checkpoint(tmp_path / "alone", whole, 3, ["autoencoder"])
+    params, _ = params_of(folder, f"{alone},{older}", model_changes={})
+    path = next(path for path in params if path.startswith("autoencoder.") and params[path].size > 10)
+    assert not np.array_equal(params[path], second[path])
+    path = next(path for path in params if path.startswith("decoder.") and params[path].size > 10)
+    np.testing.assert_array_equal(params[path], second[path])
+    assert jax.tree.structure(params) == jax.tree.structure(second)
+
+
+def test_one_that_is_missing_is_named(world):
+    folder, newer, _ = world
+    with pytest.raises(UserError, match="no checkpoint directory .*nowhere"):
+        architecture(config(folder, "decoder", start=f"{newer},/nowhere"))
