@@ -23,6 +23,8 @@ def get_config():
     config.optimizer.schedule = "cosine"
     config.data.directory = "data/emoji"
     config.data.batch, config.data.height, config.data.width = 8, 64, 64
+    # Windows out of larger frames: lines are as wide as they will be at 128x128 pixels.
+    config.data.crop_from = (128, 128)
     config.data.strides = (2, 4)
     config.validation, config.validate_every, config.validation_batches = "validation", 50, 4
     config.log_every, config.save_every, config.sample_every = 5, 50, 0
