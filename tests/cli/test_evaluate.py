@@ -135,6 +135,8 @@ CASES = [
     Case("metrics and preset", ("--preset=table4", *CHEAP), "exclude each other"),
     Case("table 4 of nothing", ("--preset=table4",), "give --methods reconstruction:DIR"),
     Case("no decoder", ("--methods", "reconstruction:nowhere"), "there is no model 'nowhere'"),
+    Case("sketches of nothing", ("--methods", "sketched:nowhere"), "there is no model 'nowhere'"),
+    Case("no sketch extractor", ("--sketch-extractor=hedd",), "invalid choice: 'hedd'"),
     Case("CLIP without weights", ("--metrics", "clip_image"), "give them with --clip"),
     Case("weights of nothing", ("--quick-gelu",), "--quick-gelu needs the weights of CLIP"),
     Case("networks not fetched", ("--metrics", "fvd", "--metric-weights=nowhere"), "fetch-metric-weights"),

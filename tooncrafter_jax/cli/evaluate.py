@@ -21,11 +21,12 @@ from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.data.curation.clip_model import ClipWeights
+from tooncrafter_jax.data.sketches import EXTRACTORS, load_extractor
 from tooncrafter_jax.distributed import initialize, is_main_process
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.baselines.registry import FACTORIES as RIVALS
 from tooncrafter_jax.evaluation.baselines.registry import FOLDER, in_betweener
-from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, checkpoint_told
+from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, TrueSketches, checkpoint_told
 from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, MetricWeightFiles, make_metrics
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
@@ -47,6 +48,7 @@ METHOD is one of
   still, cross_fade, flow_warp, rife, ...   rivals (see below)
   folder:DIR           videos made elsewhere, named by clip id
   DIR                  a ToonCrafter model: a checkpoint directory; or "small" for the bundled one
+  sketched:DIR         that model, guided by sketches of true frames (--sketch-frames)
   reconstruction:DIR   that model's decoder on the latents of the true frames (Table 4 of the paper)
 and NAME=METHOD gives it another name in the report.
 """
@@ -122,6 +124,21 @@ def build_parser() -> Parser:
     how("--no-videos", action="store_true", help="keep numbers alone, not what was made")
     how("--restart", action="store_true", help="throw away another evaluation in --out")
     how("--no-prompts", action="store_true", help="models do not get the captions")
+    how(
+        "--sketch-frames",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="frames that sketched:DIR is given sketches of, from 0 (default: the middle one)",
+    )
+    how(
+        "--sketch-extractor",
+        choices=EXTRACTORS,
+        default="hed",
+        metavar="NAME",
+        help=f"what draws them: {', '.join(EXTRACTORS)} (default: %(default)s)",
+    )
+    how("--sketch-weights", type=Path, metavar="FILE", help="of the extractor, where they are the user's to download")
     how("--dtype", metavar="TYPE", help="in which models compute (default: float32 on CPUs, else bfloat16)")
     how("--quiet", action="store_true", help="show no progress")
     weights = parser.add_argument_group("weights of metrics").add_argument
@@ -154,7 +171,12 @@ def main(argv: list[str]) -> int:
     def sampling(own: Mapping[str, Any]) -> SamplingOptions:
         return sampling_options(arguments, own, given, **size)
 
-    how = {"prompts": not arguments.no_prompts, "dtype": arguments.dtype, "weights": arguments.metric_weights}
+    how = {
+        "prompts": not arguments.no_prompts,
+        "dtype": arguments.dtype,
+        "weights": arguments.metric_weights,
+        "sketches": lambda: _true_sketches(arguments),
+    }
     methods = [spec.make(sampling, clips, **how) for spec in specs]
     store = _store(arguments, {"clips": clips.fingerprint}, {method.name: method.settings() for method in methods})
     evaluation = Evaluation(clips, methods, metrics, store, batch=arguments.batch, keep_videos=not arguments.no_videos)
@@ -175,7 +197,7 @@ class MethodSpec:
     Attributes:
       text: as given.
       name: what it is called in the report; empty for its own name.
-      kind: `truth`, `rival`, `model` or `reconstruction`.
+      kind: `truth`, `rival`, `model`, `sketched` or `reconstruction`.
       value: a rival's name, or a directory.
     """
 
@@ -198,16 +220,16 @@ class MethodSpec:
         prefix, _, rest = method.partition(":")
         if method == Truth.name:
             return cls(text, name, "truth", "")
-        if prefix == "reconstruction":
-            return cls(text, name, "reconstruction", rest)
+        if prefix in ("reconstruction", "sketched"):
+            return cls(text, name, prefix, rest)
         if method.startswith(FOLDER) or method in RIVALS:
             return cls(text, name, "rival", method)
         if not Path(method).exists() and not (BUNDLED / method).exists():
             near = difflib.get_close_matches(method, ["truth", *RIVALS], n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise UserError(
-                f"there is no method '{method}': {hint}give {', '.join(['truth', *RIVALS])}, folder:DIR, reconstruction:DIR or a "
-                "model's directory"
+                f"there is no method '{method}': {hint}give {', '.join(['truth', *RIVALS])}, folder:DIR, sketched:DIR, "
+                "reconstruction:DIR or a model's directory"
             )
         return cls(text, name, "model", method)
 
@@ -219,6 +241,7 @@ class MethodSpec:
         prompts: bool,
         dtype: str | None,
         weights: Path | None,
+        sketches: Callable[[], TrueSketches],
     ) -> Method:
         """The method, after finding out that it can make the clips.
 
@@ -228,6 +251,7 @@ class MethodSpec:
           prompts: whether models get the captions.
           dtype: in which models compute; by default that of the device.
           weights: the directory of rivals' networks; by default where they are fetched to.
+          sketches: makes what guides a model with `sketched`.
 
         Raises:
           UserError: something that it needs is missing, or it cannot make clips of this kind.
@@ -240,8 +264,11 @@ class MethodSpec:
         if self.kind == "reconstruction":
             return Reconstruction(self.value, name)
         toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices())
-        checkpoint = find_checkpoint(self.value)
-        return Model(toon, name, sampling(toon.sampling), with_prompts=prompts, told=checkpoint_told(checkpoint))
+        guides = None
+        if self.kind == "sketched":
+            name, guides = self.name or f"{name}, sketched", sketches()
+        told = checkpoint_told(find_checkpoint(self.value))
+        return Model(toon, name, sampling(toon.sampling), with_prompts=prompts, sketches=guides, told=told)
 
 
 def _name_of(directory: Path) -> str:
@@ -281,6 +308,14 @@ def _weights(arguments: argparse.Namespace) -> MetricWeightFiles:
         raise UserError("--quick-gelu needs the weights of CLIP: give them with --clip")
     clip = None if arguments.clip is None else ClipWeights(arguments.clip, arguments.quick_gelu)
     return MetricWeightFiles(arguments.metric_weights, clip)
+
+
+def _true_sketches(arguments: argparse.Namespace) -> TrueSketches:
+    """What guides models that are given sketches."""
+    weights, name = arguments.sketch_weights, arguments.sketch_extractor
+    frames = arguments.sketch_frames or [arguments.frames // 2]
+    told = name if weights is None else f"{name} of {weights.name}"
+    return TrueSketches(load_extractor(name, weights), told, tuple(sorted(set(frames))))
 
 
 def _store(arguments: argparse.Namespace, request: Mapping[str, Any], methods: Mapping[str, Any]) -> RowStore:

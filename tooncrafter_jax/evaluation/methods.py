@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tooncrafter_jax.data.sketches import SketchExtractor
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.errors import UserError
@@ -23,7 +24,7 @@ from tooncrafter_jax.model_loading import find_checkpoint
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import Pair, SamplingOptions
+from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, check_sketch_encoder
 from tooncrafter_jax.typing import Uint8Videos
 from tooncrafter_jax.weights.store import Checkpoint
 
@@ -69,6 +70,27 @@ class InBetweening:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class TrueSketches:
+    """Sketches of true frames, by which a model is guided.
+
+    Attributes:
+      extractor: draws them.
+      name: of the extractor, and of its weights if they are not the usual ones.
+      frames: numbers of the frames that they guide, from 0.
+    """
+
+    extractor: SketchExtractor
+    name: str
+    frames: tuple[int, ...]
+
+    def __call__(self, clip: TrueClip) -> dict[int, Sketch]:
+        """Frame number -> drawing."""
+        lines = np.asarray(self.extractor(to_pixels(jnp.asarray(clip.video[list(self.frames)]))))
+        pictures = np.repeat(np.rint(lines * 255).astype(np.uint8), 3, axis=-1)
+        return {frame: Sketch(picture) for frame, picture in zip(self.frames, pictures, strict=True)}
+
+
 class Model:
     """A ToonCrafter model: end frames, captions and frame rates in, clips out; one seed a clip.
 
@@ -77,10 +99,11 @@ class Model:
       name: of its column.
       options: how it samples; `frames`, `height` and `width` must be the true clips'.
       with_prompts: whether it is given the captions.
+      sketches: what guides it besides.
       told: what tells its weights from others.
 
     Raises:
-      UserError: it cannot sample so.
+      UserError: it cannot sample so, or there is no such frame to guide.
     """
 
     def __init__(
@@ -90,22 +113,38 @@ class Model:
         options: SamplingOptions,
         *,
         with_prompts: bool = True,
+        sketches: TrueSketches | None = None,
         told: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = self.title = name
-        self._toon, self._options, self._with_prompts = toon, options, with_prompts
+        self._toon, self._options, self._with_prompts, self._sketches = toon, options, with_prompts, sketches
         self._told = dict(told or {})
         options.check(toon.config)
+        if sketches is not None:
+            check_sketch_encoder(toon.config, toon.params)
+            missing = [frame for frame in sketches.frames if not 0 <= frame < options.frames]
+            if missing:
+                raise UserError(f"--sketch-frames has {missing[0]}, but frames are numbered 0 to {options.frames - 1}")
 
     def settings(self) -> Mapping[str, Any]:
         """What the clips depend on besides the truth."""
-        told = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
+        told: dict[str, Any] = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
+        if self._sketches is not None:
+            told["sketches"] = {"extractor": self._sketches.name, "frames": list(self._sketches.frames)}
         return {**self._told, **told, **dataclasses.asdict(self._options)}
 
     def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3)."""
         pairs = [
-            Pair(c.video[0], c.video[-1], c.prompt if self._with_prompts else "", None, c.seed, c.fps) for c in clips
+            Pair(
+                clip.video[0],
+                clip.video[-1],
+                clip.prompt if self._with_prompts else "",
+                None if self._sketches is None else self._sketches(clip),
+                clip.seed,
+                clip.fps,
+            )
+            for clip in clips
         ]
         return self._toon.interpolate_pairs(pairs, self._options)
 
