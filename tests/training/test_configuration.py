@@ -32,7 +32,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("tiny.py:lora", "rectify", 2, 1e-4),
         ("emoji_tiny.py:decoder", "decoder", 2, 2e-4),
         ("small/autoencoder.py", "autoencoder", 8, 2e-3),
-        ("small/autoencoder.py:lpips", "autoencoder", 8, 1e-3),
+        ("small/autoencoder.py:lpips", "autoencoder", 4, 1e-3),
         ("small/base.py", "base", 8, 1.5e-3),
         ("small/rectify.py:long", "rectify", 8, 3e-3),
         ("small/rectify.py:lora", "rectify", 8, 5e-3),
