@@ -266,7 +266,7 @@ class MethodSpec:
         toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices())
         guides = None
         if self.kind == "sketched":
-            name, guides = self.name or f"{name}, sketched", sketches()
+            name, guides = self.name or f"{name}+sketches", sketches()
         told = checkpoint_told(find_checkpoint(self.value))
         return Model(toon, name, sampling(toon.sampling), with_prompts=prompts, sketches=guides, told=told)
 
