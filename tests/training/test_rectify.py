@@ -9,9 +9,12 @@ import pytest
 from tests.training.small import config
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training.checkpoints import Checkpoints
+from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.reporting import parameter_table
 from tooncrafter_jax.training.sharding import put_batch
+from tooncrafter_jax.training.trainer import Trainer
+from tooncrafter_jax.weights.store import Checkpoint
 
 
 def _batches(loader, count):
@@ -120,6 +123,32 @@ def test_interrupted_equals_uninterrupted(rectify, tmp_path):
         state, _ = step(state, put_batch(batch, mesh))
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(_host(state)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_newest_checkpoint_is_exported_without_training_on(rectify, tmp_path):
+    stage, mesh, step, start, open_loader = rectify
+    state, loader = start(), open_loader()
+    checkpoints = Checkpoints(tmp_path, stage)
+    for batch in _batches(loader, 2):
+        state, _ = step(state, put_batch(batch, mesh))
+        checkpoints.save(state, loader.state(), wait=True)
+    checkpoints.close()
+    before = sorted(tmp_path.rglob("*"))
+    trainer = Trainer(stage.config, tmp_path)
+    assert trainer.export() == 2
+    assert {path for path in tmp_path.iterdir()} - set(before) == {tmp_path / "export"}
+    exported = Checkpoint(tmp_path / "export")
+    assert exported.provenance["steps"] == 2
+    restored = exported.restore("unet", exported.config.networks()["unet"])
+    averages = of_component(state.averaged_params, "unet")
+    assert set(restored) == set(averages)
+    for path, value in averages.items():
+        np.testing.assert_array_equal(np.asarray(restored[path]), np.asarray(value), err_msg=path)
+
+
+def test_nothing_is_exported_before_the_first_checkpoint(rectify, tmp_path):
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        Trainer(rectify[0].config, tmp_path).export()
 
 
 def test_a_workdir_of_another_run_is_refused(rectify, clips, tmp_path):

@@ -15,6 +15,7 @@ Trains a stage, and goes on where an earlier run in the same working directory s
 
   python train.py --config=configs/rectify_512.py --workdir=runs/rectify
   python train.py --config=configs/rectify_512_variants.py:iii --workdir=runs/iii --config.steps=2000
+  python train.py --config=configs/rectify_512.py --workdir=runs/rectify --export
 
 Any value of the config can be changed by --config.KEY=VALUE. Exit codes: 0 finished, 2 a mistake that the message names,
 75 told to stop (SIGTERM or a preemption notice) after saving: start it again."""
@@ -34,6 +35,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--profile", action="store_true", help="trace a few steps into DIR/profile, for xprof or TensorBoard"
     )
+    parser.add_argument(
+        "--export", action="store_true", help="do not train, export the newest checkpoint to DIR/export as it is"
+    )
     add_hosts(parser)
     args, config = parse_with_config(parser, argv)
     initialize(args.coordinator, args.num_processes, args.process_id)
@@ -41,5 +45,9 @@ def main(argv: list[str]) -> int:
 
     from tooncrafter_jax.training.trainer import Trainer
 
-    outcome = Trainer(config, args.workdir, profile=args.profile).run()
+    trainer = Trainer(config, args.workdir, profile=args.profile)
+    if args.export:
+        print(f"{trainer.workdir / 'export'}: the model after step {trainer.export()}")
+        return EXIT_OK
+    outcome = trainer.run()
     return EXIT_OK if outcome.finished else EXIT_PREEMPTED

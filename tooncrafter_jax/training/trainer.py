@@ -161,9 +161,7 @@ class Trainer:
                 checkpoints.save(state, loader.state(), wait=True)
                 if finished:
                     self._validate_and_sample(state, config.steps, reporter, last=True)
-                    model = self.stage.fitted_model(state.averaged_params, lambda: self._placed(self._few_clips()))
-                    provenance = self._provenance(int(state.step))
-                    export(self.workdir / "export", self.stage, state, model=model, provenance=provenance)
+                    self._export(state)
                 else:
                     reporter.say(f"told to stop: saved step {int(state.step)}; the same command goes on from there")
                 return Outcome(int(state.step), finished, outcome)
@@ -171,6 +169,26 @@ class Trainer:
                 self._profile.close()
                 reporter.close()
                 checkpoints.close()
+
+    def export(self) -> int:
+        """Exports the newest checkpoint, without training on; a run that goes on meanwhile is not disturbed.
+
+        Returns:
+          Its step.
+
+        Raises:
+          UserError: there is no checkpoint yet, it is damaged, or the export cannot be written.
+        """
+        checkpoints = Checkpoints(self.workdir, self.stage)
+        with jax.set_mesh(self.mesh):
+            state = checkpoints.restore(self.mesh).state
+            self._export(state)
+        checkpoints.close()
+        return int(state.step)
+
+    def _export(self, state: TrainState) -> None:
+        model = self.stage.fitted_model(state.averaged_params, lambda: self._placed(self._few_clips()))
+        export(self.workdir / "export", self.stage, state, model=model, provenance=self._provenance(int(state.step)))
 
     def _check_finite(self, metrics: Mapping[str, Any], step: int) -> None:
         """Stops the run when too many steps in a row were skipped; they changed nothing."""
