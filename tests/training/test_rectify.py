@@ -133,10 +133,13 @@ def test_the_newest_checkpoint_is_exported_without_training_on(rectify, tmp_path
         state, _ = step(state, put_batch(batch, mesh))
         checkpoints.save(state, loader.state(), wait=True)
     checkpoints.close()
+    being_written = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp-1"
+    being_written.mkdir()
     before = sorted(tmp_path.rglob("*"))
     trainer = Trainer(stage.config, tmp_path)
     assert trainer.export() == 2
-    assert {path for path in tmp_path.iterdir()} - set(before) == {tmp_path / "export"}
+    assert set(tmp_path.iterdir()) - set(before) == {tmp_path / "export"}
+    assert all(path.exists() for path in before), "a run that goes on meanwhile keeps what it is writing"
     exported = Checkpoint(tmp_path / "export")
     assert exported.provenance["steps"] == 2
     restored = exported.restore("unet", exported.config.networks()["unet"])
@@ -148,7 +151,8 @@ def test_the_newest_checkpoint_is_exported_without_training_on(rectify, tmp_path
 
 def test_nothing_is_exported_before_the_first_checkpoint(rectify, tmp_path):
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        Trainer(rectify[0].config, tmp_path).export()
+        Trainer(rectify[0].config, tmp_path / "nowhere").export()
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_workdir_of_another_run_is_refused(rectify, clips, tmp_path):

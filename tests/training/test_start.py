@@ -84,3 +84,17 @@ def test_one_that_is_missing_is_named(world):
     folder, newer, _ = world
     with pytest.raises(UserError, match="no checkpoint directory .*nowhere"):
         architecture(config(folder, "decoder", start=f"{newer},/nowhere"))
+
+
+def test_a_name_with_a_comma_is_one_checkpoint(world, tmp_path):
+    folder, _, older = world
+    odd = tmp_path / "rate=1,decay=0"
+    odd.symlink_to(older)
+    model = architecture(config(folder, "decoder", start=str(odd), model_changes={}))
+    assert model == architecture(config(folder, "decoder", start=str(older), model_changes={}))
+
+
+def test_a_comma_too_many_is_told(world):
+    folder, newer, _ = world
+    with pytest.raises(UserError, match="not a checkpoint directory"):
+        architecture(config(folder, "decoder", start=f"{newer},"))

@@ -85,7 +85,7 @@ class TrueSketches:
     frames: tuple[int, ...]
 
     def __call__(self, clip: TrueClip) -> dict[int, Sketch]:
-        """Frame number -> drawing."""
+        """Frame number -> drawing, dark lines on light paper, (H, W, 3) uint8."""
         lines = np.asarray(self.extractor(to_pixels(jnp.asarray(clip.video[list(self.frames)]))))
         pictures = np.repeat(np.rint(lines * 255).astype(np.uint8), 3, axis=-1)
         return {frame: Sketch(picture) for frame, picture in zip(self.frames, pictures, strict=True)}

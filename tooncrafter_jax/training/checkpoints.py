@@ -59,22 +59,28 @@ class Checkpoints:
     Args:
       workdir: of the run; the same on every host.
       stage: what is trained.
+      read_only: writes and removes nothing, not even what looks cut off: a run may be writing it.
 
     Raises:
-      UserError: the directory belongs to a run with another config.
+      UserError: the directory belongs to a run with another config, or there is nothing to read.
     """
 
-    def __init__(self, workdir: Path, stage: Stage) -> None:
+    def __init__(self, workdir: Path, stage: Stage, *, read_only: bool = False) -> None:
         config = stage.config
         self.workdir, self._stage = Path(workdir).absolute(), stage
-        _check_config(self.workdir, config)
+        directory = self.workdir / "checkpoints"
+        if read_only and not directory.is_dir():
+            raise UserError(f"{self.workdir} has no checkpoint yet")
+        _check_config(self.workdir, config, write=not read_only)
+        if read_only:
+            self._manager = ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True))
+            return
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=jax.process_count() == 1,
         )
-        directory = self.workdir / "checkpoints"
         cut_off = sorted(directory.glob("*.orbax-checkpoint-tmp*")) if directory.exists() else []
         if cut_off:
             _log.warning("ignoring %s, which was cut off while it was written", cut_off[-1].name)
@@ -211,8 +217,8 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in state.__dataclass_fields__}
 
 
-def _check_config(workdir: Path, config: TrainConfig) -> None:
-    """Compares with the config that the directory was made with, or writes it down."""
+def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> None:
+    """Compares with the config that the directory was made with, and writes it down."""
     file = workdir / "config.json"
     now = json.loads(json.dumps(to_dict(config)))
     if file.is_file():
@@ -226,7 +232,7 @@ def _check_config(workdir: Path, config: TrainConfig) -> None:
             raise UserError(
                 f"{workdir} belongs to a run with config.{key}={old!r}, not {new!r}: choose another --workdir or the old value"
             )
-    if jax.process_index() == 0:
+    if write and jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(now, indent=1) + "\n")

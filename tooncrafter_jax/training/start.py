@@ -43,12 +43,15 @@ def architecture(config: TrainConfig) -> ModelConfig:
 
 
 def start_checkpoints(config: TrainConfig) -> list[Checkpoint]:
-    """The checkpoints of `config.start`, in its order.
+    """The checkpoints of `config.start`, in its order; one whose own name has a comma is taken as it is.
 
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
     """
-    return [Checkpoint(Path(name.strip())) for name in config.start.split(",") if name.strip()]
+    if not config.start:
+        return []
+    names = [config.start] if Path(config.start).exists() else config.start.split(",")
+    return [Checkpoint(Path(name.strip())) for name in names]
 
 
 def component_holders(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:

@@ -179,7 +179,7 @@ class Trainer:
         Raises:
           UserError: there is no checkpoint yet, it is damaged, or the export cannot be written.
         """
-        checkpoints = Checkpoints(self.workdir, self.stage)
+        checkpoints = Checkpoints(self.workdir, self.stage, read_only=True)
         with jax.set_mesh(self.mesh):
             state = checkpoints.restore(self.mesh).state
             self._export(state)
