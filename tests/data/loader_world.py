@@ -54,8 +54,8 @@ def main(directory: str) -> None:
 
     loader = Loader(ClipSet(directory), LoaderConfig(**{**SMALL, "num_workers": 1, "prefetch": 1}))
     next(loader), next(loader)
-    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     try:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)  # the signal may come at once
         while True:
             next(loader)
     except KeyboardInterrupt:
