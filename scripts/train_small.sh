@@ -29,6 +29,7 @@ for variant in full without_p3d plain; do
   train "decoder.py:$variant" "decoder_$variant"
   train "decoder.py:${variant}_16" "decoder_${variant}_16"
 done
-train decoder.py:full_lpips decoder
+train decoder.py:full_lpips decoder_full_lpips
+train decoder.py:full_denoised decoder
 train sketch.py sketch
 scripts/bundle_small.sh "$python" "$runs/sketch/export" "decoder=$runs/decoder/export"

@@ -165,6 +165,7 @@ def _trainer(tmp_path, clips, **changes):
         ({"lora": {"rank": 2, "targets": ["nothing"]}}, "match no kernel"),
         ({"stage": "decoder", "lora": {"rank": 2}}, "works with the stage 'rectify'"),
         ({"latent_noise": 0.5}, "latent_noise means nothing to the stage 'rectify'"),
+        ({"denoised_latents": True}, "denoised_latents means nothing to the stage 'rectify'"),
         ({"stage": "decoder", "latent_noise": -1.0}, "latent_noise must be at least 0"),
         ({"stage": "decoder", "adversarial": {"perceptual_frames": -1}}, "perceptual_frames must be at least 0"),
         (

@@ -7,11 +7,14 @@ import pytest
 
 from tests.training.small import config
 from tooncrafter_jax.data.loader import Loader
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise
+from tooncrafter_jax.diffusion.objective import noisy_target
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER
+from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER, DecoderStage
 from tooncrafter_jax.training.stages.stage import MODEL
-from tooncrafter_jax.training.start import architecture, start_state
+from tooncrafter_jax.training.start import architecture, start_params, start_state
 from tooncrafter_jax.training.step import make_step
 
 START = 2
@@ -161,3 +164,32 @@ def test_latent_noise_is_of_every_strength_up_to_the_configs_by_the_examples_see
     assert strengths.max() < 0.65 and strengths.min() < 0.02 and strengths.mean() == pytest.approx(0.25, abs=0.03)
     again = stages[1].noisy(jax.numpy.asarray(latents[:3]), seeds[5:8])
     np.testing.assert_array_equal(noisy[5:8], np.asarray(again))
+
+
+def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatch):
+    settings = config(clips, "decoder", denoised_latents=True, data={"batch": 4})
+    stage = make_stage(settings, architecture(settings))
+    params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
+    with Loader.open(settings.data) as loader:
+        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
+    drawn = stage.drawn(params, batch)
+    truth = DecoderStage.drawn(stage, params, batch)
+    assert np.abs(drawn - truth).max() > 0.1
+
+    def perfect(params, batch, noisy, given, times, key):
+        noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(noisy.shape[1]), noisy.shape[2:])
+        target = noisy_target(NoiseSchedule(stage.model.schedule), given.latents, noise, times)
+        np.testing.assert_array_equal(noisy, target.noisy)
+        assert len(set(times.tolist())) > 1
+        return target.v
+
+    monkeypatch.setattr(stage.denoising, "predict", perfect)
+    np.testing.assert_allclose(stage.drawn(params, batch), truth, atol=1e-4)
+
+
+def test_the_denoiser_stays_frozen_beside_a_decoder_that_learns_on_its_latents(clips):
+    settings = config(clips, "decoder", denoised_latents=True, data={"batch": 1})
+    stage = make_stage(settings, architecture(settings))
+    trained = {path.split(".")[0] for path in stage.components.abstract_params if stage.is_trained(path)}
+    assert trained == {"decoder"}
+    assert {"unet", "image_projector", "clip_text", "clip_image"} < set(stage.uses)

@@ -52,6 +52,13 @@ def clean_from_v(schedule: NoiseSchedule, noisy: Latents, v: Latents, timesteps:
     return signal * noisy - _at(schedule.sqrt_one_minus_alphas_cumprod, timesteps, noisy.ndim) * v
 
 
+def without_rescale(schedule: NoiseSchedule, scaled: Latents, timesteps: Timesteps) -> Latents:
+    """The clean latents that are these after the dynamic rescale of their times."""
+    if not schedule.config.dynamic_rescale:
+        return scaled
+    return scaled / _at(schedule.dynamic_scale, timesteps, scaled.ndim)
+
+
 def noise_from_v(schedule: NoiseSchedule, noisy: Latents, v: Latents, timesteps: Timesteps) -> Latents:
     """The noise that a prediction v stands for."""
     signal = _at(schedule.sqrt_alphas_cumprod, timesteps, noisy.ndim)

@@ -166,6 +166,8 @@ class TrainConfig:
       latent_noise: standard deviation up to which the stage `decoder` adds noise to a clip's latents, in units of the scaled
         latents, drawn evenly from 0 on, in validation too; 0 as published. A denoiser's latents are never quite the true ones: a
         decoder that has met noise takes more from its references.
+      denoised_latents: the stage `decoder` decodes what the denoiser, which `start` must hold, makes of a clip's latents after they
+        are noised to a random time; False as published.
       lora: low-rank adaptation.
       accumulation: micro-batches that a step's batch is cut into.
       ema_decay: of the average of trained parameters; 0 for none.
@@ -196,6 +198,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
     latent_noise: float = 0.0
+    denoised_latents: bool = False
     lora: LoraConfig = LoraConfig()
     accumulation: int = 1
     ema_decay: float = 0.0
@@ -227,6 +230,8 @@ class TrainConfig:
             raise UserError(f"config.latent_noise must be at least 0, not {self.latent_noise}")
         if self.latent_noise and self.stage != "decoder":
             raise UserError(f"config.latent_noise means nothing to the stage '{self.stage}'")
+        if self.denoised_latents and self.stage != "decoder":
+            raise UserError(f"config.denoised_latents means nothing to the stage '{self.stage}'")
         if self.bypass_temporal and self.stage not in ("rectify", "base"):
             raise UserError(f"config.bypass_temporal means nothing to the stage '{self.stage}'")
         if self.lora.rank and self.stage != "rectify":

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.diffusion.objective import clean_from_v, noisy_target, without_rescale
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
@@ -24,8 +27,8 @@ from tooncrafter_jax.models.lpips import Lpips, LpipsConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.training.components import Params, as_float32, split
-from tooncrafter_jax.training.configuration import OptimizerConfig
-from tooncrafter_jax.training.stages.denoising import FRAMES_AT_A_TIME
+from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
+from tooncrafter_jax.training.stages.denoising import FRAMES_AT_A_TIME, Denoising
 from tooncrafter_jax.training.stages.stage import MODEL, Batch, Gradients, Metrics, Stage, replace_config
 from tooncrafter_jax.typing import Latents, Video
 
@@ -223,15 +226,20 @@ class DecoderStage(Reconstruction):
 
     def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
         """Latents without gradient; references without gradient to the encoder."""
-        autoencoder = self.components.bind("autoencoder", params)
-        video = batch["video"]
-        moments = map_chunks(lambda part: autoencoder(to_pixels(part))[0], video, 1, FRAMES_AT_A_TIME)
         references = None
         if self.model.decoder.references:
-            _, hidden = autoencoder(to_pixels(video[:, jnp.asarray([0, -1])]))
+            autoencoder = self.components.bind("autoencoder", params)
+            _, hidden = autoencoder(to_pixels(batch["video"][:, jnp.asarray([0, -1])]))
             decoder = self.components.bind("decoder", params)
             references = decoder.prepare_references(jax.lax.stop_gradient(hidden))
-        return jax.lax.stop_gradient(self.noisy(self.sample(moments, batch), batch["seed"])), references, jnp.zeros(())
+        latents = self.noisy(self.drawn(params, batch), batch["seed"])
+        return jax.lax.stop_gradient(latents), references, jnp.zeros(())
+
+    def drawn(self, params: Params, batch: Batch) -> Latents:
+        """The latents that the decoder is to decode, before noise: the true ones."""
+        autoencoder = self.components.bind("autoencoder", params)
+        moments = map_chunks(lambda part: autoencoder(to_pixels(part))[0], batch["video"], 1, FRAMES_AT_A_TIME)
+        return self.sample(moments, batch)
 
     def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
         """The latents with as much noise as the config asks for, by the examples' seeds."""
@@ -241,6 +249,31 @@ class DecoderStage(Reconstruction):
         share = clip_timesteps(seeds, schedule.timesteps)[:, None, None, None, None] / schedule.timesteps
         noise = clip_noise(seeds, Stream.STEP, jnp.arange(latents.shape[1]), latents.shape[2:])
         return latents + self.config.latent_noise / schedule.scale_factor * share * noise
+
+
+class DenoisedDecoderStage(DecoderStage):
+    """The dual-reference decoder on latents as the denoiser draws them, which stays frozen (`config.denoised_latents`).
+
+    A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is decoded: near
+    the truth at early times, and what it knows of the motion from the ends alone at the last.
+    """
+
+    uses = ("unet", "image_projector", "clip_text", "clip_image", *DecoderStage.uses)
+
+    def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
+        super().__init__(config, model, mesh)
+        self.denoising = Denoising(dataclasses.replace(config, groups=(), optimizer=OptimizerConfig()), model, mesh)
+
+    def drawn(self, params: Params, batch: Batch) -> Latents:
+        """The denoiser's prediction of the clean latents, from each clip's own time."""
+        given = self.denoising.condition(params, batch)
+        schedule = NoiseSchedule(self.model.schedule)
+        times = clip_timesteps(batch["seed"], self.model.schedule.timesteps)
+        noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(given.latents.shape[1]), given.latents.shape[2:])
+        noisy = noisy_target(schedule, given.latents, noise, times).noisy
+        v = as_float32(self.denoising.predict(params, batch, noisy, given, times, None))
+        clean = without_rescale(schedule, clean_from_v(schedule, noisy, v, times), times)
+        return clean / self.model.schedule.scale_factor
 
 
 class AutoencoderStage(Reconstruction):

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.stages.denoising import Base, Rectify
-from tooncrafter_jax.training.stages.reconstruction import AutoencoderStage, DecoderStage
+from tooncrafter_jax.training.stages.reconstruction import AutoencoderStage, DecoderStage, DenoisedDecoderStage
 from tooncrafter_jax.training.stages.sketch import SketchStage
 from tooncrafter_jax.training.stages.stage import Stage
 
@@ -31,4 +31,5 @@ def make_stage(config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None
     Raises:
       UserError: the config asks the stage for something that it cannot train.
     """
-    return STAGES[config.stage](config, model, mesh)
+    kind = DenoisedDecoderStage if config.denoised_latents else STAGES[config.stage]
+    return kind(config, model, mesh)
