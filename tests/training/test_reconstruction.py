@@ -187,9 +187,18 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
     np.testing.assert_allclose(stage.drawn(params, batch), truth, atol=1e-4)
 
 
-def test_the_denoiser_stays_frozen_beside_a_decoder_that_learns_on_its_latents(clips):
-    settings = config(clips, "decoder", denoised_latents=True, data={"batch": 1})
+@pytest.mark.parametrize(
+    ("groups", "learning"),
+    [((), {"decoder"}), (("decoder", "spatial", "projector"), {"decoder", "unet", "image_projector"})],
+)
+def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(clips, groups, learning):
+    settings = config(clips, "decoder", denoised_latents=True, groups=groups, data={"batch": 1})
     stage = make_stage(settings, architecture(settings))
-    trained = {path.split(".")[0] for path in stage.components.abstract_params if stage.is_trained(path)}
-    assert trained == {"decoder"}
-    assert {"unet", "image_projector", "clip_text", "clip_image"} < set(stage.uses)
+    assert {path.split(".")[0] for path in stage.components.abstract_params if stage.is_trained(path)} == learning
+    if not groups:
+        return
+    params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
+    with Loader.open(settings.data) as loader:
+        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
+    found = jax.jit(stage.gradients)(params, batch, jax.random.key(0), jnp.asarray(0)).of[MODEL]
+    assert {path.split(".")[0] for path, gradient in found.items() if np.abs(gradient).max() > 0} >= {"decoder", "unet"}

@@ -167,7 +167,7 @@ class TrainConfig:
         latents, drawn evenly from 0 on, in validation too; 0 as published. A denoiser's latents are never quite the true ones: a
         decoder that has met noise takes more from its references.
       denoised_latents: the stage `decoder` decodes what the denoiser, which `start` must hold, makes of a clip's latents after they
-        are noised to a random time; False as published.
+        are noised to a random time; False as published. `groups` may name the denoiser's too then, which learn from the pictures.
       lora: low-rank adaptation.
       accumulation: micro-batches that a step's batch is cut into.
       ema_decay: of the average of trained parameters; 0 for none.

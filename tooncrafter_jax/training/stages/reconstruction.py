@@ -28,7 +28,7 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.training.components import Params, as_float32, split
 from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
-from tooncrafter_jax.training.stages.denoising import FRAMES_AT_A_TIME, Denoising
+from tooncrafter_jax.training.stages.denoising import FRAMES_AT_A_TIME, Denoising, Rectify
 from tooncrafter_jax.training.stages.stage import MODEL, Batch, Gradients, Metrics, Stage, replace_config
 from tooncrafter_jax.typing import Latents, Video
 
@@ -225,21 +225,20 @@ class DecoderStage(Reconstruction):
         return {LAST_TEMPORAL: kernel, LAST_TEMPORAL.replace("kernel", "bias"): np.zeros(kernel.shape[-1:], np.float32)}
 
     def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
-        """Latents without gradient; references without gradient to the encoder."""
+        """Latents and references, without gradient to the encoder."""
         references = None
         if self.model.decoder.references:
             autoencoder = self.components.bind("autoencoder", params)
             _, hidden = autoencoder(to_pixels(batch["video"][:, jnp.asarray([0, -1])]))
             decoder = self.components.bind("decoder", params)
             references = decoder.prepare_references(jax.lax.stop_gradient(hidden))
-        latents = self.noisy(self.drawn(params, batch), batch["seed"])
-        return jax.lax.stop_gradient(latents), references, jnp.zeros(())
+        return self.noisy(self.drawn(params, batch), batch["seed"]), references, jnp.zeros(())
 
     def drawn(self, params: Params, batch: Batch) -> Latents:
         """The latents that the decoder is to decode, before noise: the true ones."""
         autoencoder = self.components.bind("autoencoder", params)
         moments = map_chunks(lambda part: autoencoder(to_pixels(part))[0], batch["video"], 1, FRAMES_AT_A_TIME)
-        return self.sample(moments, batch)
+        return jax.lax.stop_gradient(self.sample(moments, batch))
 
     def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
         """The latents with as much noise as the config asks for, by the examples' seeds."""
@@ -252,13 +251,15 @@ class DecoderStage(Reconstruction):
 
 
 class DenoisedDecoderStage(DecoderStage):
-    """The dual-reference decoder on latents as the denoiser draws them, which stays frozen (`config.denoised_latents`).
+    """The dual-reference decoder on latents as the denoiser draws them (`config.denoised_latents`).
 
     A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is decoded: near
-    the truth at early times, and what it knows of the motion from the ends alone at the last.
+    the truth at early times, and what it knows of the motion from the ends alone at the last. The denoiser is frozen unless
+    `config.groups` names parts of it: these learn from the pictures too.
     """
 
     uses = ("unet", "image_projector", "clip_text", "clip_image", *DecoderStage.uses)
+    may_train = (*DecoderStage.may_train, *Rectify.may_train)
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
         super().__init__(config, model, mesh)
