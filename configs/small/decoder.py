@@ -3,13 +3,14 @@
     python train.py --config=configs/small/decoder.py:full --workdir=runs/small/decoder_full
     python train.py --config=configs/small/decoder.py:full_16 --workdir=runs/small/decoder_full_16
     python train.py --config=configs/small/decoder.py:full_lpips --workdir=runs/small/decoder_full_lpips
-    python train.py --config=configs/small/decoder.py:full_denoised --workdir=runs/small/decoder
+    python train.py --config=configs/small/decoder.py:full_denoised --workdir=runs/small/decoder_full_denoised
+    python train.py --config=configs/small/decoder.py:full_joint --workdir=runs/small/joint
 
 It starts as the autoencoder's plain decoder, whose pictures it draws at step 0. `without_p3d` learns without layers over time,
 `plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references
 through: two of its four frames are these. With `_16` it goes on with whole clips, or its layers over time would only know frames
 beside a reference. `full_lpips` goes on from `full_16` with LPIPS, and `full_denoised` from that on latents as the denoiser draws
-them: the decoder that is kept.
+them. In `full_joint` the denoiser learns from these pictures too: the model that is kept.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -19,7 +20,8 @@ PARTS = {
     "without_p3d": {"temporal": False, "references": True},
     "plain": {"temporal": False, "references": False},
 }
-VARIANTS = (*PARTS, *(f"{name}_16" for name in PARTS), "full_lpips", "full_denoised")
+VARIANTS = (*PARTS, *(f"{name}_16" for name in PARTS), "full_lpips", "full_denoised", "full_joint")
+DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 
 
 def get_config(variant="full"):
@@ -34,23 +36,25 @@ def get_config(variant="full"):
         "16": f"runs/small/decoder_{name}/export",
         "lpips": f"runs/small/decoder_{name}_16/export",
         "denoised": f"runs/small/decoder_{name}_lpips/export,runs/small/rectify/export",
+        "joint": f"runs/small/decoder_{name}_denoised/export",
     }[phase]
-    config.steps = {"": 300, "16": 200, "lpips": 900, "denoised": 900}[phase]
+    config.groups = ("decoder", *DENOISER) if phase == "joint" else ()
+    config.steps = {"": 300, "16": 200, "lpips": 900, "denoised": 800, "joint": 500}[phase]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 5e-4 if phase == "" else 4e-4
-    # What is new starts from zeros and has a long way to go.
-    config.optimizer.group_rates = "" if phase else "decoder.har.residual:10"
+    # What is new starts from zeros and has a long way to go; the denoiser bears more than the decoder.
+    config.optimizer.group_rates = {"": "decoder.har.residual:10", "joint": "spatial:2.5,temporal:2.5"}.get(phase, "")
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 10 if phase else 30
     config.optimizer.schedule = "cosine"
     # The denoiser's latents are never quite the true ones.
     config.latent_noise = 0.5 if phase in ("16", "lpips") else 0.0
-    config.denoised_latents = phase == "denoised"
+    config.denoised_latents = phase in ("denoised", "joint")
     config.adversarial.width = 16
     config.adversarial.start_step = config.steps  # never
-    config.adversarial.perceptual_weight = 0.1 if phase in ("lpips", "denoised") else 0.0
+    config.adversarial.perceptual_weight = 0.1 if phase in ("lpips", "denoised", "joint") else 0.0
     config.adversarial.perceptual_frames = 4
     config.data.directory = "data/emoji"
     config.data.batch, config.data.frames = (1, 16) if phase else (4, 4)

@@ -11,7 +11,7 @@ from tooncrafter_jax.training.configuration import default_config
 def get_config():
     config = default_config()
     config.stage, config.model = "sketch", "small"
-    config.start = "runs/small/rectify/export"
+    config.start = "runs/small/joint/export"
     config.steps = 600
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
