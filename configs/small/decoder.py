@@ -39,13 +39,13 @@ def get_config(variant="full"):
         "joint": f"runs/small/decoder_{name}_denoised/export",
     }[phase]
     config.groups = ("decoder", *DENOISER) if phase == "joint" else ()
-    config.steps = {"": 300, "16": 200, "lpips": 900, "denoised": 800, "joint": 500}[phase]
+    config.steps = {"": 300, "16": 200, "lpips": 900, "denoised": 800, "joint": 900}[phase]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.name = "muon"
-    config.optimizer.learning_rate = 5e-4 if phase == "" else 4e-4
+    config.optimizer.learning_rate = {"": 5e-4, "joint": 2e-4}.get(phase, 4e-4)
     # What is new starts from zeros and has a long way to go; the denoiser bears more than the decoder.
-    config.optimizer.group_rates = {"": "decoder.har.residual:10", "joint": "spatial:2.5,temporal:2.5"}.get(phase, "")
+    config.optimizer.group_rates = {"": "decoder.har.residual:10", "joint": "spatial:2,temporal:2"}.get(phase, "")
     config.optimizer.beta2 = 0.99
     config.optimizer.warmup_steps = 10 if phase else 30
     config.optimizer.schedule = "cosine"

@@ -83,6 +83,14 @@ def test_losses_are_those_of_one_device(clips, on_one_device, tmp_path, mesh):
     np.testing.assert_allclose(losses, on_one_device, rtol=1e-4)
 
 
+def test_a_decoder_and_its_denoiser_learn_the_same_on_a_mesh(clips, tmp_path):
+    together = {"stage": "decoder", "denoised_latents": True, "groups": ("decoder", "spatial", "projector"), "steps": 5}
+    expected = _train(clips, tmp_path / "one", "data:1", **together)
+    losses = _train(clips, tmp_path / "mesh", "data:2,fsdp:2", devices=4, **together)
+    print(f"\nlargest relative difference {np.max(np.abs(losses / expected - 1)):.1e}")
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
 def test_losses_on_two_processes(clips, on_one_device, tmp_path):
     losses = _train(clips, tmp_path, "data:8", devices=4, processes=2, port=29731)
     print(f"\n2 processes: largest relative difference {np.max(np.abs(losses / on_one_device - 1)):.1e}")
