@@ -8,15 +8,17 @@ import pytest
 
 from tests.training.small import config
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training.checkpoints import export
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture, start_params
-from tooncrafter_jax.weights.store import CheckpointWriter
+from tooncrafter_jax.training.state import new_state
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 
 def write_checkpoint(directory, model, seed, names):
     """A checkpoint of drawn parameters in which no two components, and no two seeds, are alike."""
     networks = model.networks()
-    with CheckpointWriter(directory, model, {}, safetensors=True) as writer:
+    with CheckpointWriter(directory, model, {"made": directory.name}, safetensors=True) as writer:
         for number, name in enumerate(names):
             draw = np.random.default_rng((seed, number))
             shapes = networks[name].abstract_params
@@ -66,6 +68,16 @@ def test_a_decoder_is_put_together_from_its_parts(world):
     shared = {path for path in plain if path.startswith("decoder.")}
     assert from_newer == shared and decoder - shared == from_older
     assert model.schedule.scale_factor == 0.5, "the first checkpoint tells what no component has of its own"
+
+
+def test_what_is_exported_tells_what_it_started_from(world, tmp_path):
+    folder, newer, older = world
+    settings = config(folder, "decoder", start=f"{newer},{older}", model_changes=WHOLE)
+    stage = make_stage(settings, architecture(settings))
+    params = {path: jax.numpy.asarray(value) for path, value in start_params(stage).items()}
+    export(tmp_path / "model", stage, new_state(stage, params), model=stage.model, provenance={"steps": 3})
+    told = Checkpoint(tmp_path / "model").provenance
+    assert told == {"steps": 3, "started_from": [{"made": "newer"}, {"made": "older"}]}
 
 
 def test_a_component_comes_from_the_first_that_holds_it(world, tmp_path):

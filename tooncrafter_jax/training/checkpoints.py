@@ -162,8 +162,8 @@ def export(
 ) -> None:
     """Writes what was trained for sampling: averages where there are any, every component of the model in the run.
 
-    Components that were not trained are taken over from the start. With low-rank adaptation only the factors are written, to
-    `lora.safetensors`.
+    Components that were not trained are taken over from the start, and the provenance of its checkpoints is told as `started_from`.
+    With low-rank adaptation only the factors are written, to `lora.safetensors`.
 
     Args:
       directory: of the exported model.
@@ -194,7 +194,8 @@ def export(
         writer = None
         if is_main_process():
             own = start[0].sampling if start else None
-            writer = CheckpointWriter(directory, model, dict(provenance), overwrite=True, sampling=own)
+            before = {"started_from": [dict(checkpoint.provenance) for checkpoint in start]} if start else {}
+            writer = CheckpointWriter(directory, model, {**provenance, **before}, overwrite=True, sampling=own)
             stack.enter_context(writer)
         for component in COMPONENTS:
             if component in copied:
