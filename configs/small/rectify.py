@@ -7,7 +7,7 @@
 Variant iv is the paper's choice: projector and spatial layers learn, temporal layers stay as `base` left them. Variant i is the
 start itself, so there is nothing to run. All variants have the same steps of 64x64 pixels. At this scale ii wins, whose temporal
 layers learn too: `base` has not seen enough to leave them alone. `long` goes on from it, and `128` from that with 128x128 pixels:
-the model that is kept. See `configs/rectify_512_variants.py` for the full-size model's variants.
+what decoder and sketch encoder start from. See `configs/rectify_512_variants.py` for the full-size model's variants.
 """
 
 from tooncrafter_jax.training.configuration import default_config
