@@ -30,7 +30,6 @@ for variant in full without_p3d plain; do
   train "decoder.py:${variant}_16" "decoder_${variant}_16"
 done
 train decoder.py:full_lpips decoder_full_lpips
-train decoder.py:full_denoised decoder_full_denoised
 train decoder.py:full_joint joint
 train sketch.py sketch
 scripts/bundle_small.sh "$python" "$runs/sketch/export"

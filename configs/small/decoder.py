@@ -3,14 +3,14 @@
     python train.py --config=configs/small/decoder.py:full --workdir=runs/small/decoder_full
     python train.py --config=configs/small/decoder.py:full_16 --workdir=runs/small/decoder_full_16
     python train.py --config=configs/small/decoder.py:full_lpips --workdir=runs/small/decoder_full_lpips
-    python train.py --config=configs/small/decoder.py:full_denoised --workdir=runs/small/decoder_full_denoised
     python train.py --config=configs/small/decoder.py:full_joint --workdir=runs/small/joint
 
 It starts as the autoencoder's plain decoder, whose pictures it draws at step 0. `without_p3d` learns without layers over time,
 `plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references
 through: two of its four frames are these. With `_16` it goes on with whole clips, or its layers over time would only know frames
-beside a reference. `full_lpips` goes on from `full_16` with LPIPS, and `full_denoised` from that on latents as the denoiser draws
-them. In `full_joint` the denoiser learns from these pictures too: the model that is kept.
+beside a reference. `full_lpips` goes on from `full_16` with LPIPS. `full_joint` goes on from that and from the rectified
+denoiser: the decoder learns on latents as the denoiser draws them, and the denoiser from these pictures. That is the model
+that is kept.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -20,7 +20,7 @@ PARTS = {
     "without_p3d": {"temporal": False, "references": True},
     "plain": {"temporal": False, "references": False},
 }
-VARIANTS = (*PARTS, *(f"{name}_16" for name in PARTS), "full_lpips", "full_denoised", "full_joint")
+VARIANTS = (*PARTS, *(f"{name}_16" for name in PARTS), "full_lpips", "full_joint")
 DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 
 
@@ -35,11 +35,10 @@ def get_config(variant="full"):
         "": "runs/small/autoencoder_lpips/export",
         "16": f"runs/small/decoder_{name}/export",
         "lpips": f"runs/small/decoder_{name}_16/export",
-        "denoised": f"runs/small/decoder_{name}_lpips/export,runs/small/rectify/export",
-        "joint": f"runs/small/decoder_{name}_denoised/export",
+        "joint": f"runs/small/decoder_{name}_lpips/export,runs/small/rectify/export",
     }[phase]
     config.groups = ("decoder", *DENOISER) if phase == "joint" else ()
-    config.steps = {"": 300, "16": 200, "lpips": 900, "denoised": 800, "joint": 900}[phase]
+    config.steps = {"": 300, "16": 200, "lpips": 900, "joint": 800}[phase]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.name = "muon"
@@ -51,10 +50,10 @@ def get_config(variant="full"):
     config.optimizer.schedule = "cosine"
     # The denoiser's latents are never quite the true ones.
     config.latent_noise = 0.5 if phase in ("16", "lpips") else 0.0
-    config.denoised_latents = phase in ("denoised", "joint")
+    config.denoised_latents = phase == "joint"
     config.adversarial.width = 16
     config.adversarial.start_step = config.steps  # never
-    config.adversarial.perceptual_weight = 0.1 if phase in ("lpips", "denoised", "joint") else 0.0
+    config.adversarial.perceptual_weight = 0.1 if phase in ("lpips", "joint") else 0.0
     config.adversarial.perceptual_frames = 4
     config.data.directory = "data/emoji"
     config.data.batch, config.data.frames = (1, 16) if phase else (4, 4)

@@ -37,7 +37,6 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("small/rectify.py:long", "rectify", 8, 3e-3),
         ("small/rectify.py:lora", "rectify", 8, 5e-3),
         ("small/decoder.py:full_lpips", "decoder", 1, 4e-4),
-        ("small/decoder.py:full_denoised", "decoder", 1, 4e-4),
         ("small/decoder.py:full_joint", "decoder", 1, 2e-4),
         ("small/sketch.py", "sketch", 8, 3e-3),
     ],
