@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
@@ -47,6 +48,16 @@ def test_independent_of_the_users_choice_of_generator() -> None:
         assert "fry" not in str(jax.random.key(0).dtype)
         np.testing.assert_array_equal(draw([7, 8], [0, 3]), noise)
         np.testing.assert_array_equal(clip_timesteps(jnp.arange(8, dtype=jnp.uint32), 1000), times)
+
+
+def test_the_last_time_has_its_share_and_the_other_clips_keep_theirs() -> None:
+    seeds = jnp.arange(4000, dtype=jnp.uint32)
+    even, some, only = (np.asarray(clip_timesteps(seeds, 1000, share)) for share in (0.0, 0.7, 1.0))
+    assert (only == 999).all()
+    changed = some != even
+    assert (some[changed] == 999).all() and changed.mean() == pytest.approx(0.7, abs=0.03)
+    # Whether a clip has the last time says nothing about the time that it would have had.
+    assert even[changed].mean() == pytest.approx(even[~changed].mean(), abs=40)
 
 
 def test_seeds_frames_streams_and_steps_are_independent() -> None:

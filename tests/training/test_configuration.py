@@ -167,6 +167,11 @@ def _trainer(tmp_path, clips, **changes):
         ({"stage": "decoder", "lora": {"rank": 2}}, "works with the stage 'rectify'"),
         ({"latent_noise": 0.5}, "latent_noise means nothing to the stage 'rectify'"),
         ({"denoised_latents": True}, "denoised_latents means nothing to the stage 'rectify'"),
+        ({"last_time_share": 1.5}, "last_time_share must be in"),
+        (
+            {"stage": "decoder", "last_time_share": 0.5},
+            "last_time_share means nothing to the stage 'decoder', which has no den",
+        ),
         ({"stage": "decoder", "latent_noise": -1.0}, "latent_noise must be at least 0"),
         ({"stage": "decoder", "adversarial": {"perceptual_frames": -1}}, "perceptual_frames must be at least 0"),
         (

@@ -187,6 +187,13 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
     np.testing.assert_allclose(stage.drawn(params, batch), truth, atol=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
+    settings = config(clips, "decoder", denoised_latents=True, last_time_share=share)
+    times = make_stage(settings, architecture(settings)).denoising.times({"seed": jnp.arange(8, dtype=jnp.uint32)})
+    assert (np.asarray(times) == 999).all() == bool(share)
+
+
 @pytest.mark.parametrize(
     ("groups", "learning"),
     [((), {"decoder"}), (("decoder", "spatial", "projector"), {"decoder", "unet", "image_projector"})],

@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     POSTERIOR = 1
     STEP = 2
     TIMESTEP = 3
+    LAST_TIME = 4
 
 
 def _key(seed: jax.Array) -> jax.Array:
@@ -52,10 +53,20 @@ def clip_noise(
     return jax.vmap(lambda seed: jax.vmap(lambda frame: one_frame(seed, frame))(frames))(seeds)
 
 
-def clip_timesteps(seeds: UInt32[Array, "B"], timesteps: int) -> Int[Array, "B"]:
-    """A diffusion time (B,) for each clip, drawn uniformly from 0 to `timesteps` - 1 by its seed."""
+def clip_timesteps(seeds: UInt32[Array, "B"], timesteps: int, last_share: float = 0.0) -> Int[Array, "B"]:
+    """A diffusion time (B,) for each clip, drawn uniformly from 0 to `timesteps` - 1 by its seed.
+
+    Args:
+      seeds: one seed a clip.
+      timesteps: number of diffusion times.
+      last_share: probability in [0, 1] that a clip has the last time instead.
+    """
 
     def one(seed: jax.Array) -> jax.Array:
-        return jax.random.randint(jax.random.fold_in(_key(seed), Stream.TIMESTEP), (), 0, timesteps)
+        time = jax.random.randint(jax.random.fold_in(_key(seed), Stream.TIMESTEP), (), 0, timesteps)
+        if not last_share:
+            return time
+        is_last = jax.random.bernoulli(jax.random.fold_in(_key(seed), Stream.LAST_TIME), last_share)
+        return jnp.where(is_last, timesteps - 1, time)
 
     return jax.vmap(one)(seeds)

@@ -168,6 +168,8 @@ class TrainConfig:
         decoder that has met noise takes more from its references.
       denoised_latents: the stage `decoder` decodes what the denoiser, which `start` must hold, makes of a clip's latents after they
         are noised to a random time; False as published. `groups` may name the denoiser's too then, which learn from the pictures.
+      last_time_share: of the clips, in [0, 1], that are noised to the last diffusion time, where a prediction rests on what is
+        given alone; the others' times are drawn evenly; 0 as published. For models that are to sample in one step or few.
       lora: low-rank adaptation.
       accumulation: micro-batches that a step's batch is cut into.
       ema_decay: of the average of trained parameters; 0 for none.
@@ -199,6 +201,7 @@ class TrainConfig:
     adversarial: AdversarialConfig = AdversarialConfig()
     latent_noise: float = 0.0
     denoised_latents: bool = False
+    last_time_share: float = 0.0
     lora: LoraConfig = LoraConfig()
     accumulation: int = 1
     ema_decay: float = 0.0
@@ -232,6 +235,10 @@ class TrainConfig:
             raise UserError(f"config.latent_noise means nothing to the stage '{self.stage}'")
         if self.denoised_latents and self.stage != "decoder":
             raise UserError(f"config.denoised_latents means nothing to the stage '{self.stage}'")
+        if not 0 <= self.last_time_share <= 1:
+            raise UserError(f"config.last_time_share must be in [0, 1], not {self.last_time_share}")
+        if self.last_time_share and self.stage in ("autoencoder", "decoder") and not self.denoised_latents:
+            raise UserError(f"config.last_time_share means nothing to the stage '{self.stage}', which has no denoiser")
         if self.bypass_temporal and self.stage not in ("rectify", "base"):
             raise UserError(f"config.bypass_temporal means nothing to the stage '{self.stage}'")
         if self.lora.rank and self.stage != "rectify":

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.data.embeddings import encode_pictures
 from tooncrafter_jax.data.transforms import to_pixels
@@ -91,10 +91,14 @@ class Denoising(Stage):
 
     # ------------------------------------------------------------------------------------------------------------ loss
 
+    def times(self, batch: Batch) -> Int[Array, "B"]:
+        """The diffusion time of each clip, by its seed."""
+        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.config.last_time_share)
+
     def loss(self, params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
         """Mean squared error of v over valid clips, at times and with noise drawn by the examples' seeds."""
         given = self.condition(params, batch)
-        times = clip_timesteps(batch["seed"], self.model.schedule.timesteps)
+        times = self.times(batch)
         frames = jnp.arange(given.latents.shape[1])
         noise = clip_noise(batch["seed"], Stream.INITIAL, frames, given.latents.shape[2:])
         errors = self.errors(params, batch, given, noise, times, key)

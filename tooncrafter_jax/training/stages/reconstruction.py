@@ -269,7 +269,7 @@ class DenoisedDecoderStage(DecoderStage):
         """The denoiser's prediction of the clean latents, from each clip's own time."""
         given = self.denoising.condition(params, batch)
         schedule = NoiseSchedule(self.model.schedule)
-        times = clip_timesteps(batch["seed"], self.model.schedule.timesteps)
+        times = self.denoising.times(batch)
         noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(given.latents.shape[1]), given.latents.shape[2:])
         noisy = noisy_target(schedule, given.latents, noise, times).noisy
         v = as_float32(self.denoising.predict(params, batch, noisy, given, times, None))
