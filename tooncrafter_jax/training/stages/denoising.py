@@ -14,17 +14,13 @@ from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
-from tooncrafter_jax.models.autoencoder import Posterior
-from tooncrafter_jax.models.dual_reference_decoder import map_chunks
-from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.sampling import condition_latents
 from tooncrafter_jax.training.components import Params, as_float32
+from tooncrafter_jax.training.stages.encoding import frame_moments, sample_posterior
 from tooncrafter_jax.training.stages.stage import Batch, Metrics, Stage
 from tooncrafter_jax.typing import Context, Latents
 
-FRAMES_AT_A_TIME = 4
-"""Frames that the frozen autoencoder encodes together: its activations at full resolution are the largest of the step."""
 TIME_BUCKETS = 10
 """The loss is logged for so many equal ranges of diffusion time."""
 
@@ -52,21 +48,11 @@ class Denoising(Stage):
 
     def encode(self, params: Params, batch: Batch) -> Latents:
         """Scaled latents of all frames, sampled from the posterior, without gradient."""
-        if "moments" in batch:
-            moments = batch["moments"]
-        else:
+        moments = batch.get("moments")
+        if moments is None:
             autoencoder = self.components.bind("autoencoder", params)
-            video = constrain(batch["video"], "batch", "frames", None, None, None)
-
-            def some_frames(part: jax.Array) -> jax.Array:
-                return autoencoder(to_pixels(part))[0]
-
-            shared = self.mesh is not None and self.mesh.shape["frames"] > 1
-            moments = map_chunks(some_frames, video, 1, None if shared else FRAMES_AT_A_TIME)
-        posterior = Posterior.from_moments(as_float32(moments))
-        frames = jnp.arange(moments.shape[1])
-        noise = clip_noise(batch["seed"], Stream.POSTERIOR, frames, posterior.mean.shape[2:])
-        return jax.lax.stop_gradient(self.model.schedule.scale_factor * posterior.sample(noise))
+            moments = frame_moments(lambda video: autoencoder(video)[0], batch["video"], self.mesh)
+        return jax.lax.stop_gradient(self.model.schedule.scale_factor * sample_posterior(moments, batch["seed"]))
 
     def text_tokens(self, params: Params, batch: Batch) -> Float[Array, "B N D"]:
         """Text tokens of the captions, which the loader has dropped some of; gradient only where the tower is trained."""

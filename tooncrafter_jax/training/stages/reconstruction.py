@@ -22,13 +22,13 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
-from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.models.lpips import Lpips, LpipsConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.training.components import Params, as_float32, split
 from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
-from tooncrafter_jax.training.stages.denoising import FRAMES_AT_A_TIME, Denoising, Rectify
+from tooncrafter_jax.training.stages.denoising import Denoising, Rectify
+from tooncrafter_jax.training.stages.encoding import frame_moments, sample_posterior
 from tooncrafter_jax.training.stages.stage import MODEL, Batch, Gradients, Metrics, Stage, replace_config
 from tooncrafter_jax.typing import Latents, Video
 
@@ -86,12 +86,6 @@ class Reconstruction(Stage):
     def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
         """(latents, the decoder's references or None, Kullback-Leibler divergence of the posterior from a normal)."""
         raise NotImplementedError
-
-    def sample(self, moments: jax.Array, batch: Batch) -> Latents:
-        """A draw from the posterior, by the examples' seeds."""
-        posterior = Posterior.from_moments(as_float32(moments))
-        frames = jnp.arange(moments.shape[1])
-        return posterior.sample(clip_noise(batch["seed"], Stream.POSTERIOR, frames, posterior.mean.shape[2:]))
 
     def reconstruct(self, params: Params, batch: Batch) -> tuple[Video, jax.Array]:
         """(frames, divergence); with gradients to what is trained."""
@@ -237,8 +231,8 @@ class DecoderStage(Reconstruction):
     def drawn(self, params: Params, batch: Batch) -> Latents:
         """The latents that the decoder is to decode, before noise: the true ones."""
         autoencoder = self.components.bind("autoencoder", params)
-        moments = map_chunks(lambda part: autoencoder(to_pixels(part))[0], batch["video"], 1, FRAMES_AT_A_TIME)
-        return jax.lax.stop_gradient(self.sample(moments, batch))
+        moments = frame_moments(lambda video: autoencoder(video)[0], batch["video"], self.mesh)
+        return jax.lax.stop_gradient(sample_posterior(moments, batch["seed"]))
 
     def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
         """The latents with as much noise as the config asks for, by the examples' seeds."""
@@ -309,7 +303,7 @@ class AutoencoderStage(Reconstruction):
         posterior = Posterior.from_moments(as_float32(moments))
         variance = jnp.exp(posterior.logvar)
         terms = jnp.square(posterior.mean) + variance - 1.0 - posterior.logvar
-        return self.sample(moments, batch), None, 0.5 * jnp.mean(jnp.sum(terms, axis=(2, 3, 4)))
+        return sample_posterior(moments, batch["seed"]), None, 0.5 * jnp.mean(jnp.sum(terms, axis=(2, 3, 4)))
 
     def fitted_model(self, params: Params, some_clips: Callable[[], Batch]) -> ModelConfig:
         """With the scale factor that gives the latents a standard deviation of 1, on which a denoiser's schedule counts."""
