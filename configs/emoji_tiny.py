@@ -60,7 +60,7 @@ STEPS = {
     "base": 400,
     "rectify": 200,
     "lora": 300,
-    "sketch": 220,
+    "sketch": 200,
     "decoder": 150,
     "decoder_without_p3d": 150,
     "plain_decoder": 150,
@@ -102,7 +102,10 @@ def get_config(variant="base"):
         config.lora.rank, config.lora.alpha = 16, 32.0
         config.lora.targets = ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding")
     if variant == "sketch":
-        config.sketch.extractor = "hed"
+        config.sketch.extractor, config.sketch.hint_start = "hed", "scaled"
+        config.optimizer.name = "muon"
+        # Sketches tell most where noise hides everything else.
+        config.last_time_share = 0.7
     if variant in ("autoencoder", *DECODERS):
         config.adversarial.width = 16
     if variant == "autoencoder":
