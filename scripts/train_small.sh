@@ -32,4 +32,5 @@ done
 train decoder.py:full_lpips decoder_full_lpips
 train decoder.py:full_joint joint
 train sketch.py sketch
-scripts/bundle_small.sh "$python" "$runs/sketch/export"
+train sketch.py:pictures sketch_pictures
+scripts/bundle_small.sh "$python" "$runs/sketch_pictures/export"

@@ -38,7 +38,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("small/rectify.py:lora", "rectify", 8, 5e-3),
         ("small/decoder.py:full_lpips", "decoder", 1, 4e-4),
         ("small/decoder.py:full_joint", "decoder", 1, 2e-4),
-        ("small/sketch.py", "sketch", 8, 3e-3),
+        ("small/sketch.py", "sketch", 4, 2e-3),
+        ("small/sketch.py:pictures", "decoder", 1, 1e-3),
     ],
 )
 def test_config_files(name, stage, batch, rate):

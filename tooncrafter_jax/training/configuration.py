@@ -158,7 +158,7 @@ class TrainConfig:
       steps: length of the run.
       seed: of initialisation and dropout; data order and noise have `data.seed`.
       data: what is read and how.
-      sketch: of the stage `sketch`.
+      sketch: of stages that sketches guide.
       validation: split that the validation loss is taken on; empty for none.
       validate_every, validation_batches: how often, and on how many batches.
       optimizer: of the trained parameters.
@@ -167,7 +167,8 @@ class TrainConfig:
         latents, drawn evenly from 0 on, in validation too; 0 as published. A denoiser's latents are never quite the true ones: a
         decoder that has met noise takes more from its references.
       denoised_latents: the stage `decoder` decodes what the denoiser, which `start` must hold, makes of a clip's latents after they
-        are noised to a random time; False as published. `groups` may name the denoiser's too then, which learn from the pictures.
+        are noised to a random time; False as published. `groups` may name the denoiser's and the sketch encoder's too then, which
+        learn from the pictures.
       last_time_share: of the clips, in [0, 1], that are noised to the last diffusion time, where a prediction rests on what is
         given alone; the others' times are drawn evenly; 0 as published. For models that are to sample in one step or few.
       lora: low-rank adaptation.

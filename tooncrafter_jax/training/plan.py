@@ -220,7 +220,7 @@ def abstract_batch(stage: Stage, clips: int, sharding: Sharding | None = None) -
         batch["moments"] = rows(jnp.float16, *sides, 2 * channels)
         batch["text"] = rows(jnp.float16, TEXT_TOKENS, model.clip_text.width)
         batch["image"] = rows(jnp.float16, patches + 1, model.clip_image.width)
-    if config.stage == "sketch":
+    if stage.is_guided:
         batch["hints"] = rows(jnp.float32, frames, height, width, 1)
     return batch
 

@@ -23,7 +23,7 @@ from tooncrafter_jax.training.profiling import Profile
 from tooncrafter_jax.training.reporting import Reporter, flatten, parameter_table
 from tooncrafter_jax.training.sharding import check_batch, make_mesh, put_batch
 from tooncrafter_jax.training.stages import Stage, make_stage
-from tooncrafter_jax.training.stages.sketch import SketchStage, draw_hints
+from tooncrafter_jax.training.stages.sketch import draw_hints
 from tooncrafter_jax.training.start import architecture, start_state
 from tooncrafter_jax.training.state import TrainState
 from tooncrafter_jax.training.step import make_step, make_validation
@@ -96,7 +96,7 @@ class Trainer:
         return loader
 
     def _sketcher(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-        if not isinstance(self.stage, SketchStage):
+        if not self.stage.is_guided:
             return lambda batch: batch
         settings = self.config.sketch
         extractor = load_extractor(settings.extractor, Path(settings.weights) if settings.weights else None)

@@ -29,6 +29,7 @@ from tooncrafter_jax.training.components import Params, as_float32, split
 from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
 from tooncrafter_jax.training.stages.denoising import Denoising, Rectify
 from tooncrafter_jax.training.stages.encoding import frame_moments, sample_posterior
+from tooncrafter_jax.training.stages.sketch import SketchStage, without_hints
 from tooncrafter_jax.training.stages.stage import MODEL, Batch, Gradients, Metrics, Stage, replace_config
 from tooncrafter_jax.typing import Latents, Video
 
@@ -249,15 +250,35 @@ class DenoisedDecoderStage(DecoderStage):
 
     A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is decoded: near
     the truth at early times, and what it knows of the motion from the ends alone at the last. The denoiser is frozen unless
-    `config.groups` names parts of it: these learn from the pictures too.
+    `config.groups` names parts of it: these learn from the pictures too. If it names the sketch encoder's, sketches guide the
+    denoiser, and LPIPS is measured on guided frames first.
     """
 
-    uses = ("unet", "image_projector", "clip_text", "clip_image", *DecoderStage.uses)
-    may_train = (*DecoderStage.may_train, *Rectify.may_train)
+    may_train = (*DecoderStage.may_train, *Rectify.may_train, *SketchStage.may_train)
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
+        self.is_guided = any(group in SketchStage.may_train for group in config.groups)
+        kind = SketchStage if self.is_guided else Denoising
+        self.uses = tuple(dict.fromkeys((*kind.uses, *DecoderStage.uses)))
         super().__init__(config, model, mesh)
-        self.denoising = Denoising(dataclasses.replace(config, groups=(), optimizer=OptimizerConfig()), model, mesh)
+        self.denoising = kind(dataclasses.replace(config, groups=(), optimizer=OptimizerConfig()), model, mesh)
+
+    def judged_frames(self, batch: Batch) -> jax.Array | None:
+        """As ever, but guided frames first: those of most clips, and from the drawn place on where as many have a sketch."""
+        judged = super().judged_frames(batch)
+        if judged is None or not self.is_guided:
+            return judged
+        frames = batch["video"].shape[1]
+        distance = (jnp.arange(frames) - judged[0]) % frames
+        return jax.lax.top_k(jnp.sum(batch["sketched"], axis=0) - distance / frames, len(judged))[1]
+
+    def validate(self, params: Params, batch: Batch) -> Metrics:
+        """What every decoder's validation tells, and, if sketches guide, the same without them."""
+        metrics = super().validate(params, batch)
+        if not self.is_guided:
+            return metrics
+        alone = super().validate(params, without_hints(batch))
+        return metrics | {f"{name}_without_sketches": value for name, value in alone.items()}
 
     def drawn(self, params: Params, batch: Batch) -> Latents:
         """The denoiser's prediction of the clean latents, from each clip's own time."""

@@ -22,14 +22,15 @@ from tooncrafter_jax.typing import Latents
 class SketchStage(Denoising):
     """Trains the sketch encoder on frames' own sketches; unguided frames get the empty image.
 
-    The encoder starts as the spatial encoder half of the denoiser, which is Stable Diffusion 2.1's. Batches carry `hints`
-    (B, T, H, W, 1), which the trainer draws with the config's extractor before the step.
+    The encoder starts as the spatial encoder half of the denoiser, which is Stable Diffusion 2.1's. The trainer draws the batch's
+    hints with the config's extractor before the step.
     """
 
     uses = (*Denoising.uses, "sketch_encoder")
     trains = ("sketch",)
     may_train = ("sketch", "sketch.added")
     fresh = ("sketch_encoder",)
+    is_guided = True
 
     def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
         """The encoder's layers that the denoiser has too, and hint convolutions that begin otherwise than published."""
@@ -74,9 +75,13 @@ class SketchStage(Denoising):
 
     def validate(self, params: Params, batch: Batch) -> Metrics:
         """Beside the guided loss, that of the denoiser alone on the same clips, times and noise."""
-        unguided = {name: rows for name, rows in batch.items() if name != "hints"}
-        alone, _ = self.loss(params, unguided, None)
+        alone, _ = self.loss(params, without_hints(batch), None)
         return super().validate(params, batch) | {"loss_without_sketches": alone}
+
+
+def without_hints(batch: Batch) -> Batch:
+    """The batch for a denoiser without sketches."""
+    return {name: rows for name, rows in batch.items() if name != "hints"}
 
 
 def draw_hints(extractor: SketchExtractor, batch: Mapping[str, Any], *, every_frame: bool) -> np.ndarray:

@@ -53,7 +53,7 @@ class Stage:
       is_trained: whether a parameter path is trained by the model's player.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ()
+    uses: tuple[str, ...] = ()
     """Components that the stage needs."""
     trains: ClassVar[tuple[str, ...]] = ()
     """Groups that it trains unless the config says otherwise."""
@@ -61,6 +61,8 @@ class Stage:
     """Groups that it is able to train."""
     fresh: ClassVar[tuple[str, ...]] = ()
     """Components that need not be in the checkpoint that training starts from."""
+    is_guided: bool = False
+    """Whether batches carry `hints` (B, T, H, W, 1), the sketches of some frames."""
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
         self.config, self.model, self.mesh = config, self.adapt(model), mesh
