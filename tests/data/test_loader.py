@@ -387,6 +387,8 @@ def _runs(pid):
         ({"crop_from": (15, 28)}, "a height and a width from 16 and 24 on"),
         ({"crop_from": (32,)}, "a height and a width from 16 and 24 on"),
         ({"bisection_share": 1.5}, "bisection_share is 1.5"),
+        ({"bisection_depths": ()}, "bisection_depths are"),
+        ({"bisection_depths": (0, 1)}, "bisection_depths are"),
         ({"seed": -1}, "seed is -1"),
         ({"batch": 6, "process_count": 4}, "batch of 6 cannot be divided among 4 processes"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8, UInt32
 
 from tooncrafter_jax.data.records import Clip
-from tooncrafter_jax.data.sketches.selection import BISECTION_SHARE, choose_sketched_frames
+from tooncrafter_jax.data.sketches.selection import BISECTION_DEPTHS, BISECTION_SHARE, choose_sketched_frames
 from tooncrafter_jax.data.transforms import (
     DROPOUT,
     STRIDES,
@@ -54,6 +54,8 @@ class LoaderConfig:
       antialias: whether downscaling averages over all source pixels; see `transforms.resize_and_crop`.
       dropout: probability p of the condition dropout; at most 1/3.
       bisection_share: of the examples whose sketched frames are found by bisection (spec section 8.7).
+      bisection_depths: how often such a clip may be bisected, all as likely; 1 alone for models that are to follow one
+        sketch.
       seed: of all randomness, 0 to 2**64 - 1.
       shuffle: whether every epoch takes the clips in another order, or each in the order of the set.
       repeat: whether it goes on over epochs for ever, or ends after one with a batch that is filled up (`Batch.valid`).
@@ -77,6 +79,7 @@ class LoaderConfig:
     antialias: bool = False
     dropout: float = DROPOUT
     bisection_share: float = BISECTION_SHARE
+    bisection_depths: tuple[int, ...] = BISECTION_DEPTHS
     seed: int = 20230211
     shuffle: bool = True
     repeat: bool = True
@@ -108,6 +111,8 @@ class LoaderConfig:
             )
         if not 0 <= self.bisection_share <= 1:
             raise UserError(f"the loader's bisection_share is {self.bisection_share}, but must be from 0 to 1")
+        if not self.bisection_depths or min(self.bisection_depths) < 1:
+            raise UserError(f"the loader's bisection_depths are {self.bisection_depths}, but must be numbers from 1 on")
         if not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"the loader's seed is {self.seed}, but must be from 0 to 2**64 - 1")
 
@@ -315,7 +320,9 @@ class Examples:
             "drop_image": np.bool_(drop_image),
             "fps": np.int32(frame_rate(clip.fps, window.stride)),
             "stride": np.int32(window.stride),
-            "sketched": choose_sketched_frames(draw(Draw.SKETCH), config.frames, config.bisection_share),
+            "sketched": choose_sketched_frames(
+                draw(Draw.SKETCH), config.frames, config.bisection_share, config.bisection_depths
+            ),
             "seed": draw(Draw.SEED).integers(2**32, dtype=np.uint32),
             "record": np.int32(record),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ class TestRandomSubset:
 class TestChoice:
     DRAWS = 6000
 
-    def masks(self, **settings: float) -> list[tuple[int, ...]]:
+    def masks(self, **settings: Any) -> list[tuple[int, ...]]:
         rng = np.random.default_rng(3)
         return [tuple(np.flatnonzero(choose_sketched_frames(rng, 16, **settings))) for _ in range(self.DRAWS)]
 
@@ -92,6 +93,11 @@ class TestChoice:
         expected = share + (1 - share) * chance
         found = np.mean([mask in sets for mask in masks])
         assert abs(found - expected) <= 4 * np.sqrt(expected * (1 - expected) / self.DRAWS)
+
+    def test_the_depths_that_are_asked_for(self) -> None:
+        masks = self.masks(bisection_share=1.0, depths=(1, 3))
+        assert set(masks) == {bisection_frames(1, 16), bisection_frames(3, 16)}
+        assert abs(masks.count((7,)) / self.DRAWS - 0.5) < 4 * 0.5 / np.sqrt(self.DRAWS)
 
     def test_a_mask_of_the_clips_length_that_is_never_empty(self) -> None:
         rng = np.random.default_rng(4)

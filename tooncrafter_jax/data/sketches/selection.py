@@ -63,14 +63,18 @@ def random_frames(rng: np.random.Generator, length: int) -> tuple[int, ...]:
 
 
 def choose_sketched_frames(
-    rng: np.random.Generator, length: int, bisection_share: float = BISECTION_SHARE
+    rng: np.random.Generator,
+    length: int,
+    bisection_share: float = BISECTION_SHARE,
+    depths: tuple[int, ...] = BISECTION_DEPTHS,
 ) -> Bool[np.ndarray, "T"]:
     """Draws which frames of a clip are guided by their sketch; the others get the empty image.
 
     Args:
       rng: where the numbers come from; the same state gives the same frames.
       length: frames of the clip, T.
-      bisection_share: probability of bisection to a random depth of `BISECTION_DEPTHS`, else of a random subset.
+      bisection_share: probability of bisection to a random depth, else of a random subset.
+      depths: how often a clip may be bisected, at least once each, all as likely.
 
     Returns:
       (T,), True where a sketch is given; at least one is.
@@ -81,7 +85,7 @@ def choose_sketched_frames(
     if not 0.0 <= bisection_share <= 1.0:
         raise ValueError(f"bisection_share must be from 0 to 1, not {bisection_share}")
     if rng.random() < bisection_share:
-        frames = bisection_frames(int(rng.choice(BISECTION_DEPTHS)), length)
+        frames = bisection_frames(int(rng.choice(depths)), length)
     else:
         frames = random_frames(rng, length)
     chosen = np.zeros(length, np.bool_)
