@@ -14,19 +14,23 @@ SHOWN_FRAMES = 8
 _GAP = 4
 
 
-def write_side_by_side(path: Path, titles: Sequence[str], videos: Sequence[Uint8Video]) -> None:
+def write_side_by_side(
+    path: Path, titles: Sequence[str], videos: Sequence[Uint8Video], also: Sequence[int] = ()
+) -> None:
     """Writes a sheet with a row of frames for each video, the first and the last frame among them.
 
     Args:
       path: of the PNG.
       titles: of the rows.
       videos: uint8 (T, H, W, 3) of one shape.
+      also: frames that are shown beside those at even distances.
 
     Raises:
       UserError: the file cannot be written.
     """
     frames = len(videos[0])
-    shown = np.linspace(0, frames - 1, min(SHOWN_FRAMES, frames)).round().astype(int)
+    even = np.linspace(0, frames - 1, min(SHOWN_FRAMES, frames)).round().astype(int)
+    shown = np.union1d(even, np.asarray(also, int))
     cells = np.concatenate([video[shown] for video in videos])
     labels = [f"{title}, {index}" for title in titles for index in shown]
     write_contact_sheet(path, cells, columns=len(shown), labels=labels)

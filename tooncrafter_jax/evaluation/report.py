@@ -188,7 +188,9 @@ def _case(evaluation: Evaluation, index: int, name: str, title: str) -> list[str
     methods = [method for method in evaluation.methods if method.name != Truth.name]
     videos = [clip.video, *(evaluation.videos_of(method, index) for method in methods)]
     path = evaluation.store.directory / "cases" / name
-    write_side_by_side(path.with_suffix(".png"), ["truth", *(method.title for method in methods)], videos)
+    guided = {frame for method in methods for frame in method.settings().get("sketches", {}).get("frames", ())}
+    titles = ["truth", *(method.title for method in methods)]
+    write_side_by_side(path.with_suffix(".png"), titles, videos, also=sorted(guided))
     write_together(path.with_suffix(".mp4"), videos, float(min(clip.fps, FASTEST)))
     prompt = f", “{clip.prompt}”" if clip.prompt else ""
     return [f"{title}: `{clip.id}`{prompt} ([video](cases/{name}.mp4))", "", f"![{clip.id}](cases/{name}.png)", ""]
