@@ -1,6 +1,7 @@
 """Toon rectification on the small model: what changes, what does not, what an interruption changes."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -166,6 +167,21 @@ def test_a_workdir_of_another_run_is_refused(rectify, clips, tmp_path):
         Checkpoints(tmp_path, make_stage(other, architecture(other)))
     longer = config(clips, steps=9, remat="blocks")
     Checkpoints(tmp_path, make_stage(longer, architecture(longer))).close()
+
+
+def test_a_run_goes_on_though_its_config_lacks_keys_that_are_new(rectify, clips, tmp_path):
+    stage = rectify[0]
+    Checkpoints(tmp_path, stage).close()
+    file = tmp_path / "config.json"
+    told = json.loads(file.read_text())
+    del told["last_time_share"], told["data"]["bisection_depths"], told["optimizer"]["weight_decay"]
+    file.write_text(json.dumps(told))
+    Checkpoints(tmp_path, stage).close()
+    assert json.loads(file.read_text())["data"]["bisection_depths"] == [1, 2, 3, 4]
+    del told["optimizer"]["learning_rate"]  # the run's is not the default
+    file.write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"config.optimizer.learning_rate=1e-05, not 0.001"):
+        Checkpoints(tmp_path, stage)
 
 
 def test_the_table_counts_groups(rectify):

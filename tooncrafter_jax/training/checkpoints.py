@@ -224,7 +224,7 @@ def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> 
     now = json.loads(json.dumps(to_dict(config)))
     if file.is_file():
         try:
-            before = json.loads(file.read_text())
+            before = _completed(json.loads(file.read_text()), json.loads(json.dumps(to_dict(TrainConfig()))))
         except ValueError as error:
             raise UserError(f"{file} is damaged: choose another --workdir") from error
         difference = next(iter(_differences(before, now)), None)
@@ -239,6 +239,16 @@ def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> 
             file.write_text(json.dumps(now, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"{workdir} cannot be written ({error.strerror}): choose another --workdir") from error
+
+
+def _completed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run, with the default of each key that there was not yet when it began."""
+    nested = {
+        key: _completed(config[key], value)
+        for key, value in defaults.items()
+        if value and isinstance(value, dict) and isinstance(config.get(key), dict)
+    }
+    return {**defaults, **config, **nested}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Any:
