@@ -33,4 +33,5 @@ train decoder.py:full_lpips decoder_full_lpips
 train decoder.py:full_joint joint
 train sketch.py sketch
 train sketch.py:pictures sketch_pictures
-scripts/bundle_small.sh "$python" "$runs/sketch_pictures/export"
+train sketch.py:sparse sketch_sparse
+scripts/bundle_small.sh "$python" "$runs/sketch_sparse/export"

@@ -2,34 +2,40 @@
 
     python train.py --config=configs/small/sketch.py --workdir=runs/small/sketch
     python train.py --config=configs/small/sketch.py:pictures --workdir=runs/small/sketch_pictures
+    python train.py --config=configs/small/sketch.py:sparse --workdir=runs/small/sketch_sparse
 
 First it lowers the denoiser's loss, as in the paper, at the last diffusion time in most clips: that is where the model samples, in
-one step, and where a sketch tells most. `pictures` goes on by L1 and LPIPS of decoded predictions. Sketches are drawn by HED, whose
-weights are fetched by the first run.
+one step, and where a sketch tells most. `pictures` goes on by L1 and LPIPS of decoded predictions, and `sparse` with one or three
+sketches in most clips. Sketches are drawn by HED, whose weights are fetched by the first run.
 """
 
 from tooncrafter_jax.training.configuration import default_config
 
+VARIANTS = ("", "pictures", "sparse")
+
 
 def get_config(variant=""):
-    if variant not in ("", "pictures"):
-        raise ValueError(f"there is no variant '{variant}': choose pictures, or none")
+    if variant not in VARIANTS:
+        raise ValueError(f"there is no variant '{variant}': choose pictures or sparse, or none")
     config = default_config()
     config.model = "small"
-    if variant == "pictures":
+    if variant:
         config.stage, config.denoised_latents, config.groups = "decoder", True, ("sketch",)
-        config.start = "runs/small/sketch/export"
-        config.steps = 1000
+        config.start = {"pictures": "runs/small/sketch/export", "sparse": "runs/small/sketch_pictures/export"}[variant]
+        config.steps = 700 if variant == "pictures" else 480
         config.adversarial.width = 16
         config.adversarial.start_step = config.steps  # never
-        config.adversarial.perceptual_weight = 0.5
+        config.adversarial.perceptual_weight = 0.5 if variant == "pictures" else 1.0
         config.adversarial.perceptual_frames = 4
         config.data.batch = 1
-        config.optimizer.learning_rate = 1e-3
-    else:
+        config.optimizer.learning_rate = 1e-3 if variant == "pictures" else 1.5e-3
+    if variant == "sparse":
+        config.optimizer.group_rates = "sketch.added:2"
+        config.data.bisection_depths, config.data.bisection_share = (1, 2), 0.9
+    if not variant:
         config.stage = "sketch"
         config.start = "runs/small/joint/export"
-        config.steps = 800
+        config.steps = 860
         config.data.batch = 4
         config.optimizer.learning_rate = 2e-3
     config.last_time_share = 0.8
@@ -45,8 +51,8 @@ def get_config(variant=""):
     # Windows out of larger frames: lines are as wide as they will be at 128x128 pixels.
     config.data.crop_from = (128, 128)
     config.data.strides = (2, 4)
-    config.validation, config.validate_every = "validation", 100
-    config.validation_batches = 16 if variant == "pictures" else 4
+    config.validation, config.validate_every = "validation", 350 if variant else 100
+    config.validation_batches = 16 if variant else 4
     config.log_every, config.save_every, config.sample_every = 5, 50, 0
     config.ema_decay = 0.98
     return config
