@@ -62,7 +62,12 @@ def main(argv: list[str]) -> int:
     with (
         told_if_interrupted(f"{arguments.destination} is as it was before"),
         CheckpointWriter(
-            arguments.destination, config, told, overwrite=arguments.overwrite, safetensors=True, sampling=sampling
+            arguments.destination,
+            config,
+            _told_once(told, set()),
+            overwrite=arguments.overwrite,
+            safetensors=True,
+            sampling=sampling,
         ) as writer,
     ):
         networks = config.networks()
@@ -79,6 +84,28 @@ def main(argv: list[str]) -> int:
             size += sum(value.nbytes for value in rounded.values())
     print(f"{arguments.destination}: {', '.join(whole.components)}; {size / 1e6:.1f} MB")
     return EXIT_OK
+
+
+def _told_once(told: Any, before: set[str]) -> Any:
+    """Provenance without repetition: components that are taken together have much of their history in common.
+
+    Args:
+      told: nested values.
+      before: runs that were told already, to which those that are found are added.
+
+    Returns:
+      The same, but of a run that was told before only its stage, its steps and that it was.
+    """
+    if isinstance(told, list):
+        return [_told_once(item, before) for item in told]
+    if not isinstance(told, dict):
+        return told
+    if isinstance(told.get("config"), dict) and "steps" in told:
+        run = json.dumps(told, sort_keys=True)
+        if run in before:
+            return {"stage": told["config"].get("stage"), "steps": told["steps"], "told": "above"}
+        before.add(run)
+    return {name: _told_once(item, before) for name, item in told.items()}
 
 
 def _options(choices: list[str]) -> dict[str, Any]:
