@@ -182,6 +182,9 @@ def test_a_run_goes_on_though_its_config_lacks_keys_that_are_new(rectify, clips,
     file.write_text(json.dumps(told))
     with pytest.raises(UserError, match=r"config.optimizer.learning_rate=1e-05, not 0.001"):
         Checkpoints(tmp_path, stage)
+    file.write_text("[]")
+    with pytest.raises(UserError, match=r"config.json is damaged"):
+        Checkpoints(tmp_path, stage)
 
 
 def test_the_table_counts_groups(rectify):

@@ -225,7 +225,7 @@ def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> 
     if file.is_file():
         try:
             before = _completed(json.loads(file.read_text()), json.loads(json.dumps(to_dict(TrainConfig()))))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UserError(f"{file} is damaged: choose another --workdir") from error
         difference = next(iter(_differences(before, now)), None)
         if difference:
