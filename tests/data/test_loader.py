@@ -174,6 +174,19 @@ def test_another_seed_gives_other_batches(clips, batches):
     assert not set(np.ravel([b["seed"] for b in other])) & set(np.ravel([b["seed"] for b in batches]))
 
 
+def test_clips_without_sketches_are_else_the_same(clips, batches):
+    """As many as asked for, and none in evaluation."""
+    with _loader(clips, sketched_share=0.5) as loader:
+        some = _take(loader, STEPS)
+    sketched = np.concatenate([batch.pop("sketched") for batch in some])
+    before = np.concatenate([batch["sketched"] for batch in batches])
+    kept = sketched.any(axis=1)
+    np.testing.assert_array_equal(sketched, before & kept[:, None])
+    assert abs(kept.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(kept))
+    _assert_equal(some, [{name: rows for name, rows in batch.items() if name != "sketched"} for batch in batches])
+    assert LoaderConfig(sketched_share=0.5).evaluation().sketched_share == 1.0
+
+
 # -------------------------------------------------------------------------------------------------- processes and workers
 
 
@@ -387,6 +400,8 @@ def _runs(pid):
         ({"crop_from": (15, 28)}, "a height and a width from 16 and 24 on"),
         ({"crop_from": (32,)}, "a height and a width from 16 and 24 on"),
         ({"bisection_share": 1.5}, "bisection_share is 1.5"),
+        ({"sketched_share": -0.5}, "sketched_share is -0.5"),
+        ({"most_random_sketches": -1}, "most_random_sketches is -1"),
         ({"bisection_depths": ()}, "bisection_depths are"),
         ({"bisection_depths": (0, 1)}, "bisection_depths are"),
         ({"seed": -1}, "seed is -1"),

@@ -224,6 +224,21 @@ def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(cli
     }
 
 
+def test_sketches_guide_the_clips_that_have_some(clips):
+    settings = config(clips, "decoder", denoised_latents=True, groups=("sketch",), data={"batch": 2})
+    stage = make_stage(settings, architecture(settings))
+    params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
+    params = {path: value + 0.01 if path.startswith(("unet.", "sketch_")) else value for path, value in params.items()}
+    with Loader.open(settings.data) as loader:
+        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
+    batch["sketched"] = jnp.zeros_like(batch["sketched"]).at[1, 2].set(True)
+    hints = jnp.where(batch["sketched"][..., None, None, None], 1.0, jnp.zeros((2, *batch["video"].shape[1:4], 1)))
+    drawn = jax.jit(stage.drawn)
+    alone, guided = drawn(params, batch), drawn(params, batch | {"hints": hints})
+    np.testing.assert_allclose(guided[0], alone[0], atol=1e-5)
+    assert np.abs(guided[1] - alone[1]).max() > 1e-3
+
+
 def test_guided_frames_are_judged_first(clips):
     guided = config(clips, "decoder", denoised_latents=True, groups=("sketch",), adversarial={"perceptual_frames": 3})
     stage = make_stage(guided, architecture(guided))

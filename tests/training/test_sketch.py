@@ -60,4 +60,11 @@ def test_hints_are_the_sketches_of_the_chosen_frames(every_frame):
     chosen = np.ones_like(sketched) if every_frame else sketched
     expected = video[..., :1] / 255 / 2 * chosen[..., None, None, None]
     np.testing.assert_allclose(hints, expected, atol=1e-6)
-    assert extractor.drawn == [15 if every_frame else 5]
+    assert extractor.drawn == [16 if every_frame else 4]
+
+
+def test_clips_without_sketches_need_no_extractor():
+    extractor = _Extractor()
+    batch = {"video": np.ones((2, 3, 4, 4, 3), np.uint8), "sketched": np.zeros((2, 3), bool)}
+    hints = draw_hints(extractor, batch, every_frame=False)
+    assert hints.shape == (2, 3, 4, 4, 1) and not hints.any() and not extractor.drawn

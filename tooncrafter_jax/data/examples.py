@@ -56,6 +56,9 @@ class LoaderConfig:
       bisection_share: of the examples whose sketched frames are found by bisection (spec section 8.7).
       bisection_depths: how often such a clip may be bisected, all as likely; 1 alone for models that are to follow one
         sketch.
+      most_random_sketches: frames of the largest random subset that the other examples get; 0 for as many as an example has.
+      sketched_share: of the examples that have sketches at all: below 1 where a denoiser learns with the sketch encoder, which
+        must not forget how to do without.
       seed: of all randomness, 0 to 2**64 - 1.
       shuffle: whether every epoch takes the clips in another order, or each in the order of the set.
       repeat: whether it goes on over epochs for ever, or ends after one with a batch that is filled up (`Batch.valid`).
@@ -80,6 +83,8 @@ class LoaderConfig:
     dropout: float = DROPOUT
     bisection_share: float = BISECTION_SHARE
     bisection_depths: tuple[int, ...] = BISECTION_DEPTHS
+    most_random_sketches: int = 0
+    sketched_share: float = 1.0
     seed: int = 20230211
     shuffle: bool = True
     repeat: bool = True
@@ -98,7 +103,7 @@ class LoaderConfig:
                 f"the loader's crop_from is {size}, but must be empty, or a height and a width from {self.height} and "
                 f"{self.width} on, out of which examples are cut"
             )
-        for name in ("num_workers", "prefetch"):
+        for name in ("num_workers", "prefetch", "most_random_sketches"):
             if getattr(self, name) < 0:
                 raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be at least 0")
         if len(self.strides) != 2 or not 1 <= self.strides[0] <= self.strides[1]:
@@ -109,8 +114,9 @@ class LoaderConfig:
             raise UserError(
                 f"the loader's dropout is {self.dropout}, but must be from 0 to 1/3, as it is used three times"
             )
-        if not 0 <= self.bisection_share <= 1:
-            raise UserError(f"the loader's bisection_share is {self.bisection_share}, but must be from 0 to 1")
+        for name in ("bisection_share", "sketched_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be from 0 to 1")
         if not self.bisection_depths or min(self.bisection_depths) < 1:
             raise UserError(f"the loader's bisection_depths are {self.bisection_depths}, but must be numbers from 1 on")
         if not 0 <= self.seed <= MAX_SEED:
@@ -118,7 +124,7 @@ class LoaderConfig:
 
     def evaluation(self) -> LoaderConfig:
         """The same for evaluation: every clip once, in the order of the set, with all conditions."""
-        return replace(self, shuffle=False, repeat=False, dropout=0.0)
+        return replace(self, shuffle=False, repeat=False, dropout=0.0, sketched_share=1.0)
 
     def before_crop(self) -> LoaderConfig:
         """The same with examples of the size out of which they are cut, if they are."""
@@ -299,6 +305,14 @@ class Examples:
             f"frames, {unusable['damaged']} are damaged): check the set, or ask for fewer frames"
         )
 
+    def _sketched(self, rng: np.random.Generator) -> Bool[np.ndarray, "T"]:
+        """The frames that have a sketch: none in some examples, if that is asked for."""
+        config = self._config
+        chosen = choose_sketched_frames(
+            rng, config.frames, config.bisection_share, config.bisection_depths, config.most_random_sketches
+        )
+        return chosen & (rng.random() < config.sketched_share)
+
     def _row(self, number: int, record: int) -> dict[str, Any] | None:
         """The row without what `__call__` adds; None if the clip is too short."""
         config = self._config
@@ -320,9 +334,7 @@ class Examples:
             "drop_image": np.bool_(drop_image),
             "fps": np.int32(frame_rate(clip.fps, window.stride)),
             "stride": np.int32(window.stride),
-            "sketched": choose_sketched_frames(
-                draw(Draw.SKETCH), config.frames, config.bisection_share, config.bisection_depths
-            ),
+            "sketched": self._sketched(draw(Draw.SKETCH)),
             "seed": draw(Draw.SEED).integers(2**32, dtype=np.uint32),
             "record": np.int32(record),
         }

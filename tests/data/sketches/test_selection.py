@@ -99,6 +99,11 @@ class TestChoice:
         assert set(masks) == {bisection_frames(1, 16), bisection_frames(3, 16)}
         assert abs(masks.count((7,)) / self.DRAWS - 0.5) < 4 * 0.5 / np.sqrt(self.DRAWS)
 
+    def test_the_largest_random_subset(self) -> None:
+        sizes = [len(mask) for mask in self.masks(bisection_share=0.0, most_random=3)]
+        assert np.abs(np.bincount(sizes)[1:] - self.DRAWS / 3).max() < 5 * np.sqrt(self.DRAWS * 2 / 9)
+        assert len(random_frames(np.random.default_rng(0), 2, most=9)) <= 2
+
     def test_a_mask_of_the_clips_length_that_is_never_empty(self) -> None:
         rng = np.random.default_rng(4)
         for length in (1, 2, 3, 16):

@@ -5,7 +5,8 @@ Frames are numbered from 0 here. The paper numbers them from 1 to L; its frame k
 The paper says: in four of five clips, the frames found by bisecting the clip to a random depth; in one of five, a random
 subset. It doesn't state how many frames the random subset has: here every size from 1 to L is as likely as another, so that
 nearly empty and nearly full subsets, which a user draws, are both met often, and then every subset of that size is as likely as
-another. A clip without any sketch is left out, as it would teach the encoder nothing about sketches.
+another. A clip without any sketch would teach the encoder nothing about sketches, and is there only where it is asked for, for a
+denoiser that learns beside the encoder.
 """
 
 from __future__ import annotations
@@ -48,17 +49,18 @@ def bisection_frames(depth: int, length: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def random_frames(rng: np.random.Generator, length: int) -> tuple[int, ...]:
+def random_frames(rng: np.random.Generator, length: int, most: int = 0) -> tuple[int, ...]:
     """A random subset of a clip's frames; its size is uniform from 1 to `length` (not stated by the paper).
 
     Args:
       rng: where the numbers come from.
       length: frames of the clip, at least 1.
+      most: the largest size instead, where it is not 0.
 
     Returns:
       0-based indices in ascending order.
     """
-    size = int(rng.integers(1, length + 1))
+    size = int(rng.integers(1, min(most or length, length) + 1))
     return tuple(sorted(int(frame) for frame in rng.choice(length, size, replace=False)))
 
 
@@ -67,6 +69,7 @@ def choose_sketched_frames(
     length: int,
     bisection_share: float = BISECTION_SHARE,
     depths: tuple[int, ...] = BISECTION_DEPTHS,
+    most_random: int = 0,
 ) -> Bool[np.ndarray, "T"]:
     """Draws which frames of a clip are guided by their sketch; the others get the empty image.
 
@@ -75,6 +78,7 @@ def choose_sketched_frames(
       length: frames of the clip, T.
       bisection_share: probability of bisection to a random depth, else of a random subset.
       depths: how often a clip may be bisected, at least once each, all as likely.
+      most_random: the largest random subset; 0 for one as large as the clip.
 
     Returns:
       (T,), True where a sketch is given; at least one is.
@@ -87,7 +91,7 @@ def choose_sketched_frames(
     if rng.random() < bisection_share:
         frames = bisection_frames(int(rng.choice(depths)), length)
     else:
-        frames = random_frames(rng, length)
+        frames = random_frames(rng, length, most_random)
     chosen = np.zeros(length, np.bool_)
     chosen[list(frames)] = True
     return chosen

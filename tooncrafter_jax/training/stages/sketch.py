@@ -60,7 +60,7 @@ class SketchStage(Denoising):
     def predict(
         self, params: Params, batch: Batch, noisy: Latents, given: Conditioned, times: jax.Array, key: jax.Array | None
     ) -> Latents:
-        """The denoiser's v with the encoder's residuals, or without where there are no hints; the denoiser has no dropout."""
+        """The denoiser's v with the encoder's residuals, or without for clips that have no hint; the denoiser has no dropout."""
         if "hints" not in batch:
             return super().predict(params, batch, noisy, given, times, None)
         unet = self.components.bind("unet", params)
@@ -70,6 +70,9 @@ class SketchStage(Denoising):
             noisy, times, encoder.context_keys(given.context), encoder.hint_features(hints), dropout_key=key
         )
         context = unet.context_keys(given.context, noisy.shape[1])
+        if not self.config.sketch.every_frame:
+            guided = jnp.any(batch["sketched"], axis=1)[:, None, None, None, None]
+            controls = [jnp.where(guided, control, 0) for control in controls]
         noisy_and_condition = jnp.concatenate([noisy, given.concat], axis=-1)
         return unet(noisy_and_condition, times, context, batch["fps"], controls=controls)
 
@@ -101,9 +104,10 @@ def draw_hints(extractor: SketchExtractor, batch: Mapping[str, Any], *, every_fr
     clips, length = video.shape[:2]
     frames = video.reshape(-1, *video.shape[2:])
     chosen = np.flatnonzero(np.ones((clips, length)) if every_frame else batch["sketched"])
-    # Filled up to whole clips, so that few numbers of pictures are ever compiled.
-    filled = np.concatenate([chosen, np.zeros(-len(chosen) % length, int)])
-    lines = 1.0 - np.asarray(extractor(to_pixels(jnp.asarray(frames[filled]))))
     hints = np.zeros((*frames.shape[:-1], 1), np.float32)
-    hints[chosen] = lines[: len(chosen)]
+    if len(chosen):
+        # Filled up to a power of two, so that few numbers of pictures are ever compiled.
+        filled = np.resize(chosen, 1 << (len(chosen) - 1).bit_length())
+        lines = 1.0 - np.asarray(extractor(to_pixels(jnp.asarray(frames[filled]))))
+        hints[chosen] = lines[: len(chosen)]
     return hints.reshape(*video.shape[:-1], 1)
