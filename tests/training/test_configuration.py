@@ -41,6 +41,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("small/sketch.py", "sketch", 4, 2e-3),
         ("small/sketch.py:pictures", "decoder", 1, 1e-3),
         ("small/sketch.py:sparse", "decoder", 1, 1.5e-3),
+        ("small/sketch.py:together", "decoder", 1, 4e-4),
     ],
 )
 def test_config_files(name, stage, batch, rate):
