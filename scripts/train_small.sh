@@ -34,4 +34,5 @@ train decoder.py:full_joint joint
 train sketch.py sketch
 train sketch.py:pictures sketch_pictures
 train sketch.py:sparse sketch_sparse
-scripts/bundle_small.sh "$python" "$runs/sketch_sparse/export"
+train sketch.py:together together
+scripts/bundle_small.sh "$python" "$runs/together/export"
