@@ -9,8 +9,8 @@ It starts as the autoencoder's plain decoder, whose pictures it draws at step 0.
 `plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references
 through: two of its four frames are these. With `_16` it goes on with whole clips, or its layers over time would only know frames
 beside a reference. `full_lpips` goes on from `full_16` with LPIPS. `full_joint` goes on from that and from the rectified
-denoiser: the decoder learns on latents as the denoiser draws them, and the denoiser from these pictures. That is the model
-that is kept.
+denoiser: the decoder learns on latents as the denoiser draws them, and the denoiser from these pictures.
+`sketch.py` goes on from there.
 """
 
 from tooncrafter_jax.training.configuration import default_config
