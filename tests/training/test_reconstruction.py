@@ -1,5 +1,7 @@
 """The stages with a discriminator: it takes part from its start step on, and before that it neither changes nor counts."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,18 @@ def test_the_discriminator_waits_for_its_step(run):
         takes_part = number >= START
         for name in ("adversarial", "adversarial_weight", "discriminator_loss", "logits_real", "logits_fake"):
             assert bool(found[name] != 0.0) == takes_part, (number, name)
+
+
+def test_a_discriminator_that_never_takes_part_is_not_compiled(run):
+    stage, batch, params, metrics = run
+    never = type(stage)(dataclasses.replace(stage.config, steps=START), stage.model, stage.mesh)
+    given = params[0], put_batch(batch, stage.mesh), jax.random.key(0), jnp.zeros((), jnp.int32)
+    waits, alone = (jax.jit(some.gradients).lower(*given) for some in (stage, never))
+    assert "stablehlo.case" in waits.as_text() and "stablehlo.case" not in alone.as_text()
+    found = alone.compile()(*given)
+    assert float(found.loss) == pytest.approx(float(metrics[0]["loss"]), rel=1e-5)
+    assert all(not np.any(gradient) for gradient in found.of[DISCRIMINATOR].values())
+    assert any(np.any(gradient) for gradient in found.of[MODEL].values())
 
 
 def test_the_loss_is_made_of_its_parts(run):

@@ -164,7 +164,10 @@ class Reconstruction(Stage):
             none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(adversary, video))
             return none._replace(statistics={path: params[path] for path in none.statistics})
 
-        against = jax.lax.cond(step >= settings.start_step, adversary, nobody, jax.lax.stop_gradient(video))
+        if settings.start_step < self.config.steps:
+            against = jax.lax.cond(step >= settings.start_step, adversary, nobody, jax.lax.stop_gradient(video))
+        else:  # it never takes part, so its gradients, which pull back twice through the decoder, are not even compiled
+            against = nobody(video)
         kl_weight = jnp.asarray(settings.kl_weight, divergence.dtype)
         (of_pulled,) = pull_back((of_distance + against.of_video, kl_weight))
         of_model, _ = split(of_pulled, self.is_trained)
