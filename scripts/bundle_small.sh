@@ -28,4 +28,4 @@ python=$1 model=$2
 shift 2
 "$python" -m tooncrafter_jax compact "$model" tooncrafter_jax/bundled/small "${@/#/--take=}" --overwrite --provenance="$about" \
   --option=steps=1 --option=eta=0.0 --option=guidance_scale=1.0 --option=exact_last_step=true \
-  --option=control_scale=2.5
+  --option=control_scale=2

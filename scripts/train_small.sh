@@ -35,4 +35,5 @@ train sketch.py sketch
 train sketch.py:pictures sketch_pictures
 train sketch.py:sparse sketch_sparse
 train sketch.py:together together
-scripts/bundle_small.sh "$python" "$runs/together/export"
+train sketch.py:long together_long
+scripts/bundle_small.sh "$python" "$runs/together_long/export"
