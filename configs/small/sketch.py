@@ -27,7 +27,7 @@ DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 def get_config(variant=""):
     if variant and variant not in PHASES:
         raise ValueError(f"there is no variant '{variant}': choose pictures, sparse, together or long, or none")
-    everything = variant in ("together", "long")
+    trains_everything = variant in ("together", "long")
     config = default_config()
     config.model = "small"
     if variant:
@@ -42,7 +42,7 @@ def get_config(variant=""):
     if variant == "sparse":
         config.optimizer.group_rates = "sketch.added:2"
         config.data.bisection_depths, config.data.bisection_share = (1, 2), 0.9
-    if everything:
+    if trains_everything:
         config.groups = ("sketch", "decoder", *DENOISER)
         config.optimizer.group_rates = "sketch:2.5,decoder:0.5"
         config.data.bisection_share, config.data.most_random_sketches = 0.0, 3
@@ -65,7 +65,7 @@ def get_config(variant=""):
     config.data.height = config.data.width = 64
     # Windows out of larger frames: lines are as wide as they will be at 128x128 pixels.
     config.data.crop_from = (128, 128)
-    config.data.strides = (3, 5) if everything else (2, 4)
+    config.data.strides = (3, 5) if trains_everything else (2, 4)
     config.validation, config.validate_every = "validation", 350 if variant else 100
     config.validation_batches = 16 if variant else 4
     config.log_every, config.save_every, config.sample_every = 5, 50, 0

@@ -124,7 +124,8 @@ class AdversarialConfig:
 
     Attributes:
       width: channels after the discriminator's first convolution.
-      start_step: from which the discriminator takes part; before, it neither trains nor is trained against.
+      start_step: from which the discriminator takes part; before, it neither trains nor is trained against. If the run has no such
+        step, nothing of it is compiled.
       weight: factor of the adaptive weight.
       perceptual_weight: of LPIPS beside the L1 loss; 0 leaves it (and its weights) out.
       perceptual_frames: frames of a clip that LPIPS is measured on in a step of training, others in each; 0 for all.
