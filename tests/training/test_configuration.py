@@ -63,6 +63,32 @@ def test_a_value_is_changed_on_the_command_line():
     assert (read.steps, read.data.directory, read.groups) == (7, "x", ("spatial",))
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        (
+            "small/sketch.py:nonsense",
+            [],
+            "sketch.py:nonsense' cannot be used: there is no variant 'nonsense': choose pictures",
+        ),
+        ("tiny.py", ["--config.stepss=3"], "with --config.stepss=3 cannot be used: 'stepss' Did you mean \"steps\""),
+        ("tiny.py", ["--config.steps=abc"], "cannot be used: flag --config.steps=abc: invalid literal for int()"),
+    ],
+)
+def test_a_wrong_config_is_told_in_one_line(name, overrides, said):
+    with pytest.raises(UserError) as error:
+        read_config(str(CONFIGS / name), overrides)
+    assert said in str(error.value)
+    assert "Traceback" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_mistake_in_a_config_file_is_told_with_its_line(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def get_config():\n    return len(7)\n")
+    with pytest.raises(UserError, match=r"has no len\(\) \(.*mine.py, line 2\)$"):
+        read_config(str(file), [])
+
+
 def test_rates_by_group():
     settings = train_config(
         {"optimizer": {"learning_rate": 0.1, "clip_norm": 0.0, "group_rates": "decoder:0.5, decoder.har:20"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,21 @@ def read_config(file: str, overrides: list[str]) -> TrainConfig:
         values(line)
         config: Any = values["config"].value
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, SyntaxError, ImportError) as error:
-        raise UserError(
-            f"the config '{file}' with {overrides} cannot be used: {' '.join(str(error).split())}"
-        ) from error
+        changes = f" with {' '.join(overrides)}" if overrides else ""
+        raise UserError(f"the config '{file}'{changes} cannot be used: {_reason(error)}") from error
     return train_config(config.to_dict())
+
+
+def _reason(error: BaseException) -> str:
+    """One line about what went wrong; of an error inside a config file, that one, which the library reports as a traceback."""
+    where = ""
+    if "Traceback" in str(error):
+        while error.__context__ is not None:
+            error = error.__context__
+        if not isinstance(error, ValueError):  # which is what a config raises for a variant that it lacks
+            origin = traceback.extract_tb(error.__traceback__)[-1]
+            where = f" ({origin.filename}, line {origin.lineno})"
+    message: object = error
+    while isinstance(message, AttributeError | KeyError) and message.args:  # one in the other, whose text would be quoted each time
+        message = message.args[0]
+    return " ".join(str(message).split()) + where
