@@ -27,8 +27,9 @@ train rectify.py:long rectify_long
 train rectify.py:128 rectify
 for variant in full without_p3d plain; do
   train "decoder.py:$variant" "decoder_$variant"
-  train "decoder.py:${variant}_16" "decoder_${variant}_16"
+  train "decoder.py:${variant}_true" "decoder_${variant}_true"
 done
+train decoder.py:full_16 decoder_full_16
 train decoder.py:full_lpips decoder_full_lpips
 train decoder.py:full_joint joint
 train sketch.py sketch

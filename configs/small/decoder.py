@@ -1,16 +1,17 @@
 """The dual-reference decoder of the model `small` on animated emoji; the paper's Table 4 as variants.
 
     python train.py --config=configs/small/decoder.py:full --workdir=runs/small/decoder_full
+    python train.py --config=configs/small/decoder.py:full_true --workdir=runs/small/decoder_full_true
     python train.py --config=configs/small/decoder.py:full_16 --workdir=runs/small/decoder_full_16
     python train.py --config=configs/small/decoder.py:full_lpips --workdir=runs/small/decoder_full_lpips
     python train.py --config=configs/small/decoder.py:full_joint --workdir=runs/small/joint
 
 It starts as the autoencoder's plain decoder, whose pictures it draws at step 0. `without_p3d` learns without layers over time,
 `plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references
-through: two of its four frames are these. With `_16` it goes on with whole clips, or its layers over time would only know frames
-beside a reference. `full_lpips` goes on from `full_16` with LPIPS. `full_joint` goes on from that and from the rectified
-denoiser: the decoder learns on latents as the denoiser draws them, and the denoiser from these pictures.
-`sketch.py` goes on from there.
+through: two of its four frames are these. It goes on with whole clips, or its layers over time would only know frames beside a
+reference: with `_true` on the true latents, as the paper's table measures decoders; `full_16` on noisy ones, to be followed by a
+denoiser, and `full_lpips` goes on from that with LPIPS. `full_joint` goes on from that and from the rectified denoiser: the decoder
+learns on latents as the denoiser draws them, and the denoiser from these pictures. `sketch.py` goes on from there.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -20,7 +21,7 @@ PARTS = {
     "without_p3d": {"temporal": False, "references": True},
     "plain": {"temporal": False, "references": False},
 }
-VARIANTS = (*PARTS, *(f"{name}_16" for name in PARTS), "full_lpips", "full_joint")
+VARIANTS = (*PARTS, *(f"{name}_true" for name in PARTS), "full_16", "full_lpips", "full_joint")
 DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 
 
@@ -33,12 +34,13 @@ def get_config(variant="full"):
     config.model_changes = {"decoder": PARTS[name]}
     config.start = {
         "": "runs/small/autoencoder_lpips/export",
+        "true": f"runs/small/decoder_{name}/export",
         "16": f"runs/small/decoder_{name}/export",
         "lpips": f"runs/small/decoder_{name}_16/export",
         "joint": f"runs/small/decoder_{name}_lpips/export,runs/small/rectify/export",
     }[phase]
     config.groups = ("decoder", *DENOISER) if phase == "joint" else ()
-    config.steps = {"": 300, "16": 200, "lpips": 900, "joint": 800}[phase]
+    config.steps = {"": 300, "true": 400, "16": 200, "lpips": 900, "joint": 800}[phase]
     config.dtype = config.frozen_dtype = "float32"
     config.remat = "none"
     config.optimizer.name = "muon"

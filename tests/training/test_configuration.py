@@ -36,6 +36,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("small/base.py", "base", 8, 1.5e-3),
         ("small/rectify.py:long", "rectify", 8, 3e-3),
         ("small/rectify.py:lora", "rectify", 8, 5e-3),
+        ("small/decoder.py:plain_true", "decoder", 1, 4e-4),
         ("small/decoder.py:full_lpips", "decoder", 1, 4e-4),
         ("small/decoder.py:full_joint", "decoder", 1, 2e-4),
         ("small/sketch.py", "sketch", 4, 2e-3),
