@@ -63,6 +63,8 @@ def _reason(error: BaseException) -> str:
             origin = traceback.extract_tb(error.__traceback__)[-1]
             where = f" ({origin.filename}, line {origin.lineno})"
     message: object = error
-    while isinstance(message, AttributeError | KeyError) and message.args:  # one in the other, whose text would be quoted each time
+    while (
+        isinstance(message, AttributeError | KeyError) and message.args
+    ):  # one in the other, whose text would be quoted each time
         message = message.args[0]
     return " ".join(str(message).split()) + where
