@@ -62,9 +62,7 @@ def _reason(error: BaseException) -> str:
         if not isinstance(error, ValueError):  # which is what a config raises for a variant that it lacks
             origin = traceback.extract_tb(error.__traceback__)[-1]
             where = f" ({origin.filename}, line {origin.lineno})"
-    message: object = error
-    while (
-        isinstance(message, AttributeError | KeyError) and message.args
-    ):  # one in the other, whose text would be quoted each time
+    message: object = error  # which may hold another, whose text would be quoted once more each time
+    while isinstance(message, AttributeError | KeyError) and message.args:
         message = message.args[0]
     return " ".join(str(message).split()) + where
