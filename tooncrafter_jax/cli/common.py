@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -91,5 +91,5 @@ def told_if_interrupted(what_is_left: str) -> Iterator[None]:
 
 
 def one_line(error: Exception | str) -> str:
-    """An error's message without line breaks, which a prompt or a file name in it may bring."""
-    return " ".join(str(error).splitlines())
+    """A message without line breaks, which a prompt or a file name in it may bring, and safe to print."""
+    return printable(" ".join(str(error).splitlines()))
