@@ -1,6 +1,7 @@
 """ToonCrafter, generative cartoon in-betweening, in JAX: two drawings in, a video out."""
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.notes import Note
 from tooncrafter_jax.observation import Progress
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
@@ -8,4 +9,4 @@ from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
 load = ToonCrafter.load
 
 __version__ = "0.1.0"
-__all__ = ["Pair", "Progress", "SamplingOptions", "Sketch", "ToonCrafter", "UserError", "__version__", "load"]
+__all__ = ["Note", "Pair", "Progress", "SamplingOptions", "Sketch", "ToonCrafter", "UserError", "__version__", "load"]

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
+from tqdm import tqdm
+
+from tooncrafter_jax import notes
 from tooncrafter_jax.errors import UserError, printable
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -58,7 +61,7 @@ def add_hosts(parser: Parser) -> None:
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Runs a command's main: a `UserError` becomes one line and exit code 2, Ctrl-C a line and 130.
+    """Runs a command's main: a `UserError` becomes one line and exit code 2, Ctrl-C a line and 130; a note, a line on stderr.
 
     Args:
       main: takes the arguments and returns the exit code.
@@ -67,7 +70,8 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text that the terminal can show
     try:
-        code = main(sys.argv[1:] if argv is None else argv)
+        with notes.heard_by(print_note), notes.once():
+            code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -88,6 +92,13 @@ def told_if_interrupted(what_is_left: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(what_is_left) from error
+
+
+def print_note(sentence: str) -> None:
+    """Prints a note on stderr, above a progress bar if there is one; of several processes only the main one does."""
+    jax = sys.modules.get("jax")  # a command that has not loaded it runs alone
+    if jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0:
+        tqdm.write(f"note: {one_line(sentence)}", file=sys.stderr)
 
 
 def one_line(error: Exception | str) -> str:

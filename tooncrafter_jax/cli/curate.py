@@ -28,6 +28,7 @@ from tooncrafter_jax.data.curation.splits import SplitRule
 from tooncrafter_jax.data.curation.thresholds import Thresholds
 from tooncrafter_jax.data.curation.workspace import SourceResult
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.notes import note
 
 PROGRAM = "python -m tooncrafter_jax curate"
 EPILOG = """\
@@ -272,8 +273,8 @@ def _curate(production: Production, arguments: argparse.Namespace, flags: Sequen
     splits = SplitRule(**chosen_splits(arguments))
     workers, shard_bytes = checked_workers(arguments), checked_shard_bytes(arguments)
     stages = stages_of(arguments)
-    for note in notes_on(stages, production.sources()):
-        print(f"note: {one_line(note)}", file=sys.stderr)
+    for sentence in notes_on(stages, production.sources()):
+        note(sentence)
     outcome = pipeline.curate(
         production,
         stages,

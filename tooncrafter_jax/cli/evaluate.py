@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
 from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
 from tooncrafter_jax.model_loading import BUNDLED, find_checkpoint
+from tooncrafter_jax.notes import note
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import SamplingOptions
 
@@ -294,7 +294,7 @@ def _metrics(arguments: argparse.Namespace) -> list[str]:
     if arguments.preset:
         names = list(PRESETS[arguments.preset].metrics)
         if arguments.clip is None and (without := [name for name in names if name in NEED_CLIP]):
-            print(f"note: {' and '.join(without)} need the weights of CLIP (--clip) and are left out", file=sys.stderr)
+            note(f"{' and '.join(without)} need the weights of CLIP (--clip) and are left out")
             names = [name for name in names if name not in NEED_CLIP]
     elif arguments.clip is None and (without := [name for name in names if name in NEED_CLIP]):
         raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +21,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import PUBLISHED_FPS
 from tooncrafter_jax.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
 from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
+from tooncrafter_jax.notes import note
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions
 from tooncrafter_jax.weights.lora import load_lora
@@ -339,6 +339,6 @@ def _describe_model(
 
 def _load(arguments: argparse.Namespace, dtype: str) -> ToonCrafter:
     if arguments.random_weights:
-        print(f"note: '{arguments.random_weights}' has random weights: what it draws is noise", file=sys.stderr)
+        note(f"'{arguments.random_weights}' has random weights: what it draws is noise")
         return ToonCrafter.random(arguments.random_weights, dtype=dtype)
     return ToonCrafter.load(arguments.model, lora=arguments.lora, dtype=jnp.dtype(dtype))
