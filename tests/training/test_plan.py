@@ -134,6 +134,35 @@ def test_operations_of_one_layer_by_formula():
     assert twice == Flops(6 * product, 12 * product)
 
 
+@pytest.mark.parametrize("policy", [None, "nothing_saveable", "dots_with_no_batch_dims_saveable"])
+def test_loops_branches_and_checkpoints_by_formula(policy):
+    """Constants, carried and sliced values of a scan, a branch, a loop and a checkpointed block, on any release of JAX."""
+    from tooncrafter_jax.training.flops import Flops, forward_flops, step_flops
+
+    x, ws = np.zeros((4, 8), np.float32), np.zeros((3, 8, 8), np.float32)
+    product, kept = 2.0 * 4 * 8 * 8, policy == "dots_with_no_batch_dims_saveable"
+
+    def of_scan(ws, constant, x):
+        def body(carried, w):
+            h, frozen = carried
+            return (h @ w, frozen @ constant), h.sum()
+
+        if policy is not None:
+            body = jax.checkpoint(body, policy=getattr(jax.checkpoint_policies, policy))
+        (h, frozen), sums = jax.lax.scan(body, (x, x), ws)
+        return h.sum() + frozen.sum() + sums.sum()
+
+    again = 0.0 if policy is None or kept else 3 * product
+    # h depends on trained weights from the second turn on, which counts for every turn; frozen never does.
+    assert step_flops(of_scan, ws, ws[0], x) == Flops(6 * product, 6 * product, again)
+    of_branch = step_flops(lambda w, x: jax.lax.cond(x[0, 0] > 0, lambda h: h @ w, lambda h: h, x).sum(), ws[0], x)
+    assert of_branch == Flops(product, product)
+    of_loop = forward_flops(
+        lambda w, x: jax.lax.while_loop(lambda c: c[1] < 3, lambda c: (c[0] @ w, c[1] + 1), (x, 0))[0], ws[0], x
+    )
+    assert of_loop == product, "how often it runs is not known: once"
+
+
 @pytest.mark.parametrize(
     ("size", "window", "settings"),
     [

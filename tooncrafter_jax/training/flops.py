@@ -59,15 +59,20 @@ def step_flops(loss: Callable[..., Any], trained: Any, *others: Any) -> Flops:
       trained: trees of arrays or their shapes.
       *others: the same; nothing in them is trained.
     """
-    closed = jax.make_jaxpr(loss)(trained, *others)
+    traced = _open(jax.make_jaxpr(loss)(trained, *others))
     depends = [True] * len(jax.tree.leaves(trained)) + [False] * len(jax.tree.leaves(others))
-    return _walk(closed.jaxpr, depends, None)[0]
+    return _walk(traced, depends, None)[0]
 
 
 def forward_flops(function: Callable[..., Any], *args: Any) -> float:
     """The matrix products and convolutions of a function as it is traced."""
-    closed = jax.make_jaxpr(function)(*args)
-    return _walk(closed.jaxpr, [False] * len(closed.jaxpr.invars), None)[0].forward
+    traced = _open(jax.make_jaxpr(function)(*args))
+    return _walk(traced, [False] * len(traced.invars), None)[0].forward
+
+
+def _open(jaxpr: Any) -> Any:
+    """The equations of a program; releases of JAX differ in which programs are closed over constants."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def _walk(jaxpr: Any, depends: Sequence[bool], policy: Any) -> tuple[Flops, list[bool]]:
@@ -95,27 +100,33 @@ def _equation(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bo
     if name == "scan":
         return _scan(eqn, inputs, policy)
     if name == "while":
-        body = params["body_jaxpr"].jaxpr
+        body = _open(params["body_jaxpr"])
         consts = params["cond_nconsts"]
         found, outputs = _walk(body, [any(inputs)] * len(body.invars), policy)
         return found, [any(inputs[consts:])] * len(outputs)
     if name == "cond":
-        branches = [_walk(branch.jaxpr, inputs[1:], policy) for branch in params["branches"]]
+        branches = [_walk(_open(branch), inputs[1:], policy) for branch in params["branches"]]
         largest = max((found for found, _ in branches), key=lambda found: found.total)
         return largest, [any(some) for some in zip(*(outputs for _, outputs in branches), strict=True)]
     if name == "stop_gradient":
         return Flops(), [False] * len(eqn.outvars)
     inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
     if inner is not None and name != "pallas_call":
-        inner = getattr(inner, "jaxpr", inner)
-        if name in ("checkpoint", "remat2", "remat"):
+        if name == "checkpoint" or name.startswith("remat"):  # remat, remat2, ...: its name changes with JAX's releases
             policy = params["policy"] or policy
-        return _walk(inner, inputs, policy)
+        return _walk(_open(inner), inputs, policy)
     return Flops(), [any(inputs)] * len(eqn.outvars)
 
 
 def _scan(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bool]]:
-    body, consts, carries = eqn.params["jaxpr"].jaxpr, eqn.params["num_consts"], eqn.params["num_carry"]
+    """The body, `length` times. Which of its arguments are constants, carried and sliced follows from the shapes alone:
+
+    how an equation writes that down differs between releases of JAX (`num_consts` and `num_carry` up to 0.11, then trees).
+    """
+    body = _open(eqn.params["jaxpr"])
+    carries = sum(_ndim(outer) == _ndim(inner) for outer, inner in zip(eqn.outvars, body.outvars, strict=True))
+    sliced = sum(_ndim(outer) != _ndim(inner) for outer, inner in zip(eqn.invars, body.invars, strict=True))
+    consts = len(body.invars) - carries - sliced
     while True:
         found, outputs = _walk(body, inputs, policy)
         carried = [a or b for a, b in zip(inputs[consts : consts + carries], outputs[:carries], strict=True)]
@@ -123,6 +134,10 @@ def _scan(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bool]]
         if grown == inputs:
             return found * eqn.params["length"], outputs
         inputs = grown
+
+
+def _ndim(atom: Any) -> int:
+    return len(atom.aval.shape)
 
 
 def _is_kept(eqn: Any, policy: Any) -> bool:
