@@ -19,6 +19,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
 from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
+from tooncrafter_jax.quick_compilation import quick_options
 from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, sampling_mesh
 from tooncrafter_jax.training import hlo_report
 from tooncrafter_jax.training.components import split
@@ -36,8 +37,6 @@ from tooncrafter_jax.training.topologies import Topology, topology_devices
 
 LARGEST = 10
 """Buffers that are listed."""
-TPU_OPTIONS = {"exec_time_optimization_effort": -1.0}
-"""Compiles many times faster; the program takes some more temporary memory than the one that would run."""
 SAMPLING_STEPS = 50
 
 
@@ -295,7 +294,7 @@ def _compiled(
     known |= {"mesh": {} if mesh is None else dict(mesh.shape), "minimum": minimum}
     started = time.monotonic()
     try:
-        compiled = lowered.compile(compiler_options=TPU_OPTIONS if chip else None)
+        compiled = lowered.compile(compiler_options=quick_options() if chip else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.quick_compilation import quick_compilation
 from tooncrafter_jax.verification.comparison import (
     Comparison,
     Row,
@@ -148,7 +149,7 @@ def verify(
 
     groups = sorted(_by_case(entries).items(), key=lambda group: not _is_long(folder, group[0]))
     rows: dict[str, Row] = {}
-    with _quick_compilation(), ThreadPoolExecutor(_workers()) as pool:
+    with _compilation(), ThreadPoolExecutor(_workers()) as pool:
         futures = [pool.submit(rows_of, group) for group in groups]
         try:
             for future in futures:
@@ -259,16 +260,9 @@ def _exact_arithmetic(dtype: str) -> contextlib.AbstractContextManager[Any]:
     return jax.default_matmul_precision("highest") if dtype == "float32" else contextlib.nullcontext()
 
 
-@contextlib.contextmanager
-def _quick_compilation() -> Iterator[None]:
+def _compilation() -> contextlib.AbstractContextManager[Any]:
     """On the CPU, programs compile faster at the cost of their speed, since each runs only a few times."""
-    effort = jax.config.jax_exec_time_optimization_effort  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        if jax.default_backend() == "cpu":
-            jax.config.update("jax_exec_time_optimization_effort", -1.0)
-        yield
-    finally:
-        jax.config.update("jax_exec_time_optimization_effort", effort)
+    return quick_compilation() if jax.default_backend() == "cpu" else contextlib.nullcontext()
 
 
 def coverage(folder: Folder, rows: list[Row]) -> Counter[str]:
