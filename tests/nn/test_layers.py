@@ -19,7 +19,6 @@ from tooncrafter_jax.nn.layers import (
     Linear,
     TemporalConv,
     builds_with_norm_groups,
-    dropout,
     gelu,
     silu,
     upsample_nearest,
@@ -211,26 +210,6 @@ def test_silu() -> None:
 def test_upsampling_repeats_pixels() -> None:
     x = normal(2, 3, 2, 3, 4)
     np.testing.assert_array_equal(upsample_nearest(jnp.asarray(x)), x.repeat(2, axis=2).repeat(2, axis=3))
-
-
-class TestDropout:
-    def test_keeps_the_mean_and_the_share(self) -> None:
-        x = jnp.ones((400, 500))
-        out = np.asarray(dropout(x, 0.1, jax.random.key(0)))
-        assert set(np.unique(out).tolist()) == {0.0, float(np.float32(1) / np.float32(0.9))}
-        share = (out == 0).mean()
-        assert abs(share - 0.1) < 5 * math.sqrt(0.1 * 0.9 / out.size)  # five standard errors
-
-    def test_differs_by_key_only(self) -> None:
-        x = jnp.ones((40, 50))
-        first, again, other = (np.asarray(dropout(x, 0.5, jax.random.key(seed))) for seed in (0, 0, 1))
-        np.testing.assert_array_equal(first, again)
-        assert 0.4 < (first != other).mean() < 0.6
-
-    def test_the_identity_without_a_key_or_rate(self) -> None:
-        x = jnp.ones((4, 5))
-        assert dropout(x, 0.5, None) is x
-        assert dropout(x, 0.0, jax.random.key(0)) is x
 
 
 @dataclass(frozen=True)

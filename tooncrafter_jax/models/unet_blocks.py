@@ -18,7 +18,8 @@ from flax import nnx
 
 from tooncrafter_jax.models.clip_text import CONTEXT_LENGTH
 from tooncrafter_jax.nn.attention import attention
-from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, Linear, TemporalConv, dropout, gelu, silu
+from tooncrafter_jax.nn.dropout import dropout
+from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, Linear, TemporalConv, gelu, silu
 from tooncrafter_jax.nn.logical_axes import constrain
 
 TEXT_TOKENS = CONTEXT_LENGTH
