@@ -28,7 +28,7 @@ from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
-from tooncrafter_jax.nn.platform import current_platform, tracing_on
+from tooncrafter_jax.nn.platform import exact_float32, tracing_on
 from tooncrafter_jax.typing import Device, Hints, Images, Latents, TokenIds, Tokens, Trajectory, Video
 
 AllParams = Mapping[str, Params]
@@ -196,15 +196,14 @@ class Sampler:
     def _jit(self, fn: Callable[..., Any], **kwargs: Any) -> Any:
         """`jax.jit` of a method, traced for these devices: their platform, their mesh, and float32 that is float32."""
         mesh = self.mesh
-        is_float32 = self.networks["unet"].dtype == jnp.float32
+        dtype = self.networks["unet"].dtype
 
         @wraps(fn)
         def traced(*args: Any, **kw: Any) -> Any:
             with tracing_on(self.device), contextlib.ExitStack() as stack:
                 if mesh is not None:
                     stack.enter_context(axis_rules(mesh, self.rules))
-                if is_float32 and current_platform() != "cpu":  # which has no faster and coarser products
-                    stack.enter_context(jax.default_matmul_precision("highest"))
+                stack.enter_context(exact_float32(dtype))
                 return fn(*args, **kw)
 
         return jax.jit(traced, **kwargs)

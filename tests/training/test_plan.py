@@ -184,6 +184,34 @@ def test_places_of_a_convolution_by_its_own_sum(size, window, settings):
     assert meeting_places(size, window, out.shape[2], **settings) == int(out.sum())
 
 
+# -------------------------------------------------------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize(("platform", "dtype", "is_exact"), [("tpu", "float32", True), ("tpu", "bfloat16", False)])
+def test_float32_training_multiplies_in_float32(platform, dtype, is_exact):
+    """Forward and backward: a TPU's default product of float32 matrices has 7 bits. The lowered step says what is asked for."""
+    from tooncrafter_jax.nn.platform import tracing_for
+    from tooncrafter_jax.training.plan import abstract_batch
+    from tooncrafter_jax.training.stages import make_stage
+    from tooncrafter_jax.training.start import architecture
+    from tooncrafter_jax.training.state import abstract_state
+    from tooncrafter_jax.training.step import make_step
+
+    settings = _narrow(groups=VARIANTS["iv"], dtype=dtype, frozen_dtype=dtype)
+    stage = make_stage(settings, architecture(settings))
+    with tracing_for(platform):
+        text = make_step(stage).lower(abstract_state(stage), abstract_batch(stage, 8)).as_text()
+    products = [
+        line for line in text.splitlines() if "stablehlo.dot_general" in line or "stablehlo.convolution" in line
+    ]
+    assert len(products) > 100
+    if is_exact:
+        assert all("HIGHEST" in line for line in products)
+    else:
+        networks = [line for line in products if "bf16>" in line]
+        assert len(networks) > 100 and not any("HIGHEST" in line for line in networks)
+
+
 # ---------------------------------------------------------------------------------------------------------- programs as text
 
 

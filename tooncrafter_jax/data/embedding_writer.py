@@ -47,6 +47,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.model_loading import compute_dtype, find_checkpoint, load_components
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.typing import Dtype
 
@@ -210,7 +211,7 @@ def _compiled(model: ModelConfig, compute: np.dtype, stored: np.dtype) -> dict[s
         side = model.clip_image.image_size  # another size would make no difference (spec section 3.2)
         return encode_pictures(bound(params, "clip_image"), jnp.zeros((1, side, side, 3)))[0].astype(stored)
 
-    return {f.__name__: jax.jit(f) for f in (moments, image, text, zero_image)}
+    return {f.__name__: jax.jit(exact_float32(compute)(f)) for f in (moments, image, text, zero_image)}
 
 
 class _Rows:

@@ -23,6 +23,7 @@ from tooncrafter_jax.media import to_uint8
 from tooncrafter_jax.model_loading import find_checkpoint
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
+from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, check_sketch_encoder
 from tooncrafter_jax.typing import Uint8Videos
@@ -174,6 +175,7 @@ class Reconstruction:
         with_references = checkpoint.config.decoder.references
 
         @jax.jit
+        @exact_float32(jnp.float32)
         def reconstruct(params: Any, videos: jax.Array, seeds: jax.Array) -> jax.Array:
             autoencoder = networks["autoencoder"].bind(params["autoencoder"])
             decoder = networks["decoder"].bind(params["decoder"])

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
-from tooncrafter_jax.typing import Device
+from tooncrafter_jax.typing import Device, Dtype
 
 Platform = Literal["cpu", "gpu", "tpu"]
 
@@ -46,6 +47,20 @@ def tracing_for(platform: Platform) -> Iterator[None]:
 def tracing_on(device: Device) -> Iterator[None]:
     """Traces what is inside for the platform of this device, unless `tracing_for` says otherwise."""
     with _platform(_platform.value or platform_of(device)):
+        yield
+
+
+@contextlib.contextmanager
+def exact_float32(dtype: Dtype) -> Iterator[None]:
+    """Traces what is inside with float32 products that are float32, if that is the `dtype` of the computation.
+
+    By default accelerators round the operands of float32 products to 7 (TPU) or 10 bits (GPU), which is quicker; a CPU does not.
+    A gradient that is taken inside has the same products. Also a decorator of functions that are to be jitted.
+    """
+    coarse_by_default = current_platform() != "cpu"
+    with contextlib.ExitStack() as stack:
+        if coarse_by_default and jnp.dtype(dtype) == jnp.float32:
+            stack.enter_context(jax.default_matmul_precision("highest"))
         yield
 
 

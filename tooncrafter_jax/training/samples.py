@@ -15,6 +15,7 @@ from tooncrafter_jax.diffusion.ddim import sample_chunk, step_chunks
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
 from tooncrafter_jax.media import to_uint8, write_contact_sheet, write_mp4
+from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.training.reporting import Reporter
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.denoising import Denoising
@@ -37,7 +38,8 @@ def write_samples(
         name: jnp.asarray(np.asarray(rows)[:CLIPS]) for name, rows in batch.items() if name not in ("record", "stride")
     }
     if not hasattr(stage, "_sampling"):
-        stage._sampling = jax.jit(lambda params, rows: _make(stage, params, rows))  # pyright: ignore
+        make = exact_float32(stage.config.dtype)(lambda params, rows: _make(stage, params, rows))
+        stage._sampling = jax.jit(make)  # pyright: ignore[reportAttributeAccessIssue]
     made = np.asarray(stage._sampling(state.averaged_params, few))  # pyright: ignore[reportAttributeAccessIssue]
     if jax.process_index():
         return

@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.nn.logical_axes import axis_rules
+from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.training.optimizers import learning_rate, masked
 from tooncrafter_jax.training.sharding import ACTIVATION_RULES, tree_shardings
 from tooncrafter_jax.training.stages import Gradients, Metrics, Stage
@@ -26,7 +27,7 @@ def make_step(stage: Stage, mesh: Mesh | None = None) -> Step:
     """The compiled training step: (state, global batch) -> (state, metrics). The state's buffers are given up to it."""
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES):
+        with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES), exact_float32(stage.config.dtype):
             return _step(stage, state, batch)
 
     if mesh is None:
@@ -40,7 +41,7 @@ def make_validation(stage: Stage, mesh: Mesh | None = None) -> Callable[[Mapping
     """The compiled validation: (parameters, global batch) -> metrics."""
 
     def validate(params: Mapping[str, Any], batch: Batch) -> Metrics:
-        with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES):
+        with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES), exact_float32(stage.config.dtype):
             return stage.validate(params, batch)
 
     return jax.jit(validate)

@@ -24,6 +24,7 @@ from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
 from tooncrafter_jax.models.lpips import Lpips, LpipsConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.training.components import Params, as_float32, split
 from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
@@ -333,6 +334,7 @@ class AutoencoderStage(Reconstruction):
         """With the scale factor that gives the latents a standard deviation of 1, on which a denoiser's schedule counts."""
 
         @jax.jit
+        @exact_float32(self.config.dtype)
         def deviation(params: Params, batch: Batch) -> jax.Array:
             return jnp.std(self.latents(params, batch)[0])
 
