@@ -16,11 +16,21 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tooncrafter_jax.models.configuration import ModelConfig
 
 CPU_DEVICES = 8
+
+settings.register_profile(
+    "gate",
+    max_examples=300,
+    deadline=None,  # a busy machine is no fault of the code's
+    derandomize=True,  # the same examples in every run
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+settings.load_profile("gate")
 
 jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

@@ -66,3 +66,6 @@ def test_what_does_not_fit_is_told(tmp_path):
     for file, message in (("b.safetensors", "damaged"), ("c.safetensors", "there is no file")):
         with pytest.raises(UserError, match=message):
             load_lora(tmp_path / file)
+    save_lora(tmp_path / "d.safetensors", {**FACTORS, "lora.unet.x.kernel.b": np.ones((3, 5), np.float32)}, 0.5)
+    with pytest.raises(UserError, match="of another architecture"):  # two ranks
+        merged({"unet": {"x.kernel": KERNEL}}, load_lora(tmp_path / "d.safetensors"))

@@ -6,6 +6,7 @@ the matrix that it multiplies a patch with: its rows are those of the patch, one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.weights.sources import SafetensorsSource
 
 PREFIX = "lora."
+LARGEST_FACTORS = 2**31
+"""Bytes of a file's factors: for every kernel of the published model of rank 64 they are an eighth of it."""
 
 
 class Lora(NamedTuple):
@@ -64,17 +67,34 @@ def load_lora(file: Path) -> Lora:
     """The factors of a file that `save_lora` wrote.
 
     Raises:
-      UserError: it is missing, damaged, or something else.
+      UserError: it is missing, damaged, or something else; nothing large is read before its header has been checked.
     """
-    if not Path(file).is_file():
+    file = Path(file)
+    if not file.is_file():
         raise UserError(f"there is no file '{file}'")
     try:
-        with safe_open(file, "numpy") as opened:
-            about = opened.metadata() or {}
-            names = list(opened.keys())
-            return Lora({name: opened.get_tensor(name) for name in names}, float(about["scale"]))
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"'{file}' is damaged, or holds no low-rank factors") from error
+        source = SafetensorsSource(file)
+        scale = float(source.metadata["scale"])
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    except (UserError, KeyError, ValueError) as error:
+        about = f" ({error})" if isinstance(error, UserError) else ""
+        raise UserError(f"'{file}' is damaged, or holds no low-rank factors{about}") from error
+    if not math.isfinite(scale):
+        raise UserError(f"'{file}' states a scale of {scale} for its low-rank factors: it is damaged, or no such file")
+    for name, shape in source.shapes.items():
+        if not name.startswith(PREFIX) or not name.endswith((".a", ".b")) or len(shape) != 2:
+            raise UserError(f"'{file}' holds the tensor {name}, which is no low-rank factor: name another file")
+    if source.bytes > LARGEST_FACTORS:
+        raise UserError(
+            f"'{file}' states {source.bytes:,} bytes of low-rank factors, more than a model of ours can have: "
+            "it is damaged, or no such file"
+        )
+    factors = {name: source.read(name) for name in source.shapes}
+    spoilt = [name for name, factor in factors.items() if not np.isfinite(factor.astype(np.float32)).all()]
+    if spoilt:
+        raise UserError(f"'{file}' has values in {spoilt[0]} that are not finite: train it again, or name another file")
+    return Lora(factors, scale)
 
 
 def merged(params: Mapping[str, Mapping[str, Any]], lora: Lora) -> dict[str, dict[str, Any]]:
@@ -88,9 +108,10 @@ def merged(params: Mapping[str, Mapping[str, Any]], lora: Lora) -> dict[str, dic
     for factor in factors:
         path, _, which = factor.removeprefix(PREFIX).rpartition(".")
         component, _, name = path.partition(".")
-        kernel = result.get(component, {}).get(name)
+        kernel = params.get(component, {}).get(name)
         a, b = (factors.get(f"{PREFIX}{path}.{part}") for part in ("a", "b"))
-        if kernel is None or a is None or b is None or matrix_shape(kernel.shape) != (a.shape[0], b.shape[1]):
+        shapes = None if a is None or b is None or a.shape[1] != b.shape[0] else (a.shape[0], b.shape[1])
+        if kernel is None or matrix_shape(kernel.shape) != shapes:
             raise UserError(
                 f"the low-rank factor '{factor}' fits no kernel of this model: it is of another architecture"
             )

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from tooncrafter_jax.errors import UserError
 
+MOST_NAMED = 100
+"""Tensors of a kind that a message names."""
+
 
 def check_fit(where: str, missing: Sequence[str], unexpected: Sequence[str], misshaped: Sequence[str]) -> None:
     """Does nothing if all three lists are empty.
@@ -17,12 +20,18 @@ def check_fit(where: str, missing: Sequence[str], unexpected: Sequence[str], mis
       misshaped: tensors with their shape and the right one.
 
     Raises:
-      UserError: else; it counts each kind and names every one of them.
+      UserError: else; it counts each kind, and names all of a few and the first of many.
     """
     groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
-    problems = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in groups if names]
+    problems = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in groups if names]
     if problems:
         raise UserError(f"{where} does not fit this architecture; tensors {'; '.join(problems)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, of many the first; a file from anybody can have a hundred thousand of them."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def check_shapes(found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], where: str) -> None:

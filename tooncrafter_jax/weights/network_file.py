@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save
 
 from tooncrafter_jax.atomic_files import write_atomically
@@ -152,5 +151,4 @@ def _open(path: Path) -> tuple[TensorSource, dict[str, str]]:
     source = open_source(path)
     if not isinstance(source, SafetensorsSource):
         return source, {}
-    with safe_open(path, "np") as file:
-        return source, file.metadata() or {}
+    return source, source.metadata

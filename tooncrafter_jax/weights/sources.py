@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +13,7 @@ import numpy as np
 
 from tooncrafter_jax.errors import UserError, missing_extra
 from tooncrafter_jax.weights import rule
+from tooncrafter_jax.weights.safetensors_header import read_header
 
 DEEPSPEED_PREFIX_LENGTH = 16
 """Characters in front of every name in a DeepSpeed file (spec section 1)."""
@@ -71,68 +69,46 @@ _SAFETENSORS_DTYPES: dict[str, Any] = {
 class SafetensorsSource:
     """Tensors of a .safetensors file, read one by one without mapping the file into memory.
 
+    Attributes:
+      metadata: what the writer has noted, text by name.
+
     Raises:
-      UserError: if the file is missing, truncated or not safetensors.
+      UserError: if the file is truncated, not safetensors, or holds what no weights are; see `read_header`.
+      OSError: if it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
         self._path = path
-        header, self._data_start = _safetensors_header(path)
-        size = path.stat().st_size - self._data_start
-        self._entries: dict[str, Any] = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in self._entries.values()), default=0)
-        if end > size:
-            raise UserError(f"{path} is cut off: it holds {size:,} of {end:,} bytes of tensors; copy it again")
-        strange = {e["dtype"] for e in self._entries.values()} - set(_SAFETENSORS_DTYPES)
+        header = read_header(path)
+        self._entries, self.metadata = header.tensors, header.metadata
+        strange = sorted({entry.dtype for entry in self._entries.values()} - set(_SAFETENSORS_DTYPES))
         if strange:
-            raise UserError(
-                f"{path} holds tensors of type {', '.join(sorted(strange))}, which no ToonCrafter weights have"
-            )
-        for name, entry in self._entries.items():
-            start, stop = entry["data_offsets"]
-            if stop - start != prod(entry["shape"]) * np.dtype(_SAFETENSORS_DTYPES[entry["dtype"]]).itemsize:
-                raise UserError(f"{path} is damaged: the size of {name} does not fit its shape; copy it again")
-        self.shapes = {name: tuple(entry["shape"]) for name, entry in self._entries.items()}
+            some = ", ".join(dtype[:16] for dtype in strange[:3])
+            raise UserError(f"{path} holds tensors of type {some}, which no ToonCrafter weights have")
+        self.shapes = {name: entry.shape for name, entry in self._entries.items()}
+
+    @property
+    def bytes(self) -> int:
+        """Of all tensors together."""
+        return sum(entry.stop - entry.start for entry in self._entries.values())
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor of this name in the file's dtype."""
+        """The tensor of this name in the file's dtype.
+
+        Raises:
+          UserError: if the file has changed since it was opened.
+        """
         entry = self._entries[name]
-        start, end = entry["data_offsets"]
-        with self._path.open("rb") as file:
-            file.seek(self._data_start + start)
-            raw = file.read(end - start)
-        return np.frombuffer(raw, _SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-
-
-def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
-    broken = f"{path} is not a safetensors file or is cut off: copy it again"
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            raise UserError(broken)
-        (length,) = struct.unpack("<Q", prefix)
-        if length > path.stat().st_size - 8:
-            raise UserError(broken)
         try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError) as error:
-            raise UserError(broken) from error
-    if not isinstance(header, dict) or not all(_is_entry(e) for name, e in header.items() if name != "__metadata__"):
-        raise UserError(broken)
-    return header, 8 + length
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether a tensor's entry in the header has the form that the format prescribes."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
-        return False
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(shape, list) or not isinstance(offsets, list):
-        return False
-    if not all(type(number) is int and number >= 0 for number in (*shape, *offsets)):
-        return False
-    return len(offsets) == 2 and offsets[0] <= offsets[1]
+            with self._path.open("rb") as file:
+                file.seek(entry.start)
+                raw = file.read(entry.stop - entry.start)
+        except OSError as error:
+            raise UserError(f"cannot read {self._path}: {error.strerror}") from error
+        if len(raw) != entry.stop - entry.start:
+            raise UserError(f"{self._path} was cut off while it was read: copy it again")
+        return np.frombuffer(raw, _SAFETENSORS_DTYPES[entry.dtype]).reshape(entry.shape)
 
 
 class CkptSource:

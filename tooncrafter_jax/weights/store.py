@@ -24,8 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from tooncrafter_jax.atomic_files import write_and_sync
 from tooncrafter_jax.config_codec import from_dict, to_dict
@@ -34,6 +33,7 @@ from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.misfit import check_shapes
+from tooncrafter_jax.weights.sources import SafetensorsSource
 
 REQUIRED_COMPONENTS = tuple(name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS)
 """What a model must hold to sample."""
@@ -285,14 +285,14 @@ def _read_file(
 ) -> dict[str, jax.Array]:
     """A component's parameters of a safetensors file, in their shardings and dtypes."""
     try:
-        stored = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{where} is damaged or incomplete: fetch or write it again") from error
-    shapes = {name: leaf.shape for name, leaf in network.abstract_params.items()}
-    check_shapes({name: value.shape for name, value in stored.items()}, shapes, where)
+        stored = SafetensorsSource(file)
+    except (UserError, OSError) as error:
+        about = f" ({error})" if isinstance(error, UserError) else ""
+        raise UserError(f"{where} is damaged or incomplete: fetch or write it again{about}") from error
+    check_shapes(stored.shapes, {name: leaf.shape for name, leaf in network.abstract_params.items()}, where)
 
     def place(name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        value = stored[name].astype(jnp.dtype(dtype(leaf)))
+        value = stored.read(name).astype(jnp.dtype(dtype(leaf)))
         where_to = sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name]
         return jax.make_array_from_callback(value.shape, where_to, lambda index: value[index])
 
