@@ -20,7 +20,7 @@ from tooncrafter_jax.data.transforms import (
     to_pixels,
 )
 from tooncrafter_jax.media import fit_image
-from tooncrafter_jax.media.images import resize_tensor_like_app
+from tooncrafter_jax.media.fitting import resize_tensor_like_app
 
 
 def _rng(number: int = 0) -> np.random.Generator:

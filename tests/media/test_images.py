@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.media.picture_files import png_bytes, png_chunk
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import fit_image, grey_of_rgb, read_image, resize_tensor_like_app, sketch_to_hint
-from tooncrafter_jax.media.images import MAX_ASPECT, bilinear_weights
+from tooncrafter_jax.media.fitting import bilinear_weights
+from tooncrafter_jax.media.sizes import MAX_ASPECT
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny"
 
@@ -26,14 +28,6 @@ def drawing(height: int = 24, width: int = 40) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     channels = [255 * x / (width - 1), 255 * y / (height - 1), 255 * (x + 2 * y) / (width + 2 * height)]
     return np.stack(channels, axis=-1).astype(np.uint8)
-
-
-def png_chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png_bytes(header: bytes, *chunks: bytes) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + b"".join(chunks) + png_chunk(b"IEND", b"")
 
 
 def refusal(path: Path) -> str:
@@ -172,6 +166,7 @@ def test_transparency_shows_the_background(tmp_path):
     assert image[0, 0].tolist() == [9, 9, 9] and image[0, 15].tolist() == [30, 60, 90]
 
 
+@pytest.mark.filterwarnings("ignore::tooncrafter_jax.notes.Note")
 def test_cmyk(tmp_path):
     # Pure inks: cyan, magenta, yellow, black and bare paper.
     inks = np.zeros((16, 80, 4), np.uint8)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from tooncrafter_jax.media.images import _centre, _short_side_size
+from tooncrafter_jax.media.fitting import kept_and_padded, short_side_size
 from tooncrafter_jax.typing import Uint8Video
 
 STRIDES = (1, 6)
@@ -158,9 +158,9 @@ def resize_and_crop(
     Source: spec section 8.4; the size rules are torchvision's Resize and CenterCrop.
     """
     source_height, source_width = pictures.shape[1:3]
-    resized_height, resized_width = _short_side_size(source_height, source_width, short_side=min(height, width))
-    kept_rows, *pad_rows = _centre(resized_height, height)
-    kept_columns, *pad_columns = _centre(resized_width, width)
+    resized_height, resized_width = short_side_size(source_height, source_width, short_side=min(height, width))
+    kept_rows, *pad_rows = kept_and_padded(resized_height, height)
+    kept_columns, *pad_columns = kept_and_padded(resized_width, width)
     result = np.zeros((len(pictures), height, width, 3), np.uint8)
     inner = result[:, pad_rows[0] : height - pad_rows[1] or None, pad_columns[0] : width - pad_columns[1] or None]
     shrinks = resized_height < source_height or resized_width < source_width

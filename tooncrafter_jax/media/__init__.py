@@ -1,17 +1,16 @@
 """Pictures in, videos out: reading and fitting drawings, and writing what was generated. Needs no JAX."""
 
+from tooncrafter_jax.media.fitting import Cut, cut_of, fit_image, resize_tensor_like_app
 from tooncrafter_jax.media.images import (
-    BLACK,
     SUPPORTED_EXTENSIONS,
-    WHITE,
-    Colour,
-    fit_image,
-    grey_of_rgb,
+    picture_of_image,
     read_image,
-    resize_tensor_like_app,
+    read_picture,
     rgb_of_image,
-    sketch_to_hint,
 )
+from tooncrafter_jax.media.sizes import BLACK, WHITE, Colour
+from tooncrafter_jax.media.sketches import SketchSheet, grey_of_rgb, read_sheet, sketch_to_hint
+from tooncrafter_jax.media.transparency import over
 from tooncrafter_jax.media.writers import (
     PUBLISHED_FPS,
     check_playback_rate,
@@ -31,11 +30,18 @@ __all__ = [
     "SUPPORTED_EXTENSIONS",
     "WHITE",
     "Colour",
+    "Cut",
+    "SketchSheet",
     "check_playback_rate",
     "check_writable",
+    "cut_of",
     "fit_image",
     "grey_of_rgb",
+    "over",
+    "picture_of_image",
     "read_image",
+    "read_picture",
+    "read_sheet",
     "resize_tensor_like_app",
     "rgb_of_image",
     "sketch_to_hint",

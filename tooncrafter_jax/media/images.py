@@ -1,36 +1,32 @@
-"""Reading drawings, and bringing them and their sketches to the size that the model works at.
+"""Reading drawings: any file or Pillow image as 8-bit sRGB, upright, with or without transparency.
 
 Nothing here needs JAX. Pictures are numpy arrays with channels last; what a user can get wrong is a `UserError`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import stat
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.media.colour import to_srgb
+from tooncrafter_jax.media.repairs import DECODING_ERRORS, repaired
+from tooncrafter_jax.media.sizes import WHITE, Colour, check_size, checked_colour, too_many_pixels
+from tooncrafter_jax.media.transparency import bit_depth, over, split
+from tooncrafter_jax.notes import note
 
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0 to 255."""
-
-BLACK: Colour = (0, 0, 0)
-WHITE: Colour = (255, 255, 255)
 SUPPORTED_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Extensions that pictures are looked for under in a folder; a named file is judged by its contents."""
-MIN_SIDE = 8
-MAX_PIXELS = 100_000_000
-MAX_ASPECT = 32
-"""Resizing by the short side multiplies the long one: a longer strip than this would not fit in memory."""
 
 _DECODERS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,37 +40,53 @@ _UPRIGHT = {
 
 
 def read_image(path: str | os.PathLike[str], background: Colour = WHITE) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads one picture, upright and opaque.
-
-    The EXIF orientation is applied. Palette, grey, CMYK and 16-bit pictures become 8-bit RGB; 16-bit values are scaled,
-    not clipped. Transparent pixels show `background`. Of an animation the first frame is read. Colour profiles are
-    ignored.
+    """Reads one picture, upright and opaque: `read_picture` over a background.
 
     Args:
       path: a picture in one of the formats of `SUPPORTED_EXTENSIONS`, whatever its name.
-      background: RGB, 0 to 255.
+      background: RGB, 0 to 255, which transparent pixels show.
 
     Returns:
       uint8 (H, W, 3).
+
+    Raises:
+      UserError: as of `read_picture`.
+    """
+    background = checked_colour(background)
+    return over(read_picture(path), background)
+
+
+def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W C"]:
+    """Reads one picture, upright, in sRGB, with its transparency if it has any.
+
+    The EXIF orientation is applied. Palette, grey, CMYK and 16-bit pictures become 8-bit RGB; 16-bit values are scaled,
+    not clipped. Colours with a profile or PNG's gAMA and cHRM are converted to sRGB, with a note. Of an animation the first
+    frame is read.
+
+    Args:
+      path: a picture in one of the formats of `SUPPORTED_EXTENSIONS`, whatever its name.
+
+    Returns:
+      uint8 (H, W, 3), or (H, W, 4) with opacity, not premultiplied.
 
     Raises:
       UserError: the file is missing, a directory, empty, not a picture, damaged, below `MIN_SIDE` pixels on a side,
         above `MAX_PIXELS` pixels (found from its header, before decoding) or longer than `MAX_ASPECT` times its width.
     """
     path = os.fspath(path)
-    background = _checked_colour(background)
     _check_is_file_with_contents(path)
-    with warnings.catch_warnings():
-        # Damaged metadata is no concern of the user's, and Pillow warns of large pictures below MAX_PIXELS already.
-        warnings.simplefilter("ignore")
-        with _open(path) as image:
-            return rgb_of_image(image, background, f"'{path}'")
+    name = f"'{path}'"
+    try:
+        image, depth = _decoded(path, name)
+    except (Image.DecompressionBombError, MemoryError, *DECODING_ERRORS) as error:
+        image, depth = _repaired(path, name, error)
+    return _upright_srgb(image, depth, name)
 
 
 def rgb_of_image(
     image: Image.Image, background: Colour = WHITE, name: str = "the picture"
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A Pillow image as `read_image` reads a file: upright, opaque, 8 bits.
+    """A Pillow image as `read_image` reads a file: upright, opaque, 8 bits, sRGB.
 
     Args:
       image: of any mode; need not be loaded yet.
@@ -85,156 +97,86 @@ def rgb_of_image(
       uint8 (H, W, 3).
 
     Raises:
-      UserError: the image is damaged, too small, too large, too long, or of a mode that stands for no picture.
+      UserError: the image is damaged, closed, too small, too large, too long, or of a mode that stands for no picture.
     """
-    _check_size(image.height, image.width, name)
+    return over(picture_of_image(image, name), checked_colour(background))
+
+
+def picture_of_image(image: Image.Image, name: str = "the picture") -> UInt8[np.ndarray, "H W C"]:
+    """A Pillow image as `read_picture` reads a file.
+
+    Args:
+      image: of any mode; need not be loaded yet.
+      name: of the image, for messages.
+
+    Returns:
+      uint8 (H, W, 3), or (H, W, 4) with opacity, not premultiplied.
+
+    Raises:
+      UserError: as of `rgb_of_image`.
+    """
+    check_size(image.height, image.width, name)
+    depth = bit_depth(image)
     try:
+        with _quietly():
+            image.load()
+    except (Image.DecompressionBombError, MemoryError, *DECODING_ERRORS) as error:
+        if "closed image" in str(error):
+            raise UserError(f"{name} is a closed Pillow image: open it again, or give its path") from error
+        path = getattr(image, "filename", "")
+        if not os.path.isfile(path):
+            raise _refusal(name, error) from error
+        image, depth = _repaired(path, name, error)
+    return _upright_srgb(image, depth, name)
+
+
+def _upright_srgb(image: Image.Image, depth: int | None, name: str) -> np.ndarray:
+    if image.mode in ("F", "LAB"):
+        raise UserError(f"{name} stores {image.mode} pixels, which are not supported: save it as 8-bit RGB")
+    exif = _exif(image)
+    colours, alpha = split(image, depth, name)
+    picture = to_srgb(colours, image.info, exif, name)
+    if alpha is not None:
+        picture.putalpha(alpha)
+    upright = _UPRIGHT.get(exif.get(ExifTags.Base.Orientation, 1))
+    return np.array(picture if upright is None else picture.transpose(upright))
+
+
+def _decoded(source: str | io.BytesIO, name: str) -> tuple[Image.Image, int | None]:
+    """A picture in memory, and the bits of each of its values in the file if they are known.
+
+    Raises:
+      UserError: its header says that it is too small, too large or too long.
+    """
+    with _quietly(), Image.open(source, formats=_DECODERS) as image:
+        check_size(image.height, image.width, name)
+        depth = bit_depth(image)
         image.load()
-        upright = _UPRIGHT.get(_orientation(image))
-        opaque = _opaque_rgb(image, background, name)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file makes a decoder raise almost anything
-        raise UserError(_damaged(name)) from error
-    return np.array(opaque if upright is None else opaque.transpose(upright))
+        return image, depth
 
 
-def fit_image(
-    image: UInt8[np.ndarray, "H W 3"], height: int, width: int, fit: str = "crop", background: Colour = WHITE
-) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """Brings a picture to the model's size and range.
-
-    Args:
-      image: uint8 (H, W, 3).
-      height: of the result, in pixels.
-      width: of the result, in pixels.
-      fit: "crop" is what the published command line does: the short side becomes min(height, width) by bilinear
-        resampling with antialiasing, then the centre is cut out, and where the picture is too small (narrower in shape
-        than height x width) it is padded with black. "pad" keeps the whole picture: it is scaled until it just fits,
-        and the rest is `background`.
-      background: RGB, 0 to 255, for "pad".
-
-    Returns:
-      float32 (height, width, 3) in [-1, 1].
+def _repaired(path: str, name: str, error: BaseException) -> tuple[Image.Image, int | None]:
+    """The picture of a file that Pillow refuses although every pixel is there.
 
     Raises:
-      UserError: `image` is not such an array, or `fit` is neither "crop" nor "pad".
-
-    Source: spec sections 11.1 and 13; the size rules are torchvision's Resize and CenterCrop.
+      UserError: the pixels are not there, or the file is none of a picture.
     """
-    _check_picture(image)
-    source = Image.fromarray(np.ascontiguousarray(image))
-    if fit == "crop":
-        resized_height, resized_width = _short_side_size(*image.shape[:2], short_side=min(height, width))
-        resized = np.asarray(source.resize((resized_width, resized_height), Image.Resampling.BILINEAR))
-        rows, *pad_rows = _centre(resized_height, height)
-        columns, *pad_columns = _centre(resized_width, width)
-        fitted = np.pad(resized[rows, columns], [pad_rows, pad_columns, (0, 0)])
-    elif fit == "pad":
-        scale = min(height / image.shape[0], width / image.shape[1])
-        inner_height = min(height, max(1, round(image.shape[0] * scale)))
-        inner_width = min(width, max(1, round(image.shape[1] * scale)))
-        top, left = (height - inner_height) // 2, (width - inner_width) // 2
-        fitted = np.empty((height, width, 3), np.uint8)
-        fitted[:] = _checked_colour(background)
-        resized = np.asarray(source.resize((inner_width, inner_height), Image.Resampling.BILINEAR))
-        fitted[top : top + inner_height, left : left + inner_width] = resized
-    else:
-        raise UserError(f"fit is '{fit}', but only 'crop' and 'pad' exist: choose one of these")
-    return fitted.astype(np.float32) / 255 * 2 - 1
+    if isinstance(error, UnidentifiedImageError | PermissionError | Image.DecompressionBombError | MemoryError):
+        raise _refusal(name, error) from error
+    found = repaired(path, lambda data: _decoded(io.BytesIO(data), name))
+    if found is None:
+        raise _refusal(name, error) from error
+    (image, depth), sentence = found
+    note(f"{name} {sentence}")
+    return image, depth
 
 
-def resize_tensor_like_app(
-    image: Float[np.ndarray, "H W C"], height: int, width: int, antialias: bool = True
-) -> Float32[np.ndarray, "{height} {width} C"]:
-    """Brings an array to the model's size as the published web application does.
-
-    The short side becomes min(height, width), then the centre is cut out. Where the picture is too small it is padded
-    with zeros, which for values in [-1, 1] is grey.
-
-    Args:
-      image: (H, W, C), any range.
-      height: of the result, in pixels.
-      width: of the result, in pixels.
-      antialias: whether downscaling averages over all source pixels. torchvision did so for arrays from 0.17 on.
-
-    Returns:
-      float32 (height, width, C).
-
-    Source: spec sections 11.2 and 13 (torchvision's Resize and CenterCrop on a float tensor).
-    """
-    source_height, source_width, channels = image.shape
-    resized_height, resized_width = _short_side_size(source_height, source_width, short_side=min(height, width))
-    kept_rows, *pad_rows = _centre(resized_height, height)
-    kept_columns, *pad_columns = _centre(resized_width, width)
-    rows = bilinear_weights(source_height, resized_height, antialias, kept_rows)
-    columns = bilinear_weights(source_width, resized_width, antialias, kept_columns)
-    flat = np.ascontiguousarray(image, dtype=np.float32).reshape(source_height, source_width * channels)
-    resized = np.matmul(columns, (rows @ flat).reshape(len(rows), source_width, channels))
-    return np.pad(resized, [pad_rows, pad_columns, (0, 0)])
-
-
-def bilinear_weights(
-    source: int, target: int, antialias: bool, kept: slice = slice(None)
-) -> Float32[np.ndarray, "kept {source}"]:
-    """The matrix that resamples one axis with a triangle filter, pixel centres at half-integers.
-
-    Args:
-      source: length of the axis before.
-      target: length of the axis after.
-      antialias: whether the filter widens with the step when downscaling; without it two neighbours are interpolated.
-      kept: which of the `target` rows are wanted.
-
-    Returns:
-      float32 (rows kept, source); each row sums to 1. Computed in float64.
-
-    Source: bilinear resampling as PyTorch defines it for `align_corners=False`, and with antialiasing as Pillow does.
-    """
-    step = source / target
-    centres = (np.arange(target)[kept] + 0.5) * step - 0.5
-    reach = max(step, 1.0) if antialias else 1.0
-    distance = np.abs(np.arange(source) - centres[:, None]) / reach
-    weights = np.maximum(1 - distance, 0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def grey_of_rgb(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
-    """The luma of a picture, in the 15-bit fixed-point arithmetic of OpenCV's RGB-to-grey conversion.
-
-    Args:
-      image: uint8 (H, W, 3), RGB.
-
-    Returns:
-      uint8 (H, W): (9798 R + 19235 G + 3735 B) / 2**15, rounded.
-    """
-    red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))
-    return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).astype(np.uint8)
-
-
-def sketch_to_hint(
-    sketch: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"], height: int, width: int, dark_lines: bool = True
-) -> Float32[np.ndarray, "{height} {width} 1"]:
-    """Turns a drawn sketch into what the sketch encoder receives.
-
-    Args:
-      sketch: uint8 (H, W, 3) RGB, or (H, W) grey.
-      height: of the result, in pixels.
-      width: of the result, in pixels.
-      dark_lines: whether lines are darker than the paper; then they are inverted, as the encoder wants bright ones.
-
-    Returns:
-      float32 (height, width, 1) in [0, 1]; blank paper is all zero.
-
-    Raises:
-      UserError: `sketch` is not such an array.
-
-    Source: spec sections 7 and 13.
-    """
-    _check_picture(sketch, may_be_grey=True)
-    grey = grey_of_rgb(sketch) if sketch.ndim == 3 else sketch
-    lines = 255 - grey if dark_lines else grey
-    hint = resize_tensor_like_app(lines[..., None].astype(np.float32) / 255, height, width)
-    return np.clip(hint, 0, 1)  # float32 weights sum to 1 only nearly
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Damaged metadata is no concern of the user's, and Pillow warns of large pictures below MAX_PIXELS already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_is_file_with_contents(path: str) -> None:
@@ -253,104 +195,27 @@ def _check_is_file_with_contents(path: str) -> None:
         raise UserError(f"'{path}' is empty (0 bytes): copy or export the picture again")
 
 
-def _open(path: str) -> Image.Image:
-    """Reads a picture's header."""
-    try:
-        return Image.open(path, formats=_DECODERS)
-    except UnidentifiedImageError as error:
-        raise UserError(
-            f"'{path}' does not contain a picture that can be read: "
+def _refusal(name: str, error: BaseException) -> UserError:
+    """The sentence for a file that Pillow does not decode."""
+    if isinstance(error, UnidentifiedImageError):
+        return UserError(
+            f"{name} does not contain a picture that can be read: "
             f"save it again in one of the formats {', '.join(SUPPORTED_EXTENSIONS)}"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise UserError(_too_many_pixels(f"'{path}'")) from error
-    except PermissionError as error:
-        raise UserError(f"'{path}' may not be read by this user: change its permissions") from error
-    except Exception as error:  # a damaged file makes a decoder raise almost anything
-        raise UserError(_damaged(f"'{path}'")) from error
-
-
-def _check_size(height: int, width: int, name: str) -> None:
-    if min(height, width) < MIN_SIDE:
-        raise UserError(f"{name} is {width} x {height} pixels: use a picture with at least {MIN_SIDE} on each side")
-    if height * width > MAX_PIXELS:
-        raise UserError(_too_many_pixels(name, f" ({width} x {height})"))
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise UserError(
-            f"{name} is a strip of {width} x {height} pixels: crop it until one side is at most {MAX_ASPECT} times the "
-            "other"
         )
+    if isinstance(error, Image.DecompressionBombError):
+        return UserError(too_many_pixels(name))
+    if isinstance(error, PermissionError):
+        return UserError(f"{name} may not be read by this user: change its permissions")
+    if isinstance(error, MemoryError):
+        return UserError(f"{name} does not fit into memory: scale it down first")
+    reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return UserError(f"{name} is damaged or cut short ({reason}): copy or export the picture again")
 
 
-def _check_picture(image: Any, may_be_grey: bool = False) -> None:
-    wanted = "uint8 (height, width, 3)" + (" or (height, width)" if may_be_grey else "")
-    if not isinstance(image, np.ndarray):
-        raise UserError(
-            f"a picture must be a numpy array, {wanted}, not {type(image).__name__}: read it with read_image"
-        )
-    has_shape = (image.ndim == 3 and image.shape[2] == 3) or (may_be_grey and image.ndim == 2)
-    if image.dtype != np.uint8 or not has_shape:
-        raise UserError(f"a picture must be {wanted}, not {image.dtype} {image.shape}: convert it, or use read_image")
-    _check_size(*image.shape[:2], name="a picture")
-
-
-def _checked_colour(colour: Sequence[int]) -> Colour:
-    numbers = tuple(colour)
-    if len(numbers) != 3 or not all(isinstance(n, int | np.integer) and 0 <= n <= 255 for n in numbers):
-        raise UserError(f"the background colour is {colour}: give red, green and blue as whole numbers from 0 to 255")
-    return (int(numbers[0]), int(numbers[1]), int(numbers[2]))
-
-
-def _too_many_pixels(name: str, size: str = "") -> str:
-    return f"{name} has more than {MAX_PIXELS // 1_000_000} megapixels{size}: scale it down first"
-
-
-def _damaged(name: str) -> str:
-    return f"{name} is damaged or cut short: copy or export the picture again"
-
-
-def _orientation(image: Image.Image) -> int:
+def _exif(image: Image.Image) -> Image.Exif:
+    """The EXIF tags; unreadable ones are no reason to refuse a good picture."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # unreadable metadata is no reason to refuse a good picture
-        return 1
-
-
-def _opaque_rgb(image: Image.Image, background: Colour, name: str) -> Image.Image:
-    """Any mode of Pillow's as 8-bit RGB over the background."""
-    if image.mode in _SIXTEEN_BIT_MODES:
-        image = _eight_bit_grey(image, name)
-    elif image.mode in ("F", "LAB"):
-        raise UserError(f"{name} stores {image.mode} pixels, which are not supported: save it as 8-bit RGB")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    canvas = Image.new("RGBA", image.size, (*background, 255))
-    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-
-
-def _eight_bit_grey(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise UserError(f"{name} has more than 16 bits a pixel: save it with 8 or 16")
-    grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if transparent is None:
-        return Image.fromarray(grey)
-    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
-    return Image.fromarray(np.stack([grey, alpha], axis=-1))
-
-
-def _short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """The size (height, width) after scaling the short side to the given length; the long one is cut to an integer."""
-    if width <= height:
-        return int(short_side * height / width), short_side
-    return short_side, int(short_side * width / height)
-
-
-def _centre(length: int, wanted: int) -> tuple[slice, int, int]:
-    """Which part of an axis the centre crop keeps, and what it pads before and after; the odd pixel goes at the end."""
-    missing = wanted - length
-    if missing > 0:
-        return slice(0, length), missing // 2, (missing + 1) // 2
-    first = round((length - wanted) / 2)  # halves are rounded to even, as by the published code
-    return slice(first, first + wanted), 0, 0
+        with _quietly():
+            return image.getexif()
+    except DECODING_ERRORS:
+        return Image.Exif()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.media.images import resize_tensor_like_app, sketch_to_hint
+from tooncrafter_jax.media import resize_tensor_like_app, sketch_to_hint
 from tooncrafter_jax.observation import Replay
 from tooncrafter_jax.requests import PreparedPair, SamplingOptions
 from tooncrafter_jax.verification.expressions import STEPS
