@@ -1,15 +1,34 @@
-# Everything runs in .venv, which each target makes when it is missing. PYTHON: any Python from 3.11 on.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Everything runs in .venv, which each target makes when it is missing; test-newest and test-lowest have environments of their own.
+# PYTHON: any Python from 3.11 on. PYTHON_NEWEST: the newest that is supported. Both are looked for on PATH, then under pyenv.
+find = $(shell for python in $(1) $$HOME/.pyenv/versions/$(2).*/bin/$(1) $$PYENV_ROOT/versions/$(2).*/bin/$(1); do \
+	$$python -c pass 2>/dev/null && command -v $$python && break; done)
+PYTHON ?= $(or $(call find,python3.11,3.11),$(shell command -v python3))
+PYTHON_NEWEST ?= $(call find,python3.13,3.13)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-full-size test-slow verify check format clean
+# Resolves for the two other environments: torch is left out, which is large, and whose tests then skip by name.
+UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+LIGHT_EXTRAS := --extra dev --extra data --extra eval
+# One thread does the work of each test process, so two of them fill two cores.
+PYTEST := -m pytest --numprocesses 2 --dist loadfile
+
+.PHONY: demo test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
 
 demo: .venv/core
 	$(BIN)/python sample.py
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python $(PYTEST)
+
+test-gate: .venv/dev
+	$(BIN)/python $(PYTEST) -m gate
+
+test-newest: .venv-3.13/dev
+	FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+
+test-lowest: .venv-lowest/dev
+	FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-full-size: .venv/dev
 	$(BIN)/python -m pytest -m full_size -s
@@ -39,5 +58,17 @@ format: .venv/dev
 	$(PIP) --editable '.[dev,convert,data,eval,torch-data]'
 	touch $@
 
+.venv-3.13/dev: pyproject.toml .venv/dev
+	$(if $(PYTHON_NEWEST),,$(error no Python 3.13 found on PATH or under pyenv: install it, or make $@ PYTHON_NEWEST=/path/to/python3.13))
+	$(UV) venv --quiet --clear --python $(PYTHON_NEWEST) .venv-3.13
+	$(UV) pip install --quiet --python .venv-3.13 --upgrade --requirements pyproject.toml $(LIGHT_EXTRAS) --editable .
+	touch $@
+
+.venv-lowest/dev: pyproject.toml .venv/dev
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(UV) pip compile --quiet --python .venv-lowest --resolution lowest-direct pyproject.toml $(LIGHT_EXTRAS) --output-file .venv-lowest/versions.txt
+	$(UV) pip install --quiet --python .venv-lowest --requirements .venv-lowest/versions.txt --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf .venv demo .cache
+	rm -rf .venv .venv-3.13 .venv-lowest demo .cache

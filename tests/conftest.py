@@ -6,9 +6,15 @@ is read, so this file imports the package inside functions only.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
+import functools
+import gc
 import os
-from collections.abc import Callable, Iterator
+import resource
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
     from tooncrafter_jax.models.configuration import ModelConfig
 
 CPU_DEVICES = 8
+KEPT_GIGABYTES = 1.5
+"""Up to this much memory a test process keeps its compiled programs from one file to the next."""
 
 settings.register_profile(
     "gate",
@@ -101,10 +109,98 @@ def metric_weights() -> Path:
     return directory
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With FORBID_SKIPS set, as in the gate, a skipped test fails the run: the gate installs every extra."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = [] if reporter is None else reporter.stats.get("skipped", [])
-    if os.environ.get("FORBID_SKIPS") and skipped:
-        print(f"\n{len(skipped)} tests were skipped, which FORBID_SKIPS does not allow: {skipped[0].nodeid}, ...")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+# --- memory ---
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """After the last test of a file: what only that file needs is given back, if there is much of it."""
+    yield
+    if (nextitem is None or nextitem.path != item.path) and _resident_gigabytes() > KEPT_GIGABYTES:
+        for value in vars(getattr(item, "module", None) or object).values():
+            if isinstance(value, functools._lru_cache_wrapper):  # networks, parameters and results of this file
+                value.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _resident_gigabytes() -> float:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except OSError:  # not Linux: as if there were much
+        return float("inf")
+
+
+def _peak_gigabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+class PeakMemory:
+    """Prints how much memory each test process needed at most, and fails the run where that is over TEST_MEMORY_GB."""
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, float] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        if peak := getattr(node, "workeroutput", {}).get("peak_gigabytes"):
+            self.peaks[node.gateway.id] = peak
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:  # of a worker of pytest-xdist
+            output["peak_gigabytes"] = _peak_gigabytes()
+            return
+        self.peaks = self.peaks or {"this process": _peak_gigabytes()}
+        if max(self.peaks.values()) > self._allowed():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        peaks = ", ".join(f"{name} {peak:.1f} GB" for name, peak in sorted(self.peaks.items()))
+        terminalreporter.write_line(f"peak memory: {peaks}")
+        if max(self.peaks.values(), default=0) > self._allowed():
+            terminalreporter.write_line(f"that is more than TEST_MEMORY_GB={self._allowed():g} allows", red=True)
+
+    @staticmethod
+    def _allowed() -> float:
+        return float(os.environ.get("TEST_MEMORY_GB") or "inf")
+
+
+# --- skipped tests ---
+
+
+class ForbiddenSkips:
+    """With FORBID_SKIPS set, as in the gate, a skipped test fails the run.
+
+    FORBID_SKIPS=1 allows none; FORBID_SKIPS=convert,torch-data allows those whose reason names one of these extras (or packages) in
+    quotes: "needs the extra 'convert'".
+    """
+
+    def __init__(self) -> None:
+        self.forbidden: list[str] = []
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        allowed = os.environ.get("FORBID_SKIPS", "")
+        if reporter is None or not allowed:
+            return
+        for report in reporter.stats.get("skipped", []):
+            reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+            if not any(f"'{name}'" in reason for name in allowed.split(",")):
+                self.forbidden.append(f"{report.nodeid}: {reason}")
+        if self.forbidden:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for line in self.forbidden:
+            terminalreporter.write_line(
+                f"skipped, which FORBID_SKIPS={os.environ['FORBID_SKIPS']} forbids: {line}", red=True
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(PeakMemory())
+    config.pluginmanager.register(ForbiddenSkips())

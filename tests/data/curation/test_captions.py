@@ -141,7 +141,7 @@ def test_a_missing_file_is_told(tmp_path):
 
 
 def test_directories_without_blip2_are_told(tmp_path):
-    pytest.importorskip("transformers", reason="extra torch-data")
+    pytest.importorskip("transformers", reason="needs the extra 'torch-data'")
     with pytest.raises(UserError, match="no config.json"):
         Blip2Captions(tmp_path).settings()
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
@@ -155,8 +155,8 @@ def test_directories_without_blip2_are_told(tmp_path):
 @pytest.mark.slow
 def test_blip2_sees_the_middle_frame(tmp_path):
     """With a small model of random weights, whose words for a picture are those that transformers gives by itself."""
-    torch = pytest.importorskip("torch", reason="extra torch-data")
-    transformers = pytest.importorskip("transformers", reason="extra torch-data")
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'torch-data'")
     save_small_blip2(tmp_path)
     pictures = np.stack([scene(seed) for seed in (1, 2, 3, 4, 5)])
     clip = clip_of_pictures(pictures, fps=2.0, id="a", source="a")

@@ -140,8 +140,8 @@ def test_large_files_are_told_apart_by_samples(tmp_path, monkeypatch):
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_vectors_are_those_of_transformers(tmp_path, values, quick_gelu):
     """An implementation that is not ours."""
-    torch = pytest.importorskip("torch", reason="extra torch-data")
-    transformers: Any = pytest.importorskip("transformers", reason="extra torch-data")
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
+    transformers: Any = pytest.importorskip("transformers", reason="needs the extra 'torch-data'")
     sizes = {"num_hidden_layers": 2, "hidden_act": "quick_gelu" if quick_gelu else "gelu", "projection_dim": 16}
     config = transformers.CLIPConfig(
         text_config={
@@ -177,7 +177,7 @@ def test_vectors_are_those_of_transformers(tmp_path, values, quick_gelu):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(90, 130), (130, 90), (200, 200)])
 def test_pixels_are_those_of_transformers(size):
-    transformers: Any = pytest.importorskip("transformers", reason="extra torch-data")
+    transformers: Any = pytest.importorskip("transformers", reason="needs the extra 'torch-data'")
     processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     picture = np.asarray(Image.fromarray(scene(0, 96, 96)).resize(size[::-1]))
     theirs = np.asarray(processor(picture)["pixel_values"][0]).transpose(1, 2, 0)

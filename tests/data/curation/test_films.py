@@ -15,7 +15,7 @@ from tooncrafter_jax.data.curation.protocols import ChangingSources, Production
 from tooncrafter_jax.data.curation.shots import Transition
 from tooncrafter_jax.errors import UserError
 
-pytest.importorskip("scenedetect", reason="extra data")
+pytest.importorskip("scenedetect", reason="needs the extra 'data'")
 
 
 class At:

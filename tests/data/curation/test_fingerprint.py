@@ -14,7 +14,7 @@ from tooncrafter_jax.data.curation.protocols import Stage
 from tooncrafter_jax.data.records import Clip, clip_of_pictures
 from tooncrafter_jax.errors import UserError
 
-pytest.importorskip("imagehash", reason="extra data")
+pytest.importorskip("imagehash", reason="needs the extra 'data'")
 
 
 def clip_of(pictures: np.ndarray) -> Clip:

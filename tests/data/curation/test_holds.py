@@ -11,7 +11,7 @@ from tooncrafter_jax.data.curation.holds import Holds, new_drawings
 from tooncrafter_jax.data.curation.protocols import Stage
 from tooncrafter_jax.data.records import clip_of_pictures
 
-pytest.importorskip("cv2", reason="extra data")
+pytest.importorskip("cv2", reason="needs the extra 'data'")
 
 
 def measured(pictures: np.ndarray, fps: float = 24.0, **settings) -> float:

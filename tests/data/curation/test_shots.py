@@ -14,7 +14,7 @@ from tooncrafter_jax.data.curation.shots import (
     shots_between,
 )
 
-pytest.importorskip("scenedetect", reason="extra data")
+pytest.importorskip("scenedetect", reason="needs the extra 'data'")
 FPS = 24.0
 
 

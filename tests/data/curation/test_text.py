@@ -14,8 +14,8 @@ from tooncrafter_jax.data.curation.protocols import Stage
 from tooncrafter_jax.data.curation.text import PpOcrDetector, Text, TextDetector, covered_share
 from tooncrafter_jax.data.records import clip_of_pictures
 
-pytest.importorskip("rapidocr", reason="extra data")
-pytest.importorskip("onnxruntime", reason="extra data")
+pytest.importorskip("rapidocr", reason="needs the extra 'data'")
+pytest.importorskip("onnxruntime", reason="needs the extra 'data'")
 
 
 class Boxes:

