@@ -31,6 +31,8 @@ from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.nn.attention import Backend, check_backend
+from tooncrafter_jax.nn.platform import tracing_on
 from tooncrafter_jax.observation import Progress, Replay
 from tooncrafter_jax.requests import (
     DEFAULT_FPS,
@@ -74,12 +76,15 @@ class ToonCrafter:
         devices: Sequence[Device] | None = None,
         networks: Mapping[str, Network[Any]] | None = None,
         sampling: Mapping[str, Any] | None = None,
+        attention: Backend = "auto",
     ) -> None:
         self.config, self.params, self.sampling = config, params, dict(sampling or {})
         self.devices = list(devices or jax.devices())
         self.dtype = compute_dtype(dtype, self.devices)
+        with tracing_on(self.devices[0]):
+            check_backend(attention, self.dtype, "attention")
         self.schedule = NoiseSchedule(config.schedule)
-        self._networks = networks or config.networks(self.dtype)
+        self._networks = networks or config.networks(self.dtype, attention=attention)
         self._samplers: dict[Any, Sampler] = {}
         self._placed: dict[int, Mapping[str, Mapping[str, jax.Array]]] = {}
         self._unconditional: dict[Any, tuple[jax.Array, jax.Array]] = {}
@@ -95,6 +100,7 @@ class ToonCrafter:
         lora: str | Path | None = None,
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
+        attention: Backend = "auto",
     ) -> ToonCrafter:
         """Loads a model.
 
@@ -104,19 +110,31 @@ class ToonCrafter:
           dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere. Norms and
             biases are kept in float32.
           devices: what to run on; all by default.
+          attention: the back end that attention is computed with where it can be, "auto" elsewhere; see `nn.attention`.
 
         Raises:
-          UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype.
+          UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype or with this back
+            end.
         """
         checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
         make_options(checkpoint.sampling)  # what cannot be is told before anything is loaded
         compute = compute_dtype(dtype, chosen)
-        networks = checkpoint.config.networks(compute)
+        with tracing_on(chosen[0]):
+            check_backend(attention, compute, "attention")
+        networks = checkpoint.config.networks(compute, attention=attention)
         params = load_components(checkpoint, checkpoint.components, networks, dtype=compute, devices=chosen)
         if lora is not None:
             params = merged(params, load_lora(Path(lora)))
         own = checkpoint.sampling
-        return cls(checkpoint.config, params, dtype=compute, devices=chosen, networks=networks, sampling=own)
+        return cls(
+            checkpoint.config,
+            params,
+            dtype=compute,
+            devices=chosen,
+            networks=networks,
+            sampling=own,
+            attention=attention,
+        )
 
     @classmethod
     def random(
@@ -126,6 +144,7 @@ class ToonCrafter:
         seed: int = 0,
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
+        attention: Backend = "auto",
     ) -> ToonCrafter:
         """A model of this preset with random weights: it draws noise, but exercises everything.
 
@@ -134,6 +153,7 @@ class ToonCrafter:
           seed: of the weights.
           dtype: as in `load`.
           devices: as in `load`.
+          attention: as in `load`.
 
         Raises:
           UserError: if there is no such preset, or it does not compute in this dtype.
@@ -145,7 +165,7 @@ class ToonCrafter:
             made = random_params({path: leaf.shape for path, leaf in network.abstract_params.items()}, seed)
             cast = {path: value.astype(stored_dtype(value.shape, compute)) for path, value in made.items()}
             params[name] = jax.device_put(cast, replicated(chosen))
-        return cls(config, params, dtype=compute, devices=chosen)
+        return cls(config, params, dtype=compute, devices=chosen, attention=attention)
 
     # ---------------------------------------------------------------------------------------------------------- sampling
 

@@ -107,6 +107,13 @@ SETTINGS = [
     Case("eta-out-of-range", setting("--eta=nan"), ("eta must be from 0 to 1",)),
     Case("unknown-fit", setting("--fit=stretch"), ("--fit", "'stretch'", "crop")),
     Case("unknown-dtype", setting("--dtype=int8"), ("--dtype", "'int8'")),
+    Case("unknown-attention", setting("--attention=flash"), ("--attention", "'flash'", "splash")),
+    Case(
+        "attention-of-a-gpu",
+        setting("--attention=cudnn"),
+        ("--attention", "'cudnn'", "NVIDIA GPU", "this is a CPU", "'auto'"),
+    ),
+    Case("attention-of-a-tpu", setting("--attention=splash"), ("--attention", "'splash'", "needs a TPU", "'auto'")),
     Case("seed-negative", setting("--seed=-1"), ("seed must be from 0 to 4294967295, not -1",)),
     Case("seed-too-large", setting("--seed=4294967296"), ("seed must be from 0 to 4294967295",)),
     Case(

@@ -303,13 +303,14 @@ def test_what_is_done_is_skipped_and_the_model_not_even_loaded(
         (lambda w: ["--contact-sheet"], 2),
         (lambda w: ["--format=mp4,gif"], 2),
         (lambda w: ["--batch-size=2", "--decode-frames-per-chunk=1"], 0),
+        (lambda w: ["--attention=xla"], 0),
         (lambda w: draw(w.path / "folder" / "0_a.png", 77) and [], 1),
         (lambda w: (w.path / "folder" / "prompts.txt").write_text("other\nprompt 1") and [], 1),
         (lambda w: (w.out / "1_a.mp4").unlink() or [], 1),
         (lambda w: (w.out / "1_a.json").write_text("{") and [], 1),
         (lambda w: [f"--folder={(w.path / 'folder').rename(w.path / 'moved')}"], 0),
     ],
-    ids="steps seed playback dtype sheet format batch picture prompt lost damaged-record moved".split(),
+    ids="steps seed playback dtype sheet format batch attention picture prompt lost damaged-record moved".split(),
 )
 def test_only_what_has_changed_is_made_again(change: Any, made: int, empty: World, command: Command):
     argv = empty.folder(write_folder(empty.path / "folder", 2))

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
-from tooncrafter_jax.models.configuration import tooncrafter_512
+from tooncrafter_jax.models.configuration import COMPONENTS, tiny, tooncrafter_512
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.attention import Attends
 
 CONFIG = AutoencoderConfig(width=32, multipliers=(1,), blocks_per_level=1)
 
@@ -85,3 +87,13 @@ def test_the_published_denoiser_is_described_in_seconds() -> None:
     start = time.process_time()
     assert network.parameter_count == 1_438_854_980  # spec section 1
     assert time.process_time() - start < 15
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_attention_layer_prefers_the_back_end_that_its_network_was_told(component: str) -> None:
+    for backend in ("auto", "chunked"):
+        network = tiny().networks(attention=backend)[component]
+        bound = network.bind(network.abstract_params)
+        layers = [layer for _, layer in nnx.iter_modules(bound) if isinstance(layer, Attends)]
+        assert layers
+        assert {layer.attention_backend for layer in layers} == {backend}

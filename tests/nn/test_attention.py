@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,9 +13,9 @@ from jax.sharding import AxisType, Mesh
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn import attention as module
-from tooncrafter_jax.nn.attention import attention, choose_backend
+from tooncrafter_jax.nn.attention import BACKENDS, attention, check_backend, choose_backend
 from tooncrafter_jax.nn.logical_axes import axis_rules
-from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
+from tooncrafter_jax.nn.platform import tracing_for, tracing_on, without_cpu_forms
 
 TOLERANCE = 2e-6
 """Values are averages of about unit size; float32 scores of about 4 err by 5e-7, which the softmax passes on."""
@@ -212,7 +213,7 @@ def test_cudnn_runs_on_each_devices_part(
 
 def test_what_a_back_end_cannot_do_is_said_in_words() -> None:
     q, k, v = map(jnp.asarray, inputs(5, 7))
-    with pytest.raises(UserError, match="'cudnn' needs an NVIDIA GPU, not a cpu"):
+    with pytest.raises(UserError, match="'cudnn' needs an NVIDIA GPU of .*, not a CPU"):
         attention(q, k, v, backend="cudnn")
     with tracing_for("gpu"), pytest.raises(UserError, match="needs bfloat16 or float16"):
         attention(q, k, v, backend="cudnn")
@@ -220,12 +221,24 @@ def test_what_a_back_end_cannot_do_is_said_in_words() -> None:
         attention(q, k, v, backend="splash")
 
 
-def chosen(platform: Any, queries: tuple[int, ...], keys: tuple[int, ...], dtype: Any, causal: bool = False) -> str:
-    """What `auto` stands for; shapes are (batch, tokens, heads, head_dim)."""
+OLD_NVIDIA = SimpleNamespace(platform="gpu", compute_capability="7.0")
+AMD = SimpleNamespace(platform="gpu", compute_capability="gfx942")
+RECENT_NVIDIA = SimpleNamespace(platform="gpu", compute_capability="9.0")
+
+
+def chosen(
+    machine: Any,
+    queries: tuple[int, ...],
+    keys: tuple[int, ...],
+    dtype: Any,
+    causal: bool = False,
+    prefer: Any = "auto",
+) -> str:
+    """What `auto` stands for on a platform or device; shapes are (batch, tokens, heads, head_dim)."""
     found: list[str] = []
-    with tracing_for(platform):
+    with tracing_for(machine) if isinstance(machine, str) else tracing_on(machine):
         jax.eval_shape(
-            lambda q, k: found.append(choose_backend(q, k, causal)),
+            lambda q, k: found.append(choose_backend(q, k, causal, prefer=prefer)),
             jax.ShapeDtypeStruct(queries, dtype),
             jax.ShapeDtypeStruct(keys, dtype),
         )
@@ -248,6 +261,12 @@ BF16, F32 = jnp.bfloat16, jnp.float32
         ("gpu", (16, 2560, 1, 512), (16, 2560, 1, 512), BF16, "chunked"),
         ("gpu", (16, 2560, 5, 64), (1, 77, 5, 64), BF16, "xla"),
         ("gpu", (2560, 16, 5, 64), (2560, 16, 5, 64), BF16, "xla"),
+        ("gpu", (16, 2560, 5, 20), (16, 2560, 5, 20), BF16, "chunked"),  # a head that 8 does not divide
+        (RECENT_NVIDIA, (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "cudnn"),
+        # GPUs that are none of NVIDIA's, or older than bfloat16: cuDNN's attention is not there.
+        (OLD_NVIDIA, (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "chunked"),
+        (AMD, (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "chunked"),
+        (AMD, (16, 640, 10, 64), (16, 640, 10, 64), BF16, "xla"),
         # TPU: splash for long sequences that its blocks divide.
         ("tpu", (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "splash"),
         ("tpu", (16, 640, 10, 64), (16, 640, 10, 64), BF16, "xla"),
@@ -260,6 +279,57 @@ def test_the_choice_of_auto(
     platform: Any, queries: tuple[int, ...], keys: tuple[int, ...], dtype: Any, expected: str
 ) -> None:
     assert chosen(platform, queries, keys, dtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "queries", "keys", "dtype", "prefer", "expected"),
+    [
+        ("gpu", (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "xla", "xla"),
+        ("tpu", (16, 2560, 5, 64), (16, 2560, 5, 64), BF16, "chunked", "chunked"),
+        ("cpu", (16, 2560, 5, 64), (16, 2560, 5, 64), F32, "xla", "xla"),
+        ("gpu", (16, 16, 5, 64), (1, 16, 5, 64), BF16, "cudnn", "cudnn"),
+        ("tpu", (16, 640, 10, 64), (16, 640, 10, 64), BF16, "splash", "splash"),
+        # What the preferred one cannot run is chosen as by `auto`: the autoencoder's wide head, the text's 77 tokens.
+        ("gpu", (16, 2560, 1, 512), (16, 2560, 1, 512), BF16, "cudnn", "chunked"),
+        ("tpu", (2, 77, 16, 64), (2, 77, 16, 64), BF16, "splash", "xla"),
+    ],
+)
+def test_a_preferred_back_end_computes_what_it_can(
+    machine: Any, queries: tuple[int, ...], keys: tuple[int, ...], dtype: Any, prefer: Any, expected: str
+) -> None:
+    assert chosen(machine, queries, keys, dtype, prefer=prefer) == expected
+
+
+@pytest.mark.parametrize("prefer", BACKENDS)
+def test_every_back_end_may_be_preferred_anywhere(prefer: Any) -> None:
+    """The two that the CPU lacks leave the choice to `auto`; the result is the same."""
+    x = [jnp.asarray(part) for part in inputs(8, 8)]
+    np.testing.assert_allclose(attention(*x, prefer=prefer), attention(*x), atol=1e-5)  # another order of sums
+
+
+@pytest.mark.parametrize(
+    ("machine", "backend", "dtype", "sentence"),
+    [
+        ("cpu", "flash", F32, "--attention is 'flash', which is no back end of attention: choose one of auto, xla"),
+        ("cpu", "cudnn", BF16, "needs an NVIDIA GPU of compute capability 8.0 .* but this is a CPU: use 'auto'"),
+        (AMD, "cudnn", BF16, "but this is another GPU"),
+        (OLD_NVIDIA, "cudnn", BF16, "but this is another GPU"),
+        ("gpu", "cudnn", F32, "computes in bfloat16 or float16, not float32"),
+        ("gpu", "splash", BF16, "needs a TPU, but this is a GPU"),
+        ("gpu", "cudnn", BF16, None),
+        ("tpu", "splash", F32, None),
+        ("cpu", "broadcast", F32, None),
+    ],
+)
+def test_what_a_machine_lacks_is_said_before_anything_starts(
+    machine: Any, backend: str, dtype: Any, sentence: str | None
+) -> None:
+    with tracing_for(machine) if isinstance(machine, str) else tracing_on(machine):
+        if sentence is None:
+            check_backend(backend, dtype, "--attention")
+            return
+        with pytest.raises(UserError, match=sentence):
+            check_backend(backend, dtype, "--attention")
 
 
 def test_auto_has_no_causal_splash() -> None:

@@ -193,6 +193,7 @@ def _trainer(tmp_path, clips, **changes):
         ({"data": {"batch": 64}}, "12 clips, fewer than config.data.batch=64"),
         ({"data": {"height": 30}}, "must be multiples of 16"),
         ({"remat": "offload"}, "needs a TPU or a GPU"),
+        ({"attention": "splash"}, "config.attention is 'splash', which needs a TPU"),
         ({"lora": {"rank": 2, "targets": ["nothing"]}}, "match no kernel"),
         ({"stage": "decoder", "lora": {"rank": 2}}, "works with the stage 'rectify'"),
         ({"latent_noise": 0.5}, "latent_noise means nothing to the stage 'rectify'"),

@@ -315,6 +315,15 @@ def test_slices_are_named_by_their_sides():
         (["--topology=cpu:8", "--config.mesh=data:3"], "is for 3 devices, but there are 8"),
         (["--topology=cpu:8", "--config.data.batch=12"], "config.data.batch is 12, which must be a multiple of 8"),
         (["--topology=cpu:8", "--config.remat=offload"], "needs a TPU"),
+        (["--topology=cpu:8", "--config.attention=flash"], "config.attention must be one of auto, xla, "),
+        (
+            ["--topology=cpu:8", "--config.attention=splash"],
+            "config.attention is 'splash', which needs a TPU, but this is a CPU",
+        ),
+        (
+            ["--topology=cpu:8", "--config.attention=cudnn", "--sampling"],
+            "config.attention is 'cudnn', which needs an NVIDIA",
+        ),
         (["--topology=cpu:8", "--config.data.batch=8", "--sampling=0"], "at least 1 pair"),
         (["--topology=cpu:8", "--config.lerning_rate=1"], "lerning_rate"),
         (["--topology=cpu:8", "--sampel"], "did you mean --sampling"),

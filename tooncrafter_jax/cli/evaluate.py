@@ -30,7 +30,8 @@ from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, MetricWeightF
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
 from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
-from tooncrafter_jax.model_loading import BUNDLED, find_checkpoint
+from tooncrafter_jax.model_loading import BUNDLED, compute_dtype, find_checkpoint
+from tooncrafter_jax.nn.attention import Backend, check_backend
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import SamplingOptions
@@ -163,6 +164,7 @@ def main(argv: list[str]) -> int:
     rule = WindowRule(arguments.frames, arguments.height, arguments.width, arguments.stride, arguments.start)
     size = {"frames": rule.frames, "height": rule.height, "width": rule.width}
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    check_backend(arguments.attention, compute_dtype(arguments.dtype, jax.local_devices()), "--attention")
     enable_compilation_cache()
     clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
     shown = [clips.find(text) for text in arguments.show]
@@ -174,6 +176,7 @@ def main(argv: list[str]) -> int:
     how = {
         "prompts": not arguments.no_prompts,
         "dtype": arguments.dtype,
+        "attention": arguments.attention,
         "weights": arguments.metric_weights,
         "sketches": lambda: _true_sketches(arguments),
     }
@@ -240,6 +243,7 @@ class MethodSpec:
         *,
         prompts: bool,
         dtype: str | None,
+        attention: Backend,
         weights: Path | None,
         sketches: Callable[[], TrueSketches],
     ) -> Method:
@@ -250,6 +254,7 @@ class MethodSpec:
           clips: the truth.
           prompts: whether models get the captions.
           dtype: in which models compute; by default that of the device.
+          attention: the back end that models compute attention with where it can be.
           weights: the directory of rivals' networks; by default where they are fetched to.
           sketches: makes what guides a model with `sketched`.
 
@@ -262,8 +267,8 @@ class MethodSpec:
             return InBetweening(in_betweener(self.value, weights=weights), clips.ids, self.name)
         name = self.name or _name_of(Path(self.value))
         if self.kind == "reconstruction":
-            return Reconstruction(self.value, name)
-        toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices())
+            return Reconstruction(self.value, name, attention)
+        toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices(), attention=attention)
         guides = None
         if self.kind == "sketched":
             name, guides = self.name or f"{name}+sketches", sketches()

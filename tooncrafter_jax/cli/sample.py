@@ -21,6 +21,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import PUBLISHED_FPS
 from tooncrafter_jax.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
 from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
+from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions
@@ -197,6 +198,7 @@ def main(argv: list[str]) -> int:
     jobs, plan = _jobs_and_plan(arguments)
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     dtype = arguments.dtype or default_dtype()
+    check_backend(arguments.attention, dtype, "--attention")
 
     # Everything that can be wrong is found before the model is loaded.
     model, config, components, own = _describe_model(arguments)
@@ -340,5 +342,5 @@ def _describe_model(
 def _load(arguments: argparse.Namespace, dtype: str) -> ToonCrafter:
     if arguments.random_weights:
         note(f"'{arguments.random_weights}' has random weights: what it draws is noise")
-        return ToonCrafter.random(arguments.random_weights, dtype=dtype)
-    return ToonCrafter.load(arguments.model, lora=arguments.lora, dtype=jnp.dtype(dtype))
+        return ToonCrafter.random(arguments.random_weights, dtype=dtype, attention=arguments.attention)
+    return ToonCrafter.load(arguments.model, lora=arguments.lora, dtype=jnp.dtype(dtype), attention=arguments.attention)

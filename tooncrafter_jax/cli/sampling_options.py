@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.diffusion.schedule import Spacing
+from tooncrafter_jax.nn.attention import BACKENDS
 from tooncrafter_jax.requests import SamplingOptions, make_options
 
 _FLAGS = ("steps", "eta", "guidance_scale", "guidance_rescale", "image_guidance_scale", "spacing", "exact_last_step")
@@ -73,6 +74,14 @@ def add_sampling(parser: Parser, title: str = "how to sample") -> Any:
         default=defaults.decode_frames_per_chunk,
         metavar="N",
         help="frames decoded at a time: fewer need less memory, with the same result [--perframe_ae] (default: %(default)s)",
+    )
+    add(
+        "--attention",
+        default="auto",
+        choices=BACKENDS,
+        metavar="NAME",
+        help=f"what computes attention, where it can: {', '.join(BACKENDS)}; the result is the same up to rounding "
+        "(default: %(default)s, by device and size)",
     )
     return add
 

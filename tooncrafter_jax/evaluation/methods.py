@@ -23,6 +23,7 @@ from tooncrafter_jax.media import to_uint8
 from tooncrafter_jax.model_loading import find_checkpoint
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
+from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, check_sketch_encoder
@@ -163,10 +164,10 @@ class Reconstruction:
       UserError: there is no such checkpoint, or it lacks one of them.
     """
 
-    def __init__(self, source: str | Path, name: str) -> None:
+    def __init__(self, source: str | Path, name: str, attention: Backend = "auto") -> None:
         self.name = self.title = name
         checkpoint = find_checkpoint(source, ["autoencoder", "decoder"])
-        networks = checkpoint.config.networks()
+        networks = checkpoint.config.networks(attention=attention)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         self._params = {
             part: checkpoint.restore(part, networks[part], sharding=device, dtype=lambda leaf: jnp.float32)

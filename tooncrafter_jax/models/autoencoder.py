@@ -11,7 +11,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, GroupNorm, Linear, builds_with_norm_groups, silu
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
@@ -116,7 +116,7 @@ class Block(nnx.Module):
         return self.res(x)
 
 
-class PixelAttention(nnx.Module):
+class PixelAttention(Attends, nnx.Module):
     """Single-head self-attention over the pixels of a frame, with a residual (spec section 4).
 
     Args:
@@ -138,7 +138,14 @@ class PixelAttention(nnx.Module):
         q, k, v = (
             rearrange(project(h), "b t h w c -> (b t) (h w) 1 c") for project in (self.query, self.key, self.value)
         )
-        h = rearrange(attention(q, k, v), "(b t) (h w) 1 c -> b t h w c", b=batch, t=frames, h=height, w=width)
+        h = rearrange(
+            attention(q, k, v, prefer=self.attention_backend),
+            "(b t) (h w) 1 c -> b t h w c",
+            b=batch,
+            t=frames,
+            h=height,
+            w=width,
+        )
         return x + self.out(h)
 
 

@@ -8,12 +8,12 @@ import jax
 from einops import rearrange
 from flax import nnx
 
-from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.layers import LayerNorm, Linear, gelu, normal
 from tooncrafter_jax.typing import Dtype, Tokens
 
 
-class ClipAttention(nnx.Module):
+class ClipAttention(Attends, nnx.Module):
     """Self-attention with one packed projection: the columns of `qkv` are queries, keys, values (spec section 13).
 
     Args:
@@ -45,7 +45,7 @@ class ClipAttention(nnx.Module):
         qkv = rearrange(
             self.qkv(x), "B N (three heads head_dim) -> three B N heads head_dim", three=3, heads=self.heads
         )
-        y = attention(qkv[0], qkv[1], qkv[2], causal=self.causal)
+        y = attention(qkv[0], qkv[1], qkv[2], causal=self.causal, prefer=self.attention_backend)
         return self.out(rearrange(y, "B N heads head_dim -> B N (heads head_dim)"))
 
 

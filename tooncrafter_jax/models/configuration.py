@@ -20,6 +20,7 @@ from tooncrafter_jax.models.image_projector import ImageProjector, ImageProjecto
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.sketch_encoder import HINT_DOWNSCALING, SketchEncoder, SketchEncoderConfig
 from tooncrafter_jax.models.unet import UNet, UNetConfig
+from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.typing import Dtype
 
 COMPONENTS = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder", "sketch_encoder")
@@ -118,8 +119,10 @@ class ModelConfig:
         latents, noisy = self.unet.in_channels, self.unet.out_channels
         need(latents == 2 * noisy, f"unet.in_channels is {latents}, which must be twice unet.out_channels, {noisy}")
 
-    def networks(self, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32) -> dict[str, Network[Any]]:
-        """All components as networks, computing in `dtype`."""
+    def networks(
+        self, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32, attention: Backend = "auto"
+    ) -> dict[str, Network[Any]]:
+        """All components as networks, computing in `dtype`; `attention` is the back end that their layers prefer."""
         modules = {
             "unet": UNet,
             "image_projector": ImageProjector,
@@ -130,7 +133,7 @@ class ModelConfig:
             "sketch_encoder": SketchEncoder,
         }
         return {
-            name: Network(modules[name], getattr(self, name), dtype=dtype, param_dtype=param_dtype)
+            name: Network(modules[name], getattr(self, name), dtype=dtype, param_dtype=param_dtype, attention=attention)
             for name in COMPONENTS
         }
 

@@ -18,7 +18,7 @@ from flax import nnx
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
 from tooncrafter_jax.models.unet import Observer
-from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.layers import (
     NORM_GROUPS,
     Conv,
@@ -148,7 +148,7 @@ class VideoBlock(nnx.Module):
         return self.temporal(h, rows)
 
 
-class ReferenceAttention(nnx.Module):
+class ReferenceAttention(Attends, nnx.Module):
     """Attention of every frame to all pixels of the two reference frames (spec section 5.4).
 
     Args:
@@ -183,7 +183,7 @@ class ReferenceAttention(nnx.Module):
             q = rearrange(
                 self.query(self.norm(part, batch_axes=2)), "b t h w (n d) -> b (t h w) n d", n=REFERENCE_HEADS
             )
-            h = attention(q, *prepared, rows="batch", tokens="frames")
+            h = attention(q, *prepared, rows="batch", tokens="frames", prefer=self.attention_backend)
             h = rearrange(h, "b (t h w) n d -> b t h w (n d)", t=frames, h=height, w=width)
             return part + self.out(h)
 

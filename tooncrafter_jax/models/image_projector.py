@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.models.clip_blocks import normal_parameter
-from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.layers import LayerNorm, Linear, gelu
 from tooncrafter_jax.typing import Dtype, Tokens
 
@@ -53,7 +53,7 @@ class ImageProjectorConfig:
         return self.frames * self.queries_per_frame
 
 
-class QueryAttention(nnx.Module):
+class QueryAttention(Attends, nnx.Module):
     """Queries attend to the tokens and to themselves; no projection has a bias.
 
     The columns of `key_value` are keys, then values.
@@ -81,7 +81,7 @@ class QueryAttention(nnx.Module):
             self.key_value(rows), "B L (two heads head_dim) -> two B L heads head_dim", two=2, heads=self.heads
         )
         # the published code scales q and k by head_dim^-1/4 each: the same product
-        y = attention(q, kv[0], kv[1])
+        y = attention(q, kv[0], kv[1], prefer=self.attention_backend)
         return self.out(rearrange(y, "B M heads head_dim -> B M (heads head_dim)"))
 
 

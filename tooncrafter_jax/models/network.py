@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tooncrafter_jax.nn.attention import Attends, Backend
 from tooncrafter_jax.nn.layers import count_parameters
 from tooncrafter_jax.typing import Dtype
 
@@ -64,6 +65,7 @@ class Network(Generic[Module]):
       config: its frozen config.
       dtype: dtype of the computation.
       param_dtype: dtype in which parameters are initialised.
+      attention: back end that its attention layers prefer; see `nn.attention`.
     """
 
     def __init__(
@@ -73,14 +75,20 @@ class Network(Generic[Module]):
         *,
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
+        attention: Backend = "auto",
     ) -> None:
         self.config = config
         self.dtype = jnp.dtype(dtype)
         self.param_dtype = jnp.dtype(param_dtype)
+        self.attention: Backend = attention
         self._module = module
 
     def _build(self, rngs: Any) -> Module:
-        return self._module(self.config, rngs=rngs, dtype=self.dtype, param_dtype=self.param_dtype)
+        built = self._module(self.config, rngs=rngs, dtype=self.dtype, param_dtype=self.param_dtype)
+        for _, layer in nnx.iter_modules(built):
+            if isinstance(layer, Attends):
+                layer.attention_backend = self.attention
+        return built
 
     @cached_property
     def _skeleton(self) -> tuple[Any, list[tuple[tuple[Any, ...], nnx.Variable]]]:

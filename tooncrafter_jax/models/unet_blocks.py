@@ -17,7 +17,7 @@ from einops import rearrange
 from flax import nnx
 
 from tooncrafter_jax.models.clip_text import CONTEXT_LENGTH
-from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.dropout import dropout
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, Linear, TemporalConv, gelu, silu
 from tooncrafter_jax.nn.logical_axes import constrain
@@ -178,7 +178,7 @@ class FeedForward(nnx.Module):
         return self.out(value * gelu(gate))
 
 
-class SelfAttention(nnx.Module):
+class SelfAttention(Attends, nnx.Module):
     """Multi-head self-attention with an output bias only.
 
     Args:
@@ -203,10 +203,11 @@ class SelfAttention(nnx.Module):
             rearrange(project(x), "a b n (heads d) -> (a b) n heads d", heads=self.heads)
             for project in (self.query, self.key, self.value)
         )
-        return self.out(rearrange(attention(q, k, v), "(a b) n heads d -> a b n (heads d)", a=leading))
+        out = attention(q, k, v, prefer=self.attention_backend)
+        return self.out(rearrange(out, "(a b) n heads d -> a b n (heads d)", a=leading))
 
 
-class CrossAttention(nnx.Module):
+class CrossAttention(Attends, nnx.Module):
     """Attention to the text tokens plus, with an image stream, attention to the image tokens (spec section 2.4).
 
     Both streams share the query and the output projection; their softmaxes are separate.
@@ -253,9 +254,8 @@ class CrossAttention(nnx.Module):
         frames = x.shape[1]
         q = rearrange(self.query(x), "b t n (heads d) -> b t n heads d", heads=self.heads)
         every_frame = rearrange(q, "b t n heads d -> b (t n) heads d")
-        shared_out = partial(
-            attention, rows="batch", tokens="frames"
-        )  # each device has its frames' queries, and all keys
+        attend = partial(attention, prefer=self.attention_backend)
+        shared_out = partial(attend, rows="batch", tokens="frames")  # each device has its frames' queries, and all keys
         out = shared_out(every_frame, context.key, context.value)
         if context.image_key is not None and context.image_value is not None:
             if context.image_key.shape[1] == 1:
@@ -265,7 +265,7 @@ class CrossAttention(nnx.Module):
                     rearrange(y, "b t n heads d -> (b t) n heads d")
                     for y in (q, context.image_key, context.image_value)
                 )
-                out = out + rearrange(attention(q, k, v), "(b t) n heads d -> b (t n) heads d", t=frames)
+                out = out + rearrange(attend(q, k, v), "(b t) n heads d -> b (t n) heads d", t=frames)
         return self.out(rearrange(out, "b (t n) heads d -> b t n (heads d)", t=frames))
 
 

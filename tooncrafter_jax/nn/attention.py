@@ -1,14 +1,16 @@
 """Scaled dot-product attention in one place, with back ends for CPU, GPU and TPU.
 
-All back ends give equal results up to rounding; `auto` chooses by platform, dtype and size:
+All back ends give equal results up to rounding; `auto` chooses by device, dtype and size:
 
 | back end    | where    | memory of the scores     | used by `auto` for                                    |
 |-------------|----------|--------------------------|-------------------------------------------------------|
 | `xla`       | anywhere | all of them              | few scores                                            |
 | `chunked`   | anywhere | one chunk of the queries | many scores and no fused kernel for this case         |
 | `broadcast` | anywhere | all of them              | the CPU's short sequences (attention over the frames) |
-| `cudnn`     | GPU      | none (flash)             | fp16/bf16 and head_dim <= 128                         |
+| `cudnn`     | NVIDIA   | none (flash)             | fp16/bf16 and head_dim <= 128, from Ampere on         |
 | `splash`    | TPU      | none (flash, Pallas)     | long sequences that its block sizes divide            |
+
+The layers of a network (`Attends`) may be told to prefer a back end: it computes what it can, `auto` chooses for the rest.
 
 Compilers cannot split the fused kernels (`cudnn`, `splash`) over devices by themselves. Within `axis_rules` they run in a
 `shard_map`, so that each device attends with its own clips, heads and queries to all of their keys; this is exact.
@@ -28,9 +30,11 @@ from jaxtyping import Array, Float
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import Names, shard_shape, sharding_of
-from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
+from tooncrafter_jax.nn.platform import Target, current_platform, current_target, use_cpu_forms
+from tooncrafter_jax.typing import Dtype
 
 Backend = Literal["auto", "xla", "chunked", "broadcast", "cudnn", "splash"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 Queries = Float[Array, "B N heads head_dim"]
 Keys = Float[Array, "#B M heads head_dim"]
@@ -45,6 +49,51 @@ SPLASH_MIN_TOKENS = 1024
 """Below this, plain attention is as fast on a TPU."""
 BROADCAST_MAX_TOKENS = 32
 """Longest sequence for which the CPU is faster without matrix products."""
+MAX_FUSED_HEAD_DIM = 128
+"""Widest head of the fused kernels."""
+
+
+class Attends:
+    """A layer that calls `attention(..., prefer=self.attention_backend)`.
+
+    Attributes:
+      attention_backend: what the network that the layer is in was told; see `models.network.Network`.
+    """
+
+    attention_backend: Backend = "auto"
+
+
+def check_backend(backend: str, dtype: Dtype, option: str) -> None:
+    """Checks that a back end that a user asks for can run anything on the device that is traced for, in this dtype.
+
+    Args:
+      backend: the name.
+      dtype: of the computation.
+      option: where it was asked for, such as "--attention".
+
+    Raises:
+      UserError: there is no such back end, or it needs another device or dtype.
+    """
+    if backend not in BACKENDS:
+        raise UserError(
+            f"{option} is '{backend}', which is no back end of attention: choose one of {', '.join(BACKENDS)}"
+        )
+    target = current_target()
+    if backend == "cudnn" and not target.cudnn_attention:
+        raise UserError(f"{option} is 'cudnn', which needs {CUDNN_NEEDS}, but this is {_called(target)}: use 'auto'")
+    if backend == "cudnn" and jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
+        raise UserError(
+            f"{option} is 'cudnn', which computes in bfloat16 or float16, not {jnp.dtype(dtype)}: use 'auto'"
+        )
+    if backend == "splash" and target.platform != "tpu":
+        raise UserError(f"{option} is 'splash', which needs a TPU, but this is a {target.platform.upper()}: use 'auto'")
+
+
+CUDNN_NEEDS = "an NVIDIA GPU of compute capability 8.0 (Ampere) or newer"
+
+
+def _called(target: Target) -> str:
+    return {"cpu": "a CPU", "gpu": "another GPU", "tpu": "a TPU"}[target.platform]
 
 
 def attention(
@@ -54,6 +103,7 @@ def attention(
     *,
     causal: bool = False,
     backend: Backend = "auto",
+    prefer: Backend = "auto",
     rows: Names = ("batch", "frames"),
     tokens: Names = None,
 ) -> Queries:
@@ -64,7 +114,8 @@ def attention(
       key: (B, M, heads, head_dim), or batch 1 to share the keys and values over the batch.
       value: same shape as `key`.
       causal: whether query i sees keys 0..i only (text tower).
-      backend: see the table of this module.
+      backend: see the table of this module; anything but `auto` must be able to run this case.
+      prefer: with `auto`, the back end that is chosen if it can run this case here.
       rows: logical axes that are merged in axis B, the slowest first; where several devices work they share it so.
       tokens: logical axes that are merged in the queries' axis N; those of the keys stay whole. Not used with `causal`.
 
@@ -78,7 +129,7 @@ def attention(
     own = query.shape if layout is None else shard_shape(*layout, query.shape)
     sharers = prod(query.shape) // prod(own)
     if backend == "auto":
-        backend = choose_backend(query, key, causal, own[1], sharers)
+        backend = choose_backend(query, key, causal, own[1], sharers, prefer)
     if backend == "xla":
         return _plain(query, key, value, causal)
     if backend == "chunked":
@@ -89,13 +140,18 @@ def attention(
         return _on_each_device(partial(_cudnn, causal=causal), layout, query, key, value)
     if backend == "splash":
         return _on_each_device(partial(_splash, causal=causal), layout, query, key, value)
-    raise UserError(f"unknown attention back end '{backend}': choose one of {', '.join(get_args(Backend))}")
+    raise UserError(f"unknown attention back end '{backend}': choose one of {', '.join(BACKENDS)}")
 
 
 def choose_backend(
-    query: jax.Array, key: jax.Array, causal: bool, queries_per_device: int | None = None, sharers: int = 1
+    query: jax.Array,
+    key: jax.Array,
+    causal: bool,
+    queries_per_device: int | None = None,
+    sharers: int = 1,
+    prefer: Backend = "auto",
 ) -> Backend:
-    """The back end that `auto` stands for, from platform, dtype and shapes alone.
+    """The back end that `auto` stands for, from device, dtype and shapes alone.
 
     Args:
       query: (B, N, heads, head_dim).
@@ -103,24 +159,39 @@ def choose_backend(
       causal: whether query i sees keys 0..i only.
       queries_per_device: how many of the N queries a device has; all by default.
       sharers: devices that share the scores; what counts is the number that one of them holds.
+      prefer: is chosen where it can run.
     """
     batch, queries, heads, head_dim = query.shape
     keys = key.shape[1]
     scores = batch * heads * queries * keys // sharers
-    platform = current_platform()
+    own_queries = queries if queries_per_device is None else queries_per_device
+    can_run = {"cudnn": _can_cudnn(query), "splash": _can_splash(query, own_queries, keys)}
+    if prefer != "auto" and can_run.get(prefer, True):
+        return prefer
     if use_cpu_forms():
         if queries == keys and queries <= BROADCAST_MAX_TOKENS and batch > queries:
             return "broadcast"
         return "chunked" if scores > CPU_CHUNK_SCORES else "xla"
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    own_queries = queries if queries_per_device is None else queries_per_device
     long = queries >= SPLASH_MIN_TOKENS and keys >= SPLASH_MIN_TOKENS
-    if platform == "gpu" and half and head_dim <= 128 and key.shape[0] == batch and keys > BROADCAST_MAX_TOKENS:
+    if can_run["cudnn"] and key.shape[0] == batch and keys > BROADCAST_MAX_TOKENS:
         return "cudnn"
-    blocks = _splash_block(own_queries) and _splash_block(keys)
-    if platform == "tpu" and long and not causal and head_dim <= 128 and blocks:
+    if can_run["splash"] and long and not causal:
         return "splash"
     return "chunked" if scores > MAX_SCORES else "xla"
+
+
+def _can_cudnn(query: jax.Array) -> bool:
+    return current_target().cudnn_attention and _suits_cudnn(query)
+
+
+def _suits_cudnn(query: jax.Array) -> bool:
+    width = query.shape[-1]
+    return query.dtype in (jnp.bfloat16, jnp.float16) and width <= MAX_FUSED_HEAD_DIM and width % 8 == 0
+
+
+def _can_splash(query: jax.Array, own_queries: int, keys: int) -> bool:
+    blocks = _splash_block(own_queries) is not None and _splash_block(keys) is not None
+    return current_platform() == "tpu" and query.shape[-1] <= MAX_FUSED_HEAD_DIM and blocks
 
 
 def _softmax(scores: jax.Array, causal: bool, first_query: jax.Array | int = 0) -> jax.Array:
@@ -232,11 +303,12 @@ def _on_each_device(
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
-    if current_platform() != "gpu":
-        raise UserError(f"the attention back end 'cudnn' needs an NVIDIA GPU, not a {current_platform()}: use 'auto'")
-    if query.dtype not in (jnp.bfloat16, jnp.float16) or query.shape[-1] > 128:
+    target = current_target()
+    if not target.cudnn_attention:
+        raise UserError(f"the attention back end 'cudnn' needs {CUDNN_NEEDS}, not {_called(target)}: use 'auto'")
+    if not _suits_cudnn(query):
         raise UserError(
-            "the attention back end 'cudnn' needs bfloat16 or float16 and a head dimension up to 128, "
+            "the attention back end 'cudnn' needs bfloat16 or float16 and a head dimension up to 128 that 8 divides, "
             f"not {query.dtype} and {query.shape[-1]}: use 'auto'"
         )
     return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.data.examples import LoaderConfig
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.remat import RematPolicy
 from tooncrafter_jax.weights.groups import in_groups
 
@@ -180,6 +181,7 @@ class TrainConfig:
       dtype: of the computation.
       frozen_dtype: in which frozen parameters are kept.
       remat: what the backward pass keeps; see `nn.remat`.
+      attention: the back end that attention is computed with where it can be, `auto` elsewhere; see `nn.attention`.
       log_every, save_every, sample_every: in steps; 0 for never.
       keep_last: newest checkpoints kept.
       keep_every: checkpoints of multiples of this are kept for good; 0 for none.
@@ -212,6 +214,7 @@ class TrainConfig:
     dtype: DtypeName = "bfloat16"
     frozen_dtype: DtypeName = "bfloat16"
     remat: RematPolicy = "blocks"
+    attention: Backend = "auto"
     log_every: int = 50
     save_every: int = 1000
     sample_every: int = 500

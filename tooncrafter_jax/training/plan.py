@@ -18,6 +18,7 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
+from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
 from tooncrafter_jax.quick_compilation import quick_options
 from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, sampling_mesh
@@ -123,6 +124,7 @@ def plan_training(config: TrainConfig, topology: Topology) -> Plan:
     """
     if config.remat == "offload" and topology.chip is None:
         raise UserError("config.remat 'offload' needs a TPU: choose 'blocks', or another --topology than cpu")
+    _check_attention(config, topology)
     mesh = make_mesh(config.mesh, topology_devices(topology))
     check_batch(config.data.batch, config.accumulation, mesh)
     if config.data.frames % mesh.shape["frames"]:
@@ -138,6 +140,11 @@ def plan_training(config: TrainConfig, topology: Topology) -> Plan:
     return _compiled("training", topology, mesh, config.data.batch, lowered, arguments, minimum)
 
 
+def _check_attention(config: TrainConfig, topology: Topology) -> None:
+    with tracing_for(topology.platform):
+        check_backend(config.attention, config.dtype, "config.attention")
+
+
 def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
     """Compiles the denoising loop of `pairs` guided clips for a topology: 50 steps, as the published script samples.
 
@@ -146,9 +153,10 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
     """
     if pairs < 1:
         raise UserError(f"--sampling is {pairs}, but at least 1 pair must be sampled")
+    _check_attention(config, topology)
     model = architecture(config)
     mesh = sampling_mesh(topology_devices(topology), 2 * pairs, config.data.frames)
-    networks = model.networks(config.dtype, config.dtype)
+    networks = model.networks(config.dtype, config.dtype, config.attention)
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
     def denoise(sampler: Sampler) -> Any:

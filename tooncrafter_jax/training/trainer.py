@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.data.sketches import load_extractor
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
@@ -68,6 +69,7 @@ class Trainer:
             raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
         if config.remat == "offload" and jax.default_backend() == "cpu":
             raise UserError("config.remat 'offload' needs a TPU or a GPU: choose 'blocks'")
+        check_backend(config.attention, config.dtype, "config.attention")
         model = architecture(config)
         size = config.data.height, config.data.width
         if any(side % model.pixel_multiple for side in size):

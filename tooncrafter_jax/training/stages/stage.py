@@ -74,7 +74,7 @@ class Stage:
                     f"config.{key} has '{wrong[0]}', which the stage '{config.stage}' cannot train; it can train "
                     f"{', '.join(self.may_train)}"
                 )
-        networks = self.model.networks(config.dtype)
+        networks = self.model.networks(config.dtype, attention=config.attention)
         chosen = {name: networks[name] for name in self.uses} | self.more_networks()
         self.components = Components(chosen, mesh, config.lora)
         self.is_chosen: Callable[[str], bool] = in_groups(groups)
