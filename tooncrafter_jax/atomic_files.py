@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from tooncrafter_jax.errors import UserError
@@ -29,13 +30,24 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
       UserError: the file cannot be written; no temporary file is left, and an older file of that name is as it was.
     """
+    with written_whole(path) as temporary:
+        write_and_sync(temporary, data)
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Gives the name of a temporary file to write in the same directory, which is made; at the end it becomes `path`.
+
+    Raises:
+      UserError: the file cannot be written; no temporary file is left, and an older file of that name is as it was.
+    """
     path = os.fspath(path)
     directory = os.path.dirname(path) or "."
     temporary = temporary_name(directory)
     try:
         os.makedirs(directory, exist_ok=True)
         try:
-            write_and_sync(temporary, data)
+            yield temporary
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -91,6 +103,16 @@ def write_and_sync(path: str, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_file(path: str) -> None:
+    """Puts a finished file on the disk.
+
+    Raises:
+      OSError: as the operating system has it.
+    """
+    with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 

@@ -13,7 +13,16 @@ from PIL import Image
 from tooncrafter_jax.config_codec import from_dict
 from tooncrafter_jax.diffusion.schedule import Spacing, ddim_timesteps
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media import BLACK, WHITE, Colour, fit_image, read_image, rgb_of_image, sketch_to_hint
+from tooncrafter_jax.media import (
+    BLACK,
+    WHITE,
+    Colour,
+    check_is_picture_file,
+    fit_image,
+    read_image,
+    rgb_of_image,
+    sketch_to_hint,
+)
 from tooncrafter_jax.models.configuration import ModelConfig
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
@@ -226,7 +235,27 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
     Raises:
       UserError: for a picture that cannot be read, a sketch that does not fit, or a setting out of range.
     """
+    seed, fps = check_settings(pair, options)
     height, width = options.size(config)
+    first, last = as_rgb(pair.first, "the first picture"), as_rgb(pair.last, "the last picture")
+    ends = np.stack([fit_image(picture, height, width, options.fit) for picture in (first, last)])
+    hints = None
+    if pair.sketches:
+        hints = np.zeros((options.frames, height, width, 1), np.float32)
+        for frame, sketch in pair.sketches.items():
+            hints[_frame_number(frame, options.frames)] = _hint(frame, sketch, first.shape, options, height, width)
+    return PreparedPair(ends, hints, pair.prompt, seed, fps)
+
+
+def check_settings(pair: Pair, options: SamplingOptions) -> tuple[int, int]:
+    """Checks everything of a pair that can be checked without reading a picture.
+
+    Returns:
+      The seed and fps.
+
+    Raises:
+      UserError: a setting is out of range, or the file of a picture is missing or empty.
+    """
     if not isinstance(pair.prompt, str):
         raise UserError(f"a prompt must be text, not {type(pair.prompt).__name__}")
     if len(pair.prompt) > MAX_PROMPT:
@@ -240,14 +269,14 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
         raise UserError(f"the seed must be from 0 to {MAX_SEED}, not {seed}")
     if not 1 <= fps <= 1000:
         raise UserError(f"fps must be from 1 to 1000, not {fps}")
-    first, last = as_rgb(pair.first, "the first picture"), as_rgb(pair.last, "the last picture")
-    ends = np.stack([fit_image(picture, height, width, options.fit) for picture in (first, last)])
-    hints = None
-    if pair.sketches:
-        hints = np.zeros((options.frames, height, width, 1), np.float32)
-        for frame, sketch in pair.sketches.items():
-            hints[_frame_number(frame, options.frames)] = _hint(frame, sketch, first.shape, options, height, width)
-    return PreparedPair(ends, hints, pair.prompt, seed, fps)
+    sketches = pair.sketches or {}
+    for frame in sketches:
+        _frame_number(frame, options.frames)
+    drawings = (sketch.image if isinstance(sketch, Sketch) else sketch for sketch in sketches.values())
+    for picture in (pair.first, pair.last, *drawings):
+        if isinstance(picture, str | os.PathLike):
+            check_is_picture_file(os.fspath(picture))
+    return seed, fps
 
 
 def check_sketch_encoder(config: ModelConfig, components: Container[str]) -> None:

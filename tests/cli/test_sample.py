@@ -87,7 +87,7 @@ def test_help_fits_its_lines_and_says_every_default(monkeypatch: pytest.MonkeyPa
         ([], {"ab.mp4"}),
         (["--out=ab"], {"ab.mp4"}),
         (["--out=ab.gif"], {"ab.gif"}),
-        (["--out=AB.WEBP"], {"AB.webp"}),
+        (["--out=AB.WEBP"], {"AB.WEBP"}),
         (["--out=ab", "--format=png"], {"ab"}),
         (["--out=ab.gif", "--format=mp4,webp"], {"ab.gif", "ab.mp4", "ab.webp"}),
         (["--out=ab", "--format=gif, png", "--contact-sheet"], {"ab.gif", "ab", "ab_sheet.png"}),
@@ -100,12 +100,12 @@ def test_formats_follow_the_ending_of_out_and_format(
     changes = [c.replace("--out=", f"--out={empty.out}/") for c in changes]
     result = command("sample", *empty.pair(*changes))
     assert result.code == 0 and result.err == ""
-    stem = "AB" if "AB.webp" in files else "ab"
+    stem = "AB" if "AB.WEBP" in files else "ab"
     assert written(empty) == files | {f"{stem}.json"}
     assert {Path(line).name for line in result.out.splitlines()} == written(empty)
     if "ab.mp4" in files:
         assert len(video_frames(empty.out / "ab.mp4")) == 16
-    for name in files & {"ab.gif", "ab.webp", "AB.webp"}:
+    for name in files & {"ab.gif", "ab.webp", "AB.WEBP"}:
         with Image.open(empty.out / name) as animation:
             shown = [frame.info["duration"] for frame in ImageSequence.Iterator(animation) if frame.load()]
             assert (
@@ -307,10 +307,9 @@ def test_what_is_done_is_skipped_and_the_model_not_even_loaded(
         (lambda w: draw(w.path / "folder" / "0_a.png", 77) and [], 1),
         (lambda w: (w.path / "folder" / "prompts.txt").write_text("other\nprompt 1") and [], 1),
         (lambda w: (w.out / "1_a.mp4").unlink() or [], 1),
-        (lambda w: (w.out / "1_a.json").write_text("{") and [], 1),
         (lambda w: [f"--folder={(w.path / 'folder').rename(w.path / 'moved')}"], 0),
     ],
-    ids="steps seed playback dtype sheet format batch attention picture prompt lost damaged-record moved".split(),
+    ids="steps seed playback dtype sheet format batch attention picture prompt lost moved".split(),
 )
 def test_only_what_has_changed_is_made_again(change: Any, made: int, empty: World, command: Command):
     argv = empty.folder(write_folder(empty.path / "folder", 2))
@@ -319,7 +318,9 @@ def test_only_what_has_changed_is_made_again(change: Any, made: int, empty: Worl
     assert result.code == 0 and f"{made} made, {2 - made} done before" in result.out
 
 
-def test_a_clip_in_the_making_has_no_record_of_another(empty: World, command: Command, monkeypatch: pytest.MonkeyPatch):
+def test_a_clip_in_the_making_leaves_the_earlier_one_whole(
+    empty: World, command: Command, monkeypatch: pytest.MonkeyPatch
+):
     from tooncrafter_jax import media
 
     argv = empty.folder(write_folder(empty.path / "folder", 1), "--contact-sheet")
@@ -331,14 +332,17 @@ def test_a_clip_in_the_making_has_no_record_of_another(empty: World, command: Co
     with monkeypatch.context() as patch:
         patch.setattr(media, "write_contact_sheet", interrupt)
         assert command("sample", *argv, "--seed=5").code == 130
-    assert "1 made, 0 done before" in command("sample", *argv).out
+    assert "0 made, 1 done before" in command("sample", *argv).out
+    assert "1 made, 0 done before" in command("sample", *argv, "--seed=5").out
 
 
 def test_batches_and_progress(empty: World, command: Command):
     argv = [a for a in empty.folder(write_folder(empty.path / "folder", 5), "--batch-size=2") if a != "--quiet"]
     result = command("sample", *argv)
     assert empty.model.batches == [2, 2, 2]  # the last one filled with a copy, which is thrown away
-    assert [line.split(":")[0] for line in result.err.splitlines()] == [f"{i + 1}/5 {i}_a" for i in range(5)]
+    lines = result.err.splitlines()
+    assert lines[:5] == [f"{i}_a.png -> {i}_b.png: prompt {i}" for i in range(5)]
+    assert [line.split(":")[0] for line in lines[5:]] == [f"{i + 1}/5 {i}_a" for i in range(5)]
 
 
 def test_bad_pairs_leave_their_places_in_a_batch_to_others(empty: World, command: Command):
@@ -353,11 +357,11 @@ def test_bad_pairs_leave_their_places_in_a_batch_to_others(empty: World, command
 
 
 def test_a_picture_that_goes_while_others_are_made_leaves_its_place(empty: World, command: Command):
-    folder = write_folder(empty.path / "folder", 5)
-    empty.model.before = lambda number: (folder / "2_a.png").unlink(missing_ok=True)
+    folder = write_folder(empty.path / "folder", 11)
+    empty.model.before = lambda number: (folder / "9_a.png").unlink(missing_ok=True)  # far behind what is prepared
     result = command("sample", *empty.folder(folder, "--batch-size=2"))
-    assert result.code == 1 and "4 made, 0 done before, 1 failed" in result.out
-    assert empty.model.batches == [2, 2]
+    assert result.code == 1 and "10 made, 0 done before, 1 failed" in result.out
+    assert empty.model.batches == [2] * 5
 
 
 @pytest.mark.parametrize("change", [["--fps=0"], ["--seed=-1"], ["--height=96"]], ids="fps seed height".split())
@@ -403,7 +407,10 @@ def test_what_another_process_cannot_read_is_made_by_none(
     empty: World, command: Command, monkeypatch: pytest.MonkeyPatch
 ):
     """Hosts with other lists would wait for each other for ever."""
-    monkeypatch.setattr("tooncrafter_jax.cli.sample.as_all_processes_say", lambda usable: [False, *usable[1:]])
+    monkeypatch.setattr(
+        "tooncrafter_jax.cli.selection.as_all_processes_say",
+        lambda usable: [False, *usable[1:]] if len(usable) == 3 else usable,
+    )
     result = command("sample", *empty.folder(write_folder(empty.path / "folder", 3)))
     assert result.code == 1 and "2 made, 0 done before, 1 failed" in result.out
     assert "0_a failed: another process cannot read its pictures" in result.err

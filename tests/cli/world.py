@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,19 @@ def write_folder(directory: Path, pairs: int) -> Path:
 
 def write_manifest(path: Path, *lines: Mapping[str, Any] | str) -> Path:
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def write_record(path: Path, files: Sequence[Path]) -> Path:
+    """The record of an earlier run, of another request, that wrote these files."""
+    stamps = {
+        str(file.relative_to(path.parent)): {
+            "size": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        for file in files
+    }
+    path.write_text(json.dumps({"format": 2, "request": {"prompt": "earlier"}, "made_by": {}, "files": stamps}))
     return path
 
 
@@ -166,8 +180,9 @@ class World:
         draw(self.path / "first.png", 20)
         draw(self.path / "last.png", 60)
         self.out.mkdir()
-        for name in ("ab.mp4", "ab.json", "other.mp4"):
+        for name in ("ab.mp4", "other.mp4"):
             (self.out / name).write_text(f"{name} of an earlier run")
+        write_record(self.out / "ab.json", [self.out / "ab.mp4"])
 
     @property
     def out(self) -> Path:

@@ -181,6 +181,13 @@ def test_webp_quality_matters(tmp_path):
     assert sizes[1] > 1.3 * sizes[0]
 
 
+def test_the_index_of_a_video_comes_first(tmp_path):
+    """Browsers can then begin to play before they have the whole file."""
+    write_mp4(tmp_path / "a.mp4", cartoon())
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
 # --- pictures and records ---
 
 
@@ -194,7 +201,10 @@ def test_png_sequence_is_lossless_and_replaces_an_older_longer_one(tmp_path):
 
     (directory / "notes.txt").write_text("mine")
     (directory / "other_05.png").write_text("mine")
-    write_png_sequence(directory, frames[::-1][:3])
+    with pytest.raises(UserError, match="frame_00.png.*no record says that this program wrote it"):
+        write_png_sequence(directory, frames[::-1][:3])
+    np.testing.assert_array_equal(np.asarray(Image.open(directory / "frame_00.png")), frames[0])
+    write_png_sequence(directory, frames[::-1][:3], replaces=[os.path.basename(path) for path in paths])
     expected = ["frame_00.png", "frame_01.png", "frame_02.png", "notes.txt", "other_05.png"]
     assert files(directory) == expected and files(tmp_path / "deep") == ["frames", *(f"frames/{n}" for n in expected)]
     np.testing.assert_array_equal(np.asarray(Image.open(directory / "frame_00.png")), frames[-1])
@@ -321,12 +331,13 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_other(tmp_path, 
     WRITERS[name](tmp_path / name, old)
     before = {path: (tmp_path / path).read_bytes() for path in files(tmp_path) if (tmp_path / path).is_file()}
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), np.uint8)
+    settings = {"replaces": [path.removeprefix("frames/") for path in before]} if name == "frames" else {}
     with largest_file(2000), pytest.raises(UserError) as caught:
-        WRITERS[name](tmp_path / name, noise)
+        WRITERS[name](tmp_path / name, noise, **settings)
     assert str(tmp_path / name) in str(caught.value) and "File too large" in str(caught.value)
     after = {path: (tmp_path / path).read_bytes() for path in files(tmp_path) if (tmp_path / path).is_file()}
     assert after == before
-    WRITERS[name](tmp_path / name, noise)
+    WRITERS[name](tmp_path / name, noise, **settings)
     assert any((tmp_path / path).read_bytes() != data for path, data in before.items())
 
 

@@ -1,4 +1,4 @@
-"""Which clips `sample.py` is asked for: a pair, a folder laid out as the published code expects, or a JSON-lines manifest."""
+"""Which clips `sample.py` is asked for, and what they are called: pairs, and the lines of a JSON-lines manifest."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media import SUPPORTED_EXTENSIONS
+from tooncrafter_jax.owned_files import shortened
 from tooncrafter_jax.requests import Pair, Sketch
 
 MANIFEST_KEYS = {"first", "last", "prompt", "sketches", "seed", "fps", "name"}
 MAX_NAME_BYTES = 200
-"""Of a clip's name; file systems allow 255 bytes, endings included."""
+"""Of a name that is given to a clip."""
+MAX_FILE_NAME_BYTES = 255
+"""Of a file's name on most file systems, ending included."""
 
 
 @dataclass(frozen=True)
@@ -47,41 +49,6 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file in UTF-8") from error
-
-
-def folder_jobs(directory: Path, template: Pair, *, loop: bool = False) -> list[Job]:
-    """The pairs of a folder: the first *.txt holds a prompt a line, all pictures sorted by path go two to a prompt.
-
-    Args:
-      directory: the folder (spec section 11.1).
-      template: seed and fps of every pair.
-      loop: whether each prompt has one picture, which is both first and last frame.
-
-    Raises:
-      UserError: if the folder, its prompts or enough pictures are missing.
-    """
-    if not directory.is_dir():
-        raise UserError(f"{directory} is not a folder")
-    try:
-        files = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"cannot read {directory}: {error.strerror}") from error
-    texts = [path for path in files if path.suffix.lower() == ".txt"]
-    prompts = [line.strip() for line in read_text(texts[0]).split("\n") if line.strip()] if texts else []
-    if not prompts:
-        raise UserError(f"{directory} has no prompts: put a .txt file with one prompt a line beside the pictures")
-    images = [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS]
-    each = 1 if loop else 2
-    if len(images) != each * len(prompts):
-        raise UserError(
-            f"{directory} has {len(images)} pictures for the {len(prompts)} prompts of {texts[0].name}: "
-            f"{each * len(prompts)} are needed, {each} for each, in the order of their names"
-        )
-    jobs = []
-    for i, prompt in enumerate(prompts):
-        first, last = images[each * i], images[each * i + each - 1]
-        jobs.append(Job(default_name(first), template._replace(first=first, last=last, prompt=prompt)))
-    return with_unique_names(jobs)
 
 
 def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, bright_sketches: bool = False) -> list[Job]:
@@ -151,12 +118,24 @@ def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool,
         seed=field("seed", int, template.seed),
         fps=field("fps", int, template.fps),
     )
-    return Job(checked_name(field("name", str, default_name(first)), where), pair)
+    name = field("name", str, "")
+    return Job(checked_name(name, where) if "name" in entry else default_name(first), pair)
 
 
 def default_name(picture: Path) -> str:
-    """A picture's file name up to its first dot, as the published script names clips."""
-    return picture.name.split(".")[0] or picture.stem.lstrip(".") or "clip"
+    """A picture's file name up to its first dot, as the published script names clips.
+
+    What no name of a file should have becomes "_"; of a path with backslashes the last part counts.
+    """
+    file = re.split(r"[/\\]", picture.name)[-1]
+    name = file.split(".")[0] or file.rpartition(".")[0].strip(".") or "clip"
+    name = "".join(character if character.isprintable() or _is_no_text(character) else "_" for character in name)
+    return name if name.strip() else "clip"
+
+
+def _is_no_text(character: str) -> bool:
+    """Whether a character stands for a byte of a file name that is not text in UTF-8, which files may well have."""
+    return "\udc80" <= character <= "\udcff"
 
 
 def checked_name(name: str, where: str) -> str:
@@ -201,6 +180,15 @@ def with_unique_names(jobs: Sequence[Job]) -> list[Job]:
         taken.add(name)
         result.append(replace(job, name=name))
     return result
+
+
+def with_fitting_names(jobs: Sequence[Job], room: int) -> list[Job]:
+    """The jobs with names that leave `room` bytes of a file's name for what is added to them.
+
+    A name that is too long keeps its beginning and gets digits that stand for the whole: they are the same in every run.
+    """
+    limit = MAX_FILE_NAME_BYTES - room
+    return with_unique_names([replace(job, name=shortened(job.name, limit)) for job in jobs])
 
 
 def with_variations(jobs: Sequence[Job], count: int) -> list[Job]:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from tooncrafter_jax import media
+from tooncrafter_jax.cli.claims import Claims
+from tooncrafter_jax.cli.clip_records import record_of
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, one_line
 from tooncrafter_jax.cli.jobs import Job
-from tooncrafter_jax.cli.outputs import OutputPlan, record_of
-from tooncrafter_jax.distributed import as_all_processes_say, is_main_process
-from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
-from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.cli.outputs import OutputPlan
+from tooncrafter_jax.cli.preparing import Preparation, Ready
+from tooncrafter_jax.cli.selection import UNREADABLE_ELSEWHERE
+from tooncrafter_jax.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
+from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
+from tooncrafter_jax.notes import note
 from tooncrafter_jax.observation import Progress
 from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, check_sketch_encoder, prepare
+from tooncrafter_jax.requests import SamplingOptions
 
-UNREADABLE_ELSEWHERE = "another process cannot read its pictures"
+WAIT_SECONDS = 0.5
+"""Between two looks at the clips that another run is making."""
 
 
 @dataclass
@@ -34,44 +38,20 @@ class Outcome:
     Attributes:
       total: how many clips were asked for.
       made, skipped: names of clips.
+      elsewhere: names of clips that another run has made meanwhile.
       failed: name -> what was wrong.
     """
 
     total: int
     made: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """How many clips are dealt with."""
-        return len(self.made) + len(self.skipped) + len(self.failed)
-
-
-def inputs_of(pair: Pair) -> list[Path]:
-    """The files that a pair is made from."""
-    sketches = (sketch.image for sketch in (pair.sketches or {}).values() if isinstance(sketch, Sketch))
-    return [Path(picture) for picture in (pair.first, pair.last, *sketches) if isinstance(picture, Path)]
-
-
-def problem_with(pair: Pair, options: SamplingOptions, config: ModelConfig, components: Collection[str]) -> str | None:
-    """What keeps a pair from being sampled; None if nothing does."""
-    try:
-        check_pair(pair, options, config, components)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, components: Collection[str]) -> None:
-    """Finds out, without sampling, whether a pair can be sampled.
-
-    Raises:
-      UserError: if not.
-    """
-    prepare(pair, options, config)
-    if pair.sketches:
-        check_sketch_encoder(config, components)
+        return len(self.made) + len(self.skipped) + len(self.elsewhere) + len(self.failed)
 
 
 @dataclass(frozen=True)
@@ -81,18 +61,19 @@ class Run:
     Attributes:
       toon, options, plan: what samples, how, and where the files go.
       outcome: is brought up to date.
-      model, dtype: for the records.
+      preparation: gives the clips' pictures.
+      claims: of this run; only those of the main process count.
       several: whether a failing pair is noted and the run goes on.
-      batch_size: clips that are sampled together.
       quiet: whether nothing but errors is shown.
+      batch_size: clips that are sampled together.
     """
 
     toon: ToonCrafter
     options: SamplingOptions
     plan: OutputPlan
     outcome: Outcome
-    model: Mapping[str, str]
-    dtype: str
+    preparation: Preparation
+    claims: Claims
     several: bool
     quiet: bool
     batch_size: int = 1
@@ -102,16 +83,38 @@ class Run:
 
         Every batch has the same size, so that only one program is compiled: a clip that cannot be made leaves its place to the
         next one, and the last batch is filled with copies of a clip, which are thrown away.
+
+        Clips that another run is making are left to it; what it has not made when it gives them back is made here.
         """
-        waiting, size = deque(jobs), min(self.batch_size, len(jobs))
+        size = min(self.batch_size, len(jobs))
+        elsewhere = self._make_claimed(jobs, size)
+        if elsewhere:
+            note(f"another run is making {len(elsewhere)} of the clips: waiting for it")
+        while elsewhere:
+            left = self._make_claimed(elsewhere, size)
+            if len(left) == len(elsewhere):
+                time.sleep(WAIT_SECONDS)
+            elsewhere = left
+
+    def _make_claimed(self, jobs: Sequence[Job], size: int) -> list[Job]:
+        """Makes the clips that no other run is making; returns the others."""
+        waiting, elsewhere = deque(jobs), []
         while waiting:
-            batch: list[Job] = []
+            batch: list[tuple[Job, Ready]] = []
             while waiting and len(batch) < size:
                 taken = [waiting.popleft() for _ in range(min(len(waiting), size - len(batch)))]
-                batch += self._usable(taken) if self.several else taken
+                free = as_the_main_process_says([self._claim(job) for job in taken])
+                for job, is_free in zip(taken, free, strict=True):
+                    if not is_free:
+                        self.preparation.drop(job)
+                        elsewhere.append(job)
+                batch += self._usable([job for job, is_free in zip(taken, free, strict=True) if is_free])
             self.make(batch, size)
+            for job in {job.name for job, _ in batch}:
+                self.claims.release(job)
+        return elsewhere
 
-    def make(self, batch: Sequence[Job], size: int = 1) -> None:
+    def make(self, batch: Sequence[tuple[Job, Ready]], size: int = 1) -> None:
         """Samples clips in a batch of `size` and writes their files."""
         if not batch:
             return
@@ -122,28 +125,66 @@ class Run:
             if not self.several:
                 raise
             if len(batch) == 1:
-                self.outcome.failed[batch[0].name] = str(error)
+                self.outcome.failed[batch[0][0].name] = str(error)
             else:  # one bad pair must not cost the others of its batch
-                for job in batch:
-                    self.make([job])
+                for one in batch:
+                    self.make([one])
             return
         seconds = (time.perf_counter() - start) / len(batch)
-        for job, video in zip(batch, videos, strict=True):
-            self._write(job, video, seconds)
+        for (job, ready), video in zip(batch, videos, strict=True):
+            self._write(job, ready, video, seconds)
 
-    def _usable(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those that can be made, on every process; a file may have gone since the run began."""
-        problems = {job.name: problem_with(job.pair, self.options, self.toon.config, self.toon.params) for job in jobs}
-        everywhere = as_all_processes_say([problem is None for problem in problems.values()])
-        for (name, problem), usable in zip(problems.items(), everywhere, strict=True):
-            if not usable:
-                self.outcome.failed[name] = problem or UNREADABLE_ELSEWHERE
-        return [job for job, usable in zip(jobs, everywhere, strict=True) if usable]
+    def _claim(self, job: Job) -> bool:
+        """Whether this run makes a clip.
 
-    def _sample(self, batch: Sequence[Job], size: int) -> np.ndarray:
-        pairs = [job.pair for job in batch]
+        Raises:
+          UserError: another run makes the only one.
+        """
+        alone = not self.several and jax.process_count() > 1  # an error of one process would leave the others waiting
+        if not is_main_process() or alone or self.claims.take(job.name):
+            return True
+        if not self.several:
+            raise UserError(
+                f"another run is making {self.plan.directory / job.name}: wait for it, or choose another --out"
+            )
+        return False
+
+    def _usable(self, jobs: Sequence[Job]) -> list[tuple[Job, Ready]]:
+        """Those that are still to be made and can be, on every process."""
+        if not jobs:
+            return []
+        ready: dict[str, Ready] = {}
+        problems: dict[str, str] = {}
+        for job in jobs:
+            try:
+                ready[job.name] = self.preparation.get(job)
+            except UserError as error:
+                if not self.several:
+                    raise
+                problems[job.name] = str(error)
+        everywhere = as_all_processes_say([job.name in ready for job in jobs])
+        done = as_the_main_process_says([job.name in ready and self._is_done(job, ready[job.name]) for job in jobs])
+        usable = []
+        for job, is_usable, is_done in zip(jobs, everywhere, done, strict=True):
+            if is_usable and not is_done:
+                usable.append((job, ready[job.name]))
+                continue
+            self.claims.release(job.name)
+            if is_usable:
+                self.outcome.elsewhere.append(job.name)
+            else:
+                self.outcome.failed[job.name] = problems.get(job.name, UNREADABLE_ELSEWHERE)
+        return usable
+
+    def _is_done(self, job: Job, ready: Ready) -> bool:
+        """Whether another run has made a clip since this one began."""
+        return self.several and is_main_process() and self.plan.is_done(job.name, lambda: ready.request)
+
+    def _sample(self, batch: Sequence[tuple[Job, Ready]], size: int) -> np.ndarray:
+        """The frames (B, T, H, W, 3) in about [-1, 1]."""
+        pairs = [ready.pair for _, ready in batch]
         pairs += pairs[-1:] * (size - len(pairs))
-        title = f"{self.outcome.count + 1}/{self.outcome.total} {batch[0].name}"
+        title = f"{self.outcome.count + 1}/{self.outcome.total} {printable(batch[0][0].name)}"
         with tqdm(
             total=self.options.steps,
             desc=title,
@@ -157,20 +198,25 @@ class Run:
                 bar.update(progress.done - bar.n)
 
             try:
-                videos = self.toon.interpolate_pairs(pairs, self.options, on_progress=on_progress)
-                return videos[: len(batch)]
+                return self.toon.sample_prepared(pairs, self.options, on_progress)[: len(batch)]
             except jax.errors.JaxRuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 remedy = "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --dtype=bfloat16"
                 raise out_of_memory("to sample", remedy) from error
 
-    def _write(self, job: Job, video: np.ndarray, seconds: float) -> None:
-        request = self.plan.request_of(job.pair, self.options, self.model, self.dtype)
+    def _write(self, job: Job, ready: Ready, video: np.ndarray, seconds: float) -> None:
         try:
-            if not is_main_process():
-                return
-            self.plan.write(job.name, video, record_of(request, self.toon, seconds))
+            frames = media.to_uint8(video)  # of one clip: NaN in it cost no other
+        except UserError as error:
+            if not self.several:
+                raise
+            self.outcome.failed[job.name] = str(error)
+            return
+        if not is_main_process():
+            return
+        try:
+            self.plan.write(job.name, frames, record_of(ready.request, self.toon, seconds))
         except UserError as error:
             if not self.several:
                 raise
@@ -179,7 +225,8 @@ class Run:
             return
         self.outcome.made.append(job.name)
         if self.several and not self.quiet:
-            print(f"{self.outcome.count}/{self.outcome.total} {job.name}: {seconds:.1f} s", file=sys.stderr)
+            name = printable(job.name)
+            print(f"{self.outcome.count}/{self.outcome.total} {name}: {seconds:.1f} s", file=sys.stderr)
 
 
 def report(outcome: Outcome, plan: OutputPlan, several: bool) -> int:
@@ -188,13 +235,14 @@ def report(outcome: Outcome, plan: OutputPlan, several: bool) -> int:
         return EXIT_FAILED if outcome.failed else EXIT_OK
     if not several:
         for name in outcome.made:
-            print("\n".join(str(path) for path in plan.paths(name).values()))
+            print("\n".join(printable(path) for path in plan.paths(name).values()))
         return EXIT_OK
     left = outcome.total - outcome.count
     print(
-        f"{plan.directory}: {len(outcome.made)} made, {len(outcome.skipped)} done before, {len(outcome.failed)} failed"
+        f"{printable(plan.directory)}: {len(outcome.made)} made, {len(outcome.skipped)} done before, {len(outcome.failed)} failed"
+        + (f", {len(outcome.elsewhere)} made by another run" if outcome.elsewhere else "")
         + (f", {left} left" if left else "")
     )
     for name, reason in outcome.failed.items():
-        print(f"error: {name} failed: {one_line(reason)}", file=sys.stderr)
+        print(f"error: {printable(name)} failed: {one_line(reason)}", file=sys.stderr)
     return EXIT_FAILED if outcome.failed else EXIT_OK

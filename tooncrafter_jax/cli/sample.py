@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import jax.numpy as jnp
 
+from tooncrafter_jax.cli.claims import Claims
+from tooncrafter_jax.cli.clip_records import file_record
 from tooncrafter_jax.cli.common import Parser, add_hosts, told_if_interrupted
-from tooncrafter_jax.cli.jobs import Job, checked_name, folder_jobs, manifest_jobs, parse_sketches, with_variations
-from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan, file_record
-from tooncrafter_jax.cli.runs import UNREADABLE_ELSEWHERE, Outcome, Run, check_pair, inputs_of, problem_with, report
+from tooncrafter_jax.cli.jobs import (
+    Job,
+    checked_name,
+    manifest_jobs,
+    parse_sketches,
+    with_fitting_names,
+    with_variations,
+)
+from tooncrafter_jax.cli.outputs import FORMATS, LONGEST_ENDING, OutputPlan
+from tooncrafter_jax.cli.preparing import AHEAD, Preparation, Ready
+from tooncrafter_jax.cli.prompt_folders import ORDERS, folder_jobs, shown_pairs
+from tooncrafter_jax.cli.runs import Outcome, Run, report
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
+from tooncrafter_jax.cli.selection import check_pair, done_before, inputs_of, usable
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
-from tooncrafter_jax.distributed import as_all_processes_say, as_the_main_process_says, initialize
+from tooncrafter_jax.distributed import initialize, is_main_process
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import PUBLISHED_FPS
+from tooncrafter_jax.media.recent_pictures import RecentPictures
 from tooncrafter_jax.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
 from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.owned_files import Stamps
 from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions
+from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions, prepare
 from tooncrafter_jax.weights.lora import load_lora
 
 USAGE = """\
@@ -74,7 +89,15 @@ def build_parser() -> Parser:
         "--folder",
         type=Path,
         metavar="DIR",
-        help="a .txt file with one prompt a line, and two pictures for each, in the order of their names [--prompt_dir]",
+        help="prompts.txt (or another .txt file) with one prompt a line, and two pictures for each, in the order of their names "
+        "[--prompt_dir]",
+    )
+    what(
+        "--order",
+        choices=ORDERS,
+        metavar="NAME",
+        help="of a folder's pictures: numbers puts 2.png before 10.png, text 10.png before 2.png as the published script does "
+        "(default: numbers)",
     )
     what(
         "--manifest",
@@ -195,8 +218,12 @@ def main(argv: list[str]) -> int:
     """
     parser = build_parser()
     arguments, given = parser.parse_args(argv), parser.given(argv)
-    jobs, plan = _jobs_and_plan(arguments)
+    jobs, plan, decisions = _jobs_and_plan(arguments)
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    for sentence in decisions:
+        note(sentence)
+    if arguments.folder is not None and not arguments.quiet and is_main_process():
+        print("\n".join(shown_pairs(jobs)), file=sys.stderr)
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
 
@@ -205,38 +232,66 @@ def main(argv: list[str]) -> int:
     options = _options(arguments, own, given)
     options.check(config)
     several = arguments.first is None
-    if not several:
-        for job in {jobs[0].name: jobs[0], jobs[-1].name: jobs[-1]}.values():  # they differ in their seeds
-            check_pair(job.pair, options, config, components)
-    inputs = [path for job in jobs for path in inputs_of(job.pair)]
-    plan.check([*inputs, *([arguments.manifest] if arguments.manifest else [])], [job.name for job in jobs])
+    pictures = RecentPictures()
+
+    def check(job: Job) -> None:
+        check_pair(job.pair, options, config, components)
+
+    def check_all(job: Job) -> None:
+        check(job)
+        plan.check_ours(job.name)
+
+    def check_outputs() -> None:
+        inputs = [path for job in jobs for path in inputs_of(job.pair)]
+        plan.check([*inputs, *([arguments.manifest] if arguments.manifest else [])], [job.name for job in jobs])
+
+    def request_of(job: Job) -> dict[str, Any]:
+        return plan.request_of(job.pair, options, model, dtype)
+
+    def ready(job: Job) -> Ready:
+        check(job)
+        with pictures.used():
+            return Ready(prepare(job.pair, options, config), request_of(job))
 
     outcome = Outcome(len(jobs))
-    todo = list(jobs)
-    if several:
-        done = [plan.is_done(job.name, plan.request_of(job.pair, options, model, dtype)) for job in jobs]
-        done = as_the_main_process_says(done)
-        outcome.skipped = [job.name for job, is_done in zip(jobs, done, strict=True) if is_done]
-        todo = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
-        problems = {job.name: problem_with(job.pair, options, config, components) for job in todo}
-        usable = as_all_processes_say([problem is None for problem in problems.values()])
-        outcome.failed = {
-            name: problem or UNREADABLE_ELSEWHERE
-            for (name, problem), is_usable in zip(problems.items(), usable, strict=True)
-            if not is_usable
-        }
-        todo = [job for job in todo if job.name not in outcome.failed]
-    if todo:
-        enable_compilation_cache()
-        toon = _load(arguments, dtype)
-        run = Run(toon, options, plan, outcome, model, dtype, several, arguments.quiet, arguments.batch_size)
-        try:
-            with told_if_interrupted("finished files are kept, and the same command makes the rest"):
-                run.make_all(todo)
-        except BaseException:
-            if several:
-                report(outcome, plan, several)
-            raise
+    with Preparation(ready, AHEAD + arguments.batch_size) as preparation:
+        if several:
+            check_outputs()
+            done = done_before(jobs, plan, request_of, arguments.quiet)
+            outcome.skipped = [job.name for job, is_done in zip(jobs, done, strict=True) if is_done]
+            todo = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
+            todo = usable(todo, check_all, preparation, outcome.failed)
+        else:
+            for job in jobs:  # they differ in their seeds
+                check(job)
+            todo = jobs
+            preparation.start(jobs)
+            if problem := preparation.problem_with(jobs[0]):
+                raise UserError(problem)
+            check_outputs()
+            for job in jobs:
+                check_all(job)
+        if todo:
+            enable_compilation_cache()
+            with Claims(plan.directory, note) as claims:
+                run = Run(
+                    _load(arguments, dtype),
+                    options,
+                    plan,
+                    outcome,
+                    preparation,
+                    claims,
+                    several,
+                    arguments.quiet,
+                    arguments.batch_size,
+                )
+                try:
+                    with told_if_interrupted("finished files are kept, and the same command makes the rest"):
+                        run.make_all(todo)
+                except BaseException:
+                    if several:
+                        report(outcome, plan, several)
+                    raise
     return report(outcome, plan, several)
 
 
@@ -245,7 +300,8 @@ def _options(arguments: argparse.Namespace, own: Mapping[str, Any], given: Colle
     return sampling_options(arguments, own, given, **{name: getattr(arguments, name) for name in names})
 
 
-def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan]:
+def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan, list[str]]:
+    """The clips, their files, and sentences about what could have been meant in another way."""
     given = [name for name in ("first", "folder", "manifest") if getattr(arguments, name) is not None]
     if len(given) != 1:
         raise UserError(
@@ -264,19 +320,24 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     sketches = parse_sketches(arguments.sketch, bright=arguments.bright_sketches)
     template = Pair(Path(), Path(), arguments.prompt or "", None, arguments.seed, arguments.fps)
     directory: Path = arguments.out
+    endings: dict[str, str] = {}
+    decisions: list[str] = []
     if arguments.first is not None:
         if arguments.loop == (arguments.last is not None):
             raise UserError(
                 "--loop takes one picture: leave out --last" if arguments.loop else "--first needs --last (or --loop)"
             )
         directory, name, ending = _single_output(arguments.out, formats)
-        formats = tuple(dict.fromkeys((*ending, *formats)))
+        formats = tuple(dict.fromkeys((*(kind.lower() for kind in ending), *formats)))
+        endings = {kind.lower(): kind for kind in ending}
         last = arguments.first if arguments.loop else arguments.last
         jobs = [
             Job(checked_name(name, "--out"), template._replace(first=arguments.first, last=last, sketches=sketches))
         ]
     else:
-        jobs = _several_jobs(arguments, template)
+        jobs, decisions = _several_jobs(arguments, template)
+    if arguments.folder is None and arguments.order is not None:
+        raise UserError("--order is that of the pictures of a --folder: leave it out")
     if arguments.cross_fade and not arguments.contact_sheet:
         raise UserError("--cross-fade is shown on the contact sheet: add --contact-sheet")
     plan = OutputPlan(
@@ -286,31 +347,35 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         arguments.playback_fps,
         arguments.loop,
         arguments.cross_fade,
+        endings,
     )
-    return with_variations(jobs, arguments.samples_per_pair), plan
+    count = arguments.samples_per_pair
+    room = LONGEST_ENDING + (0 if count == 1 else len(f"_sample{count - 1}"))
+    return with_variations(with_fitting_names(jobs, room), count), plan, decisions
 
 
-def _several_jobs(arguments: argparse.Namespace, template: Pair) -> list[Job]:
+def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job], list[str]]:
     where = "a folder" if arguments.folder is not None else "a manifest"
     if arguments.last is not None or arguments.sketch:
         raise UserError(f"{'--last' if arguments.last is not None else '--sketch'} goes with --first, not with {where}")
     if arguments.out.suffix.removeprefix(".").lower() in FORMATS:
         raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
     if arguments.folder is None:
-        return manifest_jobs(
+        jobs = manifest_jobs(
             arguments.manifest, template, loop=arguments.loop, bright_sketches=arguments.bright_sketches
         )
+        return jobs, []
     if arguments.prompt is not None:
         raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")
     if os.path.realpath(arguments.out) == os.path.realpath(arguments.folder):
         raise UserError(f"--out={arguments.out} is the folder of the pictures: choose another for the results")
-    return folder_jobs(arguments.folder, template, loop=arguments.loop)
+    return folder_jobs(arguments.folder, template, loop=arguments.loop, order=arguments.order or ORDERS[0])
 
 
 def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, tuple[str, ...]]:
-    """Directory, stem and format that --out stands for with a single pair."""
-    ending = out.suffix.removeprefix(".").lower()
-    if ending in FORMATS and ending != "png":
+    """Directory, stem and format, spelt as it was given, that --out stands for with a single pair."""
+    ending = out.suffix.removeprefix(".")
+    if ending.lower() in FORMATS and ending.lower() != "png":
         return out.parent, out.stem, (ending,)
     if ending:
         raise UserError(
@@ -335,7 +400,7 @@ def _describe_model(
     model = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
     if arguments.lora:
         load_lora(Path(arguments.lora))  # a mistake is told before the model is loaded
-        model["lora"] = file_record(arguments.lora)["sha256"]
+        model["lora"] = file_record(arguments.lora, Stamps())["sha256"]
     return model, checkpoint.config, checkpoint.components, checkpoint.sampling
 
 

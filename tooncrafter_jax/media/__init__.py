@@ -3,6 +3,7 @@
 from tooncrafter_jax.media.fitting import Cut, cut_of, fit_image, resize_tensor_like_app
 from tooncrafter_jax.media.images import (
     SUPPORTED_EXTENSIONS,
+    check_is_picture_file,
     picture_of_image,
     read_image,
     read_picture,
@@ -32,6 +33,7 @@ __all__ = [
     "Colour",
     "Cut",
     "SketchSheet",
+    "check_is_picture_file",
     "check_playback_rate",
     "check_writable",
     "cut_of",

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media.colour import to_srgb
+from tooncrafter_jax.media.recent_pictures import remembered
 from tooncrafter_jax.media.repairs import DECODING_ERRORS, repaired
 from tooncrafter_jax.media.sizes import WHITE, Colour, check_size, checked_colour, too_many_pixels
 from tooncrafter_jax.media.transparency import bit_depth, over, split
@@ -56,6 +57,7 @@ def read_image(path: str | os.PathLike[str], background: Colour = WHITE) -> UInt
     return over(read_picture(path), background)
 
 
+@remembered
 def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W C"]:
     """Reads one picture, upright, in sRGB, with its transparency if it has any.
 
@@ -74,7 +76,7 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W C"]:
         above `MAX_PIXELS` pixels (found from its header, before decoding) or longer than `MAX_ASPECT` times its width.
     """
     path = os.fspath(path)
-    _check_is_file_with_contents(path)
+    check_is_picture_file(path)
     name = f"'{path}'"
     try:
         image, depth = _decoded(path, name)
@@ -179,7 +181,12 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _check_is_file_with_contents(path: str) -> None:
+def check_is_picture_file(path: str) -> None:
+    """Finds out, without opening a file, whether it could hold a picture.
+
+    Raises:
+      UserError: it is missing, a directory, no regular file, or empty.
+    """
     try:
         status = os.stat(path)
     except FileNotFoundError as error:

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -26,11 +26,14 @@ from tooncrafter_jax.atomic_files import (
     cannot_write,
     check_writable,
     sync_directory,
+    sync_file,
     temporary_name,
     write_and_sync,
     write_atomically,
+    written_whole,
 )
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.owned_files import foreign
 
 __all__ = [
     "check_playback_rate",
@@ -51,6 +54,8 @@ PUBLISHED_CRF = 10
 _BT709 = 1
 """The code of BT.709 matrix, primaries and transfer, and of the limited range, in H.264 (table E-3 and following)."""
 _H264_ENCODER = "libx264"
+_INDEX_FIRST = {"movflags": "+faststart"}
+"""Of the muxer: browsers begin to play before they have the whole file. It reads the file again, and so needs one on a disk."""
 _MAX_GIF_FPS = 50
 _MAX_WEBP_SIDE = 16383
 
@@ -93,7 +98,7 @@ def check_playback_rate(fps: Rate, form: str = "mp4") -> Fraction:
 
 
 def write_mp4(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS, crf: int = PUBLISHED_CRF) -> None:
-    """Writes H.264 video in yuv420p, which every player and browser shows.
+    """Writes H.264 video in yuv420p, which every player and browser shows, from the first bytes on: its index comes first.
 
     Differs from the published code: the colours are BT.709 and the file says so, where that leaves players to guess.
 
@@ -116,7 +121,9 @@ def write_mp4(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS, crf: int = 
         )
     if not 0 <= crf <= 51:
         raise UserError(f"crf is {crf}: choose a whole number from 0 (largest file) to 51 (smallest)")
-    write_atomically(path, _encode_mp4(frames, check_playback_rate(fps), crf))
+    with written_whole(path) as temporary:
+        _encode_mp4(temporary, frames, check_playback_rate(fps), crf)
+        sync_file(temporary)
 
 
 def write_gif(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
@@ -169,27 +176,34 @@ def write_webp(
     write_atomically(path, _encode_animation(pictures, "WEBP", delays, quality=quality, lossless=lossless))
 
 
-def write_png_sequence(directory: Path, frames: Frames, stem: str = "frame") -> list[str]:
+def write_png_sequence(
+    directory: Path, frames: Frames, stem: str = "frame", replaces: Collection[str] = ()
+) -> list[str]:
     """Writes frames as `frame_00.png`, `frame_01.png`, ...
 
-    All files are written beside the directory first. A new directory then appears complete; in one that exists, frames
-    of the same stem are replaced, also those of a longer sequence before, and other files are left alone.
+    All files are written beside the directory first. A new directory then appears complete. In one that exists, files of other
+    names are left alone, and numbered pictures of the same stem would be one sequence with the new ones: they must be named
+    in `replaces`.
 
     Args:
       directory: is made if it is missing.
       frames: uint8 (T, H, W, 3).
       stem: what the file names begin with.
+      replaces: names in the directory that are the caller's to replace or, of a longer sequence before, to remove.
 
     Returns:
       The paths, in order.
 
     Raises:
-      UserError: not such frames, or a directory that cannot be written.
+      UserError: not such frames, a directory that cannot be written, or one with other pictures of such names.
     """
     _check_frames(frames)
     directory = os.path.normpath(os.fspath(directory))
     digits = max(2, len(str(len(frames) - 1)))
     names = [f"{stem}_{index:0{digits}d}.png" for index in range(len(frames))]
+    others = [name for name in _numbered(directory, stem) if name not in replaces]
+    if others:
+        raise foreign(os.path.join(directory, others[0]), "choose another folder, or move it away")
     parent = os.path.dirname(directory) or "."
     staging = temporary_name(parent)
     try:
@@ -198,7 +212,7 @@ def write_png_sequence(directory: Path, frames: Frames, stem: str = "frame") -> 
         try:
             for name, frame in zip(names, frames, strict=True):
                 write_and_sync(os.path.join(staging, name), _encode_png(Image.fromarray(frame)))
-            _move_into_place(staging, directory, names, stem)
+            _move_into_place(staging, directory, names, stem, replaces)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         sync_directory(parent)
@@ -278,9 +292,8 @@ def _durations(count: int, rate: Fraction, ticks_per_second: int) -> list[int]:
     return [after - before for before, after in zip(ends, ends[1:], strict=False)]
 
 
-def _encode_mp4(frames: Frames, rate: Fraction, crf: int) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
+def _encode_mp4(path: str, frames: Frames, rate: Fraction, crf: int) -> None:
+    with av.open(path, "w", format="mp4", options=_INDEX_FIRST) as container:
         try:
             stream = container.add_stream(_H264_ENCODER, rate=rate)
         except (FFmpegError, ValueError) as error:
@@ -294,7 +307,6 @@ def _encode_mp4(frames: Frames, rate: Fraction, crf: int) -> bytes:
             yuv = rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             container.mux(stream.encode(yuv))
         container.mux(stream.encode())
-    return buffer.getvalue()
 
 
 def _encode_animation(pictures: list[Image.Image], form: str, delays: list[int], **options: Any) -> bytes:
@@ -310,17 +322,24 @@ def _encode_png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _move_into_place(staging: str, directory: str, names: list[str], stem: str) -> None:
+def _move_into_place(staging: str, directory: str, names: list[str], stem: str, replaces: Collection[str]) -> None:
     if not os.path.lexists(directory):
         os.rename(staging, directory)
         return
     for name in names:
         os.replace(os.path.join(staging, name), os.path.join(directory, name))
-    for name in os.listdir(directory):
-        if name not in names and re.fullmatch(re.escape(stem) + r"_\d{2,}\.png", name):
+    for name in replaces:
+        if name not in names and name in _numbered(directory, stem):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, name))
     sync_directory(directory)
+
+
+def _numbered(directory: str, stem: str) -> list[str]:
+    """Names in a directory that frames of a sequence may have."""
+    if not os.path.isdir(directory):
+        return []
+    return [name for name in sorted(os.listdir(directory)) if re.fullmatch(re.escape(stem) + r"_\d{2,}\.png", name)]
 
 
 def _cut_to_width(text: str, width: int, font: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tooncrafter_jax.data.curation.film_reading import read_film
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, end_frames
 from tooncrafter_jax.media import SUPPORTED_EXTENSIONS, read_image, rgb_of_image
+from tooncrafter_jax.media.ordering import by_last_number
 
 FILMS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")
@@ -153,9 +153,5 @@ def _animation(path: Path, wanted: int) -> list[np.ndarray]:
 
 def _pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, by the last number in their names, then by name."""
-
-    def order(path: Path) -> tuple[int, str]:
-        numbers = re.findall(r"\d+", path.stem)
-        return int(numbers[-1]) if numbers else -1, path.name
-
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUPPORTED_EXTENSIONS), key=order)
+    pictures = (path for path in folder.iterdir() if path.suffix.lower() in SUPPORTED_EXTENSIONS)
+    return sorted(pictures, key=by_last_number)

@@ -1,0 +1,149 @@
+"""Which files this program wrote, so that it replaces and deletes those and no others.
+
+A record beside the files names each with its size and checksum. What no record names belongs to somebody else and is never
+touched; what a record names, but is no longer as it was written, is kept under another name before a new file takes its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tooncrafter_jax.errors import UserError, printable
+
+State = Literal["absent", "ours", "changed", "foreign"]
+"""Of a file: not there; as it was written, or without content; written by us and not the same since; somebody else's."""
+EARLIER = "earlier"
+"""Stands before the ending of a file that was kept under another name."""
+_MAX_FILE_NAME = 255
+"""Bytes, of most file systems."""
+
+
+class Stamp(NamedTuple):
+    """Which content a file has.
+
+    Attributes:
+      size: in bytes.
+      sha256: of the content, in hexadecimal digits.
+    """
+
+    size: int
+    sha256: str
+
+    def plain(self) -> dict[str, Any]:
+        """As it stands in a record."""
+        return self._asdict()
+
+    @classmethod
+    def of_plain(cls, value: Any) -> Stamp | None:
+        """What stands in a record; None if it is no stamp."""
+        if isinstance(value, Mapping) and isinstance(value.get("size"), int) and isinstance(value.get("sha256"), str):
+            return cls(value["size"], value["sha256"])
+        return None
+
+
+Named = Mapping[str, frozenset[Stamp] | None]
+"""File, relative to the record's directory, with / -> the contents that it may have been written with; None: not known which."""
+
+
+class Stamps:
+    """Sizes and checksums of files, each read once for as long as it does not change. May be used by several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], Stamp] = {}
+        self._lock = threading.Lock()
+
+    def of(self, path: Path) -> Stamp:
+        """The stamp of a regular file.
+
+        Raises:
+          OSError: it cannot be read.
+          ValueError: no file can have such a name.
+        """
+        with path.open("rb") as file:
+            key = identity(os.fstat(file.fileno()))
+            with self._lock:
+                known = self._known.get(key)
+            if known is None:
+                known = Stamp(key[2], hashlib.file_digest(file, "sha256").hexdigest())
+                with self._lock:
+                    self._known[key] = known
+        return known
+
+    def same(self, path: Path, stamps: Iterable[Stamp]) -> bool:
+        """Whether a file's content is one of these; it is read only where the size fits."""
+        try:
+            size = path.stat().st_size
+            fitting = {stamp for stamp in stamps if stamp.size == size}
+            return bool(fitting) and self.of(path) in fitting
+        except (OSError, ValueError):
+            return False
+
+
+def identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    """What changes when a file's content does: device, inode, size, and the times of content and inode in nanoseconds."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def state(directory: Path, name: str, named: Named, stamps: Stamps) -> State:
+    """How a file stands to a record.
+
+    Args:
+      directory: the record's.
+      name: the file's, relative to it.
+      named: what the record names.
+      stamps: of files that were looked at before.
+    """
+    path = directory / name
+    if not os.path.lexists(path):
+        return "absent"
+    if path.is_symlink() or not path.is_file():
+        return "foreign"
+    if path.stat().st_size == 0:
+        return "ours"  # there is nothing in it to lose
+    if name not in named:
+        return "foreign"
+    known = named[name]
+    return "ours" if known is not None and stamps.same(path, known) else "changed"
+
+
+def keep(path: Path, say: Callable[[str], None]) -> Path:
+    """Gives a file another name in its directory, and says so.
+
+    Raises:
+      OSError: it cannot be renamed.
+    """
+    number = 1
+    while True:
+        ending = f".{EARLIER}{'' if number == 1 else f'-{number}'}{path.suffix}"
+        kept = path.with_name(shortened(path.stem, _MAX_FILE_NAME - len(os.fsencode(ending))) + ending)
+        if not os.path.lexists(kept):
+            break
+        number += 1
+    path.rename(kept)
+    say(f"'{path}' is not known to be as this program wrote it: kept as '{kept.name}'")
+    return kept
+
+
+def shortened(name: str, limit: int) -> str:
+    """A name of at most `limit` bytes: itself, or its beginning with eight digits that stand for the whole."""
+    data = os.fsencode(name)
+    if len(data) <= limit:
+        return name
+    mark = f"~{hashlib.sha256(data).hexdigest()[:8]}"
+    beginning = data[: limit - len(mark)]
+    while beginning:
+        try:
+            return beginning.decode() + mark
+        except UnicodeDecodeError:
+            beginning = beginning[:-1]
+    return mark
+
+
+def foreign(path: Path | str, remedy: str) -> UserError:
+    """The error for a file in the way that is not ours to replace."""
+    return UserError(f"'{printable(path)}' would be replaced, but no record says that this program wrote it: {remedy}")
