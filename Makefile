@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Resolves for the two other environments: torch is left out, which is large, and whose tests then skip by name.
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 LIGHT_EXTRAS := --extra dev --extra data --extra eval
-# One thread does the work of each test process, so two of them fill two cores.
-PYTEST := -m pytest --numprocesses 2 --dist loadfile
+# A file's tests share compiled programs, so a file stays in one process; tests/conftest.py says in which order they come.
+PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
 
@@ -58,9 +58,12 @@ format: .venv/dev
 	$(PIP) --editable '.[dev,convert,data,eval,torch-data]'
 	touch $@
 
-.venv-3.13/dev: pyproject.toml .venv/dev
-	$(if $(PYTHON_NEWEST),,$(error no Python 3.13 found on PATH or under pyenv: install it, or make $@ PYTHON_NEWEST=/path/to/python3.13))
-	$(UV) venv --quiet --clear --python $(PYTHON_NEWEST) .venv-3.13
+.venv-3.13/python:
+	$(if $(PYTHON_NEWEST),,$(error no Python 3.13 on PATH or under pyenv: install it, or give make PYTHON_NEWEST=/path/to/python3.13))
+	$(PYTHON_NEWEST) -m venv --clear --without-pip .venv-3.13
+	ln -s bin/python $@
+
+.venv-3.13/dev: pyproject.toml .venv/dev .venv-3.13/python
 	$(UV) pip install --quiet --python .venv-3.13 --upgrade --requirements pyproject.toml $(LIGHT_EXTRAS) --editable .
 	touch $@
 

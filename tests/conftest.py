@@ -6,6 +6,7 @@ is read, so this file imports the package inside functions only.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import fcntl
@@ -107,6 +108,16 @@ def metric_weights() -> Path:
         except UserError as error:
             pytest.skip(str(error))
     return directory
+
+
+# --- order ---
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that compile much come first, so that no test process is left with one of them when the others are done."""
+    heavy = collections.Counter(item.path for item in items if item.get_closest_marker("heavy"))
+    items.sort(key=lambda item: -heavy[item.path])  # the sort is stable: else the order stays
 
 
 # --- memory ---

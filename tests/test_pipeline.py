@@ -28,20 +28,20 @@ def make_toon(devices: list[jax.Device], dtype: str = "float32") -> ToonCrafter:
     return ToonCrafter(tiny(), params, dtype=dtype, devices=devices)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def toon(devices: list[jax.Device]) -> ToonCrafter:
     """The tiny model with rule-made weights on one device."""
     return make_toon(devices[:1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pictures() -> tuple[np.ndarray, np.ndarray]:
     """Two drawings."""
     arrays = golden("pipeline_inference")
     return arrays["image_first"], arrays["image_last"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clip(toon: ToonCrafter, pictures: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """One clip that others are compared with."""
     return toon.interpolate(*pictures, "walking man", seed=5, **SETTINGS)

@@ -36,6 +36,7 @@ def argv(world: Path, out: Path, *changes: str) -> list[str]:
     return ["curate", "embed", str(world / "clips"), f"--model={world / 'model'}", f"--out={out}", *SIZE, *changes]
 
 
+@pytest.mark.gate
 def test_training_reads_what_it_writes(world: Path, tmp_path: Path, command: Command):
     out = tmp_path / "out"
     first = command(*argv(world, out, "--start-multiple=4", "--part=0/2", "--stored=float32"))

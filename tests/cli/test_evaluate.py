@@ -71,6 +71,7 @@ def test_the_same_command_measures_nothing_twice(clips: Path, tmp_path: Path, co
         assert (tmp_path / "cases" / f"asked-{place}.mp4").stat().st_size > 1000
 
 
+@pytest.mark.gate
 def test_decoders_are_compared(clips: Path, checkpoint: Path, tmp_path: Path, command: Command) -> None:
     methods = ("--methods", f"ours=reconstruction:{checkpoint}")
     argv = ("--metrics", "psnr", "--frames=4", "--limit=1", *methods)

@@ -476,6 +476,7 @@ def test_clips_are_called_by_their_first_picture_up_to_its_first_dot(file: str, 
 # --- the real thing ---
 
 
+@pytest.mark.gate
 def test_two_drawings_in_one_video_out(checkpoint: Path, tmp_path: Path):
     for name, value in (("first.png", 20), ("last.png", 60)):
         draw(tmp_path / name, value)

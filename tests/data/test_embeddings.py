@@ -57,6 +57,7 @@ def _batches(source, config=ASKED, count=4):
         return [next(loader) for _ in range(count)]
 
 
+@pytest.mark.gate
 def test_they_equal_the_encoders_on_the_fly(clips, toon, directory):
     """float16 has a relative step of 2**-11; the sums of the two programs differ by less than a tenth of that."""
     pixels, embedded = _batches(clips), _batches(EmbeddingSource(directory))
@@ -134,6 +135,7 @@ def test_a_stopped_run_goes_on_and_parts_make_the_whole(clips, toon, directory, 
             np.testing.assert_allclose(found[name], expected[name], rtol=2**-10, atol=1e-5)
 
 
+@pytest.mark.gate
 def test_a_checkpoint_directory_serves_as_model(clips, toon, directory, tmp_path):
     """Only the encoders are read from it."""
     with CheckpointWriter(tmp_path / "model", tiny(), {}) as writer:

@@ -181,6 +181,7 @@ print(found["darker 10"]["psnr"], found["darker 10"]["key_frames"], run.methods[
 """
 
 
+@pytest.mark.gate
 def test_two_processes_share_the_clips(true: TrueClips, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -268,12 +268,15 @@ class MethodSpec:
         name = self.name or _name_of(Path(self.value))
         if self.kind == "reconstruction":
             return Reconstruction(self.value, name, attention)
+        checkpoint = find_checkpoint(self.value)
+        options = sampling(checkpoint.sampling)
+        options.check(checkpoint.config)  # what cannot be is told before anything is loaded
         toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices(), attention=attention)
         guides = None
         if self.kind == "sketched":
             name, guides = self.name or f"{name}+sketches", sketches()
-        told = checkpoint_told(find_checkpoint(self.value))
-        return Model(toon, name, sampling(toon.sampling), with_prompts=prompts, sketches=guides, told=told)
+        told = checkpoint_told(checkpoint)
+        return Model(toon, name, options, with_prompts=prompts, sketches=guides, told=told)
 
 
 def _name_of(directory: Path) -> str:

