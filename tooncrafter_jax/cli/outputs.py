@@ -29,8 +29,6 @@ from tooncrafter_jax.requests import Pair, SamplingOptions
 FORMATS = ("mp4", "gif", "webp", "png")
 COMPARISON_COLUMNS = 8
 """Frames in a row of a contact sheet that has the cross-fade below each row."""
-LONGEST_ENDING = len("_sheet.png")
-"""Bytes that are added to a clip's name."""
 _FRAME = re.compile(r"frame_\d{2,}\.png")
 _REMEDY = "choose another --out, or move it away"
 
@@ -93,6 +91,11 @@ class OutputPlan:
         if self.contact_sheet:
             files["contact_sheet"] = self.directory / f"{name}_sheet.png"
         return files | {"record": self.directory / f"{name}.json"}
+
+    @property
+    def longest_ending(self) -> int:
+        """Bytes that are added to a clip's name, at most."""
+        return max(len(path.name) for path in self.paths("x").values()) - 1
 
     def check_ours(self, name: str) -> None:
         """Finds out whether the clip's files can be written without replacing one that is not ours.

@@ -22,7 +22,7 @@ from tooncrafter_jax.cli.jobs import (
     with_fitting_names,
     with_variations,
 )
-from tooncrafter_jax.cli.outputs import FORMATS, LONGEST_ENDING, OutputPlan
+from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan
 from tooncrafter_jax.cli.preparing import AHEAD, Preparation, Ready
 from tooncrafter_jax.cli.prompt_folders import ORDERS, folder_jobs, shown_pairs
 from tooncrafter_jax.cli.runs import Outcome, Run, report
@@ -350,7 +350,7 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         endings,
     )
     count = arguments.samples_per_pair
-    room = LONGEST_ENDING + (0 if count == 1 else len(f"_sample{count - 1}"))
+    room = plan.longest_ending + (0 if count == 1 else len(f"_sample{count - 1}"))
     return with_variations(with_fitting_names(jobs, room), count), plan, decisions
 
 
