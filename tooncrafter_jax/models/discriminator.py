@@ -86,7 +86,7 @@ class BatchNorm(nnx.Module):
     def __init__(
         self, features: int, *, rngs: nnx.Rngs, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32
     ) -> None:
-        self.scale = nnx.Param(1 + normal(INITIAL_STD)(rngs.params(), (features,), param_dtype))
+        self.scale = nnx.Param(normal(INITIAL_STD, mean=1.0)(rngs.params(), (features,), param_dtype))
         self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
         self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
         self.variance = nnx.BatchStat(jnp.ones((features,), jnp.float32))

@@ -6,7 +6,7 @@ array: cheap to dispatch, easy to shard, mask, save and print.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from tooncrafter_jax.nn.attention import Attends, Backend
-from tooncrafter_jax.nn.layers import count_parameters
+from tooncrafter_jax.nn.layers import Drawn, HostKey, count_parameters
 from tooncrafter_jax.typing import Dtype
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -48,13 +48,13 @@ class _FoldingRngs(nnx.Rngs):
 
 
 class _HostRngs(nnx.Rngs):
-    """Hands out one numpy generator, for initialisers that draw on the host."""
+    """Hands out one `HostKey`, for initialisers that draw on the host."""
 
-    def __init__(self, seed: int) -> None:
-        self._draw = np.random.default_rng(seed)
+    def __init__(self) -> None:
+        self.key = HostKey()
 
     def params(self) -> Any:
-        return self._draw
+        return self.key
 
 
 class Network(Generic[Module]):
@@ -115,8 +115,26 @@ class Network(Generic[Module]):
 
     def init_on_host(self, seed: int) -> dict[str, np.ndarray]:
         """Freshly initialised parameters as numpy arrays: nothing is compiled, and every machine draws the same."""
-        _, state = nnx.split(self._build(_HostRngs(seed)))
-        return {".".join(map(str, path)): np.asarray(leaf.get_raw_value()) for path, leaf in nnx.to_flat_state(state)}
+        return dict(self.drawn(seed))
+
+    def drawn(self, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+        """The parameters of `init_on_host` by path, one after another, so that only one need be in memory; zeros and ones
+        come last.
+        """
+        rngs, path_of, constants = _HostRngs(), {}, {}
+        _, state = nnx.split(self._build(rngs))
+        for path, leaf in nnx.to_flat_state(state):
+            name, value = ".".join(map(str, path)), leaf.get_raw_value()
+            if isinstance(value, Drawn):
+                path_of[int(value)] = name
+            else:
+                constants[name] = value
+        generator = np.random.default_rng(seed)
+        for number, draw in enumerate(rngs.key.draws):
+            value = draw(generator)  # of a parameter that the module did away with, too: those after it depend on it
+            if number in path_of:
+                yield path_of[number], value
+        yield from ((name, np.asarray(value)) for name, value in constants.items())
 
     def bind(self, params: Params, view: View | None = None) -> Module:
         """The module with these parameters; cheap enough to call while tracing, not in a loop.

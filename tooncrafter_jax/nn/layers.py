@@ -22,17 +22,38 @@ from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
 from tooncrafter_jax.nn.platform import use_cpu_forms
 from tooncrafter_jax.typing import Dtype
 
-HostKey = np.random.Generator
-"""What an initialiser may be given instead of a key: it then draws on the host, where nothing needs compiling."""
+
+class HostKey:
+    """What an initialiser may be given instead of a key: it notes down what is to be drawn on the host, leaf after leaf.
+
+    In place of an array an initialiser then returns a `Drawn`, so that no network is ever whole in memory.
+
+    Attributes:
+      draws: in the order of drawing, what makes each array of a generator.
+    """
+
+    def __init__(self) -> None:
+        self.draws: list[Callable[[np.random.Generator], np.ndarray]] = []
+
+    def note(self, draw: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray:
+        """Notes a draw down, and returns what stands for its array."""
+        self.draws.append(draw)
+        return np.asarray(len(self.draws) - 1).view(Drawn)
 
 
-def normal(std: float) -> Callable[..., jax.Array]:
+class Drawn(np.ndarray):
+    """The number of a draw in `HostKey.draws`, in place of its array; nothing can be computed with it."""
+
+    __array_ufunc__ = None  # pyright: ignore[reportAssignmentType]
+
+
+def normal(std: float, mean: float = 0.0) -> Callable[..., jax.Array]:
     """An initialiser that draws from a normal distribution."""
 
     def init(key: jax.Array | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
-        if isinstance(key, np.random.Generator):
-            return (std * key.standard_normal(tuple(shape), np.float32)).astype(dtype)
-        return std * jax.random.normal(key, tuple(shape), dtype)
+        if isinstance(key, HostKey):
+            return key.note(lambda draw: (mean + std * draw.standard_normal(tuple(shape), np.float32)).astype(dtype))
+        return mean + std * jax.random.normal(key, tuple(shape), dtype)
 
     return init
 
@@ -42,8 +63,8 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
     bound = float(fan_in) ** -0.5
 
     def init(key: jax.Array | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
-        if isinstance(key, np.random.Generator):
-            return key.uniform(-bound, bound, tuple(shape)).astype(dtype)
+        if isinstance(key, HostKey):
+            return key.note(lambda draw: draw.uniform(-bound, bound, tuple(shape)).astype(dtype))
         return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
     return init
