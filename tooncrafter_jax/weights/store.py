@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -220,32 +220,70 @@ class Checkpoint:
         component: str,
         network: Network[Any],
         *,
+        only: Container[str] | None = None,
         sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding] | None = None,
-        dtype: Dtype | Callable[[jax.ShapeDtypeStruct], Dtype] | None = None,
+        dtype: Dtype | Callable[[jax.ShapeDtypeStruct], Dtype] | Mapping[str, Dtype] | None = None,
     ) -> dict[str, jax.Array]:
-        """One component's flat parameters, each read straight into its sharding and dtype.
+        """One component's flat parameters, each read straight into its sharding and dtype; a process reads only its shards.
 
         Args:
           component: its name.
           network: what the parameters must fit.
+          only: paths of the parameters that are read; all without.
           sharding: for all parameters or by path; the default device without.
-          dtype: of the result, for all or by parameter; the network's `param_dtype` without.
+          dtype: of the result, for all, by parameter or by path; the network's `param_dtype` without.
 
         Raises:
           UserError: if the tree is damaged, tensors are missing, left over or misshaped (all are listed), or the memory does not
             suffice.
         """
+        if sharding is None:
+            sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        leaves = _chosen(network, only)
+
+        def arguments(name: str, leaf: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:
+            return ocp.ArrayRestoreArgs(
+                sharding=sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name],
+                global_shape=leaf.shape,
+                dtype=jnp.dtype(_dtype_of(name, leaf, dtype)),  # pyright: ignore
+            )
+
+        target = {name: arguments(name, leaf) for name, leaf in leaves.items()}
+        return self._read(component, network, target, ocp.options.MultiprocessingOptions())
+
+    def restore_on_host(
+        self, component: str, network: Network[Any], *, only: Container[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """One component's flat parameters as they are stored, in the memory of this process alone.
+
+        Args:
+          component: its name.
+          network: what the parameters must fit.
+          only: paths of the parameters that are read; all without.
+
+        Raises:
+          UserError: see `restore`.
+        """
+        target = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in _chosen(network, only)}
+        return self._read(component, network, target, _alone())
+
+    def _read(
+        self,
+        component: str,
+        network: Network[Any],
+        target: dict[str, Any],
+        processes: ocp.options.MultiprocessingOptions,
+    ) -> dict[str, Any]:
+        """The parameters for which orbax' arguments are given."""
         self.require([component])
         path, where = self.directory / component, f"{component} in {self.directory}"
         damaged = f"{where} is damaged or incomplete: convert it again"
-        of_leaf = dtype if callable(dtype) and not isinstance(dtype, type) else lambda leaf: dtype or leaf.dtype
-        if sharding is None:
-            sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         if _file_of(self.directory, component).is_file():
-            return _read_file(_file_of(self.directory, component), network, where, sharding, of_leaf)
+            return _read_file(_file_of(self.directory, component), network, where, target)
         if not path.is_dir():
             raise UserError(damaged)
-        with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=processes)
+        with _quiet(), ocp.Checkpointer(handler, multiprocessing_options=processes) as checkpointer:
             try:
                 stored = dict(checkpointer.metadata(path).item_metadata.tree)  # pyright: ignore
             except Exception as error:  # orbax has no common class for what a damaged directory can raise
@@ -255,20 +293,33 @@ class Checkpoint:
                 {name: leaf.shape for name, leaf in network.abstract_params.items()},
                 where,
             )
-            target = {
-                name: ocp.ArrayRestoreArgs(
-                    sharding=sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name],
-                    global_shape=leaf.shape,
-                    dtype=jnp.dtype(of_leaf(leaf)),  # pyright: ignore
-                )
-                for name, leaf in network.abstract_params.items()
-            }
+            if not target:
+                return {}
+            chosen = ocp.args.PyTreeRestore(
+                item=target, restore_args=target, partial_restore=len(target) < len(network.abstract_params)
+            )
             try:
-                return checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=target, restore_args=target))
+                return checkpointer.restore(path, args=chosen)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise out_of_memory(f"to load {where}", "load it with dtype bfloat16") from error
                 raise UserError(damaged) from error
+
+
+def _chosen(network: Network[Any], only: Container[str] | None) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: leaf for name, leaf in network.abstract_params.items() if only is None or name in only}
+
+
+def _dtype_of(
+    name: str,
+    leaf: jax.ShapeDtypeStruct,
+    dtype: Dtype | Callable[[jax.ShapeDtypeStruct], Dtype] | Mapping[str, Dtype] | None,
+) -> Any:
+    if isinstance(dtype, Mapping):
+        return dtype[name]
+    if callable(dtype) and not isinstance(dtype, type):
+        return dtype(leaf)
+    return dtype or leaf.dtype
 
 
 def _file_of(directory: Path, component: str) -> Path:
@@ -276,14 +327,8 @@ def _file_of(directory: Path, component: str) -> Path:
     return Path(directory) / f"{component}.safetensors"
 
 
-def _read_file(
-    file: Path,
-    network: Network[Any],
-    where: str,
-    sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding],
-    dtype: Callable[[jax.ShapeDtypeStruct], Any],
-) -> dict[str, jax.Array]:
-    """A component's parameters of a safetensors file, in their shardings and dtypes."""
+def _read_file(file: Path, network: Network[Any], where: str, target: Mapping[str, ocp.RestoreArgs]) -> dict[str, Any]:
+    """Parameters of a safetensors file, tensor by tensor, in their shardings and dtypes, or on the host as they are."""
     try:
         stored = SafetensorsSource(file)
     except (UserError, OSError) as error:
@@ -291,12 +336,15 @@ def _read_file(
         raise UserError(f"{where} is damaged or incomplete: fetch or write it again{about}") from error
     check_shapes(stored.shapes, {name: leaf.shape for name, leaf in network.abstract_params.items()}, where)
 
-    def place(name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        value = stored.read(name).astype(jnp.dtype(dtype(leaf)))
-        where_to = sharding if isinstance(sharding, jax.sharding.Sharding) else sharding[name]
+    def place(name: str, arguments: ocp.RestoreArgs) -> Any:
+        value = stored.read(name)
+        if not isinstance(arguments, ocp.ArrayRestoreArgs):
+            return value
+        value, where_to = value.astype(arguments.dtype), arguments.sharding
+        assert isinstance(where_to, jax.sharding.Sharding)
         return jax.make_array_from_callback(value.shape, where_to, lambda index: value[index])
 
-    return {name: place(name, leaf) for name, leaf in network.abstract_params.items()}
+    return {name: place(name, arguments) for name, arguments in target.items()}
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
