@@ -47,7 +47,8 @@ class OptimizerConfig:
       name: `adamw` (decoupled weight decay, as published), `adam`, or `muon` (orthogonalised momentum for kernels, AdamW with
         Nesterov's momentum for the rest, both with updates of about AdamW's size; arXiv 2502.16982).
       learning_rate: after the warm-up.
-      schedule: what follows the warm-up: `constant` (as published, spec section 8.2) or `cosine` to 0 at the last step.
+      schedule: what follows the warm-up: `constant` (as published, spec section 8.2) or `cosine` to 0 at the last step. Steps
+        that are skipped because they are not finite do not count in it.
       warmup_steps: of linear growth from 0.
       beta1, beta2, epsilon: of Adam.
       momentum: of Muon.

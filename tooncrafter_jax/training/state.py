@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from tooncrafter_jax.models.discriminator import STATISTICS
 from tooncrafter_jax.training.optimizers import make_optimizer
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.weights.lora import PREFIX, matrix_shape
@@ -22,7 +23,7 @@ class TrainState:
     """Arrays only, in flat dicts by parameter path.
 
     Attributes:
-      step: steps that were taken, () int32.
+      step: steps that were taken, skipped ones among them, () int32.
       trained: parameters that are trained, float32.
       frozen: all others, in `TrainConfig.frozen_dtype`; running statistics among them in float32.
       optimizer: player -> optax state, of trained parameters only.
@@ -38,6 +39,11 @@ class TrainState:
     average: dict[str, Any]
     skipped: Any
     skipped_in_a_row: Any
+
+    @property
+    def updates(self) -> Any:
+        """Steps that changed something, () int32: what schedules count, as the optimizers' own counters do."""
+        return self.step - self.skipped
 
     @property
     def params(self) -> dict[str, Any]:
@@ -61,8 +67,12 @@ def optimizers(stage: Stage) -> dict[str, optax.GradientTransformation]:
 def stored_dtype(stage: Stage, path: str) -> np.dtype:
     """In which dtype a parameter is kept: float32 when it is trained or a running statistic, else the config's."""
     narrow = jnp.dtype(stage.config.frozen_dtype)
-    is_statistic = path.rpartition(".")[2] in ("mean", "variance")
-    return np.dtype(np.float32) if stage.trained_by_any(path) or is_statistic else narrow
+    return np.dtype(np.float32) if stage.trained_by_any(path) or is_statistic(path) else narrow
+
+
+def is_statistic(path: str) -> bool:
+    """Whether a parameter is a running statistic, which is not trained and yet changes with every step."""
+    return path.rpartition(".")[2] in STATISTICS
 
 
 def new_state(stage: Stage, params: Mapping[str, Any]) -> TrainState:

@@ -69,7 +69,7 @@ def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Me
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
-    count = state.step.astype(jnp.float32)
+    count = state.updates.astype(jnp.float32)
     decay = jnp.minimum(config.ema_decay, (1 + count) / (10 + count))
     average = {path: decay * value + (1 - decay) * trained[path] for path, value in state.average.items()}
     skipped = (~finite).astype(jnp.int32)
@@ -83,7 +83,7 @@ def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Me
         skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
     )
     metrics |= {"skipped": after.skipped, "skipped_in_a_row": after.skipped_in_a_row}
-    metrics["learning_rate"] = jnp.asarray(learning_rate(config.optimizer, config.steps)(state.step))
+    metrics["learning_rate"] = jnp.asarray(learning_rate(config.optimizer, config.steps)(state.updates))
     return after, metrics
 
 
