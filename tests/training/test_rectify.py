@@ -5,11 +5,12 @@ import json
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from tests.training.small import config
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.training.checkpoints import Checkpoints
+from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.reporting import parameter_table
@@ -26,6 +27,12 @@ def _batches(loader, count):
 
 def _host(tree):
     return jax.tree.map(np.asarray, tree)
+
+
+def checkpoint_state(workdir, step):
+    """What a run's checkpoint holds of the state: nested names."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.metadata(workdir / "checkpoints" / str(step) / "state").item_metadata.tree
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +150,56 @@ def test_the_newest_checkpoint_is_exported_without_training_on(rectify, tmp_path
     assert all(path.exists() for path in before), "a run that goes on meanwhile keeps what it is writing"
     exported = Checkpoint(tmp_path / "export")
     assert exported.provenance["steps"] == 2
-    restored = exported.restore("unet", exported.config.networks()["unet"])
-    averages = of_component(state.averaged_params, "unet")
-    assert set(restored) == set(averages)
-    for path, value in averages.items():
-        np.testing.assert_array_equal(np.asarray(restored[path]), np.asarray(value), err_msg=path)
+    exported_unet = exported.restore_on_host("unet", exported.config.networks()["unet"])
+    trained = of_component({**state.trained, **state.average}, "unet")
+    drawn = dict(stage.components.networks["unet"].drawn(stage.config.seed))
+    assert set(exported_unet) == set(drawn) and trained
+    for path, value in {**drawn, **trained}.items():
+        np.testing.assert_array_equal(exported_unet[path], np.asarray(value), err_msg=path)
+
+
+def test_frozen_parameters_are_exported_as_they_were_drawn(rectify, run, tmp_path):
+    """After 20 steps, though frozen parameters are rounded to bfloat16 while training."""
+    stage, after = rectify[0], run[1]
+    assert not any(value.dtype == np.float32 for value in after.frozen.values())
+    state = jax.tree.map(jax.numpy.asarray, after)
+    export(tmp_path / "model", stage, state, model=stage.model, provenance={})
+    checkpoint, changed = Checkpoint(tmp_path / "model"), []
+    for name, network in stage.components.networks.items():
+        exported, drawn = checkpoint.restore_on_host(name, network), dict(network.drawn(stage.config.seed))
+        frozen = [path for path in drawn if f"{name}.{path}" in after.frozen]
+        changed += [
+            path
+            for path in frozen
+            if exported[path].dtype != drawn[path].dtype or exported[path].tobytes() != drawn[path].tobytes()
+        ]
+    assert not changed
+
+
+def test_checkpoints_hold_no_frozen_parameters(rectify, tmp_path):
+    stage, mesh, _, start, open_loader = rectify
+    checkpoints = Checkpoints(tmp_path, stage)
+    checkpoints.save(start(), open_loader().state(), wait=True)
+    held = checkpoint_state(tmp_path, 0)
+    checkpoints.close()
+    assert not held["frozen"] and held["trained"]
+
+
+def test_a_run_whose_checkpoints_hold_frozen_parameters_goes_on(rectify, tmp_path):
+    """As those of earlier versions do."""
+    stage, mesh, _, start, open_loader = rectify
+    state, loader = start(), open_loader()
+    Checkpoints(tmp_path, stage).close()
+    with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
+        everything = {name: getattr(state, name) for name in state.__dataclass_fields__}
+        manager.save(
+            0, args=ocp.args.Composite(state=ocp.args.PyTreeSave(everything), data=ocp.args.JsonSave(loader.state()))
+        )
+    again = Checkpoints(tmp_path, stage)
+    resumed = again.restore(mesh)
+    again.close()
+    for one, other in zip(jax.tree.leaves(_host(state)), jax.tree.leaves(_host(resumed.state)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_nothing_is_exported_before_the_first_checkpoint(rectify, tmp_path):

@@ -17,7 +17,8 @@ def encoder(request, tmp_path_factory):
     stage = make_stage(run, architecture(run))
     fresh = dict(stage.components.init(0, ["unet", "sketch_encoder"]))
     missing = {path for path in fresh if path.startswith("sketch_encoder.")}
-    params = {path: jnp.asarray(value) for path, value in (fresh | stage.derive(fresh, missing)).items()}
+    derived = {path: one.value(fresh) for path, one in stage.derive(missing).items()}
+    params = {path: jnp.asarray(value) for path, value in (fresh | derived).items()}
     return request.param, stage.components.bind("sketch_encoder", params), fresh
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of a run: written in the background, whole or not at all, restored on any mesh and any number of hosts.
 
-`WORKDIR/checkpoints/STEP` holds the state, the data loader's state and the config. `WORKDIR/export` is a checkpoint directory
-for sampling, in the format of `weights.store`.
+`WORKDIR/checkpoints/STEP` holds what a step changes, the data loader's state and the config. Frozen parameters come from the run's
+start again, of which a fingerprint is kept. `WORKDIR/export` is a checkpoint directory for sampling, in the format of
+`weights.store`; frozen parameters are in it as they are in the start, bit by bit.
 """
 
 from __future__ import annotations
@@ -9,25 +10,28 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
+from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.config_codec import to_dict
-from tooncrafter_jax.distributed import is_main_process, to_host
+from tooncrafter_jax.distributed import as_the_main_process_says, is_main_process, to_host
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
 from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.sharding import tree_shardings
 from tooncrafter_jax.training.stages import Stage
-from tooncrafter_jax.training.start import component_holders, start_checkpoints
-from tooncrafter_jax.training.state import TrainState, abstract_state
+from tooncrafter_jax.training.start import SMALL, Start, component_holders
+from tooncrafter_jax.training.state import TrainState, abstract_state, is_statistic
 from tooncrafter_jax.weights.lora import PREFIX, save_lora
 from tooncrafter_jax.weights.store import CheckpointWriter
 
@@ -37,6 +41,8 @@ MAY_CHANGE = frozenset(
 )
 """What a run may be resumed with another value of; `data`'s workers and prefetching too."""
 _LOADER_MAY_CHANGE = frozenset(("num_workers", "prefetch", "on_damaged"))
+
+_START = "start"
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +67,11 @@ class Checkpoints:
       stage: what is trained.
       read_only: writes and removes nothing, not even what looks cut off: a run may be writing it.
 
+    Attributes:
+      start: where the run begins.
+
     Raises:
-      UserError: the directory belongs to a run with another config, or there is nothing to read.
+      UserError: the directory belongs to a run with another config, or there is nothing to read, or the start cannot be used.
     """
 
     def __init__(self, workdir: Path, stage: Stage, *, read_only: bool = False) -> None:
@@ -71,6 +80,9 @@ class Checkpoints:
         directory = self.workdir / "checkpoints"
         if read_only and not directory.is_dir():
             raise UserError(f"{self.workdir} has no checkpoint yet")
+        self.start = Start(stage)
+        self._check_start_is_elsewhere()
+        self._frozen = {path for path in abstract_state(stage).frozen if not is_statistic(path)}
         _check_config(self.workdir, config, write=not read_only)
         if read_only:
             self._manager = ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True))
@@ -109,8 +121,9 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(_as_dict(state)),
+                    state=ocp.args.PyTreeSave(_as_dict(_without(state, self._frozen))),
                     data=ocp.args.JsonSave(dict(data)),
+                    **{_START: ocp.args.JsonSave(self._fingerprints)},
                     config=ocp.args.JsonSave(to_dict(self._stage.config)),
                 ),
             )
@@ -131,7 +144,15 @@ class Checkpoints:
         step = self.latest if step is None else step
         if step is None:
             raise UserError(f"{self.workdir} has no checkpoint yet")
-        shapes = abstract_state(self._stage)
+        if self._holds_frozen(step):  # as checkpoints of earlier versions do
+            return self._restore(mesh, step, frozen=())
+        self._check_start(step)
+        state, data = self._restore(mesh, step, frozen=self._frozen)
+        return Resumed(replace(state, frozen=state.frozen | self.start.load(self._frozen, mesh)), data)
+
+    def _restore(self, mesh: Mesh, step: int, frozen: Collection[str]) -> Resumed:
+        """What a checkpoint holds: everything but these frozen parameters."""
+        shapes = _without(abstract_state(self._stage), frozen)
         shardings = tree_shardings(shapes, mesh)
         target = _as_dict(
             jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings)
@@ -151,6 +172,38 @@ class Checkpoints:
             ) from error
         return Resumed(TrainState(**restored["state"]), restored["data"])
 
+    @cached_property
+    def _fingerprints(self) -> dict[str, list[str]]:
+        return self.start.fingerprints(self._frozen)
+
+    def _holds_frozen(self, step: int) -> bool:
+        return not (self._manager.directory / str(step) / _START).is_dir()
+
+    def _check_start(self, step: int) -> None:
+        """Checks that the start still gives the frozen parameters that the run began with.
+
+        Raises:
+          UserError: it gives others.
+        """
+        try:
+            before = self._manager.restore(step, args=ocp.args.Composite(**{_START: ocp.args.JsonRestore()}))[_START]
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.workdir} is damaged: remove its directory to go on from an earlier one"
+            ) from error
+        other = [
+            name for name in sorted({*before, *self._fingerprints}) if before.get(name) != self._fingerprints.get(name)
+        ]
+        if other:
+            raise UserError(_other_start(other[0], self._stage.config.start))
+
+    def _check_start_is_elsewhere(self) -> None:
+        for checkpoint in self.start.checkpoints:
+            if checkpoint.directory.resolve() == (self.workdir / "export").resolve():
+                raise UserError(
+                    f"config.start is {checkpoint.directory}, which this run will write its own model to: choose another --workdir"
+                )
+
     def close(self) -> None:
         """Waits for what is being written."""
         self._manager.wait_until_finished()
@@ -162,8 +215,9 @@ def export(
 ) -> None:
     """Writes what was trained for sampling: averages where there are any, every component of the model in the run.
 
-    Components that were not trained are taken over from the start, and the provenance of its checkpoints is told as `started_from`.
-    With low-rank adaptation only the factors are written, to `lora.safetensors`.
+    Frozen parameters are in it exactly as the start holds them. Components that were not trained are taken over whole, and the
+    provenance of the start's checkpoints is told as `started_from`. With low-rank adaptation only the factors are written, to
+    `lora.safetensors`.
 
     Args:
       directory: of the exported model.
@@ -173,7 +227,7 @@ def export(
       provenance: what else is noted down.
 
     Raises:
-      UserError: the directory cannot be written.
+      UserError: the directory cannot be written, or the start is gone or holds something else than when the run began.
     """
     params = state.averaged_params
     if stage.lora_targets:
@@ -182,29 +236,62 @@ def export(
             save_lora(directory / "lora.safetensors", factors, stage.config.lora.scale)
         return
     model = replace(model, name=f"{stage.config.stage} of {model.name.rpartition(' of ')[2]}")
-    start = start_checkpoints(stage.config)
-    holders = component_holders(start)
-
-    def is_trained(component: str) -> bool:
-        return any(path.startswith(f"{component}.") for path in state.trained)
-
-    copied = [name for name in COMPONENTS if name in holders and not is_trained(name)]
+    start = Start(stage)
+    _check_frozen(start, stage, state)
+    holders = component_holders(start.checkpoints)
     # Every process takes part in gathering, the first one writes.
     with contextlib.ExitStack() as stack:
         writer = None
         if is_main_process():
-            own = start[0].sampling if start else None
-            before = {"started_from": [dict(checkpoint.provenance) for checkpoint in start]} if start else {}
-            writer = CheckpointWriter(directory, model, {**provenance, **before}, overwrite=True, sampling=own)
+            own = start.checkpoints[0].sampling if start.checkpoints else None
+            before = [dict(checkpoint.provenance) for checkpoint in start.checkpoints]
+            told = {**provenance, **({"started_from": before} if before else {})}
+            writer = CheckpointWriter(directory, model, told, overwrite=True, sampling=own)
             stack.enter_context(writer)
         for component in COMPONENTS:
-            if component in copied:
+            trained = of_component({**state.trained, **state.average}, component)
+            giver = start.whole_giver(component) if component in stage.uses else holders.get(component)
+            if giver is not None and not trained:
                 if writer is not None:
-                    writer.copy(holders[component].directory, [component])
+                    writer.copy(giver.directory, [component])
             elif component in stage.uses:
-                own = _on_host(of_component(params, component))
+                trained = _on_host(trained)
                 if writer is not None:
-                    writer.write(component, own)
+                    frozen = start.load_on_host(path for path in state.frozen if path.startswith(f"{component}."))
+                    writer.write(component, {**of_component(frozen, component), **trained})
+
+
+def _check_frozen(start: Start, stage: Stage, state: TrainState) -> None:
+    """Checks by small arrays, which every process has whole, that the start gives what was trained with.
+
+    Raises:
+      UserError: it gives something else.
+    """
+
+    def is_compared(path: str, value: jax.Array) -> bool:
+        is_here = value.is_fully_addressable or value.is_fully_replicated
+        return is_here and value.size <= SMALL and path.partition(".")[0] in COMPONENTS
+
+    small = {path: np.asarray(value) for path, value in state.frozen.items() if is_compared(path, value)}
+    for path, value in start.load_on_host(small).items():
+        if value.astype(small[path].dtype).tobytes() != small[path].tobytes():
+            raise UserError(_other_start(path.partition(".")[0], stage.config.start))
+
+
+def _other_start(component: str, start: str) -> str:
+    if start:
+        return (
+            f"the {component} of config.start '{start}' is not the one that this run began with: put the former one back, or say "
+            "where it is by --config.start=DIR"
+        )
+    return (
+        f"the {component} that this run began with is not what is drawn now from config.seed: give the checkpoint that it began "
+        "with by --config.start=DIR, or, if it began with none, use the version of tooncrafter-jax and numpy that it began with"
+    )
+
+
+def _without(state: TrainState, frozen: Collection[str]) -> TrainState:
+    return replace(state, frozen={path: value for path, value in state.frozen.items() if path not in frozen})
 
 
 def _on_host(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +306,19 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
 
 
 def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> None:
-    """Compares with the config that the directory was made with, and writes it down."""
+    """Compares with the config that the directory was made with, and writes it down: the first process, for all."""
+    mistake = None
+    if is_main_process():
+        try:
+            _compare_config(workdir, config, write=write)
+        except UserError as error:
+            mistake = error
+    (usable,) = as_the_main_process_says([mistake is None])
+    if not usable:
+        raise mistake or UserError(f"{workdir} cannot be used: the first process says why")
+
+
+def _compare_config(workdir: Path, config: TrainConfig, *, write: bool) -> None:
     file = workdir / "config.json"
     now = json.loads(json.dumps(to_dict(config)))
     if file.is_file():
@@ -233,12 +332,8 @@ def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> 
             raise UserError(
                 f"{workdir} belongs to a run with config.{key}={old!r}, not {new!r}: choose another --workdir or the old value"
             )
-    if write and jax.process_index() == 0:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(now, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"{workdir} cannot be written ({error.strerror}): choose another --workdir") from error
+    if write:
+        write_atomically(file, (json.dumps(now, indent=1) + "\n").encode())
 
 
 def _completed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.configuration import ModelConfig, preset
+from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.configuration import TrainConfig
-from tooncrafter_jax.training.sharding import tree_shardings
+from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
+from tooncrafter_jax.training.stages.stage import Derived
 from tooncrafter_jax.training.state import TrainState, abstract_state, new_state, stored_dtype
+from tooncrafter_jax.weights.lora import PREFIX
 from tooncrafter_jax.weights.metric_weights import load_lpips
-from tooncrafter_jax.weights.store import Checkpoint
+from tooncrafter_jax.weights.store import Checkpoint, fingerprint
+
+_LPIPS = f"{PERCEPTUAL}."
+SMALL = 4096
+"""Numbers of an array that is read in any case to tell whether a checkpoint is another."""
 
 
 def architecture(config: TrainConfig) -> ModelConfig:
@@ -80,48 +87,255 @@ def changed(model: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
     return result
 
 
-def start_params(stage: Stage) -> dict[str, np.ndarray]:
-    """All parameters that a stage starts from, on the host: restored, derived from others, or fresh.
+class _Giver(NamedTuple):
+    """A component of a checkpoint, and what it gives.
+
+    Attributes:
+      checkpoint: where it is.
+      component: its name.
+      network: as it is stored.
+      gives: paths, within the component, of the parameters that are taken from it.
+    """
+
+    checkpoint: Checkpoint
+    component: str
+    network: Network[Any]
+    gives: frozenset[str]
+
+
+@runtime_checkable
+class _Place(Protocol):
+    """Where parameters are loaded to, and in which dtype."""
+
+    def restore(self, giver: _Giver, only: Set[str]) -> Mapping[str, Any]:
+        """Parameters of a checkpoint's component by their paths within it."""
+        ...
+
+    def put(self, path: str, value: Any) -> Any:
+        """What was made on the host."""
+        ...
+
+    def of_sources(self) -> _Place:
+        """Where parameters are loaded to that others are made of."""
+        ...
+
+    def make(self, path: str, derived: Derived, source: Any) -> Any:
+        """A parameter that is made of another, which was loaded to `of_sources()`."""
+        ...
+
+
+class Start:
+    """Where each parameter of a stage starts: in a checkpoint, derived from another, freshly drawn, or LPIPS' published weights.
+
+    Nothing is read before it is asked for, and only what is asked for.
+
+    Attributes:
+      checkpoints: those of `config.start`.
 
     Raises:
-      UserError: the checkpoint lacks a component, or is of another architecture; LPIPS' weights were not fetched.
+      UserError: a checkpoint lacks a component, is damaged, or is of another architecture.
     """
-    config, components = stage.config, stage.components
-    params: dict[str, Any] = {}
-    checkpoints = start_checkpoints(config)
-    if checkpoints:
-        holders = component_holders(checkpoints)
-        for name in (name for name in stage.uses if name in holders):
-            # Of a component that may be restored in part, later checkpoints give what the first holder lacks.
-            givers = [c for c in checkpoints if name in c.components] if _is_flexible(name, stage) else [holders[name]]
-            for giver in reversed(givers):
-                params |= _restore(giver, name, components.networks[name], stage)
-        checkpoints[-1].require(name for name in stage.uses if name not in holders and name not in stage.fresh)
-    if PERCEPTUAL in components.networks:
-        loaded = load_lpips("vgg16")
-        params |= {f"{PERCEPTUAL}.{path}": np.asarray(value) for path, value in loaded.params.items()}
-    missing = set(components.abstract_params) - set(params)
-    if missing:
-        names = sorted({path.split(".")[0] for path in missing})
-        fresh = components.init(config.seed, names)
-        params |= {path: fresh[path] for path in missing}
-        params |= stage.derive(params, missing)
-    if stage.lora_targets:
-        params |= lora.init(config.lora, components.abstract_params, stage.lora_targets, config.seed)
-    return params
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.checkpoints = start_checkpoints(stage.config)
+        state = abstract_state(stage)
+        self._shapes: dict[str, jax.ShapeDtypeStruct] = {**state.trained, **state.frozen}
+        self._givers = _givers(stage, self.checkpoints)
+        given = {f"{giver.component}.{name}" for giver in self._givers for name in giver.gives}
+        self._missing = {path for path in self._shapes if path not in given and not path.startswith((PREFIX, _LPIPS))}
+        self._derived = stage.derive(self._missing)
+
+    def state(self, mesh: Mesh) -> TrainState:
+        """The state before the first step, on the mesh.
+
+        Raises:
+          UserError: a checkpoint is damaged; LPIPS' weights were not fetched.
+        """
+        stage = self._stage
+        shardings = tree_shardings(abstract_state(stage), mesh)
+        begin = jax.jit(lambda given: new_state(stage, given), donate_argnums=0, out_shardings=shardings)
+        return begin(self.load(self._shapes, mesh))
+
+    def load(self, paths: Iterable[str], mesh: Mesh) -> dict[str, jax.Array]:
+        """Parameters as training keeps them, each straight in its sharding and dtype; all processes ask for the same.
+
+        Raises:
+          UserError: see `state`.
+        """
+        stage = self._stage
+        return self._load(set(paths), _OnMesh(mesh, self._shapes, lambda path: stored_dtype(stage, path)))
+
+    def load_on_host(self, paths: Iterable[str]) -> dict[str, np.ndarray]:
+        """Parameters exactly as the checkpoints hold them, in their dtypes, in the memory of this process alone.
+
+        Raises:
+          UserError: see `state`.
+        """
+        return self._load(set(paths), _OnHost())
+
+    def whole_giver(self, component: str) -> Checkpoint | None:
+        """The checkpoint whose component is taken as it is; None where more than one gives a part, or it holds more."""
+        givers = [giver for giver in self._givers if giver.component == component and giver.gives]
+        own = sum(path.startswith(f"{component}.") for path in self._shapes)
+        if len(givers) == 1 and own == len(givers[0].gives) == len(givers[0].network.abstract_params):
+            return givers[0].checkpoint
+        return None
+
+    def fingerprints(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """Component -> what stands for the values that its parameters among these paths start from.
+
+        Raises:
+          UserError: see `state`.
+        """
+        found: dict[str, list[str]] = {}
+        for component in sorted({path.partition(".")[0] for path in paths} & set(COMPONENTS)):
+            own = {path for path in paths if path.startswith(f"{component}.")}
+            names = {path.partition(".")[2] for path in own}
+            found[component] = [
+                _identity(giver) for giver in self._givers if giver.component == component and giver.gives & names
+            ]
+            if own & self._missing:
+                found[component].append(f"seed {self._stage.config.seed}: {self._first_draws(component)}")
+        return found
+
+    def _load(self, wanted: Set[str], place: _Place) -> dict[str, Any]:
+        loaded: dict[str, Any] = {}
+        for giver in self._givers:
+            names = {name for name in giver.gives if f"{giver.component}.{name}" in wanted}
+            if names:
+                restored = place.restore(giver, names)
+                loaded |= {f"{giver.component}.{name}": value for name, value in restored.items()}
+        loaded |= {path: place.put(path, value) for path, value in self._made(wanted)}
+        others = {path: self._derived[path] for path in wanted - set(loaded)}
+        if others:
+            sources = {derived.source for derived in others.values() if derived.source}
+            given = self._load(sources, place.of_sources())
+            loaded |= {path: place.make(path, one, given[one.source or ""]) for path, one in others.items()}
+        return loaded
+
+    def _made(self, wanted: Set[str]) -> Iterator[tuple[str, Any]]:
+        """What is made on the host of no other parameter, one after another."""
+        stage = self._stage
+        if any(path.startswith(_LPIPS) for path in wanted):
+            for name, value in load_lpips("vgg16").params.items():
+                if f"{_LPIPS}{name}" in wanted:
+                    yield f"{_LPIPS}{name}", value
+        if any(path.startswith(PREFIX) for path in wanted):
+            shapes = stage.components.abstract_params
+            factors = lora.init(stage.config.lora, shapes, stage.lora_targets, stage.config.seed)
+            yield from ((path, value) for path, value in factors.items() if path in wanted)
+        drawn = set[str]()
+        for path in self._missing & wanted:
+            derived = self._derived.get(path)
+            if derived is not None and derived.source is None:
+                yield path, derived.make(None)
+            elif derived is None or derived.source == path:
+                drawn.add(path)
+        for component in sorted({path.partition(".")[0] for path in drawn}):
+            for name, value in stage.components.networks[component].drawn(stage.config.seed):
+                path = f"{component}.{name}"
+                if path in drawn:
+                    yield path, self._derived[path].make(value) if path in self._derived else value
+
+    def _first_draws(self, component: str) -> str:
+        """Stands for how a component is drawn."""
+        whole = hashlib.sha256()
+        drawn = self._stage.components.networks[component].drawn(self._stage.config.seed)
+        for name, value in itertools.islice(drawn, 3):
+            whole.update(f"{name} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes())
+        return whole.hexdigest()[:16]
 
 
-def _restore(checkpoint: Checkpoint, name: str, network: Network[Any], stage: Stage) -> dict[str, Any]:
-    """A component of a checkpoint; a decoder that lacks temporal or reference parts, or has more, gives what it has."""
-    host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    stored_config = getattr(checkpoint.config, name)
-    stored = Network(network._module, stored_config)
-    if not _is_flexible(name, stage):
-        _check_same(stored_config, getattr(stage.model, name), name, checkpoint)
-    restored = checkpoint.restore(name, stored, sharding=host)
-    wanted = network.abstract_params
-    fitting = {path: value for path, value in restored.items() if path in wanted and value.shape == wanted[path].shape}
-    return {f"{name}.{path}": np.asarray(value) for path, value in fitting.items()}
+class _OnHost:
+    """Numpy arrays as they are stored."""
+
+    def restore(self, giver: _Giver, only: Set[str]) -> Mapping[str, Any]:
+        return giver.checkpoint.restore_on_host(giver.component, giver.network, only=only)
+
+    def put(self, path: str, value: Any) -> Any:
+        return np.asarray(value)
+
+    def of_sources(self) -> _Place:
+        return self
+
+    def make(self, path: str, derived: Derived, source: Any) -> Any:
+        return np.asarray(derived.make(source))
+
+
+class _OnMesh:
+    """Arrays in the shardings of training, in dtypes by path."""
+
+    def __init__(self, mesh: Mesh, shapes: Mapping[str, Any], dtype: Callable[[str], Any]) -> None:
+        self._mesh, self._shapes, self._dtype = mesh, shapes, dtype
+
+    def _sharding(self, path: str) -> NamedSharding:
+        return NamedSharding(self._mesh, parameter_spec(path, self._shapes[path].shape, self._mesh))
+
+    def restore(self, giver: _Giver, only: Set[str]) -> Mapping[str, Any]:
+        path_of = {name: f"{giver.component}.{name}" for name in only}
+        return giver.checkpoint.restore(
+            giver.component,
+            giver.network,
+            only=only,
+            sharding={name: self._sharding(path) for name, path in path_of.items()},
+            dtype={name: self._dtype(path) for name, path in path_of.items()},
+        )
+
+    def put(self, path: str, value: Any) -> Any:
+        whole = np.asarray(value, self._dtype(path))
+        return jax.make_array_from_callback(whole.shape, self._sharding(path), lambda index: whole[index])
+
+    def of_sources(self) -> _Place:
+        return _OnMesh(self._mesh, self._shapes, lambda path: np.dtype(np.float32))
+
+    def make(self, path: str, derived: Derived, source: Any) -> Any:
+        made = jax.jit(lambda value: derived.make(value).astype(self._dtype(path)), out_shardings=self._sharding(path))
+        return made(source)
+
+
+def _givers(stage: Stage, checkpoints: Sequence[Checkpoint]) -> list[_Giver]:
+    """What each checkpoint gives; of a component that may be restored in part, later ones give what earlier ones lack."""
+    found: list[_Giver] = []
+    if not checkpoints:
+        return found
+    holders = component_holders(checkpoints)
+    for name in (name for name in stage.uses if name in holders):
+        network = stage.components.networks[name]
+        wanted, taken = network.abstract_params, set[str]()
+        for checkpoint in checkpoints if _is_flexible(name, stage) else [holders[name]]:
+            if name not in checkpoint.components:
+                continue
+            stored_config = getattr(checkpoint.config, name)
+            if not _is_flexible(name, stage):
+                _check_same(stored_config, getattr(stage.model, name), name, checkpoint)
+            stored = network if stored_config == network.config else Network(network._module, stored_config)
+            shapes = stored.abstract_params
+            fitting = {path for path in wanted if path in shapes and shapes[path].shape == wanted[path].shape}
+            found.append(_Giver(checkpoint, name, stored, frozenset(fitting - taken)))
+            taken |= fitting
+    checkpoints[-1].require(name for name in stage.uses if name not in holders and name not in stage.fresh)
+    return found
+
+
+def _identity(giver: _Giver) -> str:
+    """Stands for the values of a checkpoint's component; of an old checkpoint, which does not tell, for those of small arrays."""
+    told = giver.checkpoint.weights.get(giver.component)
+    if told:
+        return told
+    small = {name for name, leaf in giver.network.abstract_params.items() if leaf.size <= SMALL}
+    return fingerprint(giver.checkpoint.restore_on_host(giver.component, giver.network, only=small))
+
+
+def start_params(stage: Stage) -> dict[str, np.ndarray]:
+    """All parameters that a stage starts from, on the host, in float32.
+
+    Raises:
+      UserError: see `Start`.
+    """
+    state = abstract_state(stage)
+    loaded = Start(stage).load_on_host({*state.trained, *state.frozen})
+    return {path: np.asarray(value, np.float32) for path, value in loaded.items()}
 
 
 def _is_flexible(name: str, stage: Stage) -> bool:
@@ -141,16 +355,9 @@ def _check_same(stored: Any, wanted: Any, name: str, checkpoint: Checkpoint) -> 
 
 
 def start_state(stage: Stage, mesh: Mesh) -> TrainState:
-    """The state before the first step, on the mesh, every array put straight where it is kept.
+    """The state before the first step, on the mesh.
 
     Raises:
-      UserError: see `start_params`.
+      UserError: see `Start` and `Start.state`.
     """
-    shapes = abstract_state(stage)
-    shardings = tree_shardings(shapes, mesh)
-    places = {**shardings.trained, **shardings.frozen}
-    params = {}
-    for path, value in start_params(stage).items():
-        value = np.asarray(value, jnp.dtype(stored_dtype(stage, path)))
-        params[path] = jax.make_array_from_callback(value.shape, places[path], lambda index, value=value: value[index])
-    return jax.jit(lambda given: new_state(stage, given), out_shardings=shardings)(params)
+    return Start(stage).state(mesh)

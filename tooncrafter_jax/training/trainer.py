@@ -25,7 +25,7 @@ from tooncrafter_jax.training.reporting import Reporter, flatten, parameter_tabl
 from tooncrafter_jax.training.sharding import check_batch, make_mesh, put_batch
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.sketch import draw_hints
-from tooncrafter_jax.training.start import architecture, start_state
+from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import TrainState
 from tooncrafter_jax.training.step import make_step, make_validation
 from tooncrafter_jax.training.utilisation import seconds_at_peak
@@ -124,7 +124,7 @@ class Trainer:
         checkpoints = Checkpoints(self.workdir, self.stage)
         with jax.set_mesh(self.mesh), watched() as interruption, self.loader as loader:
             if checkpoints.latest is None:
-                state = start_state(self.stage, self.mesh)
+                state = checkpoints.start.state(self.mesh)
             else:
                 state, data = checkpoints.restore(self.mesh)
                 loader.restore(data)

@@ -7,7 +7,8 @@ discriminator are trained in one step on one reconstruction; differs from the pu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
 from tooncrafter_jax.training.stages.denoising import Denoising, Rectify
 from tooncrafter_jax.training.stages.encoding import frame_moments, sample_posterior
 from tooncrafter_jax.training.stages.sketch import SketchStage, without_hints
-from tooncrafter_jax.training.stages.stage import MODEL, Batch, Gradients, Metrics, Stage, replace_config
+from tooncrafter_jax.training.stages.stage import MODEL, Batch, Derived, Gradients, Metrics, Stage, replace_config
 from tooncrafter_jax.typing import Latents, Video
 
 DISCRIMINATOR = "discriminator"
@@ -212,7 +213,7 @@ class DecoderStage(Reconstruction):
     trains = ("decoder",)
     may_train = ("decoder", "decoder.p3d", "decoder.har", "decoder.har.attention", "decoder.har.residual")
 
-    def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
+    def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.
 
         Differs from the published code: there it is drawn at random, and training would first have to find the pictures again.
@@ -221,7 +222,11 @@ class DecoderStage(Reconstruction):
             return {}
         kernel = np.zeros(self.components.abstract_params[LAST_TEMPORAL].shape, np.float32)
         kernel[kernel.shape[0] // 2, 0, 0] = np.eye(kernel.shape[-1])
-        return {LAST_TEMPORAL: kernel, LAST_TEMPORAL.replace("kernel", "bias"): np.zeros(kernel.shape[-1:], np.float32)}
+        bias = np.zeros(kernel.shape[-1:], np.float32)
+        return {
+            LAST_TEMPORAL: Derived(None, lambda _: kernel),
+            LAST_TEMPORAL.replace("kernel", "bias"): Derived(None, lambda _: bias),
+        }
 
     def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
         """Latents and references, without gradient to the encoder."""
@@ -303,7 +308,7 @@ class AutoencoderStage(Reconstruction):
     may_train = ("autoencoder", "decoder")
     fresh = ("autoencoder", "decoder", DISCRIMINATOR)
 
-    def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
+    def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """Residual branches that end in zeros, and all other kernels times the square root of 3, which keeps the variance.
 
         What is drawn otherwise shrinks colours at every resolution until they drown in the branches, and the first thousands of
@@ -315,7 +320,7 @@ class AutoencoderStage(Reconstruction):
             if not path.startswith(("autoencoder.", "decoder.")) or not name.endswith("kernel"):
                 continue
             factor = 0.0 if name.endswith(BRANCH_ENDS) else 3**0.5
-            derived[path] = np.asarray(factor * params[path], np.float32)
+            derived[path] = Derived(path, partial(_scaled, factor=factor))
         return derived
 
     def adapt(self, model: ModelConfig) -> ModelConfig:
@@ -340,6 +345,10 @@ class AutoencoderStage(Reconstruction):
 
         factor = 1.0 / max(float(deviation(params, some_clips())), 1e-6)
         return dataclasses.replace(self.model, schedule=dataclasses.replace(self.model.schedule, scale_factor=factor))
+
+
+def _scaled(value: np.ndarray, factor: float) -> np.ndarray:
+    return np.asarray(factor * value, np.float32)
 
 
 def _is_discriminators(path: str) -> bool:

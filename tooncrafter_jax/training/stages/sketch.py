@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.training.components import Params
 from tooncrafter_jax.training.stages.denoising import Conditioned, Denoising
-from tooncrafter_jax.training.stages.stage import Batch, Metrics
+from tooncrafter_jax.training.stages.stage import Batch, Derived, Metrics
 from tooncrafter_jax.typing import Latents
 
 
@@ -32,30 +33,32 @@ class SketchStage(Denoising):
     fresh = ("sketch_encoder",)
     is_guided = True
 
-    def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
+    def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """The encoder's layers that the denoiser has too, and hint convolutions that begin otherwise than published."""
         derived = self._scaled_hints(missing) if self.config.sketch.hint_start == "scaled" else {}
+        shapes = self.components.abstract_params
         for path in missing:
             name = path.removeprefix("sketch_encoder.")
-            source = params.get(f"unet.{name}")
-            if name == path or source is None:
+            source = f"unet.{name}"
+            if name == path or source not in shapes:
                 continue
-            wanted = self.components.abstract_params[path].shape
-            if name == "conv_in.kernel":
-                source = source[:, :, : wanted[2]]  # the channels of the noisy latent, without the condition latent's
-            if source.shape == wanted:
-                derived[path] = source
+            given, wanted = shapes[source].shape, shapes[path].shape
+            if name == "conv_in.kernel":  # the channels of the noisy latent, without the condition latent's
+                derived[path] = Derived(source, partial(_first_channels, count=wanted[2]))
+            elif given == wanted:
+                derived[path] = Derived(source, lambda value: value)
         return derived
 
-    def _scaled_hints(self, missing: set[str]) -> dict[str, Any]:
+    def _scaled_hints(self, missing: Collection[str]) -> dict[str, Derived]:
         """Kernels of the new hint convolutions, normal with variance 4 / fan-in: SiLU halves small values."""
         key = jax.random.key(self.config.seed)
         initialise = jax.nn.initializers.variance_scaling(4.0, "fan_in", "normal")
         paths = sorted(path for path in missing if path.startswith("sketch_encoder.hint.") and path.endswith(".kernel"))
-        shapes = (self.components.abstract_params[path].shape for path in paths)
-        return {
-            p: initialise(jax.random.fold_in(key, i), s) for i, (p, s) in enumerate(zip(paths, shapes, strict=True))
-        }
+
+        def hint(number: int, shape: tuple[int, ...]) -> Derived:
+            return Derived(None, lambda _: initialise(jax.random.fold_in(key, number), shape))
+
+        return {path: hint(i, self.components.abstract_params[path].shape) for i, path in enumerate(paths)}
 
     def predict(
         self, params: Params, batch: Batch, noisy: Latents, given: Conditioned, times: jax.Array, key: jax.Array | None
@@ -80,6 +83,10 @@ class SketchStage(Denoising):
         """Beside the guided loss, that of the denoiser alone on the same clips, times and noise."""
         alone, _ = self.loss(params, without_hints(batch), None)
         return super().validate(params, batch) | {"loss_without_sketches": alone}
+
+
+def _first_channels(kernel: Any, count: int) -> Any:
+    return kernel[:, :, :count]
 
 
 def without_hints(batch: Batch) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -25,6 +25,22 @@ Metrics = dict[str, jax.Array]
 
 MODEL = "model"
 """Name of the player that every stage has."""
+
+
+class Derived(NamedTuple):
+    """What a parameter starts from that no checkpoint gives.
+
+    Attributes:
+      source: path of the parameter that it is made of; its own for what is freshly drawn; None for nothing.
+      make: the source's value (or None) -> its value, of numpy or JAX arrays.
+    """
+
+    source: str | None
+    make: Callable[[Any], Any]
+
+    def value(self, params: Params) -> Any:
+        """Its value, given its source's."""
+        return self.make(None if self.source is None else params[self.source])
 
 
 class Gradients(NamedTuple):
@@ -94,8 +110,8 @@ class Stage:
         """Networks beside the model's components."""
         return {}
 
-    def derive(self, params: dict[str, Any], missing: set[str]) -> dict[str, Any]:
-        """Parameters that start from others: a subset of the `missing` paths, given all others."""
+    def derive(self, missing: Collection[str]) -> dict[str, Derived]:
+        """What starts otherwise than freshly drawn, of the paths that no checkpoint gives."""
         return {}
 
     def loss(self, params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
