@@ -117,9 +117,10 @@ def test_line_breaks_in_a_message_stay_within_one_line(small, capsys):
 
 def test_compiled_programs_are_kept(small, capsys, monkeypatch):
     enabled = []
-    monkeypatch.setattr("tooncrafter_jax.cli.verify.enable_compilation_cache", lambda: enabled.append(True))
+    monkeypatch.setattr("tooncrafter_jax.cli.verify.enable_compilation_cache", enabled.append)
     run(capsys, small(), "--only", "timestep_embedding/*")
-    assert enabled
+    run(capsys, small(), "--only", "timestep_embedding/*", "--compilation-cache=elsewhere")
+    assert enabled == [None, "elsewhere"]
 
 
 def test_a_wrong_number_exits_1(small, capsys):

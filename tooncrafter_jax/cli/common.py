@@ -60,6 +60,16 @@ def add_hosts(parser: Parser) -> None:
     add("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
 
 
+def add_compilation_cache(parser: Parser) -> None:
+    """The option --compilation-cache, which `compilation_cache.enable_compilation_cache` takes."""
+    parser.add_argument(
+        "--compilation-cache",
+        metavar="DIR",
+        help="where compiled programs are kept for the next run: on several hosts a directory that all of them share, also "
+        "gs://... (default: $JAX_COMPILATION_CACHE_DIR, else ~/.cache/tooncrafter_jax/xla)",
+    )
+
+
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     """Runs a command's main: a `UserError` becomes one line and exit code 2, Ctrl-C a line and 130; a note, a line on stderr.
 

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from tooncrafter_jax.atomic_files import check_writable
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_hosts, told_if_interrupted
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_compilation_cache, add_hosts, told_if_interrupted
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.data.clip_sets import ClipSet
@@ -148,6 +148,7 @@ def build_parser() -> Parser:
     weights("--quick-gelu", action="store_true", help="these are of one of OpenAI's own models")
     add_sampling(parser, "how models sample")
     add_hosts(parser)
+    add_compilation_cache(parser)
     return parser
 
 
@@ -165,7 +166,7 @@ def main(argv: list[str]) -> int:
     size = {"frames": rule.frames, "height": rule.height, "width": rule.width}
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     check_backend(arguments.attention, compute_dtype(arguments.dtype, jax.local_devices()), "--attention")
-    enable_compilation_cache()
+    enable_compilation_cache(arguments.compilation_cache)
     clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
     shown = [clips.find(text) for text in arguments.show]
     metrics = make_metrics(names, _weights(arguments))

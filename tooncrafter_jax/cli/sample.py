@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from tooncrafter_jax.cli.claims import Claims
 from tooncrafter_jax.cli.clip_records import file_record
-from tooncrafter_jax.cli.common import Parser, add_hosts, told_if_interrupted
+from tooncrafter_jax.cli.common import Parser, add_compilation_cache, add_hosts, told_if_interrupted
 from tooncrafter_jax.cli.jobs import (
     Job,
     checked_name,
@@ -159,6 +159,7 @@ def build_parser() -> Parser:
     )
 
     add_hosts(parser)
+    add_compilation_cache(parser)
 
     how = add_sampling(parser)
     how(
@@ -272,7 +273,7 @@ def main(argv: list[str]) -> int:
             for job in jobs:
                 check_all(job)
         if todo:
-            enable_compilation_cache()
+            enable_compilation_cache(arguments.compilation_cache)
             with Claims(plan.directory, note) as claims:
                 run = Run(
                     _load(arguments, dtype),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_hosts
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_compilation_cache, add_hosts
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.distributed import initialize
@@ -39,9 +39,10 @@ def main(argv: list[str]) -> int:
         "--export", action="store_true", help="do not train, export the newest checkpoint to DIR/export as it is"
     )
     add_hosts(parser)
+    add_compilation_cache(parser)
     args, config = parse_with_config(parser, argv)
     initialize(args.coordinator, args.num_processes, args.process_id)
-    enable_compilation_cache()
+    enable_compilation_cache(args.compilation_cache)
 
     from tooncrafter_jax.training.trainer import Trainer
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tooncrafter_jax.atomic_files import check_writable, write_atomically
-from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
+from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, add_compilation_cache
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.errors import UserError
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
                 f"--json={args.json} is a directory: name the file, e.g. --json={args.json / 'verify.json'}"
             )
         check_writable(args.json.parent)
-    enable_compilation_cache()
+    enable_compilation_cache(args.compilation_cache)
     return _verify(args)
 
 
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="PATTERN", help="compare only files, arrays, cases or operations like this")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the table as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    add_compilation_cache(parser)
     return parser
 
 
