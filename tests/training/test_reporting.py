@@ -4,13 +4,14 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.training.small import config
 from tooncrafter_jax.training import reporting, utilisation
 from tooncrafter_jax.training.plan import minimum_flops
 from tooncrafter_jax.training.profiling import TRACED, WARM_UP, Profile
-from tooncrafter_jax.training.reporting import Reporter
+from tooncrafter_jax.training.reporting import Reporter, mean_of_batches
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
 
@@ -58,6 +59,15 @@ def test_utilisation_is_reported(tmp_path, monkeypatch):
         "data_wait_share": 0.25,
         "model_flop_utilisation": 0.25,
     }
+
+
+def test_means_of_batches_count_clips_not_batches():
+    zero, one = np.zeros(10), np.eye(10)[3]
+    full = {"clips": 4, "loss": 1.0, "loss_by_time": 6 * one, "clips_by_time": 2 * one}
+    last = {"clips": 1, "loss": 6.0, "loss_by_time": 6 * one, "clips_by_time": one}
+    assert mean_of_batches([full, last]) == {"loss": 2.0, "loss_by_time/3": 4.0}
+    empty = {"clips": 0, "loss": 0.0, "loss_by_time": zero, "clips_by_time": zero}
+    assert mean_of_batches([last, empty]) == {"loss": 6.0, "loss_by_time/3": 6.0}
 
 
 @pytest.mark.parametrize(("steps", "traces"), [(WARM_UP, 0), (WARM_UP + 1, 1), (WARM_UP + TRACED + 2, 1)])

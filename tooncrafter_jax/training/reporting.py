@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Reporter:
         self._main = jax.process_index() == 0
         self._clips, self._seconds_at_peak = clips, seconds_at_peak
         self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
+        self._paused = 0.0
         if self._main:
             workdir.mkdir(parents=True, exist_ok=True)
             self._lines = (workdir / "metrics.jsonl").open("a")
@@ -62,15 +64,29 @@ class Reporter:
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True)
 
     def advance(self, waited: float) -> None:
-        """Counts a step, of which so many seconds went into waiting for data."""
+        """Counts a step, before which the host waited so many seconds for data."""
         self._steps += 1
         self._waited += waited
         if self._main:
             self._bar.update(1)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops the clock of the steps' speed: for validation, samples and saving. The steps before must be done."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - started
+
     def training(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Reports the metrics of a step, and the speed since the last report; returns what was written."""
-        elapsed = max(time.monotonic() - self._since, 1e-9)
+        """Reports the metrics of a step, and the speed since the last report; returns what was written.
+
+        The speed is that of the steps alone: what `paused` took is left out of it.
+        """
+        scalars = flatten(metrics)  # waits for the step, which would else count in the next report
+        now = time.monotonic()
+        elapsed = max(now - self._since - self._paused, 1e-9)
         speed = {
             "seconds_per_step": elapsed / max(self._steps, 1),
             "clips_per_second": self._clips * self._steps / elapsed,
@@ -78,8 +94,8 @@ class Reporter:
         }
         if self._seconds_at_peak is not None:
             speed["model_flop_utilisation"] = self._seconds_at_peak / speed["seconds_per_step"]
-        self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
-        scalars = flatten(metrics) | speed
+        self._since, self._steps, self._waited, self._paused = now, 0, 0.0, 0.0
+        scalars |= speed
         self.write(step, scalars)
         if self._main:
             self._bar.set_postfix(loss=f"{scalars.get('loss', np.nan):.4g}", wait=f"{speed['data_wait_share']:.0%}")
@@ -110,6 +126,23 @@ class Reporter:
             self._bar.close()
             self._lines.close()
             self._board.close()
+
+
+def mean_of_batches(found: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Scalars of several batches' metrics: means over their clips, of which each batch has as many as its `clips` says.
+
+    The last batch of a split is filled up with rows that do not count, so a mean of the batches' means would give its clips more
+    weight than others.
+    """
+    totals: dict[str, Any] = {}
+    for metrics in found:
+        values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
+        clips = values.pop("clips")
+        shares = {name: value if name.endswith("_by_time") else clips * value for name, value in values.items()}
+        for name, share in {"clips": clips, **shares}.items():
+            totals[name] = totals.get(name, 0.0) + share
+    clips = max(totals.pop("clips", 0.0), 1.0)
+    return flatten({name: total if name.endswith("_by_time") else total / clips for name, total in totals.items()})
 
 
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:

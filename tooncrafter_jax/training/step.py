@@ -38,13 +38,13 @@ def make_step(stage: Stage, mesh: Mesh | None = None) -> Step:
 
 
 def make_validation(stage: Stage, mesh: Mesh | None = None) -> Callable[[Mapping[str, Any], Batch], Metrics]:
-    """The compiled validation: (parameters, global batch) -> metrics."""
+    """The compiled validation: (parameters, global batch) -> metrics, and as `clips` how many valid ones they are means of."""
 
     def validate(params: Mapping[str, Any], batch: Batch) -> Metrics:
         with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES), exact_float32(stage.config.dtype):
-            return stage.validate(params, batch)
+            return stage.validate(params, batch) | {"clips": jnp.sum(batch["valid"])}
 
-    return jax.jit(validate)
+    return jax.jit(validate, out_shardings=None if mesh is None else NamedSharding(mesh, PartitionSpec()))
 
 
 def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

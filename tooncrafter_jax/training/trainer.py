@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from tooncrafter_jax.data.loader import Loader
@@ -20,8 +20,9 @@ from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.interruption import watched
+from tooncrafter_jax.training.pacing import Pacing
 from tooncrafter_jax.training.profiling import Profile
-from tooncrafter_jax.training.reporting import Reporter, flatten, parameter_table
+from tooncrafter_jax.training.reporting import Reporter, mean_of_batches, parameter_table
 from tooncrafter_jax.training.sharding import check_batch, make_mesh, put_batch
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.sketch import draw_hints
@@ -80,6 +81,7 @@ class Trainer:
         self.loader = self._loader(config.data.split)
         self._draw = self._sketcher()
         self._seconds_at_peak = seconds_at_peak(config, model)
+        self._validation = make_validation(self.stage, self.mesh)
 
     # -------------------------------------------------------------------------------------------------------- data
 
@@ -140,17 +142,23 @@ class Trainer:
             if done:
                 reporter.say(f"going on after step {done}")
             step_fn, metrics, outcome = make_step(self.stage, self.mesh), {}, {}
-            finished = True
+            pacing, finished = Pacing(), True
             try:
                 for step in range(done, config.steps):
-                    self._validate_and_sample(state, step, reporter)
-                    if config.save_every and step % config.save_every == 0 and step > done:
-                        checkpoints.save(state, loader.state())
+                    saves = config.save_every and step % config.save_every == 0 and step > done
+                    if saves or self._validates(step) or self._makes_samples(step):
+                        pacing.finish()  # their time is the steps', what follows is not
+                        with reporter.paused():
+                            self._validate_and_sample(state, step, reporter)
+                            if saves:
+                                checkpoints.save(state, loader.state())
+                    pacing.before_step()
                     started = time.monotonic()
                     batch = self._placed(next(loader))
                     waited = time.monotonic() - started
                     self._profile.before_step()
                     state, metrics = step_fn(state, batch)
+                    pacing.after_step(metrics)
                     self._profile.after_step(metrics)
                     reporter.advance(waited)
                     if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
@@ -201,25 +209,27 @@ class Trainer:
                 f"{step}: the last checkpoint is good; look at the data, or lower config.optimizer.learning_rate"
             )
 
+    def _validates(self, step: int, *, last: bool = False) -> bool:
+        return bool(self.config.validation) and (last or step % self.config.validate_every == 0)
+
+    def _makes_samples(self, step: int, *, last: bool = False) -> bool:
+        every = self.config.sample_every
+        return bool(every and step) and (last or step % every == 0)
+
     def _validate_and_sample(self, state: TrainState, step: int, reporter: Reporter, *, last: bool = False) -> None:
-        config = self.config
-        if config.validation and (last or step % config.validate_every == 0):
+        if self._validates(step, last=last):
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
-        if config.sample_every and step and (last or step % config.sample_every == 0):
+        if self._makes_samples(step, last=last):
             samples.write_samples(
                 self.stage, state, self.workdir / "samples", step, self._draw(self._few_clips()), reporter
             )
 
     def validate(self, state: TrainState) -> dict[str, float]:
-        """Means over the first batches of the validation split; the same clips, times and noise every time."""
-        config = self.config
-        if not hasattr(self, "_validation"):
-            self._validation = make_validation(self.stage, self.mesh)
-        collected: list[dict[str, float]] = []
+        """Means over the clips of the first batches of the validation split; the same clips, times and noise every time."""
+        config, params = self.config, state.averaged_params
         with self._loader(config.validation, evaluation=True) as loader:
-            for batch, _ in zip(_until_end(loader), range(config.validation_batches), strict=False):
-                collected.append(flatten(self._validation(state.averaged_params, self._placed(batch))))
-        return {name: float(np.mean([one[name] for one in collected if name in one])) for name in collected[0]}
+            batches = islice(_until_end(loader), config.validation_batches)
+            return mean_of_batches(jax.device_get(self._validation(params, self._placed(batch))) for batch in batches)
 
     def _few_clips(self) -> Mapping[str, Any]:
         split = self.config.validation or self.config.data.split
