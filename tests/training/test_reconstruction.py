@@ -12,12 +12,14 @@ from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.objective import noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.training import trainer
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER, DecoderStage
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture, start_params, start_state
-from tooncrafter_jax.training.step import make_step
+from tooncrafter_jax.training.state import new_state
+from tooncrafter_jax.training.step import make_step, make_validation
 
 START = 2
 
@@ -93,6 +95,60 @@ def test_the_exported_scale_factor_gives_latents_a_deviation_of_one(run, clips):
     fitted = stage.fitted_model(params[-1], lambda: rows)
     latents = jax.jit(lambda p, b: stage.latents(p, b)[0])(params[-1], rows)
     assert float(np.std(np.asarray(latents) * fitted.schedule.scale_factor)) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def validation(run, clips):
+    """The compiled validation, and the three clips of the split "test" one by one, all with pixels of their own."""
+    stage, _, params, _ = run
+    settings = dataclasses.replace(stage.config.data, split="test", batch=2).evaluation()
+    with Loader.open(settings) as loader:
+        batches = [next(loader), next(loader)]
+    rows = [
+        {name: values[i] for name, values in batch.items() if name not in ("record", "stride")}
+        for batch in batches
+        for i in range(2)
+        if batch["valid"][i]
+    ]
+    assert len(rows) == 3 and not batches[1]["valid"].all()
+    compiled = make_validation(stage, stage.mesh)
+
+    def validate(*clips):
+        batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
+        return {name: float(value) for name, value in compiled(params[-1], put_batch(batch, stage.mesh)).items()}
+
+    return validate, rows
+
+
+def test_rows_that_only_fill_a_batch_do_not_count(validation):
+    validate, (first, second, _) = validation
+    noise = np.random.default_rng(0).integers(0, 256, first["video"].shape, np.uint8)
+    filler = second | {"video": noise, "valid": np.bool_(False)}
+    alone, filled, both = validate(first, first), validate(first, filler), validate(first, second)
+    assert filled.pop("clips") == 1 and alone.pop("clips") == both.pop("clips") == 2
+    assert filled == pytest.approx(alone, rel=1e-5)  # float32 sums of other numbers of clips
+    assert both != pytest.approx(alone, rel=1e-2)
+
+
+def test_validation_is_the_mean_over_clips_however_they_are_cut(run, validation, tmp_path, monkeypatch):
+    """Three clips in batches of two, of which the last is filled up."""
+    stage, _, params, _ = run
+    validate, rows = validation
+    of_clips = [validate(row, row) for row in rows]
+    monkeypatch.setattr(trainer, "make_mesh", lambda text: stage.mesh)
+    settings = dataclasses.replace(stage.config, validation="test")
+    whole = trainer.Trainer(settings, tmp_path)
+    state = new_state(whole.stage, {path: jnp.asarray(value) for path, value in params[-1].items()})
+    found = whole.validate(state)
+    assert set(found) == set(of_clips[0]) - {"clips"} and {"l1", "psnr", "psnr_of_ends", "loss"} <= set(found)
+    for name, value in found.items():
+        assert value == pytest.approx(np.mean([one[name] for one in of_clips]), rel=1e-5), name
+
+
+def test_the_peak_to_noise_ratio_is_of_each_clip(validation):
+    validate, (first, second, _) = validation
+    together = validate(first, second)["psnr"]
+    assert together == pytest.approx((validate(first, first)["psnr"] + validate(second, second)["psnr"]) / 2, rel=1e-5)
 
 
 def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):

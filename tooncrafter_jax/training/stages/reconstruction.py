@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
@@ -98,13 +99,18 @@ class Reconstruction(Stage):
             return as_float32(decoder(latents, references)), divergence
 
     def distance(
-        self, params: Params, video: Video, truth: Video, judged: jax.Array | None = None
+        self,
+        params: Params,
+        video: Video,
+        truth: Video,
+        judged: jax.Array | None = None,
+        valid: jax.Array | None = None,
     ) -> tuple[jax.Array, Metrics]:
         """L1 + weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6).
 
-        LPIPS is of the frames whose numbers are `judged`, or of all.
+        LPIPS is of the frames whose numbers are `judged`, or of all. Clips that are not `valid` (B,) do not count; None: all do.
         """
-        l1 = jnp.mean(jnp.abs(video - truth))
+        l1 = mean_of_clips(jnp.abs(video - truth), valid)
         weight = self.config.adversarial.perceptual_weight
         if not weight:
             return l1, {"l1": l1}
@@ -118,7 +124,7 @@ class Reconstruction(Stage):
         if self.config.remat != "none":
             of_frame = jax.checkpoint(of_frame)
         frames = (jnp.moveaxis(video, 1, 0), jnp.moveaxis(truth, 1, 0))
-        perceptual = jnp.mean(jax.lax.map(of_frame, frames))
+        perceptual = mean_of_clips(jnp.moveaxis(jax.lax.map(of_frame, frames), 1, 0), valid)
         return l1 + weight * perceptual, {"l1": l1, "lpips": perceptual}
 
     def judged_frames(self, batch: Batch) -> jax.Array | None:
@@ -178,15 +184,19 @@ class Reconstruction(Stage):
         return Gradients(loss, {MODEL: of_model, DISCRIMINATOR: against.of_discriminator}, against.statistics, metrics)
 
     def validate(self, params: Params, batch: Batch) -> Metrics:
-        """Distance and PSNR, of all frames and of the two that are given."""
+        """Distance and PSNR, of all frames and of the two that are given: means over the valid clips, each with a PSNR of its own.
+
+        So they do not depend on how the clips are cut into batches.
+        """
         video, _ = self.reconstruct(params, batch)
-        truth = to_pixels(batch["video"])
-        distance, metrics = self.distance(params, video, truth)
+        truth, valid = to_pixels(batch["video"]), batch["valid"]
+        distance, metrics = self.distance(params, video, truth, valid=valid)
         ends = jnp.asarray([0, -1])
+        of_clip = jax.vmap(psnr)
         return metrics | {
             "loss": distance,
-            "psnr": psnr(video, truth),
-            "psnr_of_ends": psnr(video[:, ends], truth[:, ends]),
+            "psnr": mean_of_clips(of_clip(video, truth), valid),
+            "psnr_of_ends": mean_of_clips(of_clip(video[:, ends], truth[:, ends]), valid),
         }
 
     def _logits(self, params: Params, video: Video) -> jax.Array:
@@ -356,6 +366,15 @@ def _is_discriminators(path: str) -> bool:
     return path.startswith(f"{DISCRIMINATOR}.") and path.rpartition(".")[2] not in STATISTICS
 
 
-def psnr(video: Video, truth: Video) -> jax.Array:
+def mean_of_clips(values: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """The mean of values (B, ...) over the clips that are valid (B,), or over all; 0 where none is."""
+    if valid is None:
+        return jnp.mean(values)
+    of_clip = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+    # Not a product with 0: a clip that does not count may be anything.
+    return jnp.sum(jnp.where(valid, of_clip, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def psnr(video: Float[Array, "..."], truth: Float[Array, "..."]) -> jax.Array:
     """Peak signal-to-noise ratio in dB of frames in [-1, 1], clipped to it."""
     return -10.0 * jnp.log10(jnp.maximum(jnp.mean(jnp.square((jnp.clip(video, -1, 1) - truth) / 2)), 1e-10))
