@@ -1,12 +1,21 @@
-"""How a new sketch encoder begins."""
+"""How a new sketch encoder begins, and the sketches that it learns from."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from tests.reference import noise_params
 from tests.training.small import SIZE, config
+from tooncrafter_jax.data.sketches import HedExtractor
+from tooncrafter_jax.data.transforms import to_pixels
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.hed import Hed, HedConfig
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.training.hints import HintDrawing, hints_spec
+from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.stages.sketch import draw_hints
 from tooncrafter_jax.training.start import architecture
 
 
@@ -38,34 +47,75 @@ def test_scaled_hint_convolutions_keep_a_drawings_contrast(encoder):
     assert contrast == 0 if start == "zeros" else 0.2 < contrast < 10
 
 
-class _Extractor:
-    """Draws a picture's red channel, and counts the pictures."""
+class _Counting(HedExtractor):
+    """Notes the shapes that it is compiled for, and on the host how many pictures it has drawn."""
 
-    line_thickness = 1.0
-
-    def __init__(self):
-        self.drawn = []
-
-    def __call__(self, images):
-        self.drawn.append(len(images))
-        return 1 - (images[..., :1] + 1) / 4
+    def draw(self, params, images):
+        self.traced.append(images.shape)
+        jax.debug.callback(lambda: self.drawn.append(images.shape[0]))
+        return super().draw(params, images)
 
 
-@pytest.mark.parametrize("every_frame", [False, True])
-def test_hints_are_the_sketches_of_the_chosen_frames(every_frame):
-    extractor = _Extractor()
-    video = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 4, 3), np.uint8)
-    sketched = np.zeros((3, 5), bool)
-    sketched[0, 2] = sketched[2, 4] = sketched[2, 0] = True
-    hints = draw_hints(extractor, {"video": video, "sketched": sketched}, every_frame=every_frame)
-    chosen = np.ones_like(sketched) if every_frame else sketched
-    expected = video[..., :1] / 255 / 2 * chosen[..., None, None, None]
-    np.testing.assert_allclose(hints, expected, atol=1e-6)
-    assert extractor.drawn == [16 if every_frame else 4]
+@pytest.fixture(scope="module")
+def extractor():
+    network = Network(Hed, HedConfig(widths=(4, 6), convs=(2, 1)))
+    counting = _Counting(noise_params(network, gain=0.1), config=network.config, batch_size=2)
+    counting.traced, counting.drawn = [], []
+    return counting
 
 
-def test_clips_without_sketches_need_no_extractor():
-    extractor = _Extractor()
-    batch = {"video": np.ones((2, 3, 4, 4, 3), np.uint8), "sketched": np.zeros((2, 3), bool)}
-    hints = draw_hints(extractor, batch, every_frame=False)
-    assert hints.shape == (2, 3, 4, 4, 1) and not hints.any() and not extractor.drawn
+@pytest.fixture(scope="module", params=["data:1", "data:2,fsdp:2,frames:2"])
+def world(request, devices, extractor):
+    """A mesh, a video of 4 clips on it, and on the host the sketch of every frame as the extractor alone draws it."""
+    mesh = make_mesh(request.param, devices[: 1 if request.param == "data:1" else 8])
+    video = np.random.default_rng(0).integers(0, 256, (4, 6, 20, 28, 3), np.uint8)
+    lines = np.concatenate([np.asarray(extractor(to_pixels(jnp.asarray(clip)))) for clip in video])
+    return mesh, video, 1.0 - lines.reshape(*video.shape[:-1], 1)
+
+
+def _patterns():
+    """Which frames are chosen: of some clips, of one, of none, of all."""
+    some = np.random.default_rng(1).random((4, 6)) < 0.4
+    one = np.zeros((4, 6), bool)
+    one[2, 5] = True
+    return some, one, np.zeros((4, 6), bool), np.ones((4, 6), bool)
+
+
+def test_hints_are_the_sketches_of_the_chosen_frames(world, extractor):
+    """To float32's rounding, drawn where the frames are; one program serves every choice, and draws little else."""
+    mesh, video, expected = world
+    drawing = HintDrawing(extractor, mesh, every_frame=False)
+    extractor.traced.clear()
+    for chosen in _patterns():
+        extractor.drawn.clear()
+        batch = put_batch({"video": video, "sketched": chosen}, mesh)
+        with jax.set_mesh(mesh):
+            hints = drawing(batch)
+        assert hints.sharding.is_equivalent_to(NamedSharding(mesh, hints_spec(mesh, 4, 6)), hints.ndim)
+        np.testing.assert_allclose(hints, expected * chosen[..., None, None, None], atol=1e-5)
+        jax.effects_barrier()
+        assert sum(extractor.drawn) <= chosen.sum() + mesh.size  # two at a time, of which one a device may be a filler
+        assert bool(extractor.drawn) == bool(chosen.any())
+    assert (
+        set(extractor.traced) == {(2, 20, 28, 3)} and len(extractor.traced) <= 2
+    )  # a loop's body is traced twice at most
+
+
+def test_every_frame_is_guided_where_that_is_asked_for(world, extractor):
+    mesh, video, expected = world
+    batch = put_batch({"video": video, "sketched": np.zeros((4, 6), bool)}, mesh)
+    np.testing.assert_allclose(HintDrawing(extractor, mesh, every_frame=True)(batch), expected, atol=1e-5)
+
+
+def test_a_batch_that_devices_do_not_divide_is_drawn_all_the_same(world, extractor):
+    mesh, video, expected = world
+    rows = {"video": jnp.asarray(video[:1, :5]), "sketched": jnp.ones((1, 5), bool)}
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    hints = HintDrawing(extractor, mesh, every_frame=False)(jax.device_put(rows, everywhere))
+    np.testing.assert_allclose(hints, expected[:1, :5], atol=1e-5)
+
+
+def test_embeddings_alone_have_nothing_to_draw(devices, extractor):
+    drawing = HintDrawing(extractor, make_mesh("data:1", devices[:1]), every_frame=False)
+    with pytest.raises(UserError, match=r"set config\.data\.video to True, and config\.data\.directory"):
+        drawing({"sketched": jnp.zeros((1, 4), bool)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,13 +19,14 @@ from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.hints import HintDrawing
 from tooncrafter_jax.training.interruption import watched
 from tooncrafter_jax.training.pacing import Pacing
 from tooncrafter_jax.training.profiling import Profile
 from tooncrafter_jax.training.reporting import Reporter, mean_of_batches, parameter_table
 from tooncrafter_jax.training.sharding import check_batch, make_mesh, put_batch
 from tooncrafter_jax.training.stages import Stage, make_stage
-from tooncrafter_jax.training.stages.sketch import draw_hints
+from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import TrainState
 from tooncrafter_jax.training.step import make_step, make_validation
@@ -79,7 +80,7 @@ class Trainer:
             )
         self.stage: Stage = make_stage(config, model, self.mesh)
         self.loader = self._loader(config.data.split)
-        self._draw = self._sketcher()
+        self._hints = self._sketcher()
         self._seconds_at_peak = seconds_at_peak(config, model)
         self._validation = make_validation(self.stage, self.mesh)
 
@@ -99,20 +100,22 @@ class Trainer:
             )
         return loader
 
-    def _sketcher(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    def _sketcher(self) -> HintDrawing | None:
         if not self.stage.is_guided:
-            return lambda batch: batch
+            return None
         settings = self.config.sketch
         extractor = load_extractor(settings.extractor, Path(settings.weights) if settings.weights else None)
+        return HintDrawing(extractor, self.mesh, every_frame=settings.every_frame)
 
-        def with_hints(batch: Mapping[str, Any]) -> Mapping[str, Any]:
-            return {**batch, "hints": draw_hints(extractor, batch, every_frame=settings.every_frame)}
+    def _with_hints(self, batch: Batch) -> Batch:
+        """A batch on the devices, with its sketches where they guide the stage."""
+        return batch if self._hints is None else {**batch, "hints": self._hints(batch)}
 
-        return with_hints
-
-    def _placed(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def _placed(self, batch: Mapping[str, Any]) -> Batch:
         unused = ("record", "stride")
-        return put_batch({name: rows for name, rows in self._draw(batch).items() if name not in unused}, self.mesh)
+        return self._with_hints(
+            put_batch({name: rows for name, rows in batch.items() if name not in unused}, self.mesh)
+        )
 
     # --------------------------------------------------------------------------------------------------------- run
 
@@ -220,9 +223,8 @@ class Trainer:
         if self._validates(step, last=last):
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
         if self._makes_samples(step, last=last):
-            samples.write_samples(
-                self.stage, state, self.workdir / "samples", step, self._draw(self._few_clips()), reporter
-            )
+            few = self._placed(self._few_clips())
+            samples.write_samples(self.stage, state, self.workdir / "samples", step, few, reporter)
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Means over the clips of the first batches of the validation split; the same clips, times and noise every time."""

@@ -70,10 +70,10 @@ class TestAll:
 
     def test_compiled_once_for_each_size(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         extractor, traced = EXTRACTORS[name](), []
-        draw = type(extractor)._draw
-        monkeypatch.setattr(type(extractor), "_draw", lambda *a: traced.append(a[-1].shape) or draw(*a))
+        draw = type(extractor).draw
+        monkeypatch.setattr(type(extractor), "draw", lambda *a: traced.append(a[-1].shape) or draw(*a))
         fresh = type(extractor).__new__(type(extractor))
-        fresh.__dict__.update(vars(extractor) | {"_compiled": jax.jit(fresh._draw)})
+        fresh.__dict__.update(vars(extractor) | {"_compiled": jax.jit(fresh.draw)})
         for count in (2, 5, 4):
             fresh(pictures(count))
         assert traced == [(2, 20, 28, 3)]
@@ -81,7 +81,7 @@ class TestAll:
     def test_a_batch_size_below_one(self, name: str) -> None:
         extractor = EXTRACTORS[name]()
         with pytest.raises(ValueError, match="batch_size must be at least 1"):
-            type(extractor)(extractor._params, config=extractor.network.config, batch_size=0)
+            type(extractor)(extractor.params, config=extractor.network.config, batch_size=0)
 
 
 class TestAnime2Sketch:
@@ -95,7 +95,7 @@ class TestAnime2Sketch:
         extractor, picture = anime2sketch(), np.asarray(pictures(1)[0])
         network = extractor.network
         worked_on = np.clip(resize(picture, 16, 24), -1, 1)
-        drawn = jax.jit(lambda params, x: network.bind(params)(x))(extractor._params, worked_on[None])[0]
+        drawn = jax.jit(lambda params, x: network.bind(params)(x))(extractor.params, worked_on[None])[0]
         expected = np.clip((resize(np.asarray(drawn), 20, 28) + 1) / 2, 0, 1)
         np.testing.assert_allclose(extractor(jnp.asarray(picture[None]))[0], expected, atol=1e-4)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.data.sketches.thickness import measure_line_thickness
@@ -48,18 +50,29 @@ class SketchExtractor(Protocol):
         ...
 
 
-class _NetworkExtractor:
-    """An extractor that is a network: pictures go through it a few at a time, compiled once for each size."""
+class NetworkExtractor:
+    """An extractor that is a network: pictures go through it a few at a time, compiled once for each size.
+
+    Attributes:
+      network: the network.
+      params: its parameters, on the host.
+      batch_size: how many pictures go through the network at a time.
+    """
 
     def __init__(self, network: Network[Any], params: Params, batch_size: int) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.network, self.batch_size = network, batch_size
-        self._params = {path: jnp.asarray(params[path]) for path in network.abstract_params}
-        self._compiled = jax.jit(self._draw)
+        self.params = {path: np.asarray(params[path]) for path in network.abstract_params}
+        self._compiled = jax.jit(self.draw)
         self._line_thickness: float | None = None
 
-    def _draw(self, params: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
+    @functools.cached_property
+    def _params(self) -> dict[str, jax.Array]:
+        return {path: jnp.asarray(value) for path, value in self.params.items()}
+
+    def draw(self, params: Mapping[str, jax.Array], images: Images) -> Sketches:
+        """What a call computes, of parameters on the devices and as many pictures as are worked on at a time; traceable."""
         raise NotImplementedError
 
     @property
@@ -91,7 +104,7 @@ class _NetworkExtractor:
         return jnp.concatenate(drawn)
 
 
-class Anime2SketchExtractor(_NetworkExtractor):
+class Anime2SketchExtractor(NetworkExtractor):
     """The extractor of the paper (spec section 7): clean, thin lines; its weights are the user's to download.
 
     Pictures are resized bicubically to the working size and their sketches back, so lines are as thick there as the network
@@ -127,13 +140,14 @@ class Anime2SketchExtractor(_NetworkExtractor):
         self.working_size = working_size
         super().__init__(Network(Anime2Sketch, config, dtype=dtype), params, batch_size)
 
-    def _draw(self, params: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
+    def draw(self, params: Mapping[str, jax.Array], images: Images) -> Sketches:
+        """See `NetworkExtractor.draw`."""
         resized = _resize(images, self.working_size)
         drawn = self.network.bind(params)(jnp.clip(resized, -1, 1)).astype(jnp.float32)
         return jnp.clip((_resize(drawn, images.shape[1:3]) + 1) / 2, 0, 1)
 
 
-class HedExtractor(_NetworkExtractor):
+class HedExtractor(NetworkExtractor):
     """Edges as sketch lines, with weights that a package carries.
 
     An edge network marks where colours change: along the outline of a flat shape it draws one line, along a drawn line of more
@@ -171,7 +185,8 @@ class HedExtractor(_NetworkExtractor):
         self._margin = THIN_MARGIN if side == 1 else THICK_MARGIN
         super().__init__(Network(Hed, config, dtype=dtype), params, batch_size)
 
-    def _draw(self, params: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
+    def draw(self, params: Mapping[str, jax.Array], images: Images) -> Sketches:
+        """See `NetworkExtractor.draw`."""
         margin = self._margin
         continued = jnp.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
         edges = jax.nn.sigmoid(self.network.bind(params)(continued)[self._index])
@@ -180,7 +195,7 @@ class HedExtractor(_NetworkExtractor):
 
 def load_extractor(
     name: str, weights: str | Path | None = None, *, batch_size: int = BATCH_SIZE, dtype: Dtype = jnp.float32
-) -> SketchExtractor:
+) -> NetworkExtractor:
     """An extractor by name, with its weights.
 
     Args:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from tooncrafter_jax.data.sketches import SketchExtractor
-from tooncrafter_jax.data.transforms import to_pixels
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.training.components import Params
 from tooncrafter_jax.training.stages.denoising import Conditioned, Denoising
@@ -24,7 +20,7 @@ class SketchStage(Denoising):
     """Trains the sketch encoder on frames' own sketches; unguided frames get the empty image.
 
     The encoder starts as the spatial encoder half of the denoiser, which is Stable Diffusion 2.1's. The trainer draws the batch's
-    hints with the config's extractor before the step.
+    hints with the config's extractor before the step; see `training.hints`.
     """
 
     uses = (*Denoising.uses, "sketch_encoder")
@@ -92,29 +88,3 @@ def _first_channels(kernel: Any, count: int) -> Any:
 def without_hints(batch: Batch) -> Batch:
     """The batch for a denoiser without sketches."""
     return {name: rows for name, rows in batch.items() if name != "hints"}
-
-
-def draw_hints(extractor: SketchExtractor, batch: Mapping[str, Any], *, every_frame: bool) -> np.ndarray:
-    """Hints (B, T, H, W, 1) in [0, 1], bright lines on black, for the frames that the loader chose; the others are not drawn.
-
-    Args:
-      extractor: draws dark lines on light paper.
-      batch: with `video` (B, T, H, W, 3) uint8 and `sketched` (B, T).
-      every_frame: guides every frame instead (the paper's ZeroGate ablation).
-
-    Raises:
-      UserError: the batch has no pictures.
-    """
-    if "video" not in batch:
-        raise UserError("the stage 'sketch' needs pictures: set config.data.loader.video to True beside the embeddings")
-    video = np.asarray(batch["video"])
-    clips, length = video.shape[:2]
-    frames = video.reshape(-1, *video.shape[2:])
-    chosen = np.flatnonzero(np.ones((clips, length)) if every_frame else batch["sketched"])
-    hints = np.zeros((*frames.shape[:-1], 1), np.float32)
-    if len(chosen):
-        # Filled up to a power of two, so that few numbers of pictures are ever compiled.
-        filled = np.resize(chosen, 1 << (len(chosen) - 1).bit_length())
-        lines = 1.0 - np.asarray(extractor(to_pixels(jnp.asarray(frames[filled]))))
-        hints[chosen] = lines[: len(chosen)]
-    return hints.reshape(*video.shape[:-1], 1)
