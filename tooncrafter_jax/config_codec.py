@@ -9,9 +9,12 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 
 Config = TypeVar("Config")
+
+LONGEST_SHOWN = 100
+"""Characters of a foreign key or value in a message."""
 
 
 def to_dict(config: Any) -> Any:
@@ -21,12 +24,12 @@ def to_dict(config: Any) -> Any:
     return [to_dict(item) for item in config] if isinstance(config, tuple | list) else config
 
 
-def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+def from_dict(cls: type[Config], values: Any, where: str) -> Config:
     """Builds a dataclass from plain values; keys that are absent keep their defaults.
 
     Args:
       cls: the dataclass.
-      values: nested mapping.
+      values: nested mapping; anything else is refused.
       where: what is being read, for messages, e.g. "model.json".
 
     Raises:
@@ -38,8 +41,9 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str) -> Confi
     names = [f.name for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
     unknown = [key for key in values if key not in names]
     if unknown:
-        near = difflib.get_close_matches(str(unknown[0]), names, n=1, cutoff=0.0)
-        raise UserError(f"{where} has no key '{unknown[0]}'; did you mean '{near[0]}'?")
+        key = printable(unknown[0], LONGEST_SHOWN)
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
+        raise UserError(f"{where} has no key '{key}'; did you mean '{near[0]}'?")
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
@@ -53,20 +57,31 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert(next(arg for arg in args if arg is not type(None)), value, where)
     if origin is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
-            raise UserError(f"{where} must be a list, not {value!r}")
+            raise UserError(f"{where} must be a list, not {_shown(value)}")
         return tuple(_convert(args[0], item, where) for item in value)
     if origin is typing.Literal:
-        if value not in args:
-            raise UserError(f"{where} must be one of {', '.join(map(str, args))}, not {value!r}")
+        if not isinstance(value, str | int) or value not in args:
+            raise UserError(f"{where} must be one of {', '.join(map(str, args))}, not {_shown(value)}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UserError(f"{where} is {_shown(value)}, which is too large") from error
     if hint is Any:
         return value
     if origin is Mapping:
         if not isinstance(value, Mapping):
-            raise UserError(f"{where} must be a mapping, not {value!r}")
+            raise UserError(f"{where} must be a mapping, not {_shown(value)}")
         return dict(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UserError(f"{where} must be of type {hint.__name__}, not {value!r}")
+        raise UserError(f"{where} must be of type {hint.__name__}, not {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as in a message, however long or deep it is."""
+    try:
+        return printable(repr(value), LONGEST_SHOWN)
+    except (RecursionError, ValueError):  # an integer can have more digits than Python prints
+        return f"this {type(value).__name__}"

@@ -20,9 +20,11 @@ amounts = pytest.mark.parametrize(
 """A few hundred examples in the gate, thousands behind the marker `slow`."""
 
 
-def holds_for(examples: int, strategy: SearchStrategy[Any], holds: Callable[[Any], None], mebibytes: int = 512) -> None:
-    """Tries a property with examples of a strategy; none of them finds more memory than that."""
-    with bounded_memory(mebibytes):
+def holds_for(
+    examples: int, strategy: SearchStrategy[Any], holds: Callable[[Any], None], mebibytes: int | None = 512
+) -> None:
+    """Tries a property with examples of a strategy; none of them finds more memory than that (None: any)."""
+    with bounded_memory(mebibytes) if mebibytes else contextlib.nullcontext():
         settings(max_examples=examples)(given(strategy)(holds))()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.requests import make_options
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
@@ -142,7 +143,7 @@ def _read_json(file: Path | None) -> dict[str, object]:
     if file is None:
         return {}
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} as JSON: {error}") from error
     if not isinstance(found, dict):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
 from tooncrafter_jax.weights.anime2sketch import convert_anime2sketch, is_anime2sketch
 from tooncrafter_jax.weights.convert import convert
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
         print(f"kept from before: {', '.join(result.kept)}")
     if arguments.list_unused:
         for name, reason in result.unused.items():
-            print(f"  unused: {name} ({reason})")
+            print(f"  unused: {printable(name)} ({reason})")
     return EXIT_OK
 
 
@@ -96,8 +96,8 @@ def _architecture(config: Path | None, preset_name: str) -> ModelConfig:
     if config is None:
         return preset(preset_name)
     try:
-        values = json.loads(config.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_json(config)
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the architecture {config}: {error}") from error
     try:
         return from_official(values, config.stem, str(config))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +23,14 @@ from tooncrafter_jax.atomic_files import cannot_write, replace_directory, tempor
 from tooncrafter_jax.data.cartoon_clips import CartoonClips
 from tooncrafter_jax.data.cartoon_clips.builder import parse_clip, serialize_clip
 from tooncrafter_jax.data.records import Clip
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.json_files import read_json
 
 SHARD_BYTES = 256 * 2**20
 """Size at which a shard ends: small enough that a pod's hosts share a set of a few hundred thousand clips evenly."""
 
 _WRITER_OPTIONS = "group_size:1"  # one record a chunk: reading one decompresses no other
+_KNOWN_CLASSES = "tensorflow_datasets.core.features."
 _Path = str | os.PathLike[str]
 
 
@@ -116,7 +117,7 @@ class ClipFile(Sequence[Clip]):
         try:
             return parse_clip(self._reader.read([index % len(self)])[0])
         except (IndexError, RuntimeError, ValueError) as error:
-            raise UserError(f"record {index} of '{self.path}' is damaged: write the file again") from error
+            raise UserError(f"record {index} of '{self.path}' is damaged ({error}): write the file again") from error
 
     def __reduce__(self):
         return ClipFile, (self.path,)
@@ -222,7 +223,7 @@ class ClipSet(Sequence[Clip]):
             return parse_clip(self._records[index % len(self)])
         except (ValueError, RuntimeError) as error:
             raise UserError(
-                f"record {index} of '{self.directory}' ({self.split}) is damaged: write the set again"
+                f"record {index} of '{self.directory}' ({self.split}) is damaged ({error}): write the set again"
             ) from error
 
     def __reduce__(self):
@@ -284,7 +285,29 @@ def _directory_of_shards(directory: _Path) -> Path:
 
 def _open(directory: Path):
     try:
-        json.loads((directory / "dataset_info.json").read_text())
+        read_json(directory / "dataset_info.json")
+        features = read_json(directory / "features.json")
+    except (OSError, ValueError) as error:
+        raise UserError(f"the description of the set '{directory}' is damaged: write the set again") from error
+    strange = next((name for name in _classes(features) if not name.startswith(_KNOWN_CLASSES)), None)
+    if strange is not None:  # TFDS would import it
+        raise UserError(
+            f"the description of the set '{directory}' names {printable(strange, 100)}, which is no part of a clip and could "
+            "be a program: do not use that set"
+        )
+    try:
         return tfds.builder_from_directory(directory)
     except Exception as error:  # whatever the parser of a damaged description raises
         raise UserError(f"the description of the set '{directory}' is damaged: write the set again") from error
+
+
+def _classes(features: Any) -> Iterator[str]:
+    """Every name in a description of features by which TFDS looks for a class, in a module that it imports."""
+    waiting = [features]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+            yield from (str(value[key]) for key in ("pythonClassName", "python_class_name", "type") if key in value)
+        elif isinstance(value, list):
+            waiting += value

@@ -38,6 +38,7 @@ from tooncrafter_jax.data.examples import LoaderConfig, OpenPixels
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.data.transforms import Window
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
 from tooncrafter_jax.models.clip_image import ClipImage
 from tooncrafter_jax.models.clip_preprocess import preprocess
@@ -295,7 +296,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' is damaged: make the embeddings again") from error
     if not isinstance(found, dict):

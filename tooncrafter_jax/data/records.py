@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,6 +26,16 @@ SCORES: dict[str, str] = {
     "agreement": "mean cosine between caption and frames (first, middle, last), -1 to 1",
 }
 """Every score of a clip and its unit; a score that was not measured is NaN."""
+
+LARGEST_SIDE = 2**14
+"""Pixels of a side of a frame."""
+MOST_PIXELS = 2**25
+"""Of a frame; one of 8K has 33.2 million."""
+HIGHEST_FPS = 1000
+"""Of a clip."""
+LONGEST_ID = 2000
+"""Characters of a clip's id, or of its source's name."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 JPEG_QUALITY = 95
 """Quality of stored frames, with colour at full resolution: thin coloured lines survive."""
@@ -74,6 +85,27 @@ class Clip:
         """Number of frames."""
         return len(self.frames)
 
+    def check(self) -> None:
+        """Checks that the numbers can be: a record comes from anybody, and pictures of its size are made by it.
+
+        Raises:
+          ValueError: naming the first that cannot.
+        """
+        if not (0 < self.height <= LARGEST_SIDE and 0 < self.width <= LARGEST_SIDE):
+            raise ValueError(f"its frames are stated to have {self.width} x {self.height} pixels")
+        if self.height * self.width > MOST_PIXELS:
+            raise ValueError(f"its frames are stated to have {self.width} x {self.height} pixels, which is too many")
+        if not 0 < self.fps <= HIGHEST_FPS or not 0 <= self.effective_fps <= HIGHEST_FPS:
+            raise ValueError(f"its rate is stated as {self.fps:g} frames and {self.effective_fps:g} drawings a second")
+        if not 0 <= self.start_frame < 2**62:
+            raise ValueError(f"its first frame is stated as {self.start_frame}")
+        if not self.frames or not all(isinstance(frame, bytes) for frame in self.frames):
+            raise ValueError("it has no frames")
+        if not self.id or max(len(self.id), len(self.source)) > LONGEST_ID:
+            raise ValueError("it has no id, or one that is too long")
+        if any(math.isinf(score) for score in self.scores.values()):
+            raise ValueError("it has a score that is infinite")
+
     def decode(self, frames: Sequence[int] | None = None) -> Uint8Video:
         """The pictures (T, H, W, 3) of the frames with these indices, or of all.
 
@@ -81,13 +113,23 @@ class Clip:
           UserError: a frame is damaged.
         """
         indices = range(len(self.frames)) if frames is None else frames
-        pictures = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        size = (self.height, self.width)
+        pictures: np.ndarray | None = None  # not made before a frame has this size
         for position, index in enumerate(indices):
             try:
-                pictures[position] = decode_frame(self.frames[index])
+                picture = decode_frame(self.frames[index], size)
             except (OSError, ValueError) as error:
-                raise UserError(f"frame {index} of clip '{self.id}' is damaged: write that set again") from error
-        return pictures
+                raise UserError(
+                    f"frame {index} of clip '{self.id}' is damaged{_because(error)}: write that set again"
+                ) from error
+            if pictures is None:
+                pictures = np.empty((len(indices), *size, 3), np.uint8)
+            pictures[position] = picture
+        return np.empty((0, *size, 3), np.uint8) if pictures is None else pictures
+
+
+def _because(error: Exception) -> str:
+    return f" ({error})" if isinstance(error, ValueError) else ""
 
 
 def encode_frame(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
@@ -97,14 +139,29 @@ def encode_frame(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def decode_frame(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+def decode_frame(data: bytes, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """The picture of a stored frame.
+
+    Args:
+      data: the frame.
+      size: (height, width) that it must have; a picture of another size is not decoded.
 
     Raises:
       OSError: it is not a picture, or damaged.
+      ValueError: it has another size, or more than `MOST_PIXELS`.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            found = (image.height, image.width)
+            if found[0] * found[1] > MOST_PIXELS or size not in (None, found):
+                raise ValueError(f"it has {found[1]} x {found[0]} pixels")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ValueError("it has far too many pixels") from error
+    except Exception as error:  # a damaged file makes a decoder raise almost anything
+        raise OSError("it is damaged") from error
 
 
 def clip_of_pictures(pictures: Uint8Video, *, fps: float, effective_fps: float | None = None, **fields) -> Clip:

@@ -24,6 +24,7 @@ import numpy as np
 
 from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.media import write_json
 from tooncrafter_jax.media.lossless import read_lossless, write_lossless
 from tooncrafter_jax.typing import Uint8Video, Uint8Videos
@@ -123,7 +124,7 @@ class RowStore:
 def _read_json(path: Path) -> dict[str, Any]:
     """What an earlier run was asked for; nothing if there was none."""
     try:
-        earlier = json.loads(path.read_text())
+        earlier = read_json(path)
         return earlier if earlier["request"] is not None and earlier["methods"] is not None else {}
     except FileNotFoundError:
         return {}
@@ -136,4 +137,8 @@ def file_name(text: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._+-]", "_", text).lstrip(".")[:_SAFE_NAME]
     if plain and plain == text:
         return plain
-    return f"{plain or 'clip'}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:10]}"
+    try:
+        data = text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character, which is no byte of a file's name either
+        data = text.encode(errors="surrogatepass")
+    return f"{plain or 'clip'}-{hashlib.sha256(data).hexdigest()[:10]}"

@@ -10,9 +10,17 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.diffusion.schedule import ScheduleConfig
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
+from tooncrafter_jax.models.bounds import (
+    LARGEST_INTEGER,
+    LONGEST_NAME,
+    check_extent,
+    check_numbers,
+    check_pictures,
+)
 from tooncrafter_jax.models.clip_image import ClipImage, ClipImageConfig
 from tooncrafter_jax.models.clip_text import ClipText, ClipTextConfig
 from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
@@ -82,20 +90,30 @@ class ModelConfig:
             if not condition:
                 raise UserError(f"{where}: {sentence}")
 
+        need(
+            len(self.name) <= LONGEST_NAME and self.name.isprintable(),
+            f"the model's name must be at most {LONGEST_NAME} letters, digits and signs",
+        )
         for name in (*COMPONENTS, "schedule"):
-            for key, value in vars(getattr(self, name)).items():
-                for number in value if isinstance(value, tuple) else (value,):
-                    least = 0 if isinstance(number, bool) or key in ("attention_levels", "dropout") else 1
-                    enough = number > 0 if least and isinstance(number, float) else number >= least
-                    need(enough, f"{name}.{key} is {value}, which is too small")
-        need(self.height > 0 and self.width > 0, f"the size is {self.height} x {self.width} pixels, which is too small")
+            check_numbers(name, vars(getattr(self, name)), need)
+        need(
+            self.schedule.timesteps > 1 or not self.schedule.zero_terminal_snr,
+            "schedule.timesteps is 1, which is too small: the last of them is pure noise, the first is not",
+        )
+        check_pictures(self.height, self.width, need)
         for name in ("unet", "sketch_encoder", "autoencoder", "decoder"):
             part = getattr(self, name)
-            need(len(part.multipliers) > 0, f"{name}.multipliers is empty: give a number for each level")
+            check_extent(
+                name, len(part.multipliers), part.blocks_per_level, getattr(part, "transformer_depth", 0), need
+            )
             for width in (part.width * multiplier for multiplier in part.multipliers):
                 need(
                     width % part.norm_groups == 0,
                     f"{name} has {width} channels at a level, which must be a multiple of {part.norm_groups}",
+                )
+                need(
+                    width <= LARGEST_INTEGER,
+                    f"{name} has {width} channels at a level, which is too many: {LARGEST_INTEGER:,} is the limit",
                 )
                 need(
                     width >= getattr(part, "head_dim", 0),
@@ -232,13 +250,13 @@ _FIXED: dict[str, dict[str, Any]] = {
 """Switches that every ToonCrafter model has in this position; others belong to other models."""
 
 
-def from_official(config: Mapping[str, Any], name: str, where: str) -> ModelConfig:
+def from_official(config: Any, name: str, where: str) -> ModelConfig:
     """Reads an architecture given in the published code's keys (sections diffusion, unet, vae, open_clip, ...).
 
     Those keys say nothing of the pixels that a model was made for: the result always has 320 x 512.
 
     Args:
-      config: the nested mapping.
+      config: the nested mapping; anything else is refused.
       name: the result's name.
       where: the file, for messages.
 
@@ -253,17 +271,26 @@ def from_official(config: Mapping[str, Any], name: str, where: str) -> ModelConf
             if not isinstance(values, Mapping) or part not in values:
                 raise UserError(f"{where} has no section '{path}'")
             values = values[part]
+        if not isinstance(values, Mapping):
+            raise UserError(f"{where} has a section '{path}' that is no object")
         return values
 
     for path, switches in _FIXED.items():
         for key, expected in switches.items():
             found = section(path).get(key, expected)
             if found != expected:
-                raise UserError(f"{where} sets {path}.{key} to {found!r}, but a ToonCrafter model has {expected!r}")
+                raise UserError(
+                    f"{where} sets {path}.{key} to {printable(repr(found), 50)}, but a ToonCrafter model has {expected!r}"
+                )
     try:
         result = _from_official(section, config.get("text_layer", "penultimate"), name)
     except KeyError as error:
         raise UserError(f"{where} lacks the number {error}") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{where} has a value of another kind than its key has ({printable(error, 200)}): correct it"
+        ) from error
+    result = from_dict(ModelConfig, to_dict(result), where)  # whatever is of another type than its field
     result.check(where)
     return result
 

@@ -25,6 +25,7 @@ from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.distributed import as_the_main_process_says, is_main_process, to_host
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
 from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.configuration import TrainConfig
@@ -323,8 +324,8 @@ def _compare_config(workdir: Path, config: TrainConfig, *, write: bool) -> None:
     now = json.loads(json.dumps(to_dict(config)))
     if file.is_file():
         try:
-            before = _completed(json.loads(file.read_text()), json.loads(json.dumps(to_dict(TrainConfig()))))
-        except (ValueError, TypeError) as error:
+            before = _completed(read_json(file), json.loads(json.dumps(to_dict(TrainConfig()))))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{file} is damaged: choose another --workdir") from error
         difference = next(iter(_differences(before, now)), None)
         if difference:

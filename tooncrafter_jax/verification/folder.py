@@ -6,7 +6,6 @@ The format (number 1): `manifest.json` lists every array of every `.npz` file an
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.models.configuration import ModelConfig, from_official
 from tooncrafter_jax.verification.expressions import references
 
@@ -141,8 +141,7 @@ class Folder:
     def json(self, file: str) -> Any:
         """The contents of a JSON file."""
         try:
-            with self._existing(file).open(encoding="utf-8") as stream:
-                return json.load(stream)
+            return read_json(self._existing(file))
         except (OSError, ValueError) as error:
             raise UserError(f"{self._at(file)} is not valid JSON: {error}") from error
 

@@ -28,7 +28,8 @@ from safetensors.numpy import save
 
 from tooncrafter_jax.atomic_files import write_and_sync
 from tooncrafter_jax.config_codec import from_dict, to_dict
-from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
+from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
+from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype
@@ -39,6 +40,8 @@ REQUIRED_COMPONENTS = tuple(name for name in COMPONENTS if name not in OPTIONAL_
 """What a model must hold to sample."""
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
+LARGEST_DESCRIPTION = 2**24
+"""Bytes of a `model.json`, whose provenance grows with every model that was trained on."""
 
 
 class CheckpointWriter:
@@ -176,25 +179,32 @@ class Checkpoint:
                     f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files run "
                     "python -m tooncrafter_jax convert first"
                 )
-            description = json.loads(file.read_text())
+            description = read_json(file, LARGEST_DESCRIPTION)
             version = description["format_version"]
             if version != FORMAT_VERSION:
                 raise UserError(
-                    f"{directory} has format {version}, but this version reads {FORMAT_VERSION}: update tooncrafter-jax"
+                    f"{directory} has format {printable(version, 20)}, but this version reads {FORMAT_VERSION}: "
+                    "update tooncrafter-jax"
                 )
             self.components: tuple[str, ...] = tuple(description["components"])
-            config, self.provenance = description["config"], description.get("provenance", {})
-            self.weights: dict[str, str] = dict(description.get("weights", {}))
-            self.sampling: dict[str, Any] = dict(description.get("sampling", {}))
+            config, self.provenance = description["config"], _mapping(description, "provenance")
+            self.weights: dict[str, str] = _mapping(description, "weights")
+            self.sampling: dict[str, Any] = _mapping(description, "sampling")
+            if not all(isinstance(value, str) for value in self.weights.values()):
+                raise ValueError("its fingerprints are no texts")
+            if len(self.components) > len(COMPONENTS):
+                raise ValueError("it names too many components")
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from error
         except KeyError as error:
             raise UserError(f"{file} is damaged, it has no {error}: convert the model again") from error
         except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{file} is damaged ({error}): convert the model again") from error
+            raise UserError(f"{file} is damaged ({printable(error, 200)}): convert the model again") from error
         strange = [name for name in self.components if name not in COMPONENTS]
         if strange:
-            raise UserError(f"{file} names the component {strange[0]!r}, which this version does not know")
+            raise UserError(
+                f"{file} names the component {printable(repr(strange[0]), 50)}, which this version does not know"
+            )
         self.config: ModelConfig = from_dict(ModelConfig, config, f"the config in {file}")
         self.config.check(f"the config in {file}")
 
@@ -320,6 +330,14 @@ def _dtype_of(
     if callable(dtype) and not isinstance(dtype, type):
         return dtype(leaf)
     return dtype or leaf.dtype
+
+
+def _mapping(description: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A section of `model.json` that may be left out."""
+    value = description.get(key, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"its {key} is no object")
+    return value
 
 
 def _file_of(directory: Path, component: str) -> Path:

@@ -50,7 +50,7 @@ def parse_clip(data: bytes) -> Clip:
     """The clip of what `serialize_clip` returned; frames stay encoded.
 
     Raises:
-      ValueError: the bytes hold no clip.
+      ValueError: the bytes hold no clip, or one that cannot be; see `Clip.check`.
     """
     try:
         fields: Mapping[str, Any] = _parser().parse_example(data)
@@ -60,9 +60,11 @@ def parse_clip(data: bytes) -> Clip:
         values |= {name: float(fields[name]) for name in ("fps", "effective_fps")}
         values |= {name: int(fields[name]) for name in ("height", "width", "start_frame")}
         values["frames"] = tuple(np.atleast_1d(fields["frames"]))
-        return Clip(**values)
+        clip = Clip(**values)
     except Exception as error:  # whatever the protocol buffer's parser and a missing field raise
-        raise ValueError("not a clip") from error
+        raise ValueError("it holds no clip") from error
+    clip.check()
+    return clip
 
 
 _features = functools.cache(features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import statistics
+import warnings
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +16,10 @@ from tooncrafter_jax.errors import UserError
 SAME_DRAWING = 0.1
 """Mean difference of premultiplied values, of 255, up to which two frames are one drawing held; compression makes as much."""
 
+MOST_PIXELS = 2**28
+"""Of all frames together, held ones counted as often as they are shown; the largest emoji has a tenth of it."""
+
+_FORMATS = ("WEBP", "PNG", "GIF")
 _VISIBLE = 48  # of 255: softer edges may touch the border without looking cut
 _CUT_PIXELS = 8  # that a drawing may have on the border: a thin antenna, not a hand
 _FLAT_SHARE = 0.72  # of a drawing's width that a straight lower edge covers: busts and boats; feet and wheels do not
@@ -68,15 +73,21 @@ def read_animation(path: str | os.PathLike[str]) -> Animation:
     frames: list[np.ndarray] = []
     milliseconds: list[float] = []
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height * getattr(image, "n_frames", 1) > MOST_PIXELS:
+                raise UserError(f"'{path}' has more than {MOST_PIXELS // 10**6} megapixels in all: leave it out")
             for index in range(getattr(image, "n_frames", 1)):
                 image.seek(index)
                 frames.append(np.asarray(image.convert("RGBa")))
                 milliseconds.append(float(image.info.get("duration", 0)))
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes a decoder raise almost anything
         raise UserError(f"'{path}' is missing or damaged: unpack or fetch it again") from error
     usual = statistics.mode(milliseconds) or 100.0
     repeats = [max(1, round(duration / usual)) for duration in milliseconds]
+    if sum(repeats) * frames[0].shape[0] * frames[0].shape[1] > MOST_PIXELS:
+        raise UserError(f"'{path}' holds a frame for {max(milliseconds) / 1000:g} seconds: leave it out")
     return _animation(np.repeat(np.stack(frames), repeats, axis=0), _rate(usual), 0)
 
 

@@ -25,6 +25,7 @@ from tooncrafter_jax.data.clip_sets import ClipFile, write_clip_file
 from tooncrafter_jax.data.curation.protocols import ChangingSources, Production, Stage
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.json_files import read_json
 
 FORMAT = 1
 """Of the JSON files; of another one, sources are made again."""
@@ -212,7 +213,7 @@ class Workspace:
 
     def _read(self, path: Path, source: str) -> SourceResult | None:
         try:
-            values = json.loads(path.read_text())
+            values = read_json(path)
             if values.pop("format") != FORMAT:
                 return None
             clips = tuple(ClipRecord(**_with_nan(clip)) for clip in values.pop("clips"))
@@ -294,7 +295,7 @@ class Workspace:
         """
         path = self.directory / "run.json"
         try:
-            run = json.loads(path.read_text())
+            run = read_json(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from tooncrafter_jax.data.curation.film_reading import read_film
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, end_frames
 from tooncrafter_jax.media import SUPPORTED_EXTENSIONS, read_image, rgb_of_image
 from tooncrafter_jax.media.ordering import by_last_number
@@ -19,6 +20,7 @@ from tooncrafter_jax.media.ordering import by_last_number
 FILMS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 """Files of one animated picture; transparent parts show white."""
+_ANIMATED = ("GIF", "WEBP", "PNG")
 LARGEST_ROUNDING = 0.25
 """Of a frame's time; a GIF counts hundredths of a second."""
 NEVER_SHRUNK = (10**6, 10**6)
@@ -92,10 +94,16 @@ class Folder:
     def _candidates(self, clip: str) -> list[Path]:
         """Everything that could be this clip."""
         base = self._path / clip
-        if not base.resolve().is_relative_to(self._path.resolve()):
-            raise UserError(f"the clip's id '{clip}' leads out of '{self._path}': give the clip another id")
-        files = [base.with_name(base.name + extension) for extension in dict.fromkeys((*FILMS, *ANIMATIONS))]
-        return [path for path in files if path.is_file()] + ([base] if base.is_dir() and _pictures(base) else [])
+        try:
+            if not base.resolve().is_relative_to(self._path.resolve()):
+                raise UserError(f"the clip's id '{clip}' leads out of '{self._path}': give the clip another id")
+            files = [base.with_name(base.name + extension) for extension in dict.fromkeys((*FILMS, *ANIMATIONS))]
+            found = [path for path in files if path.is_file()]
+            return found + ([base] if base.is_dir() and _pictures(base) else [])
+        except (OSError, ValueError) as error:  # too long for a name, or with a character that no name has
+            raise UserError(
+                f"the clip's id '{printable(clip, 100)}' cannot be a file's name: give it another id"
+            ) from error
 
     def _find(self, clip: str) -> Path:
         found = self._candidates(clip)
@@ -135,12 +143,14 @@ def _animation(path: Path, wanted: int) -> list[np.ndarray]:
     frames: list[np.ndarray] = []
     durations: list[float] = []
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_ANIMATED) as image:
             for index in range(min(wanted + 1, getattr(image, "n_frames", 1))):
                 image.seek(index)
                 frames.append(rgb_of_image(image, name=f"'{path}'"))
                 durations.append(float(image.info.get("duration", 0)))
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes a decoder raise almost anything
         raise UserError(f"'{path}' is damaged, or no picture: copy it again") from error
     if len(frames) >= wanted or max(durations) <= 1.5 * min(durations):
         return frames
