@@ -9,7 +9,7 @@ from pathlib import Path
 from tooncrafter_jax.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, add_compilation_cache
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 
 DESCRIPTION = """\
 Runs every component of this package on a folder of reference numbers of the published code and compares all arrays.
@@ -65,7 +65,7 @@ def _verify(args: argparse.Namespace) -> int:
     def show(case: str, seconds: float) -> None:
         nonlocal done
         done += 1
-        print(f"[{done}/{len(folder.cases)}] {case}: {seconds:.1f} s", file=sys.stderr, flush=True)
+        print(f"[{done}/{len(folder.cases)}] {printable(case)}: {seconds:.1f} s", file=sys.stderr, flush=True)
 
     rows = verify(folder, dtype=args.dtype, only=args.only, on_case=None if args.quiet else show)
     for line in table(rows):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.evaluation.metrics.intervals import Interval
+from tooncrafter_jax.markup import plot_text
 from tooncrafter_jax.media.figures import new_figure, save_figure
 
 COLUMNS = 3
@@ -31,7 +32,7 @@ def write_by_frame(path: Path, title: str, better: str, curves: Mapping[str, np.
     figure = _figure(7.0, 3.6)
     axes = figure.add_subplot()
     for name, values in curves.items():
-        axes.plot(np.arange(len(values)), values, marker="o", markersize=3, label=name)
+        axes.plot(np.arange(len(values)), values, marker="o", markersize=3, label=plot_text(name))
     axes.set(xlabel="frame", ylabel=f"{title} ({_ARROW[better]})")
     axes.legend(fontsize=8, frameon=False)
     save_figure(figure, path)
@@ -48,6 +49,7 @@ def write_intervals(path: Path, methods: Sequence[str], metrics: Sequence[tuple[
     Raises:
       UserError: matplotlib is not installed, or the file cannot be written.
     """
+    labels = [plot_text(method) for method in methods]
     rows = math.ceil(len(metrics) / COLUMNS)
     height = 0.28 * len(methods) + 1.0
     figure = _figure(4.2 * min(COLUMNS, len(metrics)), height * rows)
@@ -55,9 +57,7 @@ def write_intervals(path: Path, methods: Sequence[str], metrics: Sequence[tuple[
         axes = figure.add_subplot(rows, min(COLUMNS, len(metrics)), number)
         values = np.array([interval.value for interval in found])
         reach = np.array([[interval.value - interval.low, interval.high - interval.value] for interval in found]).T
-        axes.barh(
-            methods, values, color="#3b7dd8", xerr=np.nan_to_num(reach), error_kw={"ecolor": "#333", "capsize": 2}
-        )
+        axes.barh(labels, values, color="#3b7dd8", xerr=np.nan_to_num(reach), error_kw={"ecolor": "#333", "capsize": 2})
         axes.invert_yaxis()
         axes.set_title(f"{title} ({_ARROW[better]})", fontsize=9)
         axes.tick_params(labelsize=8)

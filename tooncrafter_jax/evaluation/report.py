@@ -17,6 +17,7 @@ from tooncrafter_jax.evaluation.metrics.metric import Metric
 from tooncrafter_jax.evaluation.pictures import write_side_by_side, write_together
 from tooncrafter_jax.evaluation.plots import write_by_frame, write_intervals
 from tooncrafter_jax.evaluation.run import Evaluation, Measured, Truth, per_clip
+from tooncrafter_jax.markup import markdown_code, markdown_text
 from tooncrafter_jax.media import write_json
 
 JUDGES = ("lpips_alexnet", "lpips_vgg16", "psnr", "ssim")
@@ -104,11 +105,12 @@ def write_report(
 def _head(evaluation: Evaluation, request: Mapping[str, Any]) -> list[str]:
     clips, rule = evaluation.clips, evaluation.clips.rule
     left_out = f" {clips.left_out} shorter ones were left out." if clips.left_out else ""
-    told = [f"- {name}: `{value}`" for name, value in request.items()]
+    told = [f"- {name}: {markdown_code(value)}" for name, value in request.items()]
     return [
         "# Evaluation",
         "",
-        f"{len(clips)} clips of the split `{clips.clips.split}` of `{clips.clips.directory}`: {rule.frames} frames of "
+        f"{len(clips)} clips of the split {markdown_code(clips.clips.split)} of {markdown_code(clips.clips.directory)}: "
+        f"{rule.frames} frames of "
         f"{rule.height}x{rule.width} pixels, stride {rule.stride}, from the {_START[rule.start]} of each clip.{left_out}",
         "",
         *told,
@@ -135,7 +137,7 @@ def _table(metrics: Sequence[Metric], measured: Sequence[Measured], numbers: Num
             text = "–" if math.isnan(value.value) else _text(value)
             is_best = method in rivals and len(rivals) > 1 and value.value == best
             cells.append(f"**{text}**" if is_best else text)
-        lines.append(f"| {method.title} | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown_text(method.title)} | " + " | ".join(cells) + " |")
     return [*lines, "", "Behind ± are the 95 % intervals of a bootstrap over clips.", ""]
 
 
@@ -167,7 +169,7 @@ def _cases(evaluation: Evaluation, measured: Sequence[Measured]) -> list[str]:
     order = np.argsort(scores if judge.better == "lower" else -scores, kind="stable")  # best first
     middle = len(order) // 2
     kinds = {"best": order[:CASES], "middling": order[middle : middle + CASES], "worst": order[::-1][:CASES]}
-    lines = [f"## Clips by {judge.title} of {judged.title}", ""]
+    lines = [f"## Clips by {judge.title} of {markdown_text(judged.title)}", ""]
     for kind, indices in kinds.items():
         for place, index in enumerate(indices.tolist(), start=1):
             lines += _case(evaluation, index, f"{kind}-{place}", f"{kind} {place}, {scores[index]:.4g}")
@@ -192,5 +194,6 @@ def _case(evaluation: Evaluation, index: int, name: str, title: str) -> list[str
     titles = ["truth", *(method.title for method in methods)]
     write_side_by_side(path.with_suffix(".png"), titles, videos, also=sorted(guided))
     write_together(path.with_suffix(".mp4"), videos, float(min(clip.fps, FASTEST)))
-    prompt = f", “{clip.prompt}”" if clip.prompt else ""
-    return [f"{title}: `{clip.id}`{prompt} ([video](cases/{name}.mp4))", "", f"![{clip.id}](cases/{name}.png)", ""]
+    prompt = f", “{markdown_text(clip.prompt)}”" if clip.prompt else ""
+    shown = f"{title}: {markdown_code(clip.id)}{prompt} ([video](cases/{name}.mp4))"
+    return [shown, "", f"![{markdown_text(clip.id)}](cases/{name}.png)", ""]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from tooncrafter_jax.errors import printable
 from tooncrafter_jax.verification.comparison import Row
 from tooncrafter_jax.verification.folder import Folder
 from tooncrafter_jax.verification.run import coverage
 
+_FOREIGN = ("file", "key", "source", "note")  # names of whoever made the folder
 HEADINGS = ("array", "case", "max abs", "max / std", "median rel", "tolerance", "verdict")
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """The lines of the table, a block for every file."""
+    rows = [replace(row, **{name: printable(getattr(row, name)) for name in _FOREIGN}) for row in rows]
     widths = (
         max([len(row.key) for row in rows] + [len(HEADINGS[0])]),
         max([len(row.source) for row in rows] + [len(HEADINGS[1])]),
@@ -48,9 +52,9 @@ def summary(folder: Folder, rows: Sequence[Row]) -> Iterator[str]:
         f"their expressions; {counts['data']} inputs are original data"
     )
     if counts["left out"]:
-        yield f"NOT all of {folder.path} is covered: {counts['left out']} of {len(folder.entries)} arrays were left out"
+        yield f"NOT all of {printable(folder.path)} is covered: {counts['left out']} of {len(folder.entries)} arrays were left out"
     else:
-        yield f"all {len(folder.entries)} arrays in all {len(folder.files)} array files of {folder.path} are covered"
+        yield f"all {len(folder.entries)} arrays in all {len(folder.files)} array files of {printable(folder.path)} are covered"
     if counts["beyond"]:
         yield f"FAILED: {counts['beyond']} arrays are beyond their tolerance"
     else:
@@ -63,7 +67,7 @@ def _worst(rows: Sequence[Row]) -> str:
     if not shares:
         return ""
     share, row = max(shares, key=lambda pair: pair[0])
-    return f" (nearest to it: {row.file}:{row.key}, at {100 * share:.0f} %)"
+    return f" (nearest to it: {printable(row.file)}:{printable(row.key)}, at {100 * share:.0f} %)"
 
 
 def as_json(folder: Folder, rows: Sequence[Row]) -> str:

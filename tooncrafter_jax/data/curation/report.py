@@ -4,7 +4,6 @@ was kept, of what was dropped and why, and of the cuts.
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import shutil
@@ -19,6 +18,7 @@ from tooncrafter_jax.data.curation.plots import write_counts, write_histogram
 from tooncrafter_jax.data.curation.thresholds import CRITERIA, DUPLICATE, REASONS, TOO_SHORT, Thresholds
 from tooncrafter_jax.data.curation.workspace import ClipRecord, SourceResult, Workspace
 from tooncrafter_jax.data.records import SCORES
+from tooncrafter_jax.markup import html_text
 
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -95,9 +95,7 @@ class _Page:
         self._pictures()
         self._failures()
         body = "\n".join(self.parts)
-        page = (
-            f"<!doctype html>\n<meta charset=utf-8>\n<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n{body}\n"
-        )
+        page = f"<!doctype html>\n<meta charset=utf-8>\n<title>{html_text(title)}</title>\n<style>{_STYLE}</style>\n{body}\n"
         (self.directory / "index.html").write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
 
     def _summary(self, title: str, run: Mapping[str, Any]) -> None:
@@ -106,10 +104,10 @@ class _Page:
         seconds = sum(len(clip) / clip.fps for clip in self.kept)
         stages = ", ".join(stage["name"] for stage in run["stages"]) or "none"
         self._add(
-            f"<h1>{_text(title)}</h1>",
+            f"<h1>{html_text(title)}</h1>",
             f"<p>{len(self.results)} sources, {failed} of them failed; {len(self.clips)} clips, {len(self.kept)} kept "
-            f"({frames} frames, {seconds / 60:.1f} minutes). Stages: {_text(stages)}. "
-            f"Thresholds: version {_text(self.decision.version)}.</p>",
+            f"({frames} frames, {seconds / 60:.1f} minutes). Stages: {html_text(stages)}. "
+            f"Thresholds: version {html_text(self.decision.version)}.</p>",
         )
 
     def _counts(self) -> None:
@@ -157,13 +155,13 @@ class _Page:
     def _histogram(self, name: str, unit: str, values: list[tuple[float, bool]], limit: int | float | None) -> None:
         measured = [pair for pair in values if not math.isnan(pair[0])]
         if not measured:
-            self._add(f"<p class=note>{_text(name)}: not measured.</p>")
+            self._add(f"<p class=note>{html_text(name)}: not measured.</p>")
             return
         write_histogram(self.directory / f"histogram-{name}.png", name, unit, measured, limit)
         self._image(f"histogram-{name}.png", f"histogram of {name}")
         if len(measured) < len(values):
             self._add(
-                f"<p class=note>{_text(name)}: not measured in {len(values) - len(measured)} of {len(values)} clips.</p>"
+                f"<p class=note>{html_text(name)}: not measured in {len(values) - len(measured)} of {len(values)} clips.</p>"
             )
 
     def _pictures(self) -> None:
@@ -179,7 +177,7 @@ class _Page:
             score = scores.get(name.removeprefix("dropped-"))
             shown = write_clip_sheet(self.directory / f"{name}.png", clips, self.files, score, partners)
             self._add(
-                f"<h2>{_text(title)}</h2>",
+                f"<h2>{html_text(title)}</h2>",
                 f"<p class=note>{_shown(shown, len(clips), 'clips')}; first, middle and last frame",
             )
             self._add("of the dropped clip, then of the one that is kept.</p>" if partners else "of each.</p>")
@@ -199,22 +197,22 @@ class _Page:
         for result in failed:
             if result.details:
                 path = self.details[result.source]
-                self._add(f"<p class=note>{_text(result.source)}: details in {_text(os.fspath(path))}</p>")
+                self._add(f"<p class=note>{html_text(result.source)}: details in {html_text(os.fspath(path))}</p>")
         if empty:
-            self._add(f"<p>Without a single clip: {_text(', '.join(empty))}.</p>")
+            self._add(f"<p>Without a single clip: {html_text(', '.join(empty))}.</p>")
 
     def _table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             self._add("<p class=note>None.</p>")
             return
-        lines = ["<tr>" + "".join(f"<th>{_text(name)}</th>" for name in head) + "</tr>"]
+        lines = ["<tr>" + "".join(f"<th>{html_text(name)}</th>" for name in head) + "</tr>"]
         for row in rows:
-            cells = (f"<td{' class=number' * isinstance(cell, int)}>{_text(str(cell))}</td>" for cell in row)
+            cells = (f"<td{' class=number' * isinstance(cell, int)}>{html_text(cell)}</td>" for cell in row)
             lines.append(f"<tr>{''.join(cells)}</tr>")
         self._add("<table>", *lines, "</table>")
 
     def _image(self, name: str, alternative: str) -> None:
-        self._add(f'<p><img src="{name}" alt="{_text(alternative)}"></p>')
+        self._add(f'<p><img src="{name}" alt="{html_text(alternative)}"></p>')
 
     def _add(self, *parts: str) -> None:
         self.parts.extend(parts)
@@ -222,7 +220,3 @@ class _Page:
 
 def _shown(shown: int, total: int, what: str) -> str:
     return f"{total} {what}" if shown == total else f"{shown} of {total} {what}"
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
