@@ -17,7 +17,7 @@ import numpy as np
 
 def read(run: Path, quantity: str) -> dict[int, float]:
     """Step -> value; of a step that was taken twice, after a kill, the later one."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().split("\n") if line)
     return {line["step"]: line[quantity] for line in lines if quantity in line}
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tooncrafter_jax.errors import UserError
@@ -79,14 +79,40 @@ def check_writable(directory: str | os.PathLike[str]) -> None:
         raise cannot_write(directory, error) from error
 
 
-def replace_directory(new: Path, old: Path) -> None:
-    """Moves a finished directory to where an older one may be; a reader finds the one, the other, or for a moment none."""
+def replace_directory(new: Path, old: Path, is_ours: Callable[[str], bool]) -> None:
+    """Moves a finished directory to where an older one may be; a reader finds the one, the other, or for a moment none.
+
+    Args:
+      new: the finished directory.
+      old: where it goes.
+      is_ours: of an entry's name, whether this program makes such files there; all others move on into the new directory.
+
+    Raises:
+      OSError: as the operating system has it.
+    """
     retired = old.with_name(f".{old.name}.old")
-    shutil.rmtree(retired, ignore_errors=True)
+    if retired.exists() and not old.exists():
+        retired.rename(old)  # of a run that was killed between the two
+    elif retired.exists():
+        carry_over(retired, old, is_ours)
+        shutil.rmtree(retired, ignore_errors=True)
     if old.exists():
         old.rename(retired)
     new.rename(old)
-    shutil.rmtree(retired, ignore_errors=True)
+    if retired.exists():
+        carry_over(retired, old, is_ours)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def carry_over(source: Path, target: Path, is_ours: Callable[[str], bool]) -> None:
+    """Moves what is not ours from a directory that will be removed to the one that took its place.
+
+    Raises:
+      OSError: as the operating system has it.
+    """
+    for entry in list(source.iterdir()):
+        if not is_ours(entry.name) and not os.path.lexists(target / entry.name):
+            entry.rename(target / entry.name)
 
 
 def temporary_name(directory: str) -> str:

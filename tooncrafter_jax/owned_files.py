@@ -7,6 +7,7 @@ touched; what a record names, but is no longer as it was written, is kept under 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -142,6 +143,28 @@ def shortened(name: str, limit: int) -> str:
         except UnicodeDecodeError:
             beginning = beginning[:-1]
     return mark
+
+
+def check_json_is_ours(path: Path, keys: Iterable[str]) -> None:
+    """Finds out whether a file that was named on the command line may be replaced: it is not there, empty, or such a file.
+
+    Args:
+      path: the file.
+      keys: what every object that is written there has.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if text else {}
+        if not text or (isinstance(found, dict) and set(keys) <= set(found)):
+            return
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise UserError(f"'{path}' holds something else than what is written there: choose another name, or move it away")
 
 
 def foreign(path: Path | str, remedy: str) -> UserError:

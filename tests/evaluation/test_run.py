@@ -122,6 +122,23 @@ def test_another_evaluation_is_not_mixed_in(true: TrueClips, tmp_path: Path) -> 
     evaluation(fewer, tmp_path, [Darker(11, "d")]).run()
 
 
+@pytest.mark.parametrize("name", ["report.md", "report.json", "plots", "rows", "videos", "cases"])
+def test_somebodys_own_files_of_such_names_are_not_replaced(name: str, true: TrueClips, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name}' would be replaced, but no record says"):
+        evaluation(true, tmp_path, [Darker(10)])
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_restarting_throws_away_an_evaluation_and_nothing_else(true: TrueClips, tmp_path: Path) -> None:
+    evaluation(true, tmp_path, [Darker(10, "d")]).run()
+    (tmp_path / "videos" / "d" / "notes.txt").write_text("mine")
+    assert list((tmp_path / "rows").rglob("*.npz"))
+    evaluation(true, tmp_path, [Darker(11, "d")], restart=True)
+    assert (tmp_path / "videos" / "d" / "notes.txt").read_text() == "mine"
+    assert not list(tmp_path.rglob("*.npz")) and not list(tmp_path.rglob("*.mp4")) and not (tmp_path / "rows").exists()
+
+
 def test_mistakes(true: TrueClips, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two methods are called 'd'"):
         evaluation(true, tmp_path, [Darker(1, "d"), Darker(2, "d")])

@@ -99,6 +99,16 @@ def test_a_folder_that_passes(small, capsys, tmp_path):
     assert len(table["rows"]) == table["arrays"]
 
 
+def test_a_file_of_something_else_is_not_replaced_by_the_table(small, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        "tooncrafter_jax.verification.run.verify", lambda *_, **__: pytest.fail("something was computed")
+    )
+    (tmp_path / "mine.json").write_text('{"mine": 1}')
+    status, _, err = run(capsys, small(), "--json", tmp_path / "mine.json")
+    assert status == 2 and "holds something else" in err
+    assert (tmp_path / "mine.json").read_text() == '{"mine": 1}'
+
+
 @pytest.mark.parametrize("where", ["", "manifest.json/table.json"])
 def test_a_table_that_cannot_be_written_is_found_before_anything_is_computed(small, capsys, monkeypatch, where):
     """`""` is the folder itself; the other takes a file for a folder."""

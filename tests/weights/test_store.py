@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,24 @@ class TestInterruption:
             write(copy, tiny_config, other)
         equal(Checkpoint(write(copy, tiny_config, other, overwrite=True)).restore("autoencoder", NETWORK), other)
         assert os.listdir(copy.parent) == [copy.name]
+
+    def test_overwriting_keeps_what_somebody_put_there(self, copy: Path, tiny_config: ModelConfig) -> None:
+        (copy / "notes.txt").write_text("mine")
+        (copy / "clips").mkdir()
+        (copy / "clips" / "ab.mp4").write_text("mine")
+        write(copy, tiny_config, overwrite=True)
+        assert (copy / "notes.txt").read_text() == (copy / "clips" / "ab.mp4").read_text() == "mine"
+        abandoned = copy.with_name(f".{copy.name}.old-0-{socket.gethostname().replace('-', '_')}-999999999")
+        abandoned.mkdir()
+        (abandoned / "more.txt").write_text("mine")
+        write(copy, tiny_config, overwrite=True)
+        assert (copy / "more.txt").read_text() == "mine" and os.listdir(copy.parent) == [copy.name]
+
+    def test_another_programs_model_json_is_never_overwritten(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
+        (tmp_path / "keras").mkdir()
+        (tmp_path / "keras" / "model.json").write_text('{"class_name": "Sequential"}')
+        with pytest.raises(UserError, match="is not a checkpoint directory and will not be overwritten"):
+            write(tmp_path / "keras", tiny_config, overwrite=True)
 
     def test_a_directory_of_something_else_is_never_overwritten(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
         (tmp_path / "photos").mkdir()

@@ -9,6 +9,7 @@ from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.owned_files import check_json_is_ours
 from tooncrafter_jax.training.topologies import parse_topology
 
 DESCRIPTION = """\
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the report's values there")
     args, config = parse_with_config(parser, argv)
     topology = parse_topology(args.topology)
+    if args.json:
+        check_json_is_ours(args.json, ("topology", "simulated", "minimum"))
     if topology.chip is None:
         enable_compilation_cache()
 

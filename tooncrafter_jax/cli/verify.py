@@ -10,6 +10,7 @@ from tooncrafter_jax.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, add_compilation_cache
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.owned_files import check_json_is_ours
 
 DESCRIPTION = """\
 Runs every component of this package on a folder of reference numbers of the published code and compares all arrays.
@@ -60,6 +61,8 @@ def _verify(args: argparse.Namespace) -> int:
     from tooncrafter_jax.verification.run import verify
 
     folder = Folder(args.folder)
+    if args.json is not None:
+        check_json_is_ours(args.json, ("folder", "passed", "rows"))
     done = 0
 
     def show(case: str, seconds: float) -> None:

@@ -178,7 +178,7 @@ def write_clips(
         staging.mkdir(parents=True)
         write(shards)
         _write_description(directory, staging, shards)
-        replace_directory(staging, final)
+        replace_directory(staging, final, lambda name: name.startswith(f"{CartoonClips.name}-"))
     except OSError as error:
         raise cannot_write(os.fspath(directory), error) from error
     return final

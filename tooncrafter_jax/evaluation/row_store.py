@@ -10,11 +10,12 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,12 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.media import write_json
 from tooncrafter_jax.media.lossless import read_lossless, write_lossless
+from tooncrafter_jax.owned_files import foreign
 from tooncrafter_jax.typing import Uint8Video, Uint8Videos
 
+REPORTS = ("report.md", "report.json")
+"""Files that the report adds."""
+_PARTS = ("rows", "videos", "cases", "plots")
 _IDS = "clip ids"
 _SAFE_NAME = 120
 
@@ -43,7 +48,7 @@ class RowStore:
       restart: whether an earlier evaluation of something else is thrown away instead of being an error.
 
     Raises:
-      UserError: the directory holds another evaluation, or cannot be written.
+      UserError: the directory holds another evaluation, or files of such names that are of none, or cannot be written.
     """
 
     def __init__(
@@ -69,10 +74,14 @@ class RowStore:
                     "choose another --out, or throw that one away with --restart"
                 )
             if differing:
-                for part in ("rows", "videos", "cases", "plots"):
-                    shutil.rmtree(self.directory / part, ignore_errors=True)
+                for part in _PARTS:
+                    _remove_ours(self.directory / part)
             else:
                 told["methods"] = earlier["methods"] | told["methods"]
+        else:
+            for name in (*_PARTS, *REPORTS):
+                if os.path.lexists(self.directory / name):
+                    raise foreign(self.directory / name, "choose another --out, or move it away")
         if earlier != told:
             write_json(path, told)
 
@@ -130,6 +139,18 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged or cannot be read: remove it, or choose another --out") from error
+
+
+def _remove_ours(folder: Path) -> None:
+    """Removes the files of an evaluation below a folder, and what is empty then; files of other kinds stay."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()  # if it is empty
+        elif path.suffix in (".npz", ".mp4", ".png"):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def file_name(text: str) -> str:

@@ -152,7 +152,7 @@ class Folder:
         if file is None:
             return None
         table = {}
-        for number, line in enumerate(self._existing(file).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(self._existing(file).read_text(encoding="utf-8").split("\n"), 1):
             if not line.strip():
                 continue
             try:

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from safetensors.numpy import save
 
-from tooncrafter_jax.atomic_files import write_and_sync
+from tooncrafter_jax.atomic_files import carry_over, write_and_sync
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
 from tooncrafter_jax.json_files import read_json
@@ -80,7 +80,7 @@ class CheckpointWriter:
             if directory.exists():
                 if not overwrite:
                     raise UserError(f"{directory} exists already: choose another directory, or add --overwrite")
-                if not (directory / MODEL_FILE).is_file():
+                if not _is_checkpoint(directory):
                     raise UserError(f"{directory} is not a checkpoint directory and will not be overwritten")
             self._temporary.mkdir(parents=True)
 
@@ -146,6 +146,7 @@ class CheckpointWriter:
                     except BaseException:
                         old.rename(self.directory)
                         raise
+                    carry_over(old, self.directory, _is_of_checkpoint)
                     shutil.rmtree(old, ignore_errors=True)
                 else:
                     self._temporary.rename(self.directory)
@@ -402,7 +403,25 @@ def _remove_abandoned(directory: Path) -> None:
     ]:
         *_, of_host, process = leftover.name.rsplit("-", 2)
         if of_host == host and process.isdigit() and not _is_running(int(process)):
+            if f".{directory.name}.old-" in leftover.name:
+                carry_over(leftover, directory, _is_of_checkpoint)
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    """Whether a directory has the description of a checkpoint, be it damaged, and not another program's model.json."""
+    try:
+        description = json.loads((directory / MODEL_FILE).read_text())
+    except ValueError:
+        return True
+    except OSError:
+        return False
+    return isinstance(description, dict) and "components" in description
+
+
+def _is_of_checkpoint(name: str) -> bool:
+    """Whether an entry of a checkpoint directory is a part of the checkpoint."""
+    return name == MODEL_FILE or any(name in (c, _file_of(Path(), c).name) for c in COMPONENTS)
 
 
 def _is_running(process: int) -> bool:

@@ -56,6 +56,13 @@ def test_every_kind_of_file_holds_the_same(tmp_path, kind):
     ]
 
 
+def test_separators_that_json_allows_in_text_end_no_line(tmp_path):
+    rows = [{"source": "film", "caption": "a\u2028b\x85c"}, {"source": "film", "caption": "d"}]
+    path = tmp_path / "c.jsonl"
+    path.write_bytes("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    assert [caption.text for caption in read_captions(path)] == ["a b c", "d"]  # white space is one space
+
+
 @pytest.mark.parametrize(
     ("source", "start", "length", "expected"),
     [

@@ -97,6 +97,23 @@ def test_the_page_counts_drops_and_names_failures_and_what_was_not_measured(tmp_
     assert {"dropped-text.png", "dropped-static.png", "dropped-too-short.png", "kept.png", "cuts.png"} <= named
 
 
+def test_somebodys_own_files_stay(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra 'data'")
+    workspace = Workspace(tmp_path / "workspace")
+    results = [_result(workspace, "a", [make_clip("a", 1, scores={"motion": 3.0})])]
+    decision = decide(results[0].clips, Thresholds(), SplitRule())
+    arguments = (tmp_path / "report", RUN, results, decision, workspace, Thresholds())
+    write_report(*arguments)
+    (tmp_path / "report" / "photo.png").write_text("mine")
+    none = [_result(workspace, "silent", [])]
+    write_report(tmp_path / "report", RUN, none, decide([], Thresholds(), SplitRule()), workspace, Thresholds())
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"index.html", "counts.png", "photo.png"}
+    (tmp_path / "report" / "index.html").write_text("<title>My page</title>")
+    with pytest.raises(UserError, match="index.html' would be replaced"):
+        write_report(*arguments)
+    assert (tmp_path / "report" / "index.html").read_text() == "<title>My page</title>"
+
+
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="needs the extra 'data'")
     workspace = Workspace(tmp_path / "workspace")

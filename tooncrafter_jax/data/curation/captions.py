@@ -141,7 +141,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
             for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""), strict=True), 1):
                 yield f"row {number}", row
         elif kind in (".jsonl", ".ndjson"):
-            for number, line in enumerate(text.splitlines(), 1):
+            for number, line in enumerate(text.split("\n"), 1):
                 if line.strip():
                     yield f"line {number}", json.loads(line)
         elif kind == ".json":

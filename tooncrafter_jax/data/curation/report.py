@@ -19,6 +19,7 @@ from tooncrafter_jax.data.curation.thresholds import CRITERIA, DUPLICATE, REASON
 from tooncrafter_jax.data.curation.workspace import ClipRecord, SourceResult, Workspace
 from tooncrafter_jax.data.records import SCORES
 from tooncrafter_jax.markup import html_text
+from tooncrafter_jax.owned_files import foreign
 
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -26,6 +27,10 @@ table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .8em;
 td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100%; border: 1px solid #ddd }
 h2 { margin-top: 2em } .note { color: #666 }
 """
+
+
+PAGE = "index.html"
+_TITLE = "Clips from "
 
 
 def write_report(
@@ -52,6 +57,7 @@ def write_report(
     Raises:
       UserError: it cannot be written, a clip file is damaged, or matplotlib is not installed.
     """
+    earlier = _earlier_page(directory)
     staging = directory.with_name(f".{directory.name}.incomplete")
     try:
         shutil.rmtree(staging, ignore_errors=True)
@@ -59,12 +65,29 @@ def write_report(
         try:
             page = _Page(staging, results, decision, workspace, thresholds)
             page.write(run)
-            replace_directory(staging, directory)
+            replace_directory(
+                staging, directory, lambda name: name in (PAGE, "cuts.png") or f'<img src="{name}"' in earlier
+            )
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise cannot_write(os.fspath(directory), error) from error
-    return directory / "index.html"
+    return directory / PAGE
+
+
+def _earlier_page(directory: Path) -> str:
+    """The page of an earlier report, which names its pictures; empty if there is none.
+
+    Raises:
+      UserError: there is a page that is not ours.
+    """
+    try:
+        page = (directory / PAGE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    if page and f"<title>{_TITLE}" not in page:
+        raise foreign(directory / PAGE, "move it away, or choose another directory")
+    return page
 
 
 class _Page:
@@ -87,7 +110,7 @@ class _Page:
         self.parts: list[str] = []
 
     def write(self, run: Mapping[str, Any]) -> None:
-        title = f"Clips from {run['production']}"
+        title = f"{_TITLE}{run['production']}"
         self._summary(title, run)
         self._counts()
         self._splits()
@@ -96,7 +119,7 @@ class _Page:
         self._failures()
         body = "\n".join(self.parts)
         page = f"<!doctype html>\n<meta charset=utf-8>\n<title>{html_text(title)}</title>\n<style>{_STYLE}</style>\n{body}\n"
-        (self.directory / "index.html").write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+        (self.directory / PAGE).write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
 
     def _summary(self, title: str, run: Mapping[str, Any]) -> None:
         failed = sum(bool(result.failure) for result in self.results)

@@ -184,7 +184,7 @@ class Workspace:
         path = self.directory / "lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
+            file = path.open("a")
         except OSError as error:
             raise cannot_write(os.fspath(path), error) from error
         with file:
