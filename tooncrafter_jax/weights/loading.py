@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -125,15 +126,15 @@ def check_buffers(source: TensorSource, mapped: Plan, schedule: NoiseSchedule) -
     for name in mapped.buffers:
         if name not in computed:
             raise UserError(f"{source.where} holds the schedule buffer {name}, which this schedule does not have")
+        expected = computed[name]
+        if tuple(source.shapes[name]) != expected.shape:
+            raise UserError(
+                f"the schedule buffer {name} of {source.where} has {prod(source.shapes[name])} entries instead of {expected.size}"
+            )
         stored = source.read(name)
         tolerance = BUFFER_TOLERANCE.get(str(stored.dtype), 2e-6)
-        expected = computed[name]
-        if stored.shape != expected.shape:
-            raise UserError(
-                f"the schedule buffer {name} of {source.where} has {stored.size} entries instead of {expected.size}"
-            )
         error = np.abs(stored.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
-        if error.max() > tolerance:
+        if not error.max() <= tolerance:  # nor is it a number
             raise UserError(
                 f"the schedule buffer {name} of {source.where} differs from the schedule of the config by {error.max():.2g}; "
                 "this model was trained with other diffusion constants"

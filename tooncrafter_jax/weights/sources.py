@@ -18,6 +18,9 @@ from tooncrafter_jax.weights.safetensors_header import read_header
 DEEPSPEED_PREFIX_LENGTH = 16
 """Characters in front of every name in a DeepSpeed file (spec section 1)."""
 
+LARGEST_LISTING = 2**26
+"""Bytes of the pickle that says how a checkpoint's tensors are made; that of the published model has less than 1 MB."""
+
 
 @runtime_checkable
 class TensorSource(Protocol):
@@ -126,18 +129,58 @@ class CkptSource:
         self.where = str(path)
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path} is not a PyTorch checkpoint in zip format or is cut off: copy it again")
+        _check_archive(path)
         loaded = load_without_code(path, mmap=True, remedy="ask for a .safetensors file")
         self._tensors = _unwrap(loaded, str(path), torch.Tensor)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor of this name in the file's dtype."""
+        """The tensor of this name in the file's dtype.
+
+        Raises:
+          UserError: if it is of a type or layout that no weights have, or states more numbers than the file holds for it.
+        """
         import torch
 
-        tensor = self._tensors[name].detach().contiguous()
+        tensor = self._tensors[name].detach()
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise UserError(f"{self.where} holds the tensor {name} in a form that no ToonCrafter weights have")
+        if str(tensor.dtype).removeprefix("torch.") not in _TORCH_DTYPES:
+            raise UserError(f"{self.where} holds tensors of type {tensor.dtype}, which no ToonCrafter weights have")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(
+                f"{self.where} is damaged: the tensor {name} states more numbers than the file holds for it"
+            )
+        tensor = tensor.contiguous()
         if tensor.dtype == torch.bfloat16:
             return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
+
+
+_TORCH_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
+
+
+def _check_archive(path: Path) -> None:
+    """Checks that a zip archive is laid out as PyTorch writes it: every file as it is, none twice, and no huge listing.
+
+    Raises:
+      UserError: if it could unfold into more than it is.
+    """
+    damaged = f"{path} was refused: it is damaged, or no checkpoint that PyTorch wrote"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = archive.infolist()
+    except (
+        Exception
+    ) as error:  # damaged archives raise nearly anything: BadZipFile, struct.error, NotImplementedError, ...
+        raise UserError(f"{damaged}; copy it again") from error
+    if any(file.compress_type != zipfile.ZIP_STORED or file.compress_size != file.file_size for file in files):
+        raise UserError(f"{damaged}, as files in it are compressed; ask for a .safetensors file")
+    if sum(file.file_size for file in files) > path.stat().st_size:
+        raise UserError(f"{damaged}, as files in it lie over one another; ask for a .safetensors file")
+    listings = [file.file_size for file in files if file.filename.endswith("/data.pkl")]
+    if max(listings, default=0) > LARGEST_LISTING or len({file.filename for file in files}) < len(files):
+        raise UserError(f"{damaged}, as it has a listing of {max(listings, default=0):,} bytes, or files twice")
 
 
 def import_torch(path: Path) -> Any:

@@ -16,10 +16,15 @@ from typing import Any
 from tooncrafter_jax.data.curation.films import EXTENSIONS
 from tooncrafter_jax.data.curation.optional import optional
 from tooncrafter_jax.data.records import Clip
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.json_files import parse_json, read_at_most
 
 LEAST_OVERLAP = 0.5
 """Share of a clip for which a caption must hold."""
+LONGEST_CAPTION = 10_000
+"""Characters; the model reads 77 tokens."""
+LARGEST_FILE = 2**28
+"""Bytes of a file of captions."""
 _NAMED = 3  # films in a message
 
 
@@ -143,9 +148,9 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         elif kind in (".jsonl", ".ndjson"):
             for number, line in enumerate(text.split("\n"), 1):
                 if line.strip():
-                    yield f"line {number}", json.loads(line)
+                    yield f"line {number}", parse_json(line)
         elif kind == ".json":
-            content = json.loads(text)
+            content = parse_json(text)
             if isinstance(content, dict):
                 content = [{"source": name, "caption": caption} for name, caption in content.items()]
             if not isinstance(content, list):
@@ -154,8 +159,8 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
                 yield f"entry {number}", row
         else:
             raise UserError(f"'{path}' is of an unknown kind: a file of captions ends in .csv, .json or .jsonl")
-    except (ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"'{path}' is not {kind[1:].upper()} ({error}): correct it") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"'{path}' is not {kind[1:].upper()} ({printable(error, 200)}): correct it") from error
 
 
 def _caption(row: Any, where: str) -> Caption:
@@ -163,8 +168,11 @@ def _caption(row: Any, where: str) -> Caption:
         raise UserError(f"{where} is no object with a caption")
     text, clip = row.get("caption"), row.get("id") or ""
     source = row.get("source") or str(clip).rpartition("/")[0]
-    if not isinstance(text, str) or not isinstance(source, str) or not source:
+    if not isinstance(text, str) or not isinstance(source, str) or not source or not isinstance(clip, str | int):
         raise UserError(f"{where} lacks 'caption', or both 'source' and 'id': give it them, as text")
+    if len(text) > LONGEST_CAPTION or not _is_text(text):
+        what = "more characters than a caption has" if len(text) > LONGEST_CAPTION else "characters that are no text"
+        raise UserError(f"{where} has a caption with {what}: correct it")
     return Caption(
         " ".join(text.split()), source, str(clip), _frame(row, "start", where) or 0, _frame(row, "stop", where)
     )
@@ -179,13 +187,25 @@ def _frame(row: Mapping[str, Any], key: str, where: str) -> int | None:
         if frame != float(value) or frame < 0:
             raise ValueError
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where} has '{key}' = {value!r}, which is not the number of a frame") from error
+        shown = printable(repr(value), 50)
+        raise UserError(f"{where} has '{key}' = {shown}, which is not the number of a frame") from error
     return frame
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written; JSON's escapes can make halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_at_most(path, LARGEST_FILE)
+    except ValueError as error:
+        raise UserError(f"'{path}' is no file of captions: {error}") from error
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({error.strerror}): check the path of the captions") from error
 

@@ -9,10 +9,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 
 RULES = 1
 """Counts changes of what the thresholds mean; a part of their version."""
+
+LARGEST = 1e300
+"""Of a threshold; no score is anywhere near it."""
 
 TOO_SHORT, DUPLICATE, SURPLUS = "too-short", "duplicate", "surplus"
 
@@ -128,7 +131,9 @@ class Thresholds:
             if name not in known:
                 raise UserError(f"there is no threshold '{name}': known are {', '.join(sorted(known))}")
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise UserError(f"the threshold {name} is {value!r}: give a number, or turn it off")
+                raise UserError(f"the threshold {name} is {printable(repr(value), 50)}: give a number, or turn it off")
+            if value is not None and not abs(value) <= LARGEST:
+                raise UserError(f"the threshold {name} is {printable(value, 50)}: give a number, or turn it off")
         frames = values.get("min_frames", cls.min_frames)
         if frames is not None and frames != int(frames):
             raise UserError(f"the threshold min_frames is {frames}: give a whole number, or turn it off")
