@@ -60,7 +60,7 @@ format: .venv/dev
 
 .venv-3.13/python:
 	$(if $(PYTHON_NEWEST),,$(error no Python 3.13 on PATH or under pyenv: install it, or give make PYTHON_NEWEST=/path/to/python3.13))
-	$(PYTHON_NEWEST) -m venv --clear --without-pip .venv-3.13
+	$(PYTHON_NEWEST) -m venv --clear .venv-3.13
 	ln -s bin/python $@
 
 .venv-3.13/dev: pyproject.toml .venv/dev .venv-3.13/python
@@ -68,7 +68,7 @@ format: .venv/dev
 	touch $@
 
 .venv-lowest/dev: pyproject.toml .venv/dev
-	$(UV) venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/python -m venv --clear .venv-lowest
 	$(UV) pip compile --quiet --python .venv-lowest --resolution lowest-direct pyproject.toml $(LIGHT_EXTRAS) --output-file .venv-lowest/versions.txt
 	$(UV) pip install --quiet --python .venv-lowest --requirements .venv-lowest/versions.txt --no-deps --editable .
 	touch $@

@@ -7,7 +7,7 @@ array: cheap to dispatch, easy to shard, mask, save and print.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -57,6 +57,27 @@ class _HostRngs(nnx.Rngs):
         return self.key
 
 
+_Skeleton = tuple[Any, list[tuple[tuple[Any, ...], nnx.Variable]]]
+"""The graph definition, and for each parameter its path and an abstract variable."""
+
+
+def _build(module: Callable[..., Any], config: Any, dtype: Any, param_dtype: Any, attention: Backend, rngs: Any) -> Any:
+    built = module(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+    for _, layer in nnx.iter_modules(built):
+        if isinstance(layer, Attends):
+            layer.attention_backend = attention
+    return built
+
+
+@lru_cache(maxsize=64)  # a command makes the same networks several times, and the published one takes seconds
+def _skeleton(module: Callable[..., Any], config: Any, dtype: Any, param_dtype: Any, attention: Backend) -> _Skeleton:
+    abstract = nnx.eval_shape(
+        lambda: _build(module, config, dtype, param_dtype, attention, _ConstantRngs(jax.random.key(0)))
+    )
+    graphdef, state = nnx.split(abstract)
+    return graphdef, list(nnx.to_flat_state(state))
+
+
 class Network(Generic[Module]):
     """Binds an NNX module class and its config to flat parameters.
 
@@ -84,17 +105,11 @@ class Network(Generic[Module]):
         self._module = module
 
     def _build(self, rngs: Any) -> Module:
-        built = self._module(self.config, rngs=rngs, dtype=self.dtype, param_dtype=self.param_dtype)
-        for _, layer in nnx.iter_modules(built):
-            if isinstance(layer, Attends):
-                layer.attention_backend = self.attention
-        return built
+        return _build(self._module, self.config, self.dtype, self.param_dtype, self.attention, rngs)
 
     @cached_property
-    def _skeleton(self) -> tuple[Any, list[tuple[tuple[Any, ...], nnx.Variable]]]:
-        abstract = nnx.eval_shape(lambda: self._build(_ConstantRngs(jax.random.key(0))))
-        graphdef, state = nnx.split(abstract)
-        return graphdef, list(nnx.to_flat_state(state))
+    def _skeleton(self) -> _Skeleton:
+        return _skeleton(self._module, self.config, self.dtype, self.param_dtype, self.attention)
 
     @cached_property
     def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
