@@ -67,6 +67,7 @@ def test_examples_name_pictures_that_are_there(manifest):
                 assert picture.size == (128, 128)
 
 
+@pytest.mark.gate
 def test_an_example_begins_and_ends_with_its_pictures_and_moves_between(tmp_path):
     job = jobs("demo.jsonl")[0]
     first, last = EXAMPLES / job["first"], EXAMPLES / job["last"]

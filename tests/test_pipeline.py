@@ -16,6 +16,8 @@ from tooncrafter_jax import Progress, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.sampling import prime_factors, sampling_mesh, second_pass_frames
 
+pytestmark = pytest.mark.heavy
+
 SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 3, "steps_per_chunk": 2}
 """Small and few: a U-Net graph of this size compiles in some ten seconds."""
 
@@ -128,6 +130,7 @@ def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
     assert seen == [[], []]
 
 
+@pytest.mark.gate
 def test_eight_devices_give_the_same_clip(pictures: Any, clip: np.ndarray, devices: list[jax.Device]) -> None:
     """One pair on eight devices: two guidance branches, and the frames in four parts."""
     toon = make_toon(devices)
@@ -146,6 +149,7 @@ def test_batches_on_several_devices(pictures: Any, clip: np.ndarray, devices: li
     assert_nearly_equal(batch[1], clip)
 
 
+@pytest.mark.gate
 def test_sketches_guide_and_a_zero_scale_does_not(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
     sketch = np.full((64, 128, 3), 255, np.uint8)
     sketch[20:24, 30:90] = 0

@@ -33,6 +33,8 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.weights.official import LevelLayout, autoencoder_path, leaf_path, to_our_layout
 from tooncrafter_jax.weights.rule import make, unit_noise
 
+pytestmark = pytest.mark.heavy
+
 MICRO = DecoderConfig(width=32, multipliers=(1, 1, 1), blocks_per_level=1)
 """Both kinds of reference injection in a network that compiles in seconds."""
 

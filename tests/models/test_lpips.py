@@ -19,6 +19,8 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.weights.metric_weights import load_lpips
 from tooncrafter_jax.weights.rule import unit_noise
 
+pytestmark = pytest.mark.heavy
+
 TOLERANCE = 1e-5
 """Relative; both sides are float32, the rest is the order of summation (3e-7 was seen)."""
 SMALL = Network(

@@ -17,6 +17,8 @@ from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.sketch_encoder import HINT_DOWNSCALING, SketchEncoder, SketchEncoderConfig
 
+pytestmark = pytest.mark.heavy
+
 
 def context() -> jax.Array:
     return values("fixture.sketch.context", 1, 333, 64)

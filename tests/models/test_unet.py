@@ -17,6 +17,8 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.unet import UNet, UNetConfig
 from tooncrafter_jax.models.unet_blocks import BlockOptions, CrossAttention, TemporalConvBlock, TemporalTransformer
 
+pytestmark = pytest.mark.heavy
+
 MICRO = UNetConfig(
     width=64,  # two channels a group: with one, the norm after the time embedding would cancel it
     multipliers=(1, 1),

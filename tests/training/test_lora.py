@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from tests.training.small import config
 from tooncrafter_jax.data.loader import Loader
@@ -20,6 +21,7 @@ def without_zeros(value):
     return value if value.ndim < 2 or value.any() else jax.numpy.full_like(value, 0.02).at[..., ::2].set(-0.01)
 
 
+@pytest.mark.gate
 def test_factors_of_matrices_and_convolutions_learn_and_merge(clips, tmp_path):
     lora = {"rank": 2, "alpha": 4.0, "targets": ["attention.", "conv_in"]}
     settings = config(clips, lora=lora, optimizer={"learning_rate": 1e-2})

@@ -191,6 +191,7 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
     assert videos[0].std() > 0.01
 
 
+@pytest.mark.gate
 def test_new_parts_alone_learn_against_the_discriminator(clips):
     """The adaptive weight compares gradients at a layer that is frozen here; the weight is that of training everything."""
     weights = []
@@ -272,6 +273,7 @@ def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
         (("sketch",), {"sketch_encoder"}),
     ],
 )
+@pytest.mark.gate
 def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(clips, groups, learning):
     settings = config(clips, "decoder", denoised_latents=True, groups=groups, data={"batch": 1})
     stage = make_stage(settings, architecture(settings))
@@ -294,6 +296,7 @@ def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(cli
     }
 
 
+@pytest.mark.gate
 def test_sketches_guide_the_clips_that_have_some(clips):
     settings = config(clips, "decoder", denoised_latents=True, groups=("sketch",), data={"batch": 2})
     stage = make_stage(settings, architecture(settings))

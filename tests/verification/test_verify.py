@@ -59,6 +59,7 @@ def stored_rows() -> list[Row]:
     return verify(Folder(TINY))
 
 
+@pytest.mark.gate
 def test_the_published_command_lines_pipeline():
     """One whole sample, the slice of the folder that stands for all in a fast run."""
     rows = [
