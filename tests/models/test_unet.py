@@ -16,6 +16,7 @@ from tests.reference import NETWORK_TOLERANCE, channels_first, deviation, golden
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.unet import UNet, UNetConfig
 from tooncrafter_jax.models.unet_blocks import BlockOptions, CrossAttention, TemporalConvBlock, TemporalTransformer
+from tooncrafter_jax.nn.platform import tracing_for
 
 pytestmark = pytest.mark.heavy
 
@@ -123,6 +124,36 @@ class TestReference:
         x, context = tiny_inputs()
         out, _ = run_unet()(x[:1, :8], ints(500), context[:1, :tokens], ints(10), no_controls(1, 8))
         assert deviation(channels_first(out)[:, :, ::2], golden("unet")[name]) < NETWORK_TOLERANCE
+
+
+def test_a_bfloat16_network_ends_in_float32() -> None:
+    """Of its convolutions the last alone, whose weights are stored as the others are; what it predicts is not rounded."""
+    network = Network(UNet, MICRO, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    found: list[tuple[str, Any, tuple[int, ...]]] = []
+
+    def predict(params: Any, inputs: Any) -> jax.Array:
+        unet = network.bind(params)
+        return unet(inputs["x"], inputs["timesteps"], unet.context_keys(inputs["context"], FRAMES), inputs["fps"])
+
+    def walk(jaxpr: Any) -> None:
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "conv_general_dilated":
+                lhs, rhs = (atom.aval for atom in eqn.invars)
+                assert lhs.dtype == rhs.dtype
+                found.append((lhs.dtype.name, eqn.params["precision"], rhs.shape))
+            for value in eqn.params.values():
+                if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+                    walk(getattr(value, "jaxpr", value))
+
+    with tracing_for("tpu"):
+        traced = jax.make_jaxpr(predict)(network.abstract_params, micro_inputs())
+    walk(traced.jaxpr)
+    assert traced.out_avals[0].dtype == jnp.float32
+    *others, (kind, precision, shape) = found
+    assert len(others) > 10 and {one[:2] for one in others} == {("bfloat16", None)}
+    assert (kind, shape) == ("float32", (3, 3, MICRO.width, MICRO.out_channels))
+    assert set(precision) == {jax.lax.Precision.HIGH}, "or a TPU would round its operands to bfloat16 again"
+    assert {leaf.dtype for leaf in network.abstract_params.values()} == {jnp.dtype(jnp.bfloat16)}
 
 
 class TestSwitches:

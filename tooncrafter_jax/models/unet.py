@@ -180,8 +180,10 @@ class UNet(nnx.Module):
                 features = out
             up.insert(0, Level(blocks, upsample=Conv(out, out, **kw) if level else None))
         self.up = nnx.List(up)
-        self.norm_out = GroupNorm(width, epsilon=RES_EPSILON, **kw)
-        self.conv_out = Conv(width, config.out_channels, zero_init=True, **kw)
+        # Guidance multiplies what the two branches differ by, and their rounding with it (docs/precision.md).
+        last, is_half = kw | {"dtype": jnp.float32}, jnp.dtype(dtype) != jnp.float32
+        self.norm_out = GroupNorm(width, epsilon=RES_EPSILON, **last)
+        self.conv_out = Conv(width, config.out_channels, zero_init=True, full_products=is_half, **last)
 
     def named_blocks(self) -> Iterator[tuple[str, UNetBlock]]:
         """The blocks with their paths, in the order in which they run."""
@@ -221,7 +223,7 @@ class UNet(nnx.Module):
         bypass_temporal: bool = False,
         observe: Observer | None = None,
     ) -> Float[Array, "B T h w out"]:
-        """Predicts v.
+        """Predicts v, in float32 whatever the dtype of the computation.
 
         Args:
           x: (B, T, h, w, in_channels), noisy latent and condition latent; h and w multiples of `config.latent_multiple`.

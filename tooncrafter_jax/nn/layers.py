@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tooncrafter_jax.nn import cpu_gradients
+from tooncrafter_jax.nn import cpu_gradients, products
 from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
-from tooncrafter_jax.nn.platform import use_cpu_forms
+from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
+from tooncrafter_jax.nn.products import Window
 from tooncrafter_jax.typing import Dtype
 
 
@@ -113,6 +114,16 @@ def _conv_3x3_as_row_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.map(one_image, x)
 
 
+def _last_axis_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _two_axis_convolution(
+    window: Window, x: jax.Array, kernel: jax.Array, precision: jax.lax.Precision | None = None
+) -> jax.Array:
+    return _conv_general_dilated(x, kernel, *window, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision)
+
+
 class Linear(nnx.Linear):
     """An affine map of the last axis; kernel (in, out)."""
 
@@ -133,21 +144,25 @@ class Linear(nnx.Linear):
             use_bias=use_bias,
             dtype=dtype,
             param_dtype=param_dtype,
-            dot_general=_dot_general,
             rngs=rngs,
             **_initialisers(in_features, zero_init),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (... in) to (... out)."""
-        if not use_cpu_gradients(x, self.dtype):
-            return super().__call__(x)
-        bias = None if self.bias is None else self.bias[...].astype(x.dtype)
-        return cpu_gradients.linear(x, self.kernel[...].astype(x.dtype), bias)
+        if use_cpu_gradients(x, self.dtype):
+            bias = None if self.bias is None else self.bias[...].astype(x.dtype)
+            return cpu_gradients.linear(x, self.kernel[...].astype(x.dtype), bias)
+        y = products.linear(_last_axis_product, x.astype(self.dtype), self.kernel[...])
+        return y if self.bias is None else products.add_bias(y, self.bias[...])
 
 
 class Conv(nnx.Conv):
-    """A 2-D convolution of (... H W C), kernel (kh, kw, in, out); padding as in the published code (same, symmetric)."""
+    """A 2-D convolution of (... H W C), kernel (kh, kw, in, out); padding as in the published code (same, symmetric).
+
+    With `full_products`, float32 operands keep at least 16 bits on accelerators too, whose default products keep 7 or 10: on TPUs
+    three products of bfloat16 make one.
+    """
 
     def __init__(
         self,
@@ -159,39 +174,42 @@ class Conv(nnx.Conv):
         padding: int | tuple[tuple[int, int], tuple[int, int]] | None = None,
         zero_init: bool = False,
         use_bias: bool = True,
+        full_products: bool = False,
         rngs: nnx.Rngs,
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
+        self.full_products = full_products
         pad = kernel_size // 2 if padding is None else padding
-        self.window_strides = (stride, stride)
+        sides = ((pad, pad), (pad, pad)) if isinstance(pad, int) else pad
+        self.window = Window((stride, stride), sides)
         super().__init__(
             in_features,
             out_features,
             (kernel_size, kernel_size),
             strides=stride,
-            padding=((pad, pad), (pad, pad)) if isinstance(pad, int) else pad,
+            padding=sides,
             use_bias=use_bias,
             dtype=dtype,
             param_dtype=param_dtype,
-            conv_general_dilated=_conv_general_dilated,
             rngs=rngs,
             **_initialisers(in_features * kernel_size**2, zero_init),
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (... H W in) to (... H' W' out)."""
-        if self.bias is None or not use_cpu_gradients(x, self.dtype):
-            return super().__call__(x)
-        images = x.reshape(prod(x.shape[:-3]), *x.shape[-3:])
-        y = _conv_general_dilated(
-            images,
-            self.kernel[...].astype(x.dtype),
-            self.window_strides,
-            self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        y = cpu_gradients.add_bias(y, self.bias[...].astype(x.dtype))
+        count, rows = products.merged_rows(x.shape[:-3])
+        images, kernel = x.astype(self.dtype).reshape(count, *x.shape[-3:]), self.kernel[...]
+        precision = None
+        if self.full_products:
+            precision = jax.lax.Precision.HIGH if current_platform() == "tpu" else jax.lax.Precision.HIGHEST
+        product = functools.partial(_two_axis_convolution, self.window, precision=precision)
+        if use_cpu_gradients(x, self.dtype):
+            kernel = kernel.astype(x.dtype)
+        y = products.convolution(product, images, kernel, self.window, rows)
+        if self.bias is not None:
+            add = cpu_gradients.add_bias if use_cpu_gradients(x, self.dtype) else products.add_bias
+            y = add(y, self.bias[...])
         return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
@@ -221,12 +239,13 @@ class TemporalConv(nnx.Module):
         """Maps (B T H W C) to (B T H W out)."""
         batch, frames, height, width, channels = x.shape
         rows = x.astype(self.dtype).reshape(batch, frames, height * width, channels)
-        kernel = self.kernel[...].astype(self.dtype)[:, :, 0]
-        y = jax.lax.conv_general_dilated(
-            rows, kernel, (1, 1), ((1, 1), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        bias = self.bias[...].astype(self.dtype)
-        y = cpu_gradients.add_bias(y, bias) if use_cpu_gradients(x, self.dtype) else y + bias
+        kernel, bias = self.kernel[...][:, :, 0], self.bias[...]
+        if use_cpu_gradients(x, self.dtype):
+            kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        window = Window((1, 1), ((1, 1), (0, 0)))
+        product = functools.partial(_two_axis_convolution, window)
+        y = products.convolution(product, rows, kernel, window, "batch")
+        y = (cpu_gradients.add_bias if use_cpu_gradients(x, self.dtype) else products.add_bias)(y, bias)
         return y.reshape(batch, frames, height, width, y.shape[-1])
 
 
@@ -242,12 +261,15 @@ class LayerNorm(nnx.LayerNorm):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis of (... C)."""
-        if not use_cpu_gradients(x, self.dtype):
-            return super().__call__(x)
         assert self.scale is not None and self.bias is not None  # no norm here is built without them
-        scale, bias = self.scale[...].astype(x.dtype), self.bias[...].astype(x.dtype)
-        rows = x.reshape(-1, x.shape[-1])
-        return jnp.reshape(cpu_gradients.layer_norm(rows, scale, bias, self.epsilon), x.shape)
+        scale, bias = self.scale[...].astype(jnp.float32), self.bias[...].astype(jnp.float32)
+        if use_cpu_gradients(x, self.dtype):
+            rows = x.reshape(-1, x.shape[-1])
+            return jnp.reshape(cpu_gradients.layer_norm(rows, scale, bias, self.epsilon), x.shape)
+        values = x.astype(jnp.float32)
+        centred = values - jnp.mean(values, -1, keepdims=True)
+        inverse_std = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + self.epsilon)
+        return (centred * (inverse_std * scale) + bias).astype(self.dtype)
 
 
 NORM_GROUPS = 32

@@ -37,8 +37,8 @@ from tooncrafter_jax.weights.lora import PREFIX, save_lora
 from tooncrafter_jax.weights.store import CheckpointWriter
 
 MAY_CHANGE = frozenset(
-    "steps validation validate_every validation_batches max_skipped_steps mesh remat attention log_every save_every sample_every "
-    "keep_last keep_every log_norms accumulation start".split()
+    "steps validation validate_every validation_batches max_skipped_steps mesh remat attention gradient_dtype log_every "
+    "save_every sample_every keep_last keep_every log_norms accumulation start".split()
 )
 """What a run may be resumed with another value of; `data`'s workers and prefetching too."""
 _LOADER_MAY_CHANGE = frozenset(("num_workers", "prefetch", "on_damaged"))

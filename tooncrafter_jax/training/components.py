@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from tooncrafter_jax.models.network import Network, View
 from tooncrafter_jax.training.configuration import LoraConfig
 from tooncrafter_jax.training.sharding import gathering_view
+from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.lora import merge
 
 Params = Mapping[str, Any]
@@ -28,9 +29,14 @@ class Components:
     """
 
     def __init__(
-        self, networks: Mapping[str, Network[Any]], mesh: Mesh | None = None, lora: LoraConfig | None = None
+        self,
+        networks: Mapping[str, Network[Any]],
+        mesh: Mesh | None = None,
+        lora: LoraConfig | None = None,
+        gradient_dtype: Dtype = jnp.float32,
     ) -> None:
         self.networks, self.mesh, self._lora = dict(networks), mesh, lora
+        self._gradient_dtype = gradient_dtype
 
     @property
     def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -48,7 +54,9 @@ class Components:
         return network.bind(own, self._view(component, params))
 
     def _view(self, component: str, params: Params) -> View | None:
-        gather = None if self.mesh is None else gathering_view(component, self.mesh, self.networks[component].dtype)
+        gather = None
+        if self.mesh is not None:
+            gather = gathering_view(component, self.mesh, self.networks[component].dtype, self._gradient_dtype)
         if self._lora is None or not self._lora.rank:
             return gather
         scale = self._lora.scale

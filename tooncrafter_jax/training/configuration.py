@@ -181,6 +181,7 @@ class TrainConfig:
       mesh: device axes such as "data:4,fsdp:8"; "auto" puts all devices on `data`.
       dtype: of the computation.
       frozen_dtype: in which frozen parameters are kept.
+      gradient_dtype: in which devices sum the gradients of matrices and kernels; bfloat16 halves that traffic (docs/precision.md).
       remat: what the backward pass keeps; see `nn.remat`.
       attention: the back end that attention is computed with where it can be, `auto` elsewhere; see `nn.attention`.
       log_every, save_every, sample_every: in steps; 0 for never.
@@ -214,6 +215,7 @@ class TrainConfig:
     mesh: str = "auto"
     dtype: DtypeName = "bfloat16"
     frozen_dtype: DtypeName = "bfloat16"
+    gradient_dtype: DtypeName = "float32"
     remat: RematPolicy = "blocks"
     attention: Backend = "auto"
     log_every: int = 50

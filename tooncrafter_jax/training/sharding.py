@@ -151,36 +151,42 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def gathering_view(component: str, mesh: Mesh, dtype: Dtype) -> View | None:
-    """What layers see of sharded parameters: gathered where they are used, in the dtype of the computation.
+def gathering_view(component: str, mesh: Mesh, dtype: Dtype, gradient_dtype: Dtype = jnp.float32) -> View | None:
+    """What layers see of parameters: sharded ones gathered where they are used.
 
-    The gradient goes back to the shards before anything else is done with it, so that it is scattered while it is summed and
-    never whole on a device. None where no parameter is sharded by `fsdp`.
+    What is gathered is a copy in the dtype of the computation. The gradient goes back to the shards before anything else is done
+    with it, so that it is scattered while it is summed and never whole on a device. The gradient of a matrix or kernel is summed
+    over the devices in the dtype in which its layer sees it (`nn.products`), which is `gradient_dtype`, if that is narrower than
+    the stored parameter's. None where every layer sees what is stored.
     """
-    if mesh.shape["fsdp"] == 1:
+    if mesh.shape["fsdp"] == 1 and jnp.dtype(gradient_dtype) == jnp.float32:
         return None
 
     def view(name: str, value: jax.Array) -> jax.Array:
         path = f"{component}.{name}"
         kept, used = parameter_spec(path, value.shape, mesh), used_spec(path, value.shape, mesh)
+        narrow = jnp.dtype(gradient_dtype) != jnp.float32 and value.ndim > 1
+        seen = jnp.dtype(dtype) if narrow else value.dtype
         if kept == used:
-            return value
-        return _gather(NamedSharding(mesh, kept), NamedSharding(mesh, used), jnp.dtype(dtype), value)
+            return value.astype(seen)
+        return _gather(NamedSharding(mesh, kept), NamedSharding(mesh, used), jnp.dtype(dtype), seen, value)
 
     return view
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _gather(kept: NamedSharding, used: NamedSharding, dtype: Any, value: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _gather(kept: NamedSharding, used: NamedSharding, dtype: Any, seen: Any, value: jax.Array) -> jax.Array:
     narrow = jax.lax.with_sharding_constraint(value.astype(dtype), kept)  # what travels is the narrow copy
-    return jax.lax.with_sharding_constraint(narrow, used)
+    return jax.lax.with_sharding_constraint(narrow, used).astype(seen)
 
 
-def _gather_forward(kept: Any, used: Any, dtype: Any, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _gather(kept, used, dtype, value), jnp.zeros((0,), value.dtype)
+def _gather_forward(kept: Any, used: Any, dtype: Any, seen: Any, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _gather(kept, used, dtype, seen, value), jnp.zeros((0,), value.dtype)
 
 
-def _gather_backward(kept: Any, used: Any, dtype: Any, like: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+def _gather_backward(
+    kept: Any, used: Any, dtype: Any, seen: Any, like: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array]:
     return (jax.lax.with_sharding_constraint(gradient, kept).astype(like.dtype),)
 
 

@@ -92,7 +92,7 @@ class Stage:
                 )
         networks = self.model.networks(config.dtype, attention=config.attention)
         chosen = {name: networks[name] for name in self.uses} | self.more_networks()
-        self.components = Components(chosen, mesh, config.lora)
+        self.components = Components(chosen, mesh, config.lora, config.gradient_dtype)
         self.is_chosen: Callable[[str], bool] = in_groups(groups)
         self.is_trained = self.is_chosen
         self.lora_targets: list[str] = []
