@@ -13,10 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 import grain
-import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.data.loader_world import GREEN, LENGTHS, RED, SMALL, make_set
 from tooncrafter_jax.data import loader as loader_module
@@ -25,6 +23,7 @@ from tooncrafter_jax.data.loader import Loader, LoaderConfig
 from tooncrafter_jax.data.transforms import Draw, choose_window, generator, random_crop, resize_and_crop
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.training.sharding import make_mesh, process_rows, put_batch
 
 CLIPS = len(LENGTHS)
 SHARED = Path("/dev/shm")
@@ -33,8 +32,8 @@ STEPS = 7
 
 
 def _loader(clips, **options):
-    place = {name: options.pop(name) for name in ("process_index", "process_count") if name in options}
-    return Loader(clips, LoaderConfig(**{**SMALL, **options}), **place)
+    rows = options.pop("rows", None)
+    return Loader(clips, LoaderConfig(**{**SMALL, **options}), rows=rows)
 
 
 def _take(loader, count):
@@ -190,15 +189,28 @@ def test_clips_without_sketches_are_else_the_same(clips, batches):
 # -------------------------------------------------------------------------------------------------- processes and workers
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_same_batches_in_blocks(clips, batches, processes):
-    loaders = [_loader(clips, process_index=p, process_count=processes) for p in range(processes)]
-    parts = [_take(loader, STEPS) for loader in loaders]
-    whole = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in zip(*parts, strict=True)
-    ]
-    _assert_equal(whole, batches)
+@pytest.mark.parametrize(
+    "shares", [[[0, 1], [2, 3]], [[0], [1], [2], [3]], [[0, 2], [1, 3]], [[0, 1, 2, 3], [1, 2]], [[3], [3], [0]]]
+)
+def test_processes_load_the_rows_they_are_asked_for(clips, batches, shares):
+    """In blocks, not in blocks, the same rows several times: always those of the whole batch."""
+    loaders = [_loader(clips, rows=rows) for rows in shares]
+    for loader, rows in zip(loaders, shares, strict=True):
+        expected = [{name: values[rows] for name, values in batch.items()} for batch in batches]
+        _assert_equal(_take(loader, STEPS), expected)
     assert {json.dumps(loader.state()) for loader in loaders} == {json.dumps(loaders[0].state())}
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_workers_load_rows_that_are_not_neighbours(clips, batches):
+    with _loader(clips, rows=[0, 3], num_workers=2, prefetch=1) as loader:
+        _assert_equal(_take(loader, STEPS), [{name: v[[0, 3]] for name, v in batch.items()} for batch in batches])
+
+
+@pytest.mark.parametrize("rows", [[], [4], [-1, 2], [2, 1], [1, 1]])
+def test_rows_that_no_batch_has(clips, rows):
+    with pytest.raises(ValueError, match="a batch of 4 has no rows"):
+        _loader(clips, rows=rows)
 
 
 @pytest.mark.usefixtures("no_leftovers")
@@ -222,16 +234,15 @@ def test_workers_and_prefetching_change_nothing(clips, batches, workers, prefetc
     assert thresholds == ([] if not workers else [2**16] if shared_memory else [2**62])
 
 
-def test_a_mesh_gets_its_blocks(clips, batches, devices):
-    """The rows of a process become its part of a global array, in the order of the batch."""
-    mesh = jax.make_mesh((4,), ("data",), devices=devices[:4], axis_types=(AxisType.Auto,))
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    with _loader(clips) as loader:
+@pytest.mark.parametrize("mesh", ["data:4,frames:2", "fsdp:2,tensor:2,frames:2", "data:2,fsdp:2,frames:2"])
+def test_a_mesh_gets_its_rows(clips, batches, devices, mesh):
+    """What one process loads becomes the global array, whatever the axes of the mesh share."""
+    placed_on = make_mesh(mesh, devices)
+    with _loader(clips, rows=process_rows(placed_on, 4)) as loader:
         batch = next(loader)
-    for name, array in batch.items():
-        whole = jax.make_array_from_process_local_data(sharding, array)
-        assert whole.shape[0] == 4 and len(whole.addressable_shards) == 4
-        np.testing.assert_array_equal(whole, batches[0][name])
+    for name, array in put_batch(batch, placed_on, 4).items():
+        assert array.shape[0] == 4 and len(array.addressable_shards) == 8
+        np.testing.assert_array_equal(array, batches[0][name])
 
 
 # ----------------------------------------------------------------------------------------------------------------- resuming
@@ -257,7 +268,7 @@ def test_it_may_be_resumed_on_other_processes_with_another_batch(clips, batches)
     examples = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     state = {"examples": 8, "clips": CLIPS, "seed": 20230211}
     for process in range(3):
-        with _loader(clips, batch=6, process_index=process, process_count=3) as loader:
+        with _loader(clips, batch=6, rows=[2 * process, 2 * process + 1]) as loader:
             loader.restore(state)
             for step in range(2):
                 start = 8 + 6 * step + 2 * process
@@ -274,7 +285,7 @@ def test_evaluation_gives_every_clip_once_and_fills_the_last_batch(clips, proces
     config = LoaderConfig(**SMALL).evaluation()
     records, counts = [], []
     for process in range(processes):
-        with Loader(clips, config, process_index=process, process_count=processes) as loader:
+        with Loader(clips, config, rows=np.arange(4).reshape(processes, -1)[process]) as loader:
             found = list(loader)
             counts.append(len(found))
             assert next(loader, None) is None
@@ -405,7 +416,6 @@ def _runs(pid):
         ({"bisection_depths": ()}, "bisection_depths are"),
         ({"bisection_depths": (0, 1)}, "bisection_depths are"),
         ({"seed": -1}, "seed is -1"),
-        ({"batch": 6, "process_count": 4}, "batch of 6 cannot be divided among 4 processes"),
     ],
 )
 def test_mistakes_are_told(clips, options, message):

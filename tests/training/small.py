@@ -41,6 +41,18 @@ MODEL_CHANGES = {
     "decoder": _FIRST_STAGE,
 }
 
+_ONE_LEVEL = {"multipliers": [1], "attention_levels": [0]}
+NARROW_CHANGES = MODEL_CHANGES | {
+    "name": "narrow test model",
+    "height": SIZE // 2,
+    "width": SIZE // 2,
+    "unet": MODEL_CHANGES["unet"] | _ONE_LEVEL,
+    "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | _ONE_LEVEL,
+    "autoencoder": _FIRST_STAGE | {"multipliers": [1, 1]},
+    "decoder": _FIRST_STAGE | {"multipliers": [1, 1]},
+}
+"""One level, one block, 16 x 16 pixels: compiles in seconds."""
+
 
 def config(directory, stage="rectify", **changes):
     """A run's config; nested changes are merged."""

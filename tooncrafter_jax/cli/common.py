@@ -55,8 +55,12 @@ class Parser(argparse.ArgumentParser):
 def add_hosts(parser: Parser) -> None:
     """The options --coordinator, --num-processes and --process-id, which `distributed.initialize` takes."""
     add = parser.add_argument_group("on several hosts, each of which runs the same command").add_argument
-    add("--coordinator", metavar="HOST:PORT", help="of the first process; found by itself on TPU and Slurm")
-    add("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
+    add(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of the first process; found by itself on TPU, with Slurm, Open MPI and Kubernetes",
+    )
+    add("--num-processes", type=int, metavar="N", help="with --coordinator: how many; 1 alone: no others")
     add("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
 
 

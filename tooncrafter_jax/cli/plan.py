@@ -9,6 +9,7 @@ from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.owned_files import check_json_is_ours
 from tooncrafter_jax.training.topologies import parse_topology
 
@@ -18,9 +19,11 @@ exchanges it takes, and how fast it could be at best.
 
   python -m tooncrafter_jax plan --config=configs/rectify_512.py --topology=v5e:4x8 --config.mesh=data:4,fsdp:8
   python -m tooncrafter_jax plan --config=configs/tiny.py:rectify --topology=cpu:2 --config.mesh=fsdp:2
+  python -m tooncrafter_jax plan --config=configs/rectify_512.py --topology=v5e:8x8 --config.mesh=data:2,fsdp:8,frames:4 --hosts
 
-TPU slices (v5e:4x8, v5p:4x4x4, v6e:8x8) need the extra `tpu`. With cpu:N the step is compiled for N simulated CPU devices.
-A step of the full-size model takes minutes to compile. Exit codes: 0 it fits, 1 it does not, 2 a mistake that the message names."""
+TPU slices (v5e:4x8, v5p:4x4x4, v6e:8x8, two of them 2xv5e:8x8) need the extra `tpu`. With cpu:N the step is compiled for N
+simulated CPU devices. A step of the full-size model takes minutes to compile. Exit codes: 0 it fits, 1 it does not, 2 a mistake
+that the message names."""
 
 
 def main(argv: list[str]) -> int:
@@ -32,10 +35,13 @@ def main(argv: list[str]) -> int:
     parser = Parser("python -m tooncrafter_jax plan", description=DESCRIPTION)
     add_config(parser)
     parser.add_argument(
-        "--topology", required=True, metavar="KIND:SHAPE", help="v5e:4x8, v5p:4x4x4, v6e:8x8, cpu:8, ..."
+        "--topology", required=True, metavar="KIND:SHAPE", help="v5e:4x8, v5p:4x4x4, v6e:8x8, 2xv5e:8x8, cpu:8, ..."
     )
     parser.add_argument(
         "--sampling", nargs="?", const=1, type=int, metavar="PAIRS", help="the sampling loop of so many pairs instead"
+    )
+    parser.add_argument(
+        "--hosts", action="store_true", help="only say which rows of a batch each host loads; nothing is compiled"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the report's values there")
     args, config = parse_with_config(parser, argv)
@@ -45,9 +51,18 @@ def main(argv: list[str]) -> int:
     if topology.chip is None:
         enable_compilation_cache()
 
-    from tooncrafter_jax.training.plan import plan_sampling, plan_training
-    from tooncrafter_jax.training.plan_report import plan_text, plan_values
+    from tooncrafter_jax.training.plan import host_rows, plan_sampling, plan_training
+    from tooncrafter_jax.training.plan_report import hosts_text, plan_text, plan_values
 
+    if args.hosts:
+        if args.sampling is not None:
+            raise UserError("--hosts and --sampling do not go together: sampling loads no batches")
+        mesh, rows = host_rows(config, topology)
+        print(hosts_text(topology, mesh, config.data.batch, rows))
+        if args.json:
+            values = {"topology": topology.name, "mesh": dict(mesh.shape), "batch": config.data.batch, "hosts": rows}
+            write_atomically(args.json, json.dumps(values, indent=2).encode())
+        return EXIT_OK
     if args.sampling is None:
         plan = plan_training(config, topology)
     else:

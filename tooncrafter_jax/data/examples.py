@@ -135,7 +135,7 @@ class LoaderConfig:
 
 
 class Batch(TypedDict):
-    """The rows of a global batch that one process has; b is the global batch divided by the number of processes.
+    """The rows of a global batch that one process needs, all of them or some, in their order; b is how many.
 
     Attributes:
       video: frames; `transforms.to_pixels` makes [-1, 1] of them on the device. Absent where embeddings are read instead.

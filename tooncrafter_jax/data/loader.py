@@ -1,10 +1,10 @@
 """The loader: batches of training examples, the same for any number of processes and workers, resumed exactly.
 
 Examples are numbered over epochs and processes: number n is the clip at place n mod N of epoch n // N, and all that is random about
-it is a function of the seed and n (`data.examples`). Global batch k holds the numbers k·B to (k+1)·B - 1, and process p of P
-the contiguous p-th part of them, as `jax.make_array_from_process_local_data` expects where a mesh lays the batch over the processes
-in their order. So the only state is how many examples all processes together have been given. A batch may span the end of an epoch;
-nothing is dropped there.
+it is a function of the seed and n (`data.examples`). Global batch k holds the numbers k·B to (k+1)·B - 1, and a process loads those
+of its rows that the process's devices hold, which the sharding of a batch tells (`training.sharding.process_rows`): several
+processes may hold the same row, and a process's rows need not be neighbours. So the only state is how many examples all processes
+together have been given. A batch may span the end of an epoch; nothing is dropped there.
 
 In a program with workers (`num_workers` > 0), what starts the program stands under `if __name__ == "__main__":`, as the workers
 import its file.
@@ -56,41 +56,37 @@ class Loader(Iterator[Batch]):
         source: Sequence[Clip] | Source,
         config: LoaderConfig | None = None,
         *,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         """Opens a loader at its beginning; nothing is read before the first batch is asked for.
 
         Args:
           source: a `ClipSet`, or an `EmbeddingSource`; `Loader.open` opens what the config names.
           config: how examples are made; the published recipe by default.
-          process_index: which part of a global batch this process gets: `jax.process_index()` in a distributed run.
-          process_count: of how many: `jax.process_count()`.
+          rows: which rows of every global batch are loaded, ascending; all of them by default. In a distributed run
+            `training.sharding.process_rows` tells which ones a process needs.
 
         Raises:
-          UserError: the set is empty, has no such examples, or the batch cannot be divided among the processes.
+          UserError: the set is empty, or has no such examples.
+          ValueError: there are no such rows in a batch.
         """
         self.config = config = LoaderConfig() if config is None else config
-        if not 0 <= process_index < process_count:
-            raise ValueError(f"there is no process {process_index} of {process_count}")
-        if config.batch % process_count:
-            raise UserError(
-                f"a batch of {config.batch} cannot be divided among {process_count} processes: choose a multiple of "
-                f"{process_count}"
-            )
+        self._rows = np.arange(config.batch) if rows is None else np.array(rows, int)
+        outside = not len(self._rows) or self._rows[0] < 0 or self._rows[-1] >= config.batch
+        if outside or np.any(np.diff(self._rows) < 1):
+            raise ValueError(f"a batch of {config.batch} has no rows {self._rows.tolist()}, or they do not ascend")
         self._source = source if isinstance(source, Source) else PixelSource(source)
         self.clips = len(self._source)
         if not self.clips:
             raise UserError("the set to load has no clips: make it again with other thresholds or more sources")
         self._source.check(config)
         self.unusable: dict[str, int] = dict.fromkeys(_UNUSABLE, 0)
-        self._process, self._processes = process_index, process_count
         self._examples = 0
         self._batches: grain.DatasetIterator | None = None
         self._closed = False
 
     @classmethod
-    def open(cls, config: LoaderConfig, *, process_index: int = 0, process_count: int = 1) -> Loader:
+    def open(cls, config: LoaderConfig, *, rows: Sequence[int] | np.ndarray | None = None) -> Loader:
         """Opens what the config names: the embeddings if it names any, else the set.
 
         Raises:
@@ -100,12 +96,12 @@ class Loader(Iterator[Batch]):
             raise UserError("the loader's directory is empty: name the directory of a set that `curate` made")
         clips = ClipSet(config.directory, config.split) if config.directory else None
         source = EmbeddingSource(config.embeddings, clips) if config.embeddings else clips
-        return cls(cast(Source, source), config, process_index=process_index, process_count=process_count)
+        return cls(cast(Source, source), config, rows=rows)
 
     # ---------------------------------------------------------------------------------------------------------- batches
 
     def __next__(self) -> Batch:
-        """The part of the next global batch that is this process's, in ordinary writable arrays.
+        """The loader's rows of the next global batch, in their order, in ordinary writable arrays.
 
         Raises:
           StopIteration: at the end of the set, with `repeat` off.
@@ -180,7 +176,7 @@ class Loader(Iterator[Batch]):
 
     def _open(self) -> grain.DatasetIterator:
         """The pipeline from the present example on."""
-        config, local = self.config, self.config.batch // self._processes
+        config, local = self.config, len(self._rows)
         # example number -> index of a clip -> example
         places = grain.MapDataset.range(self.clips)
         if config.shuffle:
@@ -188,8 +184,8 @@ class Loader(Iterator[Batch]):
         places = places.repeat()
         if not config.repeat:
             places = places[: -(-self.clips // config.batch) * config.batch]
-        examples = places.map_with_index(Examples(self._source, config))
-        batches = examples[self._examples :].batch(local, drop_remainder=True)[self._process :: self._processes]
+        numbered = grain.MapDataset.source(_Numbered(places, self._examples, config.batch, self._rows))
+        batches = numbered.map(_Unpacked(Examples(self._source, config))).batch(local, drop_remainder=True)
         if not config.num_workers:
             threads = grain.ReadOptions(num_threads=config.prefetch, prefetch_buffer_size=config.prefetch)
             return batches.to_iter_dataset(threads).__iter__()
@@ -231,6 +227,31 @@ class Loader(Iterator[Batch]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Numbered:
+    """Numbers of the examples in some rows of the batches from a place on, each with the index of its clip."""
+
+    def __init__(self, places: grain.MapDataset, start: int, batch: int, rows: np.ndarray) -> None:
+        self._places, self._start, self._batch, self._rows = places, start, batch, rows
+
+    def __len__(self) -> int:
+        return (len(self._places) - self._start) // self._batch * len(self._rows)
+
+    def __getitem__(self, index: Any) -> tuple[int, int]:
+        batch, row = divmod(int(index), len(self._rows))
+        number = self._start + batch * self._batch + int(self._rows[row])
+        return number, int(cast(Any, self._places[number]))
+
+
+class _Unpacked:
+    """Makes the example of a number and a clip that come as one; a callable that travels to other processes."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __call__(self, numbered: tuple[int, int]) -> dict[str, Any]:
+        return self._examples(*numbered)
 
 
 def _own(array: np.ndarray) -> np.ndarray:

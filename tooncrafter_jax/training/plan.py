@@ -28,7 +28,8 @@ from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.flops import Flops, forward_flops, step_flops
 from tooncrafter_jax.training.hlo import parse_program
 from tooncrafter_jax.training.hlo_report import Buffer, Collective
-from tooncrafter_jax.training.sharding import batch_sharding, check_batch, make_mesh, tree_shardings
+from tooncrafter_jax.training.run_mesh import run_mesh
+from tooncrafter_jax.training.sharding import batch_sharding, bytes_a_device, check_batch, process_rows
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.denoising import Denoising
 from tooncrafter_jax.training.start import architecture
@@ -125,11 +126,8 @@ def plan_training(config: TrainConfig, topology: Topology) -> Plan:
     if config.remat == "offload" and topology.chip is None:
         raise UserError("config.remat 'offload' needs a TPU: choose 'blocks', or another --topology than cpu")
     _check_attention(config, topology)
-    mesh = make_mesh(config.mesh, topology_devices(topology))
-    check_batch(config.data.batch, config.accumulation, mesh)
-    if config.data.frames % mesh.shape["frames"]:
-        raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
     model = architecture(config)
+    mesh = planned_mesh(config, model, topology)
     stage = make_stage(config, model, mesh)
     state, batch = abstract_state(stage), abstract_batch(stage, config.data.batch, batch_sharding(mesh))
     arguments = argument_bytes(state, batch, mesh)
@@ -143,6 +141,31 @@ def plan_training(config: TrainConfig, topology: Topology) -> Plan:
 def _check_attention(config: TrainConfig, topology: Topology) -> None:
     with tracing_for(topology.platform):
         check_backend(config.attention, config.dtype, "config.attention")
+
+
+def planned_mesh(config: TrainConfig, model: ModelConfig, topology: Topology) -> Mesh:
+    """The mesh of a run on a topology, checked.
+
+    Raises:
+      UserError: the mesh does not fit the topology, or the batch or the frames do not fit the mesh.
+    """
+    devices = topology_devices(topology)
+    mesh = run_mesh(config, model, devices, topology.chip and topology.chip.memory)
+    check_batch(config.data.batch, config.accumulation, mesh)
+    if config.data.frames % mesh.shape["frames"]:
+        raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
+    return mesh
+
+
+def host_rows(config: TrainConfig, topology: Topology) -> tuple[Mesh, dict[int, list[int]]]:
+    """The mesh of a run on a topology, and the rows of every global batch that each host loads there, by its number.
+
+    Raises:
+      UserError: as `planned_mesh`.
+    """
+    mesh = planned_mesh(config, architecture(config), topology)
+    hosts = sorted({device.process_index for device in mesh.devices.flat})
+    return mesh, {host: process_rows(mesh, config.data.batch, host).tolist() for host in hosts}
 
 
 def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
@@ -234,17 +257,8 @@ def abstract_batch(stage: Stage, clips: int, sharding: Sharding | None = None) -
 
 def argument_bytes(state: TrainState, batch: Mapping[str, Any], mesh: Mesh) -> dict[str, int]:
     """Kind -> bytes that one device holds of a training step's arguments."""
-    shardings = tree_shardings(state, mesh)
-
-    def held(part: Any, places: Any) -> int:
-        leaves, where = jax.tree.leaves(part), jax.tree.leaves(places)
-        return sum(
-            prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-            for leaf, sharding in zip(leaves, where, strict=True)
-        )
-
     kinds = ("trained", "frozen", "optimizer", "average")
-    found = {kind: held(getattr(state, kind), getattr(shardings, kind)) for kind in kinds}
+    found = {kind: bytes_a_device(getattr(state, kind), mesh) for kind in kinds}
     found["counters"] = 4 * 3
     found["batch"] = _bytes(batch)
     return found

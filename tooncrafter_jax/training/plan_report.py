@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from jax.sharding import Mesh
+
+from tooncrafter_jax.distributed import describe_machine
 from tooncrafter_jax.training.plan import Plan
+from tooncrafter_jax.training.topologies import Topology
 
 GIB = 2**30
 
@@ -22,6 +28,27 @@ def plan_text(plan: Plan) -> str:
     if plan.seconds is not None:
         lines += ["", *_seconds(plan)]
     return "\n".join(lines)
+
+
+def hosts_text(topology: Topology, mesh: Mesh, batch: int, rows: Mapping[int, Sequence[int]]) -> str:
+    """Which rows of a batch each host loads, a line a host."""
+    devices = Counter(device.process_index for device in mesh.devices.flat)
+    loaded = sum(map(len, rows.values()))
+    lines = [f"{topology.name}: {describe_machine(mesh)}"]
+    lines.append(
+        f"rows of a batch of {batch} that each host loads; a row is loaded by {loaded / batch:g} of {len(rows)} hosts"
+    )
+    lines += [
+        f"  host {host:<4}{devices[host]} devices  {len(own):>4} rows  {_ranges(own)}" for host, own in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def _ranges(rows: Sequence[int]) -> str:
+    """Ascending numbers, neighbours together: "0-3, 8, 12-15"."""
+    starts = [row for i, row in enumerate(rows) if i == 0 or rows[i - 1] != row - 1]
+    ends = [row for i, row in enumerate(rows) if i + 1 == len(rows) or rows[i + 1] != row + 1]
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _verdict(plan: Plan) -> str:
@@ -84,6 +111,10 @@ def _seconds(plan: Plan) -> list[str]:
     lines = ["roofline, ms a step if one resource were all that limits it"]
     lines += [f"  {name:<24}{value * 1e3:>12,.1f}" for name, value in parts.items()]
     lines.append(f"  {'at least':<24}{seconds.least * 1e3:>12,.1f}   {ideal / seconds.least:.0%} utilisation at most")
+    if plan.topology.slices > 1:
+        lines.append(
+            "  the network between slices is slower than the links inside one, by which all exchanges are counted here"
+        )
     return lines
 
 

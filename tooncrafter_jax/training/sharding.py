@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int64
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import View
@@ -38,6 +39,9 @@ TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"feed_forward\.(gate_in|hidden)\.bias$", ("tensor",)),
 )
 """Path pattern -> spec; the first that matches holds. Then `fsdp` takes the largest axis that is left and that it divides."""
+
+STATE_SHARE = 0.5
+"""Part of a device's memory that the state and its gradients may take where the mesh is chosen: activations need the rest."""
 
 SMALLEST_SHARDED = 2**15
 """Parameters of fewer numbers are kept whole on every device: gathering them would cost more than it saves."""
@@ -65,30 +69,72 @@ def parse_mesh(text: str, devices: int) -> dict[str, int]:
 
 
 def make_mesh(text: str, devices: Sequence[Device] | None = None) -> Mesh:
-    """The mesh of a text; see `parse_mesh`. On several slices, `data` goes over the slow network between them.
+    """The mesh of a text; see `parse_mesh`.
+
+    On several TPU slices, `data` goes over the slow network between them first, then `fsdp`. On GPUs the last axes lie inside a
+    host as far as they fit.
 
     Raises:
-      UserError: as `parse_mesh`, or `data` cannot be shared by the slices.
+      UserError: as `parse_mesh`, or `data` and `fsdp` cannot be shared by the slices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = parse_mesh(text, len(devices))
     shape = tuple(sizes.values())
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices > 1:
-        if sizes["data"] % slices:
-            raise UserError(
-                f"config.mesh has {sizes['data']} on 'data', which must be a multiple of the {slices} slices"
-            )
-        inner = (sizes["data"] // slices, *shape[1:])
-        laid_out = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1, 1), devices)
-    elif devices[0].platform == "tpu":
-        laid_out = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    else:
+    if devices[0].platform != "tpu":  # XLA calls every host of GPUs a slice, which need not hold an axis of its own
         laid_out = np.asarray(devices).reshape(shape)
+    elif (slices := count_slices(devices)) > 1:
+        outer = gcd(sizes["data"], slices)
+        inner = slices // outer
+        if sizes["fsdp"] % inner:
+            raise UserError(
+                f"config.mesh '{text}' is for {slices} slices, but only data and fsdp may go over the network between them, and "
+                f"data:{sizes['data']},fsdp:{sizes['fsdp']} cannot be shared by {slices}: make data a multiple of {slices}"
+            )
+        inside = (sizes["data"] // outer, sizes["fsdp"] // inner, *shape[2:])
+        across = (outer, inner, 1, 1)
+        laid_out = mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
+    else:
+        laid_out = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def parameter_spec(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def count_slices(devices: Sequence[Device]) -> int:
+    """How many TPU slices the devices belong to."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def automatic_mesh(state: Any, devices: Sequence[Device], memory: float | None) -> str:
+    """The mesh that `config.mesh="auto"` stands for: all devices on `data`, and as many of them on `fsdp` as the state needs.
+
+    The state and the gradients may take `STATE_SHARE` of a device's memory. Where they do not fit by any division, the finest is
+    taken.
+
+    Args:
+      state: of the training, arrays or their shapes.
+      devices: of the run.
+      memory: of a device in bytes; None where it is not known, as on CPUs, which gives `data` everything.
+    """
+    count = len(devices)
+    if memory is None:
+        return f"data:{count}"
+    slices = count_slices(devices) if devices[0].platform == "tpu" else 1
+    divisions = [n for n in range(1, count + 1) if count % n == 0 and count // n % slices == 0]
+    for fsdp in divisions:
+        mesh = AbstractMesh((count // fsdp, fsdp, 1, 1), AXES)
+        if bytes_a_device(state, mesh) + bytes_a_device(state.trained, mesh) <= STATE_SHARE * memory:
+            break
+    return f"data:{count // fsdp},fsdp:{fsdp}"
+
+
+def bytes_a_device(state: Any, mesh: Mesh | AbstractMesh) -> int:
+    """What one device holds of a training state or a part of it, by the shardings."""
+    leaves, places = jax.tree.leaves(state), jax.tree.leaves(tree_shardings(state, mesh))
+    return sum(
+        prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, place in zip(leaves, places, strict=True)
+    )
+
+
+def parameter_spec(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """Where a parameter is kept: by `TABLE`, then `fsdp` on the largest free axis that it divides."""
     axes: list[str | None] = [None] * len(shape)
     for pattern, spec in TABLE:
@@ -109,7 +155,7 @@ def used_spec(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*(None if axis == "fsdp" else axis for axis in parameter_spec(path, shape, mesh)))
 
 
-def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """A sharding for every leaf of a training state: leaves under a parameter's path (moments too) lie as that parameter.
 
     Args:
@@ -145,10 +191,51 @@ def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
         )
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """The rows of a batch that each process has, as global arrays."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+def process_rows(mesh: Mesh, clips: int, process: int | None = None) -> Int64[np.ndarray, "b"]:
+    """Numbers of the rows of a global batch that lie on a process's devices, ascending.
+
+    They follow from the sharding alone: processes that share the frames or the parameters of a clip hold the same rows, and a
+    process's rows need not be neighbours.
+
+    Args:
+      mesh: of the devices, which need not be there.
+      clips: of the global batch.
+      process: which one; this one by default.
+    """
+    process = jax.process_index() if process is None else process
+    held = batch_sharding(mesh).devices_indices_map((clips,))
+    ranges = {index[0].indices(clips)[:2] for device, index in held.items() if device.process_index == process}
+    return np.unique(np.concatenate([np.arange(0), *(np.arange(*one) for one in ranges)]))
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, clips: int | None = None) -> dict[str, jax.Array]:
+    """A batch on the devices, of what each process has loaded.
+
+    Args:
+      batch: the rows of this process, as `process_rows` numbers them.
+      mesh: of the devices.
+      clips: of the global batch; by default those of `batch`, which is whole then.
+
+    Raises:
+      ValueError: the process has more or fewer rows than its devices hold.
+    """
+    given = len(next(iter(batch.values())))
+    clips = given if clips is None else clips
+    rows, sharding = process_rows(mesh, clips), batch_sharding(mesh)
+    if given == clips:
+        rows = np.arange(clips)
+    if given != len(rows):
+        raise ValueError(f"this process's devices hold {len(rows)} rows of a batch of {clips}, but {given} were loaded")
+
+    def placed(values: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(clips)
+            first = int(np.searchsorted(rows, start))  # a device's rows are neighbours, also among those of its process
+            return values[first : first + stop - start]
+
+        return jax.make_array_from_callback((clips, *values.shape[1:]), sharding, part)
+
+    return {name: placed(np.asarray(values)) for name, values in batch.items()}
 
 
 def gathering_view(component: str, mesh: Mesh, dtype: Dtype, gradient_dtype: Dtype = jnp.float32) -> View | None:

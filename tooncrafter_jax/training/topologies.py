@@ -54,12 +54,14 @@ class Topology:
     Attributes:
       name: as the user wrote it.
       chip: None for simulated CPU devices.
-      devices: how many.
+      devices: how many, in all slices together.
+      slices: TPU slices that a slower network connects.
     """
 
     name: str
     chip: Chip | None
     devices: int
+    slices: int = 1
 
     @property
     def platform(self) -> Platform:
@@ -68,7 +70,7 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """The topology of a text such as "v5e:4x8", "v5p:4x4x4" or "cpu:8".
+    """The topology of a text such as "v5e:4x8", "v5p:4x4x4", "2xv5e:8x8" (two slices) or "cpu:8".
 
     Raises:
       UserError: the text is malformed or names no known machine.
@@ -78,6 +80,8 @@ def parse_topology(text: str) -> Topology:
         if not re.fullmatch(r"[1-9]\d*", shape) or int(shape) > MAX_CPU_DEVICES:
             raise UserError(f"--topology is '{text}', but simulated devices are asked for by a number, as in cpu:8")
         return Topology(text, None, int(shape))
+    counted = re.fullmatch(r"([1-9]\d*)x(\w+)", kind)
+    slices, kind = (int(counted[1]), counted[2]) if counted else (1, kind)
     if kind not in CHIPS:
         raise UserError(
             f"--topology is '{text}', which names no known machine: choose one of {', '.join(CHIPS)} or cpu"
@@ -88,7 +92,7 @@ def parse_topology(text: str) -> Topology:
         raise UserError(
             f"--topology is '{text}', but a {kind} slice is given by {chip.axes} sides, as in {kind}:{example}"
         )
-    return Topology(text, chip, prod(int(side) for side in shape.split("x")))
+    return Topology(text, chip, slices * prod(int(side) for side in shape.split("x")), slices)
 
 
 def has_tpu_compiler() -> bool:
@@ -112,8 +116,9 @@ def topology_devices(topology: Topology) -> list[Device]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # it would ask the network what machine this is
     _only_cpu()
     name = f"{topology.chip.compiler_name}:{topology.name.partition(':')[2]}"
+    several = {"num_slices": topology.slices} if topology.slices > 1 else {}
     try:
-        found: Any = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        found: Any = topologies.get_topology_desc(platform="tpu", topology_name=name, **several).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         raise UserError(f"the TPU compiler knows no slice '{topology.name}': {str(error).splitlines()[0]}") from error
     if len(found) != topology.devices:
@@ -134,6 +139,5 @@ def _cpu_devices(topology: Topology) -> list[Device]:
 
 
 def _only_cpu() -> None:
-    """Keeps JAX from taking hold of accelerators that this machine may have."""
-    if not jax.config.jax_platforms:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_platforms", "cpu")
+    """Keeps JAX from taking hold of accelerators that this machine may have, also where `JAX_PLATFORMS` names only them."""
+    jax.config.update("jax_platforms", "cpu")

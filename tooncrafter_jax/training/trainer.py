@@ -14,8 +14,10 @@ from jax.sharding import Mesh
 
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.data.sketches import load_extractor
+from tooncrafter_jax.distributed import check_joined, describe_machine, only_run_in
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.attention import check_backend
+from tooncrafter_jax.notes import remark
 from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
@@ -24,7 +26,8 @@ from tooncrafter_jax.training.interruption import watched
 from tooncrafter_jax.training.pacing import Pacing
 from tooncrafter_jax.training.profiling import Profile
 from tooncrafter_jax.training.reporting import Reporter, mean_of_batches, parameter_table
-from tooncrafter_jax.training.sharding import check_batch, make_mesh, put_batch
+from tooncrafter_jax.training.run_mesh import run_mesh
+from tooncrafter_jax.training.sharding import check_batch, process_rows, put_batch
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
@@ -65,14 +68,17 @@ class Trainer:
     def __init__(self, config: TrainConfig, workdir: Path, *, profile: bool = False) -> None:
         self.config, self.workdir = config, Path(workdir).absolute()
         self._profile = Profile(self.workdir / "profile" if profile else None)
-        self.mesh: Mesh = make_mesh(config.mesh)
+        check_joined()
+        model = architecture(config)
+        self.mesh: Mesh = run_mesh(config, model)
+        if self.mesh.size > 1:
+            remark(describe_machine(self.mesh))
         check_batch(config.data.batch, config.accumulation, self.mesh)
         if config.mesh != "auto" and config.data.frames % self.mesh.shape["frames"]:
             raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
         if config.remat == "offload" and jax.default_backend() == "cpu":
             raise UserError("config.remat 'offload' needs a TPU or a GPU: choose 'blocks'")
         check_backend(config.attention, config.dtype, "config.attention")
-        model = architecture(config)
         size = config.data.height, config.data.width
         if any(side % model.pixel_multiple for side in size):
             raise UserError(
@@ -92,7 +98,7 @@ class Trainer:
             settings = replace(settings.evaluation(), embeddings="")
         if self.config.stage in VIDEO_STAGES:
             settings = replace(settings, video=True)
-        loader = Loader.open(settings, process_index=jax.process_index(), process_count=jax.process_count())
+        loader = Loader.open(settings, rows=process_rows(self.mesh, settings.batch))
         if loader.clips < settings.batch and not evaluation:
             raise UserError(
                 f"the split '{split}' has {loader.clips} clips, fewer than config.data.batch={settings.batch}: choose a smaller "
@@ -112,10 +118,9 @@ class Trainer:
         return batch if self._hints is None else {**batch, "hints": self._hints(batch)}
 
     def _placed(self, batch: Mapping[str, Any]) -> Batch:
-        unused = ("record", "stride")
-        return self._with_hints(
-            put_batch({name: rows for name, rows in batch.items() if name not in unused}, self.mesh)
-        )
+        """The rows that this process has loaded, as a part of the global batch on the devices."""
+        used = {name: rows for name, rows in batch.items() if name not in ("record", "stride")}
+        return self._with_hints(put_batch(used, self.mesh, self.config.data.batch))
 
     # --------------------------------------------------------------------------------------------------------- run
 
@@ -123,8 +128,13 @@ class Trainer:
         """Trains to the last step, or until the run is told to stop.
 
         Raises:
-          UserError: too many steps in a row were not finite, a clip is damaged, or a checkpoint cannot be written.
+          UserError: too many steps in a row were not finite, a clip is damaged, a checkpoint cannot be written, or another run is
+            going on in the working directory.
         """
+        with only_run_in(self.workdir):
+            return self._run()
+
+    def _run(self) -> Outcome:
         config = self.config
         checkpoints = Checkpoints(self.workdir, self.stage)
         with jax.set_mesh(self.mesh), watched() as interruption, self.loader as loader:
