@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import bisect
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -38,12 +37,13 @@ from tooncrafter_jax.data.examples import LoaderConfig, OpenPixels
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.data.transforms import Window
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.json_files import read_json
+from tooncrafter_jax.json_files import parse_json, read_json
 from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
 from tooncrafter_jax.models.clip_image import ClipImage
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.network import Network, Params
 from tooncrafter_jax.typing import Images, Tokens, Video
+from tooncrafter_jax.weights.safetensors_header import read_header
 
 FORMAT_VERSION = 1
 SETTINGS_FILE, INDEX_FILE, CONSTANTS_FILE = "settings.json", "index.json", "constants.safetensors"
@@ -240,13 +240,29 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            read_header(path)
             self._file = safe_open(path, framework="numpy")
-            self.ids: list[str] = json.loads(self._file.metadata()["ids"])
+            self.ids: list[str] = parse_json(self._file.metadata()["ids"])
             self.lengths, self.fps, self.token_ids = (
                 self._file.get_tensor(name) for name in ("lengths", "fps", "token_ids")
             )
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            self._check()
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(f"'{path}' is missing or damaged: remove it and make the embeddings again") from error
+
+    def _check(self) -> None:
+        """Checks that the small tensors are of as many clips as there are ids, and hold what clips can have.
+
+        Raises:
+          ValueError: they do not.
+        """
+        clips = len(self.ids)
+        if not isinstance(self.ids, list) or not all(isinstance(name, str) for name in self.ids):
+            raise ValueError("its ids are no texts")
+        if self.lengths.shape != (clips,) or self.fps.shape != (clips,) or self.token_ids.shape[:1] != (clips,):
+            raise ValueError("it has another number of clips than of ids")
+        if (self.lengths < 0).any() or not np.isfinite(self.fps).all():
+            raise ValueError("it states lengths or rates that cannot be")
 
     def read(self, name: str, rows: slice) -> np.ndarray:
         """Some rows of a tensor."""
