@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.reference import golden, tiny_params
-from tooncrafter_jax import Progress, Sketch, ToonCrafter, UserError
+from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.sampling import prime_factors, sampling_mesh, second_pass_frames
 
@@ -204,6 +207,67 @@ def test_mistakes_are_named(toon: ToonCrafter, pictures: Any) -> None:
         toon.interpolate(first, last, height=100)
     with pytest.raises(UserError, match="no frame 16"):
         toon.interpolate(first, last, sketches={16: first}, **SETTINGS)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_calls_in_the_words_of_other_programs_end_in_sentences(toon: ToonCrafter, pictures: Any) -> None:
+    first, last = pictures
+    for wrong, phrase in (
+        ({"sketches": [first]}, "sketches must be a mapping of frame numbers to drawings"),
+        ({"num_inference_steps": 5}, "no key 'num_inference_steps': it is 'steps' here"),
+        ({"negative_prompt": "blurry"}, "no key 'negative_prompt': it has no effect"),
+        ({"ddim_steps": 5}, "it is 'steps' here"),
+        ({"steps": "5"}, "steps must be of type int, not '5'"),
+        ({"height": 2**40}, "at most 4096 pixels"),
+    ):
+        with pytest.raises(UserError, match=phrase):
+            toon.interpolate(first, last, **wrong)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_pairs_and_options_of_a_wrong_type_are_refused(toon: ToonCrafter, pictures: Any) -> None:
+    wrong: Any
+    for wrong in (Pair(*pictures), [pictures], "pair", None):
+        with pytest.raises(UserError, match="pairs must be a list"):
+            toon.interpolate_pairs(wrong, SamplingOptions())
+    with pytest.raises(UserError, match="options must be tooncrafter_jax.SamplingOptions, not dict"):
+        toon.interpolate_pairs([Pair(*pictures)], {"steps": 3})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="the first picture must be uint8 .* not object"):
+        toon.interpolate_pairs([Pair(None, pictures[1])], SamplingOptions(**SETTINGS))  # pyright: ignore
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_numbers_of_numpy_are_taken(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    settings = {name: np.int64(value) for name, value in SETTINGS.items()}
+    assert_nearly_equal(toon.interpolate(*pictures, "walking man", seed=np.uint32(5), **settings), clip)
+
+
+FORKED = """\
+import os, sys, warnings
+import numpy as np
+from tooncrafter_jax import ToonCrafter, UserError
+from tooncrafter_jax.models.configuration import tiny
+
+warnings.simplefilter("ignore")
+toon = ToonCrafter(tiny(), {}, dtype="float32")
+picture = np.zeros((64, 64, 3), np.uint8)
+for use in (lambda: toon.interpolate(picture, picture), lambda: ToonCrafter.random("tiny"), ToonCrafter.load):
+    child = os.fork()
+    if not child:
+        try:
+            use()
+        except UserError as error:
+            print(error, flush=True)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_process_is_told_to_spawn_instead_of_waiting_for_ever() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert [line.count("get_context('spawn')") for line in done.stdout.splitlines()] == [1, 1, 1]
 
 
 def test_second_pass_frames_follow_the_published_indexing() -> None:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import re
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from tooncrafter_jax import foreign_names
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import fit_image, read_image
 from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
+from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.notes import Note, collected
 from tooncrafter_jax.requests import (
+    ARGUMENTS,
     MAX_PROMPT,
+    MAX_SIDE,
     Pair,
     SamplingOptions,
     Sketch,
     as_rgb,
     check_sketch_encoder,
     make_options,
+    make_pairs,
     prepare,
 )
 
@@ -148,7 +157,158 @@ def test_what_is_no_picture_is_refused(picture: Any, phrase: str, config: ModelC
     assert phrase in refusal(config, Pair(picture, drawing()))
 
 
+# --- pictures of other shapes ---
+
+
+def test_first_and_last_of_different_shapes_are_refused_unless_it_is_said_what_to_do(config: ModelConfig):
+    pair = Pair(drawing(108, 192), drawing(192, 108))
+    sentence = refusal(config, pair)
+    assert "the first picture is 192 x 108 pixels, the last picture 108 x 192" in sentence and "fit" in sentence
+    for fit in ("crop", "pad"):
+        with collected():
+            assert prepare(pair, replace(OPTIONS, fit=fit), config).ends.shape == (2, 64, 128, 3)
+    with collected():
+        prepare(Pair(drawing(108, 192), drawing(216, 383)), OPTIONS, config)  # a pixel less is the same shape
+
+
+def test_what_is_cut_off_is_said_in_per_cent(config: ModelConfig, tmp_path: Path):
+    wide = Pair(tmp_path / "wide.png", drawing(90, 160))
+    Image.fromarray(drawing(90, 160)).save(tmp_path / "wide.png")
+    square = SamplingOptions(height=64, width=64)
+    with collected() as notes:
+        prepare(wide, square, config)
+    # 160 x 90 becomes 113 x 64, of which 64 columns stay: 43 % are lost.
+    assert notes == [
+        f"{name} (160 x 90) loses 43 % of its width at 64 x 64 pixels: fit=pad keeps the whole picture"
+        for name in (f"'{tmp_path / 'wide.png'}'", "the first picture".replace("first", "last"))
+    ]
+    tall = Pair(drawing(192, 108), drawing(192, 108))
+    with collected() as notes:
+        prepare(tall, OPTIONS, config)
+    # 108 x 192 becomes 64 x 113 in a frame of 128 x 64: half of the frame stays black.
+    assert "loses 43 % of its height and leaves 50 % of the frame black at 128 x 64 pixels" in notes[0]
+    for options, pair in ((replace(square, fit="pad"), wide), (OPTIONS, Pair(drawing(), drawing()))):
+        with collected() as notes:
+            prepare(pair, options, config)
+        assert notes == []
+
+
+# --- numbers of numpy, and names of others ---
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_numbers_of_numpy_are_numbers_everywhere(config: ModelConfig):
+    values = {
+        "steps": np.int64(1),
+        "eta": np.float32(0.5),
+        "guidance_scale": np.int32(3),
+        "frames": np.asarray(16),
+        "height": jnp.int32(64),
+        "width": np.uint16(128),
+        "second_pass": np.bool_(False),
+        "decode_frames_per_chunk": np.int8(2),
+        "image_guidance_scale": np.float64(2),
+    }
+    made = make_options(values)
+    assert made == SamplingOptions(**values)
+    for name in values:
+        assert type(getattr(made, name)) in (int, float, bool) and made != SamplingOptions()
+        assert type(getattr(SamplingOptions(**values), name)) in (int, float, bool)
+    json.dumps(asdict(made))
+    made.check(config)
+    pairs = make_pairs([drawing()] * 2, drawing(), "", {np.int64(7): lines()}, np.array([1, 2]), np.asarray(7))
+    with collected():
+        prepared = [prepare(pair, made, config) for pair in pairs]
+    assert [pair.seed for pair in prepared] == [1, 2] and prepared[0].fps == 7
+    assert prepared[0].hints is not None and prepared[0].hints[7].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("num_inference_steps", "it is 'steps' here"),
+        ("generator", "it is 'seed' here"),
+        ("num_frames", "it is 'frames' here"),
+        ("image", "it is 'first' here"),
+        ("negative_prompt", "it has no effect in the published script and does not exist here: leave it out"),
+        ("ddim_steps", "it is 'steps' here"),
+        ("ddim_eta", "it is 'eta' here"),
+        ("unconditional_guidance_scale", "it is 'guidance_scale' here"),
+        ("frame_stride", "it is 'fps' here"),
+        ("video_length", "it is 'frames' here"),
+        ("device", "it belongs to ToonCrafter.load"),
+        ("sketch", "did you mean 'sketches'"),
+        ("prompts", "did you mean 'prompt'"),
+        ("temperature_of_the_sun", "the keys are steps, eta, guidance_scale"),
+    ],
+)
+def test_names_of_other_programs_lead_to_ours(name: str, advice: str):
+    with pytest.raises(UserError, match=re.escape(f"has no key '{name}'")) as caught:
+        make_options({name: 5}, ARGUMENTS)
+    assert advice in str(caught.value)
+
+
+def test_every_foreign_name_leads_to_a_name_of_ours():
+    ours = {field.name for field in fields(SamplingOptions)} | set(ARGUMENTS)
+    assert set(foreign_names.OUR_NAMES.values()) <= ours
+    assert not ours & (set(foreign_names.OUR_NAMES) | set(foreign_names.ADVICE))
+
+
+@pytest.mark.parametrize(
+    ("values", "phrase"),
+    [
+        ({"steps": "5"}, "steps must be of type int, not '5'"),
+        ({"steps": 5.5}, "steps must be of type int, not 5.5"),
+        ({"eta": None}, "eta must be of type float, not None"),
+        ({"second_pass": "no"}, "second_pass must be of type bool"),
+        ({"height": True}, "height must be of type int"),
+    ],
+)
+def test_options_of_a_wrong_type_are_refused_however_they_are_made(
+    values: dict[str, Any], phrase: str, config: ModelConfig
+):
+    with pytest.raises(UserError, match=phrase):
+        make_options(values)
+    with pytest.raises(UserError, match=phrase):
+        unchecked = object.__new__(SamplingOptions)  # as without the type checks of tests
+        for field in fields(SamplingOptions):
+            object.__setattr__(unchecked, field.name, values.get(field.name, field.default))
+        unchecked.check(config)
+
+
+@pytest.mark.parametrize("side", [102_400, 2**40, 4160])
+def test_sizes_that_fit_nowhere_are_refused_before_anything_is_allocated(side: int, config: ModelConfig):
+    for options in (SamplingOptions(height=side), SamplingOptions(width=side)):
+        with pytest.raises(UserError, match=f"must be at most {MAX_SIDE} pixels, not {side}"):
+            options.check(config)
+    SamplingOptions(height=MAX_SIDE, width=MAX_SIDE).check(config)
+    with pytest.raises(UserError, match="1024 frames of 4096 x 4096 pixels are too many for one clip: .* at most 42"):
+        SamplingOptions(height=MAX_SIDE, width=MAX_SIDE, frames=1024).check(config)
+
+
 # --- prompts, seeds, rates ---
+
+
+def test_the_end_of_a_long_prompt_is_said_to_be_cut_off(config: ModelConfig):
+    words = [f"word{index}" for index in range(40)]  # two or three tokens each
+    with collected() as notes:
+        prepare(Pair(drawing(), drawing(), " ".join(words)), OPTIONS, config)
+    (sentence,) = notes
+    lost = sentence.split("its end is cut off, '")[1].rstrip("'")
+    assert lost and " ".join(words).endswith(lost)
+    kept = " ".join(words)[: -len(lost)]
+    ids = tokenizer()([kept])[0]
+    np.testing.assert_array_equal(ids, tokenizer()([" ".join(words)])[0])
+    with collected() as notes:
+        prepare(Pair(drawing(), drawing(), kept), OPTIONS, config)
+    assert notes == []
+
+
+def test_a_word_may_be_cut_in_its_middle():
+    word = "\u3042" * 60  # three bytes each
+    lost = tokenizer().lost(word)
+    assert 0 < len(lost) < 60 and word.endswith(lost.lstrip("\ufffd"))
+    assert tokenizer().lost("a short prompt") == ""
 
 
 @pytest.mark.parametrize(
@@ -165,6 +325,7 @@ def test_a_pair_out_of_range_is_refused(changes: dict[str, Any], phrase: str, co
     assert phrase in refusal(config, Pair(drawing(), drawing())._replace(**changes))
 
 
+@pytest.mark.filterwarnings("ignore::tooncrafter_jax.notes.Note")
 def test_the_largest_seed_prompt_and_rate_are_accepted(config: ModelConfig):
     pair = Pair(drawing(), drawing(), "a" * MAX_PROMPT, None, 2**32 - 1, 1000)
     prepared = prepare(pair, OPTIONS, config)
@@ -226,10 +387,52 @@ def test_padding_adds_no_lines(config: ModelConfig):
         ({7: lines(96, 96)}, "96 x 96 pixels, the drawings are 192 x 96"),
         ({7: np.zeros((9, 9), np.float32)}, "the sketch for frame 7 must be uint8"),
         ({7: "nowhere.png"}, "'nowhere.png' does not exist"),
+        ([lines()], "sketches must be a mapping of frame numbers to drawings, such as {7: drawing}"),
+        (lines(), "not ndarray"),
+        ({"seven": lines()}, "the frame of a sketch must be a whole number, not 'seven'"),
     ],
 )
 def test_a_sketch_that_does_not_fit_is_refused(sketches: Any, phrase: str, config: ModelConfig):
     assert phrase in refusal(config, Pair(drawing(), drawing(), sketches=sketches))
+
+
+def test_the_polarity_of_a_sketch_is_recognised_and_said(config: ModelConfig, tmp_path: Path):
+    Image.fromarray(lines(dark=False)).save(tmp_path / "bright.png")
+    for picture, sentence in (
+        (lines(), "the sketch for frame 7 has dark lines on bright paper: 6.2 % of it is ink"),
+        (
+            tmp_path / "bright.png",
+            f"the sketch for frame 7, '{tmp_path / 'bright.png'}', is read as bright lines on dark paper: 6.2 % of it is ink",
+        ),
+    ):
+        with collected() as notes:
+            hints = prepare(Pair(drawing(), drawing(), sketches={7: picture}), OPTIONS, config).hints
+        assert notes == [sentence] and hints is not None
+        assert (hints[7, :, 62:66] == 1).all() and (hints[7, :, :40] == 0).all()
+    with pytest.warns(Note, match="bright lines"):
+        prepare(Pair(drawing(), drawing(), sketches={7: tmp_path / "bright.png"}), OPTIONS, config)
+
+
+def test_a_polarity_that_is_said_counts_and_a_doubt_is_told(config: ModelConfig):
+    with collected() as notes:
+        pair = Pair(drawing(), drawing(), sketches={7: Sketch(lines(dark=False), dark_lines=True)})
+        hints = prepare(pair, OPTIONS, config).hints
+    assert notes == [
+        "the sketch for frame 7 was said to have dark lines, but looks like bright lines on dark paper: 94 % of it is ink"
+    ]
+    assert hints is not None and (hints[7, :, 62:66] == 0).all() and (hints[7, :, :40] == 1).all()
+
+
+@pytest.mark.parametrize("shade", [0, 128, 255])
+def test_a_blank_sketch_is_refused(shade: int, config: ModelConfig):
+    blank = np.full((96, 192, 3), shade, np.uint8)
+    assert "the sketch for frame 7 is blank" in refusal(config, Pair(drawing(), drawing(), sketches={7: blank}))
+
+
+def test_a_sketch_that_may_be_either_is_refused(config: ModelConfig):
+    assert "could have dark or bright lines" in refusal(config, Pair(drawing(), drawing(), sketches={7: drawing()}))
+    with collected():
+        prepare(Pair(drawing(), drawing(), sketches={7: Sketch(drawing(), dark_lines=True)}), OPTIONS, config)
 
 
 def test_a_sketch_of_another_resolution_but_the_same_shape_is_accepted(config: ModelConfig):

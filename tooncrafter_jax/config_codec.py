@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from tooncrafter_jax.errors import UserError, printable
@@ -24,13 +24,29 @@ def to_dict(config: Any) -> Any:
     return [to_dict(item) for item in config] if isinstance(config, tuple | list) else config
 
 
-def from_dict(cls: type[Config], values: Any, where: str) -> Config:
+def plain(value: Any) -> Any:
+    """A number of numpy's or JAX's, or an array of one number without axes, as Python's; all else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def from_dict(
+    cls: type[Config],
+    values: Any,
+    where: str,
+    *,
+    also: Collection[str] = (),
+    advice: Callable[[str], str | None] = lambda key: None,
+) -> Config:
     """Builds a dataclass from plain values; keys that are absent keep their defaults.
+
+    Numbers may be numpy's.
 
     Args:
       cls: the dataclass.
       values: nested mapping; anything else is refused.
       where: what is being read, for messages, e.g. "model.json".
+      also: other names that an unknown key may be meant for.
+      advice: how the sentence about an unknown key goes on, where more is known than the nearest right one.
 
     Raises:
       UserError: for an unknown key (naming the nearest right one) or a value of the wrong type.
@@ -42,23 +58,32 @@ def from_dict(cls: type[Config], values: Any, where: str) -> Config:
     unknown = [key for key in values if key not in names]
     if unknown:
         key = printable(unknown[0], LONGEST_SHOWN)
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
-        raise UserError(f"{where} has no key '{key}'; did you mean '{near[0]}'?")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+        if (more := advice(key)) is not None:
+            raise UserError(f"{where} has no key '{key}': it {more}")
+        near = difflib.get_close_matches(key, [*names, *also], n=1, cutoff=0.5)
+        known = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(names)}"
+        raise UserError(f"{where} has no key '{key}'; {known}")
+    return cls(**{key: convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """A plain value as a field of this type holds it.
+
+    Raises:
+      UserError: it is of another type; `where` names the field.
+    """
+    value = plain(value)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
+        return convert(next(arg for arg in args if arg is not type(None)), value, where)
     if origin is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise UserError(f"{where} must be a list, not {_shown(value)}")
-        return tuple(_convert(args[0], item, where) for item in value)
+        return tuple(convert(args[0], item, where) for item in value)
     if origin is typing.Literal:
         if not isinstance(value, str | int) or value not in args:
             raise UserError(f"{where} must be one of {', '.join(map(str, args))}, not {_shown(value)}")

@@ -17,7 +17,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tooncrafter_jax.diffusion.ddim import step_chunks
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
 from tooncrafter_jax.distributed import to_host
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.media import to_uint8
 from tooncrafter_jax.model_loading import (
     DEFAULT_MODEL,
@@ -33,8 +32,11 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.nn.attention import Backend, check_backend
 from tooncrafter_jax.nn.platform import tracing_on
+from tooncrafter_jax.notes import once
 from tooncrafter_jax.observation import Progress, Replay
+from tooncrafter_jax.processes import check_not_forked
 from tooncrafter_jax.requests import (
+    ARGUMENTS,
     DEFAULT_FPS,
     DEFAULT_SEED,
     MIN_FRAMES_FOR_SECOND_PASS,
@@ -43,6 +45,7 @@ from tooncrafter_jax.requests import (
     PreparedPair,
     SamplingOptions,
     Sketch,
+    check_pairs,
     check_sketch_encoder,
     make_options,
     make_pairs,
@@ -58,6 +61,9 @@ class ToonCrafter:
     """A model ready to sample.
 
     Make one with `load` or `random`.
+
+    JAX does not survive a fork: a process that was forked after a model was made can neither use it nor make another, and is told
+    so. Start processes with `multiprocessing.get_context("spawn")`, and load the model in each.
 
     Attributes:
       config: the architecture.
@@ -78,6 +84,7 @@ class ToonCrafter:
         sampling: Mapping[str, Any] | None = None,
         attention: Backend = "auto",
     ) -> None:
+        check_not_forked()
         self.config, self.params, self.sampling = config, params, dict(sampling or {})
         self.devices = list(devices or jax.devices())
         self.dtype = compute_dtype(dtype, self.devices)
@@ -116,6 +123,7 @@ class ToonCrafter:
           UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype or with this back
             end.
         """
+        check_not_forked()
         checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
         make_options(checkpoint.sampling)  # what cannot be is told before anything is loaded
         compute = compute_dtype(dtype, chosen)
@@ -158,6 +166,7 @@ class ToonCrafter:
         Raises:
           UserError: if there is no such preset, or it does not compute in this dtype.
         """
+        check_not_forked()
         config, chosen = preset(preset_name), list(devices or jax.devices())
         compute = compute_dtype(dtype, chosen)
         params = {}
@@ -200,8 +209,11 @@ class ToonCrafter:
         Raises:
           UserError: for an unknown option, a setting out of range, or a picture that cannot be used.
         """
+        check_not_forked()
         pairs = make_pairs(first, last, prompt, sketches, seed, fps)
-        videos = self.interpolate_pairs(pairs, make_options({**self.sampling, **options}), on_progress=on_progress)
+        videos = self.interpolate_pairs(
+            pairs, make_options({**self.sampling, **options}, ARGUMENTS), on_progress=on_progress
+        )
         return videos if isinstance(first, list | tuple) else videos[0]
 
     def interpolate_pairs(
@@ -225,10 +237,11 @@ class ToonCrafter:
           UserError: if there are no pairs, a setting is out of range, a picture cannot be used, or there are sketches but no sketch
             encoder.
         """
-        if not pairs:
-            raise UserError("there are no pairs to interpolate")
+        check_not_forked()
+        check_pairs(pairs, options)
         options.check(self.config)
-        prepared = [prepare(pair, options, self.config) for pair in pairs]
+        with once():
+            prepared = [prepare(pair, options, self.config) for pair in pairs]
         if any(pair.hints is not None for pair in prepared):
             check_sketch_encoder(self.config, self.params)
         frames = self.sample_prepared(prepared, options, on_progress)
@@ -252,6 +265,7 @@ class ToonCrafter:
         Returns:
           The frames (B, T, H, W, 3), float32 in about [-1, 1].
         """
+        check_not_forked()
         branches = 3 if options.image_guidance_scale is not None else 1 if options.guidance_scale == 1.0 else 2
         sampler = self.sampler(branches * len(pairs), options.frames)
         ends, references = self._encode(pairs, options, replay)

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import os
+import typing
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from PIL import Image
 
-from tooncrafter_jax.config_codec import from_dict
+from tooncrafter_jax import foreign_names
+from tooncrafter_jax.config_codec import convert, from_dict, plain
 from tooncrafter_jax.diffusion.schedule import Spacing, ddim_timesteps
-from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media import (
-    BLACK,
-    WHITE,
-    Colour,
-    check_is_picture_file,
-    fit_image,
-    read_image,
-    rgb_of_image,
-    sketch_to_hint,
-)
+from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.media import check_is_picture_file
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.notes import note
+from tooncrafter_jax.request_pictures import (
+    MAX_ASPECT_DIFFERENCE,
+    Fit,
+    Picture,
+    Sketch,
+    as_rgb,
+    check_sketches,
+    prepare_pictures,
+    whole_number,
+)
 
-Picture = str | os.PathLike[str] | np.ndarray | Image.Image
-"""A path, uint8 (H, W, 3), or a Pillow image."""
-Fit = Literal["crop", "pad"]
+__all__ = [
+    "MAX_ASPECT_DIFFERENCE",
+    "Fit",
+    "Pair",
+    "Picture",
+    "PreparedPair",
+    "SamplingOptions",
+    "Sketch",
+    "as_rgb",
+    "check_pairs",
+    "check_sketch_encoder",
+    "make_options",
+    "make_pairs",
+    "prepare",
+]
 
 DEFAULT_SEED = 123
 DEFAULT_FPS = 10
@@ -38,28 +54,22 @@ MAX_CONTROL_SCALE = 10.0
 MIN_FRAMES_FOR_SECOND_PASS = 6
 """Below this the published indexing would take the wrong frames from the second decoding pass (spec section 5.5)."""
 MAX_SEED = 2**32 - 1
-MAX_ASPECT_DIFFERENCE = 0.02
-"""How far a sketch's width/height may be from the drawings', relatively, before it cannot line up with them."""
+MAX_SIDE = 4096
+"""Pixels. At 4096 x 4096 one activation of the decoder, 128 channels of the 4 frames that it works on at a time, takes 16 GiB in
+bfloat16; at twice the side, 64 GiB, which no accelerator of today has room for several times over."""
+MAX_VALUES = 2**31 - 1
+"""Of a clip: frames x height x width x 3. XLA counts places in an array in 32 bits where it can, and the host holds clips in
+float32, 8 GiB at this size."""
 MAX_PROMPT = 100_000
 """Characters; far above the 77 tokens that count, and low enough to tell a prompt from a file given by mistake."""
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """A drawing that guides one frame.
-
-    Attributes:
-      image: path, uint8 array or Pillow image.
-      dark_lines: whether lines are darker than the paper; False for bright lines on black.
-    """
-
-    image: Picture
-    dark_lines: bool = True
+ARGUMENTS = ("first", "last", "prompt", "sketches", "seed", "fps", "on_progress")
+"""Of `ToonCrafter.interpolate`, beside the options."""
+_SHOWN_OF_PROMPT = 200
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How to sample; the defaults are the published script's (spec section 11.1).
+    """How to sample; the defaults are the published script's (spec section 11.1). Numbers may be numpy's.
 
     Attributes:
       steps: DDIM steps, 1 to the schedule's 1000; `uniform` spacing may round them up.
@@ -71,9 +81,10 @@ class SamplingOptions:
         zero-terminal-SNR model.
       exact_last_step: ends at the clean latent, unlike the published sampler.
       frames: length of the clip, 3 to 1024; the model was trained on 16.
-      height, width: pixels, multiples of `ModelConfig.pixel_multiple` (64 for the published model); None for the model's own
-        size.
-      fit: `crop` cuts the pictures to shape as published, `pad` keeps them whole.
+      height, width: pixels, multiples of `ModelConfig.pixel_multiple` (64 for the published model) up to 4096; None for the
+        model's own size.
+      fit: `crop` cuts the pictures to shape as published, `pad` keeps them whole; None is `crop`, and refuses first and last
+        pictures of different shapes.
       control_scale: strength of the sketches, 0 to 10, usually up to 1.
       second_pass: whether the two middle frames are decoded again in another neighbourhood, as published.
       decode_frames_per_chunk: how many frames the decoder works on at a time, 1 or more, None for all; exact, less memory, a
@@ -91,14 +102,22 @@ class SamplingOptions:
     frames: int = 16
     height: int | None = None
     width: int | None = None
-    fit: Fit = "crop"
+    fit: Fit | None = None
     control_scale: float = 0.6
     second_pass: bool = True
     decode_frames_per_chunk: int | None = 4
     steps_per_chunk: int | None = 5
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+
     def check(self, config: ModelConfig) -> None:
-        """Raises UserError for the first setting that is out of range for this model."""
+        """Raises UserError for the first setting that is of a wrong type, or out of range for this model."""
+        hints = typing.get_type_hints(SamplingOptions)
+        for field in fields(self):
+            if not _is_choice(hints[field.name]):
+                convert(hints[field.name], getattr(self, field.name), f"the sampling options.{field.name}")
 
         def need(condition: bool, sentence: str) -> None:
             if not condition:
@@ -127,7 +146,7 @@ class SamplingOptions:
             MIN_FRAMES <= self.frames <= MAX_FRAMES,
             f"the number of frames must be from {MIN_FRAMES} to {MAX_FRAMES}, not {self.frames}",
         )
-        need(self.fit in get_args(Fit), f"unknown fit '{self.fit}': choose one of {', '.join(get_args(Fit))}")
+        need(self.fit in (None, *get_args(Fit)), f"unknown fit '{self.fit}': choose one of {', '.join(get_args(Fit))}")
         for name in ("decode_frames_per_chunk", "steps_per_chunk"):
             value = getattr(self, name)
             need(value is None or value >= 1, f"{name} must be at least 1, not {value}")
@@ -136,8 +155,18 @@ class SamplingOptions:
             need(
                 value > 0 and value % multiple == 0,
                 f"the {name} must be a multiple of {multiple} pixels, not {value}: "
-                f"try {max(1, round(value / multiple)) * multiple}",
+                f"try {min(max(1, round(value / multiple)) * multiple, MAX_SIDE)}",
             )
+            need(
+                value <= MAX_SIDE,
+                f"the {name} must be at most {MAX_SIDE} pixels, not {value}: more than that fits into no accelerator's memory",
+            )
+        height, width = self.size(config)
+        need(
+            self.frames * height * width * 3 <= MAX_VALUES,
+            f"{self.frames} frames of {width} x {height} pixels are too many for one clip: choose fewer frames, at most "
+            f"{MAX_VALUES // (height * width * 3)} of this size, or a smaller size",
+        )
 
     def size(self, config: ModelConfig) -> tuple[int, int]:
         """Height and width of the result in pixels."""
@@ -184,13 +213,25 @@ class PreparedPair(NamedTuple):
     clip_image: np.ndarray | None = None
 
 
-def make_options(values: Mapping[str, Any]) -> SamplingOptions:
+def make_options(values: Mapping[str, Any], also: Sequence[str] = ()) -> SamplingOptions:
     """`SamplingOptions` from keyword arguments, with an error that names an unknown one.
 
+    Args:
+      values: name -> value; numbers may be numpy's.
+      also: names that are taken beside the options, which an unknown one may be meant for.
+
     Raises:
-      UserError: for an unknown option or one of the wrong type.
+      UserError: for an unknown option, naming ours where it is one of diffusers or of the published script, or one of the wrong
+        type.
     """
-    return from_dict(SamplingOptions, values, "the sampling options")
+    known = (*(field.name for field in fields(SamplingOptions)), *also)
+    return from_dict(
+        SamplingOptions,
+        values,
+        "the sampling options",
+        also=also,
+        advice=lambda name: foreign_names.advice(name, known),
+    )
 
 
 def make_pairs(
@@ -209,6 +250,8 @@ def make_pairs(
     firsts = list(first) if isinstance(first, list | tuple) else [first]
 
     def each(value: Any, what: str) -> list[Any]:
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            value = list(value)  # of numbers or texts; pictures have three axes
         if not isinstance(value, list | tuple):
             return [value] * len(firsts)
         if len(value) != len(firsts):
@@ -229,21 +272,30 @@ def make_pairs(
     ]
 
 
+def check_pairs(pairs: Any, options: Any) -> None:
+    """Raises UserError unless these are a list of `Pair`s, at least one, and `SamplingOptions`."""
+    if isinstance(pairs, Pair) or not isinstance(pairs, Sequence) or not all(isinstance(pair, Pair) for pair in pairs):
+        raise UserError("the pairs must be a list of tooncrafter_jax.Pair, such as [Pair(first, last)]")
+    if not pairs:
+        raise UserError("there are no pairs to interpolate")
+    if not isinstance(options, SamplingOptions):
+        raise UserError(f"the options must be tooncrafter_jax.SamplingOptions, not {type(options).__name__}")
+
+
 def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> PreparedPair:
-    """Reads and fits a pair's pictures and checks its settings.
+    """Reads and fits a pair's pictures and checks its settings; says on one line each what is lost of them.
 
     Raises:
-      UserError: for a picture that cannot be read, a sketch that does not fit, or a setting out of range.
+      UserError: for a picture that cannot be read, pictures that do not fit, or a setting out of range.
     """
     seed, fps = check_settings(pair, options)
     height, width = options.size(config)
-    first, last = as_rgb(pair.first, "the first picture"), as_rgb(pair.last, "the last picture")
-    ends = np.stack([fit_image(picture, height, width, options.fit) for picture in (first, last)])
-    hints = None
-    if pair.sketches:
-        hints = np.zeros((options.frames, height, width, 1), np.float32)
-        for frame, sketch in pair.sketches.items():
-            hints[_frame_number(frame, options.frames)] = _hint(frame, sketch, first.shape, options, height, width)
+    if lost := tokenizer().lost(pair.prompt):
+        whose = f"the prompt of {len(pair.prompt):,} characters is longer than the 77 tokens that count"
+        note(f"{whose}: its end is cut off, '{printable(lost, _SHOWN_OF_PROMPT)}'")
+    ends, hints = prepare_pictures(
+        pair.first, pair.last, pair.sketches, frames=options.frames, height=height, width=width, fit=options.fit
+    )
     return PreparedPair(ends, hints, pair.prompt, seed, fps)
 
 
@@ -264,15 +316,13 @@ def check_settings(pair: Pair, options: SamplingOptions) -> tuple[int, int]:
         )
     if any("\ud800" <= character <= "\udfff" for character in pair.prompt):
         raise UserError("the prompt contains bytes that are not text in UTF-8: type it again")
-    seed, fps = _whole(pair.seed, "the seed"), _whole(pair.fps, "fps")
+    seed, fps = whole_number(pair.seed, "the seed"), whole_number(pair.fps, "fps")
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"the seed must be from 0 to {MAX_SEED}, not {seed}")
     if not 1 <= fps <= 1000:
         raise UserError(f"fps must be from 1 to 1000, not {fps}")
-    sketches = pair.sketches or {}
-    for frame in sketches:
-        _frame_number(frame, options.frames)
-    drawings = (sketch.image if isinstance(sketch, Sketch) else sketch for sketch in sketches.values())
+    check_sketches(pair.sketches, options.frames)
+    drawings = (sketch.image if isinstance(sketch, Sketch) else sketch for sketch in (pair.sketches or {}).values())
     for picture in (pair.first, pair.last, *drawings):
         if isinstance(picture, str | os.PathLike):
             check_is_picture_file(os.fspath(picture))
@@ -298,49 +348,6 @@ def check_sketch_encoder(config: ModelConfig, components: Container[str]) -> Non
         )
 
 
-def as_rgb(picture: Picture, what: str, background: Colour = WHITE) -> np.ndarray:
-    """A picture of any accepted kind as uint8 (H, W, 3); transparent pixels show `background`.
-
-    Raises:
-      UserError: if it cannot be read or has another shape or dtype; `what` names it.
-    """
-    if isinstance(picture, str | os.PathLike):
-        return read_image(picture, background)
-    if isinstance(picture, Image.Image):
-        return rgb_of_image(picture, background, what)
-    array: Any = np.asarray(picture)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-        raise UserError(f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {array.dtype} {array.shape}")
-    return array
-
-
-def _whole(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise UserError(f"{what} must be a whole number, not {value!r}")
-    return int(value)
-
-
-def _frame_number(frame: Any, frames: int) -> int:
-    number = _whole(frame, "the frame of a sketch")
-    if not 0 <= number < frames:
-        raise UserError(f"there is no frame {number} for a sketch: frames are numbered 0 to {frames - 1}")
-    return number
-
-
-def _hint(
-    frame: int, sketch: Sketch | Picture, drawing: Sequence[int], options: SamplingOptions, height: int, width: int
-) -> np.ndarray:
-    if not isinstance(sketch, Sketch):
-        sketch = Sketch(sketch)
-    paper = WHITE if sketch.dark_lines else BLACK
-    image = as_rgb(sketch.image, f"the sketch for frame {frame}", paper)
-    aspect, wanted = image.shape[1] / image.shape[0], drawing[1] / drawing[0]
-    if abs(aspect / wanted - 1) > MAX_ASPECT_DIFFERENCE:
-        raise UserError(
-            f"the sketch for frame {frame} is {image.shape[1]} x {image.shape[0]} pixels, the drawings are "
-            f"{drawing[1]} x {drawing[0]}: it has another shape and cannot line up with them"
-        )
-    if options.fit == "pad":
-        fitted = fit_image(image, height, width, "pad", paper)
-        image = np.round((fitted + 1) * 127.5).astype(np.uint8)
-    return sketch_to_hint(image, height, width, sketch.dark_lines)
+def _is_choice(hint: Any) -> bool:
+    """Whether a field takes one of a few names, which `SamplingOptions.check` tells in its own words."""
+    return any(typing.get_origin(part) is Literal for part in (hint, *get_args(hint)))

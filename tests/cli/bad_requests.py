@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tests.cli.world import (
     World,
     draw,
+    draw_lines,
     write_folder,
 )
 
@@ -75,6 +76,11 @@ PICTURES = [
     Case("one-pixel-image", with_first(lambda p: draw(p, 0, 1, 1)), ("1 x 1 pixels", "at least 8")),
     Case("20000-pixel-image", with_first(huge_png), ("bad.png'", "more than 100 megapixels", "scale it down")),
     Case("strip", with_first(lambda p: draw(p, 0, 10, 2000)), ("2000 x 10", "at most 32 times")),
+    Case(
+        "pictures-of-two-shapes",
+        lambda w: w.pair(f"--last={draw(w.path / 'tall.png', 0, 192, 108)}"),
+        ("first.png'", "64 x 64", "tall.png'", "108 x 192", "fit"),
+    ),
     Case("special-file", lambda w: w.pair("--last=/dev/null"), ("'/dev/null'", "not a regular file")),
 ]
 
@@ -86,9 +92,12 @@ def with_sketch(*sketches: str) -> Callable[[World], list[str]]:
     """A pair with sketches; `{}` stands for a good one's path."""
 
     def argv(world: World) -> list[str]:
-        good = draw(world.path / "sketch.png", 120)
-        draw(world.path / "wide.png", 120, width=128)
-        return world.pair(*(f"--sketch={s.format(good, wide=world.path / 'wide.png')}" for s in sketches))
+        good = draw_lines(world.path / "sketch.png")
+        draw_lines(world.path / "wide.png", width=128)
+        draw(world.path / "grey.png", 120)
+        draw_lines(world.path / "blank.png", ink=255)
+        others = {name: world.path / f"{name}.png" for name in ("wide", "grey", "blank")}
+        return world.pair(*(f"--sketch={s.format(good, **others)}" for s in sketches))
 
     return argv
 
@@ -98,6 +107,17 @@ def setting(*changes: str) -> Callable[[World], list[str]]:
 
 
 SETTINGS = [
+    Case("height-beyond-every-memory", setting("--height=102400"), ("height must be at most 4096 pixels, not 102400",)),
+    Case("width-beyond-every-number", setting(f"--width={2**40}"), ("width must be at most 4096 pixels",)),
+    Case(
+        "clip-beyond-every-memory",
+        setting("--frames=1024", "--height=4096", "--width=4096"),
+        ("too many for one clip",),
+    ),
+    Case("diffusers-name", setting("--num-inference-steps=5"), ("'--num-inference-steps=5'", "did you mean --steps?")),
+    Case("published-name", setting("--ddim_steps=5"), ("'--ddim_steps=5'", "did you mean --steps?")),
+    Case("published-name-of-another-word", setting("--savedir=x"), ("did you mean --out?",)),
+    Case("negative-prompt", setting("--negative_prompt=x"), ("has no effect in the published script",)),
     Case("height-not-a-multiple-of-64", setting("--height=100"), ("multiple of 64", "100", "try 128")),
     Case("negative-width", setting("--width=-64"), ("multiple of 64", "-64")),
     Case("negative-steps", setting("--steps=-1"), ("steps must be from 1 to 1000, not -1",)),
@@ -134,6 +154,9 @@ SETTINGS = [
     Case("sketch-index-negative", with_sketch("-1:{}"), ("no frame -1", "0 to 15")),
     Case("two-sketches-for-one-frame", with_sketch("7:{}", "07:{}"), ("two sketches for frame 7",)),
     Case("sketch-of-another-size", with_sketch("7:{wide}"), ("128 x 64", "64 x 64", "cannot line up")),
+    Case("sketch-that-is-blank", with_sketch("7:{blank}"), ("frame 7", "blank.png'", "is blank")),
+    Case("sketch-of-unclear-polarity", with_sketch("7:{grey}"), ("frame 7", "dark or bright lines", "--dark-sketches")),
+    Case("two-polarities", setting("--dark-sketches", "--bright-sketches"), ("exclude each other",)),
     Case("sketch-without-a-frame", with_sketch("{}"), ("FRAME:PATH",)),
     Case("sketch-with-an-odd-digit", with_sketch("²:{}"), ("FRAME:PATH",)),
     Case("sketch-missing", with_sketch("7:nowhere.png"), ("'nowhere.png'", "does not exist")),

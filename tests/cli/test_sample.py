@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tests.cli.world import SIZE, Command, World, draw, write_folder, write_manifest
+from tests.cli.world import SIZE, Command, World, draw, draw_lines, write_folder, write_manifest
 from tooncrafter_jax.cli.jobs import Job, default_name, with_unique_names, with_variations
 from tooncrafter_jax.cli.sample import build_parser
 from tooncrafter_jax.media import read_image
@@ -217,7 +217,7 @@ def arguments_of(request: dict[str, Any], out: Path) -> list[str]:
 
 
 def test_a_record_has_everything_to_make_its_clip_again(empty: World, command: Command):
-    draw(empty.path / "sketch.png", 120)
+    draw_lines(empty.path / "sketch.png", paper=0, ink=255)
     unusual = (
         "--prompt=a »cat«",
         "--seed=7",
@@ -432,9 +432,10 @@ def test_paths_of_a_manifest_are_relative_to_it(
     (empty.path / "shots" / "drawings").mkdir(parents=True)
     for name in ("a", "b", "c"):
         draw(empty.path / "shots" / "drawings" / f"{name}.png", ord(name))
+    draw_lines(empty.path / "shots" / "drawings" / "d.png")
     lines = [
         {"first": "drawings/a.png", "last": "drawings/b.png", "prompt": "x", "seed": 9, "fps": 20},
-        {"first": "drawings/b.png", "last": str(empty.path / "last.png"), "sketches": {"7": "drawings/c.png"}},
+        {"first": "drawings/b.png", "last": str(empty.path / "last.png"), "sketches": {"7": "drawings/d.png"}},
         {"first": "drawings/a.png", "last": "drawings/c.png", "name": "c"},
         {"first": "drawings/a.png", "last": "drawings/c.png"},
     ]
@@ -450,7 +451,7 @@ def test_paths_of_a_manifest_are_relative_to_it(
     assert request["first"]["path"] == str(empty.path / "shots" / "drawings" / "a.png")
     request = record(empty, "b")["request"]
     assert (request["prompt"], request["seed"], request["fps"]) == ("default", 123, 12)
-    assert request["sketches"]["7"]["path"].endswith("drawings/c.png")
+    assert request["sketches"]["7"]["path"].endswith("drawings/d.png")
 
 
 def test_samples_per_pair_are_named_as_the_published_script_names_them(empty: World, command: Command):

@@ -49,6 +49,14 @@ def draw(path: Path, value: int = 90, height: int = 64, width: int = 64) -> Path
     return path
 
 
+def draw_lines(path: Path, paper: int = 255, ink: int = 0, height: int = 64, width: int = 64) -> Path:
+    """A sketch of one line."""
+    picture = np.full((height, width, 3), paper, np.uint8)
+    picture[height // 2 - 2 : height // 2 + 2, width // 4 : -width // 4] = ink
+    Image.fromarray(picture).save(path)
+    return path
+
+
 def write_folder(directory: Path, pairs: int) -> Path:
     """A folder as the published script expects it: prompts and two pictures for each."""
     directory.mkdir()

@@ -13,6 +13,7 @@ from typing import Any
 from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.owned_files import Named, Stamp, Stamps
 from tooncrafter_jax.pipeline import ToonCrafter
+from tooncrafter_jax.request_pictures import has_dark_lines
 from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
 
 RECORD_FORMAT = 2
@@ -82,7 +83,7 @@ def request_of(
 ) -> dict[str, Any]:
     """Everything that decides the frames of a clip, as plain values; pictures by path and checksum."""
     sketches = {
-        str(frame): {**file_record(s.image, stamps), "dark_lines": s.dark_lines}
+        str(frame): {**file_record(s.image, stamps), "dark_lines": has_dark_lines(s)}
         if isinstance(s, Sketch)
         else file_record(s, stamps)
         for frame, s in sorted((pair.sketches or {}).items())
@@ -152,7 +153,10 @@ def file_record(picture: Any, stamps: Stamps) -> dict[str, str]:
 
 
 def _options(options: SamplingOptions) -> dict[str, Any]:
-    return {name: value for name, value in to_dict(options).items() if name not in _EXECUTION_OPTIONS}
+    values = to_dict(options) | {
+        "fit": options.fit or "crop"
+    }  # as records say it that were made before it could be left open
+    return {name: value for name, value in values.items() if name not in _EXECUTION_OPTIONS}
 
 
 def _with_defaults(request: Any) -> Any:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tooncrafter_jax import notes
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.foreign_names import flag_advice
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -32,6 +33,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             known = [name for action in self._actions for name in action.option_strings]
             given = unknown[0].partition("=")[0]
+            if (advice := flag_advice(given, known)) is not None:
+                self.error(f"unknown argument '{unknown[0]}', {advice}")
             near = difflib.get_close_matches(given, known, n=1) if given.startswith("-") else []
             self.error(f"unknown argument '{unknown[0]}'" + (f", did you mean {near[0]}?" if near else ""))
         return arguments

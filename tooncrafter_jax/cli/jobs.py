@@ -51,7 +51,7 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not a text file in UTF-8") from error
 
 
-def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, bright_sketches: bool = False) -> list[Job]:
+def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, dark_lines: bool | None = None) -> list[Job]:
     """The pairs of a manifest: one JSON object a line with `first`, `last` and, if wanted, `prompt`, `sketches`
     ({"7": "path.png"}), `seed`, `fps` and `name`. Paths are relative to the manifest.
 
@@ -59,7 +59,7 @@ def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, bright_sket
       path: the manifest.
       template: what lines without a prompt, seed or fps get.
       loop: whether each line has only `first`, which is the last frame too.
-      bright_sketches: whether the sketches have bright lines on black.
+      dark_lines: whether the sketches have dark lines on bright paper; None: as each shows.
 
     Raises:
       UserError: naming the first line that is not such an object.
@@ -67,13 +67,13 @@ def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, bright_sket
     jobs = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
-            jobs.append(_manifest_job(line, f"line {number} of {path}", path.parent, template, loop, bright_sketches))
+            jobs.append(_manifest_job(line, f"line {number} of {path}", path.parent, template, loop, dark_lines))
     if not jobs:
         raise UserError(f"{path} has no lines")
     return with_unique_names(jobs)
 
 
-def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool, bright_sketches: bool) -> Job:
+def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool, dark_lines: bool | None) -> Job:
     def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, count in Counter(key for key, _ in items).items():
             if count > 1:
@@ -114,7 +114,7 @@ def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool,
         first=first,
         last=last,
         prompt=field("prompt", str, template.prompt),
-        sketches=parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], bright=bright_sketches, where=where),
+        sketches=parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], dark_lines=dark_lines, where=where),
         seed=field("seed", int, template.seed),
         fps=field("fps", int, template.fps),
     )
@@ -151,7 +151,9 @@ def checked_name(name: str, where: str) -> str:
     return name
 
 
-def parse_sketches(values: Iterable[str], *, bright: bool, where: str = "--sketch") -> dict[int, Sketch] | None:
+def parse_sketches(
+    values: Iterable[str], *, dark_lines: bool | None, where: str = "--sketch"
+) -> dict[int, Sketch] | None:
     """Sketches given as "FRAME:PATH"; None if there are none.
 
     Raises:
@@ -164,7 +166,7 @@ def parse_sketches(values: Iterable[str], *, bright: bool, where: str = "--sketc
             raise UserError(f"{where}: '{value}' is not of the form FRAME:PATH, e.g. 7:middle.png")
         if int(frame) in sketches:
             raise UserError(f"{where}: there are two sketches for frame {int(frame)}")
-        sketches[int(frame)] = Sketch(Path(path), dark_lines=not bright)
+        sketches[int(frame)] = Sketch(Path(path), dark_lines=dark_lines)
     return sketches or None
 
 

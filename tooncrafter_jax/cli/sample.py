@@ -84,7 +84,8 @@ def build_parser() -> Parser:
         metavar="FRAME:PICTURE",
         help="a drawing that guides one frame, e.g. 7:middle.png; frames count from 0; may be given several times",
     )
-    what("--bright-sketches", action="store_true", help="sketches have bright lines on black, not dark lines on white")
+    what("--dark-sketches", action="store_true", help="sketches have dark lines on white (default: as each shows)")
+    what("--bright-sketches", action="store_true", help="sketches have bright lines on black")
     what(
         "--folder",
         type=Path,
@@ -196,10 +197,10 @@ def build_parser() -> Parser:
     how("--width", type=int, metavar="N", help="pixels, a multiple of 64 [--width] (default: the model's)")
     how(
         "--fit",
-        default=defaults.fit,
         choices=get_args(Fit),
         metavar="NAME",
-        help="pictures of another shape: crop cuts them as published, pad keeps them whole (default: %(default)s)",
+        help="pictures of another shape than the clip: crop cuts them as published, pad keeps them whole (default: crop, where "
+        "both pictures have one shape)",
     )
     how(
         "--control-scale",
@@ -318,7 +319,7 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UserError(f"unknown format '{unknown[0]}': choose of {', '.join(FORMATS)}")
-    sketches = parse_sketches(arguments.sketch, bright=arguments.bright_sketches)
+    sketches = parse_sketches(arguments.sketch, dark_lines=_dark_lines(arguments))
     template = Pair(Path(), Path(), arguments.prompt or "", None, arguments.seed, arguments.fps)
     directory: Path = arguments.out
     endings: dict[str, str] = {}
@@ -355,6 +356,15 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     return with_variations(with_fitting_names(jobs, room), count), plan, decisions
 
 
+def _dark_lines(arguments: argparse.Namespace) -> bool | None:
+    """The polarity of the sketches that is said; None where it is left to them."""
+    if arguments.dark_sketches and arguments.bright_sketches:
+        raise UserError(
+            "--dark-sketches and --bright-sketches exclude each other: leave both out if there are sketches of both"
+        )
+    return True if arguments.dark_sketches else False if arguments.bright_sketches else None
+
+
 def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job], list[str]]:
     where = "a folder" if arguments.folder is not None else "a manifest"
     if arguments.last is not None or arguments.sketch:
@@ -362,9 +372,7 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
     if arguments.out.suffix.removeprefix(".").lower() in FORMATS:
         raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
     if arguments.folder is None:
-        jobs = manifest_jobs(
-            arguments.manifest, template, loop=arguments.loop, bright_sketches=arguments.bright_sketches
-        )
+        jobs = manifest_jobs(arguments.manifest, template, loop=arguments.loop, dark_lines=_dark_lines(arguments))
         return jobs, []
     if arguments.prompt is not None:
         raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")

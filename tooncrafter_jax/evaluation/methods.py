@@ -90,7 +90,10 @@ class TrueSketches:
         """Frame number -> drawing, dark lines on light paper, (H, W, 3) uint8."""
         lines = np.asarray(self.extractor(to_pixels(jnp.asarray(clip.video[list(self.frames)]))))
         pictures = np.repeat(np.rint(lines * 255).astype(np.uint8), 3, axis=-1)
-        return {frame: Sketch(picture) for frame, picture in zip(self.frames, pictures, strict=True)}
+        return {
+            frame: Sketch(picture, dark_lines=True, may_be_blank=True)
+            for frame, picture in zip(self.frames, pictures, strict=True)
+        }
 
 
 class Model:

@@ -44,7 +44,11 @@ class SketchSheet(NamedTuple):
 
 
 def read_sheet(
-    picture: UInt8[np.ndarray, "H W C"], dark_lines: bool | None = None, name: str = "the sketch"
+    picture: UInt8[np.ndarray, "H W C"],
+    dark_lines: bool | None = None,
+    name: str = "the sketch",
+    *,
+    may_be_blank: bool = False,
 ) -> SketchSheet:
     """Finds lines and paper of a sketch.
 
@@ -55,10 +59,14 @@ def read_sheet(
       picture: uint8 (H, W, 3), or (H, W, 4) with opacity.
       dark_lines: whether lines are darker than the paper; None: as the picture shows.
       name: of the sketch, for messages.
+      may_be_blank: whether a sheet without lines is read too; its polarity must be said.
 
     Raises:
       UserError: the sheet is blank, or it is unclear what is line and what is paper.
     """
+    if may_be_blank and dark_lines is not None:
+        grey = grey_of_rgb(over(picture, WHITE if dark_lines else BLACK))
+        return SketchSheet(grey, dark_lines, float(((grey < 128) == dark_lines).mean()), None)
     on_transparency = _lines_on_transparency(picture, name)
     shown = on_transparency if dark_lines is None else dark_lines
     if shown is None:

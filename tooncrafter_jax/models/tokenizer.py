@@ -56,6 +56,7 @@ class Tokenizer:
     def __init__(self, vocabulary: Path = _VOCABULARY) -> None:
         self._byte_ids, symbols = _byte_symbols()
         self._merges = _read_merges(vocabulary, symbols)
+        self._halves: dict[int, tuple[int, int]] = {}
 
     def __call__(self, prompts: Sequence[str]) -> Int32[np.ndarray, "B 77"]:
         """Token ids of each prompt: start, text, end, padding with id 0.
@@ -77,6 +78,27 @@ class Tokenizer:
             text = list(islice(self._text_ids(prompt), CONTEXT_LENGTH - 2))
             row[: len(text) + 2] = [START_ID, *text, END_ID]
         return ids
+
+    def lost(self, prompt: str) -> str:
+        """The end of a prompt that is cut off, cleaned as tokens are made from it; empty if all of it counts."""
+        text, count = clean(prompt), 0
+        for match in _WORDS.finditer(text):
+            word = match.group()
+            ids = [_SPECIAL_IDS[word]] if word in _SPECIAL_IDS else self._merge(word.encode())
+            if count + len(ids) > CONTEXT_LENGTH - 2:
+                kept = sum(self._lengths(symbol) for symbol in ids[: CONTEXT_LENGTH - 2 - count])
+                return word.encode()[kept:].decode(errors="replace") + text[match.end() :]
+            count += len(ids)
+        return ""
+
+    def _lengths(self, symbol: int) -> int:
+        """How many bytes a symbol stands for."""
+        if symbol < _FIRST_MERGE:
+            return 1
+        if not self._halves:
+            self._halves = {merged: pair for pair, merged in self._merges.items()}
+        first, second = self._halves[symbol]
+        return self._lengths(first) + self._lengths(second)
 
     def _text_ids(self, prompt: str) -> Iterator[int]:
         """The ids of the text alone, word by word."""
