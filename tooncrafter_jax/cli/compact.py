@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.requests import make_options
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
                 )
             writer.write(name, rounded)
             size += sum(value.nbytes for value in rounded.values())
-    print(f"{arguments.destination}: {', '.join(whole.components)}; {size / 1e6:.1f} MB")
+    print(f"{printable(arguments.destination)}: {', '.join(whole.components)}; {size / 1e6:.1f} MB")
     return EXIT_OK
 
 

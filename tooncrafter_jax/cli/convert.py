@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
             tensors = convert_it(
                 arguments.source, arguments.destination, dtype=DTYPES[arguments.dtype], overwrite=arguments.overwrite
             )
-            print(f"{arguments.destination}: {tensors} tensors consumed, {name}")
+            print(f"{printable(arguments.destination)}: {tensors} tensors consumed, {name}")
             return EXIT_OK
 
     architecture = _architecture(arguments.config, arguments.preset)
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
             on_component=lambda name, tensors: print(f"  {name:16} {tensors:5} tensors", flush=True),
         )
     print(
-        f"{arguments.destination}: {result.consumed} tensors consumed, {len(result.unused)} unused by design, "
+        f"{printable(arguments.destination)}: {result.consumed} tensors consumed, {len(result.unused)} unused by design, "
         f"{result.buffers} schedule buffers checked"
     )
     if result.kept:

@@ -27,7 +27,7 @@ from tooncrafter_jax.data.curation.protocols import Production
 from tooncrafter_jax.data.curation.splits import SplitRule
 from tooncrafter_jax.data.curation.thresholds import Thresholds
 from tooncrafter_jax.data.curation.workspace import SourceResult
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.notes import note
 
 PROGRAM = "python -m tooncrafter_jax curate"
@@ -323,8 +323,8 @@ def _report(outcome) -> int:
         f"clips: {decision.num_kept} kept ({splits}), {decision.num_dropped} dropped"
         + (f" ({dropped})" if dropped else "")
     )
-    print(f"set: {outcome.set_directory}")
-    print(f"report: {outcome.report}")
+    print(f"set: {printable(outcome.set_directory)}")
+    print(f"report: {printable(outcome.report)}")
     for source, reason in outcome.failures.items():
         print(f"error: {one_line(source)} failed: {one_line(reason)}", file=sys.stderr)
     return EXIT_FAILED if outcome.failures else EXIT_OK

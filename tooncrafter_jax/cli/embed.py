@@ -15,7 +15,7 @@ from tooncrafter_jax.cli.curation_options import (
     defaults_of,
 )
 from tooncrafter_jax.data.clip_sets import ClipSet
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 
 DESCRIPTION = """\
 Runs the frozen encoders over a split of a set and writes what training needs of them: the autoencoder's moments of every frame,
@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
         on_progress=None if arguments.quiet else _tell,
     )
     state = f"all {len(clips)} clips" if complete else "this part is done; other parts are missing still"
-    print(f"{arguments.out}: {state}")
+    print(f"{printable(arguments.out)}: {state}")
     return EXIT_OK
 
 

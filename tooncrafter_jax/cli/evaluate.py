@@ -22,7 +22,7 @@ from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.data.curation.clip_model import ClipWeights
 from tooncrafter_jax.data.sketches import EXTRACTORS, load_extractor
 from tooncrafter_jax.distributed import initialize, is_main_process
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.evaluation.baselines.registry import FACTORIES as RIVALS
 from tooncrafter_jax.evaluation.baselines.registry import FOLDER, in_betweener
 from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, TrueSketches, checkpoint_told
@@ -190,7 +190,7 @@ def main(argv: list[str]) -> int:
         from tooncrafter_jax.evaluation.report import write_report
 
         request = {"methods": " ".join(spec.text for spec in specs), "metrics": " ".join(names)}
-        print(f"report: {write_report(evaluation, measured, request, shown)}")
+        print(f"report: {printable(write_report(evaluation, measured, request, shown))}")
     return EXIT_OK
 
 
