@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     args, config = parse_with_config(parser, argv)
     topology = parse_topology(args.topology)
     if args.json:
-        check_json_is_ours(args.json, ("topology", "simulated", "minimum"))
+        check_json_is_ours(args.json, ("topology", "hosts") if args.hosts else ("topology", "simulated", "minimum"))
     if topology.chip is None:
         enable_compilation_cache()
 
