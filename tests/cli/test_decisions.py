@@ -85,3 +85,14 @@ def test_pictures_of_two_shapes_are_taken_where_it_is_said_how(world: World, com
     tall = draw(world.path / "tall.png", height=192, width=108)
     result = command("sample", *world.pair(f"--last={tall}", f"--fit={fit}", f"--out={world.path / 'x.mp4'}"))
     assert result.code == 0 and bool(notes(result.err)) == (fit == "crop")
+
+
+def test_a_lossless_file_is_another_request_and_the_published_format_is_not_mentioned(world: World, command: Command):
+    argv = world.manifest({"first": "first.png", "last": "last.png", "name": "x"})
+    assert command("sample", *argv).code == 0
+    assert "pixel_format" not in json.loads((world.out / "x.json").read_text())["request"]
+    assert "1 done before" in command("sample", *argv, "--pixel-format=yuv420p").out
+    assert "1 made" in command("sample", *argv, "--pixel-format=rgb24").out
+    assert json.loads((world.out / "x.json").read_text())["request"]["pixel_format"] == "rgb24"
+    result = command("sample", *argv, "--pixel-format=rgb24", "--format=gif")
+    assert result.code == 2 and "none are written" in result.err

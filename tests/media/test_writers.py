@@ -410,3 +410,24 @@ def test_a_relative_name_without_directory(tmp_path, monkeypatch):
     write_png_sequence("frames", cartoon(1))
     check_writable("")
     assert files(tmp_path) == ["a.json", "frames", "frames/frame_00.png"]
+
+
+@pytest.mark.parametrize(("pixel_format", "atol"), [("yuv420p", 110), ("yuv444p", 12), ("rgb24", 0)])
+def test_a_thin_red_line_by_pixel_format(tmp_path, pixel_format, atol):
+    """In yuv420p a line of one pixel shares its colour with its neighbours; the file must say how its colours are stored."""
+    frames = np.full((3, 64, 64, 3), 255, np.uint8)
+    frames[:, :, 31] = (255, 0, 0)
+    write_mp4(tmp_path / "a.mp4", frames, pixel_format=pixel_format)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        codec = stream.codec_context
+        assert (codec.colorspace, codec.color_range) == ((0, 2) if pixel_format == "rgb24" else (1, 1))
+    line = np.stack(decoded)[:, 8:-8, 31].astype(int)
+    worst = np.abs(line - (255, 0, 0)).max()
+    assert worst <= atol and (pixel_format != "yuv420p" or worst > 60)
+
+
+def test_an_unknown_pixel_format_is_refused(tmp_path):
+    with pytest.raises(UserError, match="unknown pixel format 'yuv999': choose of yuv420p, yuv444p, rgb24"):
+        write_mp4(tmp_path / "a.mp4", np.zeros((3, 64, 64, 3), np.uint8), pixel_format="yuv999")

@@ -46,6 +46,7 @@ class OutputPlan:
       cross_fade: whether the contact sheet shows, below the frames, the cross-fade between the first and the last of them.
       endings: format -> how its files end, where that is not the format's name, e.g. "MP4".
       stamps: of all files that were looked at.
+      pixel_format: of mp4 files, of `media.PIXEL_FORMATS`.
     """
 
     directory: Path
@@ -56,6 +57,7 @@ class OutputPlan:
     cross_fade: bool = False
     endings: Mapping[str, str] = field(default_factory=dict)
     stamps: Stamps = field(default_factory=Stamps)
+    pixel_format: str = media.PUBLISHED_PIXEL_FORMAT
 
     def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
         """Finds out, before anything expensive starts, what would keep all files from being written.
@@ -173,6 +175,7 @@ class OutputPlan:
             **(
                 {"cross_fade": True} if self.cross_fade else {}
             ),  # records from before there was such an option stay valid
+            **({"pixel_format": self.pixel_format} if self.pixel_format != media.PUBLISHED_PIXEL_FORMAT else {}),
         }
 
     # ------------------------------------------------------------------------------------------------------------- parts
@@ -183,7 +186,7 @@ class OutputPlan:
             video = video[:-1]
         for kind, path in paths.items():
             if kind == "mp4":
-                media.write_mp4(path, video, fps)
+                media.write_mp4(path, video, fps, pixel_format=self.pixel_format)
             elif kind == "gif":
                 media.write_gif(path, video, fps)
             elif kind == "webp":

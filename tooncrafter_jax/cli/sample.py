@@ -31,7 +31,7 @@ from tooncrafter_jax.cli.selection import check_pair, done_before, inputs_of, us
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.distributed import initialize, is_main_process
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media import PUBLISHED_FPS
+from tooncrafter_jax.media import PIXEL_FORMATS, PUBLISHED_FPS, PUBLISHED_PIXEL_FORMAT
 from tooncrafter_jax.media.recent_pictures import RecentPictures
 from tooncrafter_jax.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
 from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
@@ -133,6 +133,14 @@ def build_parser() -> Parser:
         default=float(PUBLISHED_FPS),
         metavar="N",
         help="frames a second of the files; does not change the motion, unlike --fps (default: %(default)g)",
+    )
+    out(
+        "--pixel-format",
+        default=PUBLISHED_PIXEL_FORMAT,
+        choices=PIXEL_FORMATS,
+        metavar="NAME",
+        help="of mp4 files: yuv420p plays everywhere and dulls thin coloured lines, yuv444p keeps their colour, rgb24 keeps every "
+        "pixel; browsers play the first alone (default: %(default)s)",
     )
     out("--quiet", action="store_true", help="show no progress")
 
@@ -350,7 +358,12 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         arguments.loop,
         arguments.cross_fade,
         endings,
+        pixel_format=arguments.pixel_format,
     )
+    if plan.pixel_format != PUBLISHED_PIXEL_FORMAT and "mp4" not in plan.formats:
+        raise UserError(
+            f"--pixel-format={plan.pixel_format} is for mp4 files, of which none are written: add mp4 to --format"
+        )
     count = arguments.samples_per_pair
     room = plan.longest_ending + (0 if count == 1 else len(f"_sample{count - 1}"))
     return with_variations(with_fitting_names(jobs, room), count), plan, decisions

@@ -13,7 +13,9 @@ from tooncrafter_jax.media.sizes import BLACK, WHITE, Colour
 from tooncrafter_jax.media.sketches import SketchSheet, grey_of_rgb, read_sheet, sketch_to_hint
 from tooncrafter_jax.media.transparency import over
 from tooncrafter_jax.media.writers import (
+    PIXEL_FORMATS,
     PUBLISHED_FPS,
+    PUBLISHED_PIXEL_FORMAT,
     check_playback_rate,
     check_writable,
     to_uint8,
@@ -27,7 +29,9 @@ from tooncrafter_jax.media.writers import (
 
 __all__ = [
     "BLACK",
+    "PIXEL_FORMATS",
     "PUBLISHED_FPS",
+    "PUBLISHED_PIXEL_FORMAT",
     "SUPPORTED_EXTENSIONS",
     "WHITE",
     "Colour",
