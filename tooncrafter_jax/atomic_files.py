@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.paths import any_path, url_of
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another directory",
@@ -30,6 +31,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
       UserError: the file cannot be written; no temporary file is left, and an older file of that name is as it was.
     """
+    if url_of(path) is not None:
+        _write_to_bucket(path, data)
+        return
     with written_whole(path) as temporary:
         write_and_sync(temporary, data)
 
@@ -56,6 +60,19 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[str]:
         sync_directory(directory)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _write_to_bucket(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes an object, which buckets do whole or not at all."""
+    try:
+        any_path(path).write_bytes(data)
+    except UserError:
+        raise
+    except Exception as error:  # each package has errors of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"'{os.fspath(path)}' cannot be written ({reason}): check what this machine may write"
+        ) from error
 
 
 def check_writable(directory: str | os.PathLike[str]) -> None:

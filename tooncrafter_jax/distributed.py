@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.paths import AnyPath
 
 ARGUMENTS = "--coordinator, --num-processes and --process-id"
 LOCK_FILE = ".lock"
@@ -105,17 +106,18 @@ def describe_machine(mesh: Mesh) -> str:
 
 
 @contextlib.contextmanager
-def only_run_in(workdir: Path) -> Iterator[None]:
+def only_run_in(workdir: AnyPath) -> Iterator[None]:
     """Holds a working directory for one run at a time; all processes of a run must ask, and the first one holds it.
 
-    It is held by a lock on `WORKDIR/.lock`, which ends with the process however it ends. File systems without locks are trusted.
+    It is held by a lock on `WORKDIR/.lock`, which ends with the process however it ends. File systems without locks are trusted, as
+    are buckets.
 
     Raises:
       UserError: another run holds it, as when two processes of one run each believe to be the first.
     """
     with contextlib.ExitStack() as stack:
         holder = ""
-        if is_main_process():
+        if is_main_process() and isinstance(workdir, Path):
             with contextlib.suppress(OSError):  # that it cannot be written is told by those who write more than a lock
                 workdir.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((workdir / LOCK_FILE).open("a+"))

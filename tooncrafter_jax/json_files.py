@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tooncrafter_jax.paths import AnyPath
+
 LARGEST_JSON = 2**26
 """Bytes of a file that is read unless said otherwise; JSON grows twentyfold in memory."""
 
@@ -22,7 +24,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from error
 
 
-def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
+def read_json(path: AnyPath, largest: int = LARGEST_JSON) -> Any:
     """The value in a JSON file; of a longer one nothing is read.
 
     Raises:
@@ -32,7 +34,7 @@ def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
     return parse_json(read_at_most(path, largest))
 
 
-def read_at_most(path: Path, largest: int) -> bytes:
+def read_at_most(path: AnyPath, largest: int) -> bytes:
     """A file's bytes.
 
     Raises:
@@ -40,7 +42,8 @@ def read_at_most(path: Path, largest: int) -> bytes:
       ValueError: it has more.
     """
     with path.open("rb") as file:
-        data = b"" if path.stat().st_size > largest else file.read(largest + 1)
+        size = path.stat().st_size if isinstance(path, Path) else path.stat().length
+        data = b"" if size > largest else file.read(largest + 1)
         if file.read(1):
             raise ValueError(f"it has more than {largest:,} bytes")
     return data

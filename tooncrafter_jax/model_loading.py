@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.platform import platform_of
+from tooncrafter_jax.paths import any_path, url_of
 from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
@@ -29,13 +30,13 @@ def find_checkpoint(source: str | Path, components: Iterable[str] = REQUIRED_COM
     """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
 
     Args:
-      source: path or name.
+      source: path, URL of a bucket, or name.
       components: what it must hold.
 
     Raises:
       UserError: if there is none, or it is damaged or incomplete.
     """
-    path = Path(source)
+    path = any_path(source) if url_of(source) else Path(source)
     if not path.exists() and (BUNDLED / str(source)).is_dir():
         path = BUNDLED / str(source)
     if not path.exists() and path.name == str(source):

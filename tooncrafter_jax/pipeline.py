@@ -132,7 +132,7 @@ class ToonCrafter:
         networks = checkpoint.config.networks(compute, attention=attention)
         params = load_components(checkpoint, checkpoint.components, networks, dtype=compute, devices=chosen)
         if lora is not None:
-            params = merged(params, load_lora(Path(lora)))
+            params = merged(params, load_lora(lora))
         own = checkpoint.sampling
         return cls(
             checkpoint.config,

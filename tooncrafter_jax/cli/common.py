@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from tooncrafter_jax import notes
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.foreign_names import flag_advice
+from tooncrafter_jax.paths import local_path
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -26,6 +28,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, **settings: object) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog, allow_abbrev=False, **settings)  # pyright: ignore[reportArgumentType]
+        self.register("type", Path, local_path)  # of a URL, `Path` would make a folder named "gs:"
 
     def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """As argparse does, naming the nearest option for an unknown one."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from ml_collections import config_flags
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.paths import any_path, copy_file, url_of
 from tooncrafter_jax.training.configuration import TrainConfig, train_config
 
 
@@ -38,11 +42,32 @@ def read_config(file: str, overrides: list[str]) -> TrainConfig:
     Raises:
       UserError: the file is missing or broken, or a key or value is wrong.
     """
-    path = Path(file.partition(":")[0])
+    with _on_this_machine(file) as local:
+        return _read_config(file, local, overrides)
+
+
+@contextlib.contextmanager
+def _on_this_machine(file: str) -> Iterator[str]:
+    """The name, with its variant, of a config file on this machine: a copy, if the file is in a bucket.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    url, variant = re.fullmatch(r"(\w+://[^:]*|[^:]*)(.*)", file, re.DOTALL).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    path = any_path(url) if url_of(url) else Path(url)
     if not path.is_file():
-        raise UserError(f"there is no config file '{path}'")
+        raise UserError(f"there is no config file '{url}'")
+    if isinstance(path, Path):
+        yield f"{path}{variant}"
+        return
+    with tempfile.TemporaryDirectory(prefix="tooncrafter-") as folder:
+        copy_file(path, Path(folder) / path.name)
+        yield f"{Path(folder) / path.name}{variant}"
+
+
+def _read_config(file: str, local: str, overrides: list[str]) -> TrainConfig:
     values = flags.FlagValues()
-    line = ["train.py", f"--config={file}", *overrides]
+    line = ["train.py", f"--config={local}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
     try:
         values(line)

@@ -33,6 +33,7 @@ from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
 from tooncrafter_jax.model_loading import BUNDLED, compute_dtype, find_checkpoint
 from tooncrafter_jax.nn.attention import Backend, check_backend
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.paths import url_of
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import SamplingOptions
 
@@ -228,7 +229,7 @@ class MethodSpec:
             return cls(text, name, prefix, rest)
         if method.startswith(FOLDER) or method in RIVALS:
             return cls(text, name, "rival", method)
-        if not Path(method).exists() and not (BUNDLED / method).exists():
+        if not url_of(method) and not Path(method).exists() and not (BUNDLED / method).exists():
             near = difflib.get_close_matches(method, ["truth", *RIVALS], n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise UserError(

@@ -38,6 +38,7 @@ from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfi
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.owned_files import Stamps
+from tooncrafter_jax.paths import url_of
 from tooncrafter_jax.pipeline import ToonCrafter
 from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions, prepare
 from tooncrafter_jax.weights.lora import load_lora
@@ -418,10 +419,10 @@ def _describe_model(
         return {"random_weights": arguments.random_weights}, preset(arguments.random_weights), COMPONENTS, {}
     checkpoint = find_checkpoint(arguments.model)
     # A path is no identity: other weights may be converted into the same directory.
-    path = os.path.abspath(checkpoint.directory)
+    path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
     model = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
     if arguments.lora:
-        load_lora(Path(arguments.lora))  # a mistake is told before the model is loaded
+        load_lora(arguments.lora)  # a mistake is told before the model is loaded
         model["lora"] = file_record(arguments.lora, Stamps())["sha256"]
     return model, checkpoint.config, checkpoint.components, checkpoint.sampling
 

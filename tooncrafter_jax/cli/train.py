@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_compilation_cache, add_hosts
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
 from tooncrafter_jax.compilation_cache import enable_compilation_cache
@@ -30,7 +28,10 @@ def main(argv: list[str]) -> int:
     parser = Parser("train.py", description=DESCRIPTION)
     add_config(parser)
     parser.add_argument(
-        "--workdir", required=True, type=Path, metavar="DIR", help="checkpoints, logs and the exported model"
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="checkpoints, logs and the exported model; may be in a bucket (gs://, s3://)",
     )
     parser.add_argument(
         "--profile", action="store_true", help="trace a few steps into DIR/profile, for xprof or TensorBoard"

@@ -25,6 +25,7 @@ from tooncrafter_jax.data.cartoon_clips.builder import parse_clip, serialize_cli
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.json_files import read_json
+from tooncrafter_jax.paths import local_path
 
 SHARD_BYTES = 256 * 2**20
 """Size at which a shard ends: small enough that a pod's hosts share a set of a few hundred thousand clips evenly."""
@@ -272,14 +273,15 @@ def _write_description(directory: _Path, staging: Path, shards: list[Shard]) -> 
 
 
 def _set_directory(directory: _Path) -> Path:
-    return Path(directory).absolute() / CartoonClips.name / str(CartoonClips.VERSION)
+    return local_path(directory).absolute() / CartoonClips.name / str(CartoonClips.VERSION)
 
 
 def _directory_of_shards(directory: _Path) -> Path:
-    for candidate in (Path(directory), _set_directory(directory)):
+    here = local_path(directory)  # ArrayRecord's reader knows files of this machine alone
+    for candidate in (here, _set_directory(here)):
         if (candidate / "dataset_info.json").is_file():
             return candidate
-    what = "holds no finished set of clips" if Path(directory).exists() else "does not exist"
+    what = "holds no finished set of clips" if here.exists() else "does not exist"
     raise UserError(f"'{directory}' {what}: make one with `python -m tooncrafter_jax curate`")
 
 

@@ -42,6 +42,7 @@ from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
 from tooncrafter_jax.models.clip_image import ClipImage
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.network import Network, Params
+from tooncrafter_jax.paths import local_path
 from tooncrafter_jax.typing import Images, Tokens, Video
 from tooncrafter_jax.weights.safetensors_header import read_header
 
@@ -127,7 +128,7 @@ class EmbeddingSource:
         Raises:
           UserError: they are missing, unfinished or damaged, or made of another set.
         """
-        self.directory = directory = Path(directory)
+        self.directory = directory = local_path(directory)
         self.settings = read_settings(directory)
         self._clips = clips
         if not (directory / INDEX_FILE).is_file():

@@ -220,5 +220,5 @@ class Reconstruction:
 
 def checkpoint_told(checkpoint: Checkpoint) -> dict[str, Any]:
     """What tells a checkpoint from others: a checksum of its description, which has fingerprints of its weights."""
-    description = (Path(checkpoint.directory) / "model.json").read_bytes()
+    description = (checkpoint.directory / "model.json").read_bytes()
     return {"model": hashlib.sha256(description).hexdigest()}

@@ -13,7 +13,6 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +26,7 @@ from tooncrafter_jax.distributed import as_the_main_process_says, is_main_proces
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
+from tooncrafter_jax.paths import AnyPath, GivenPath, any_path
 from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.sharding import tree_shardings
@@ -75,9 +75,9 @@ class Checkpoints:
       UserError: the directory belongs to a run with another config, or there is nothing to read, or the start cannot be used.
     """
 
-    def __init__(self, workdir: Path, stage: Stage, *, read_only: bool = False) -> None:
+    def __init__(self, workdir: GivenPath, stage: Stage, *, read_only: bool = False) -> None:
         config = stage.config
-        self.workdir, self._stage = Path(workdir).absolute(), stage
+        self.workdir, self._stage = any_path(workdir), stage
         directory = self.workdir / "checkpoints"
         if read_only and not directory.is_dir():
             raise UserError(f"{self.workdir} has no checkpoint yet")
@@ -212,7 +212,7 @@ class Checkpoints:
 
 
 def export(
-    directory: Path, stage: Stage, state: TrainState, *, model: ModelConfig, provenance: Mapping[str, Any]
+    directory: AnyPath, stage: Stage, state: TrainState, *, model: ModelConfig, provenance: Mapping[str, Any]
 ) -> None:
     """Writes what was trained for sampling: averages where there are any, every component of the model in the run.
 
@@ -306,7 +306,7 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in state.__dataclass_fields__}
 
 
-def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> None:
+def _check_config(workdir: AnyPath, config: TrainConfig, *, write: bool = True) -> None:
     """Compares with the config that the directory was made with, and writes it down: the first process, for all."""
     mistake = None
     if is_main_process():
@@ -319,7 +319,7 @@ def _check_config(workdir: Path, config: TrainConfig, *, write: bool = True) -> 
         raise mistake or UserError(f"{workdir} cannot be used: the first process says why")
 
 
-def _compare_config(workdir: Path, config: TrainConfig, *, write: bool) -> None:
+def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> None:
     file = workdir / "config.json"
     now = json.loads(json.dumps(to_dict(config)))
     if file.is_file():

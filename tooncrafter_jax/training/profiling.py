@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
+
+from tooncrafter_jax.paths import AnyPath, Mirror
 
 WARM_UP, TRACED = 3, 3
 """Steps that are let pass, of which the first compiles, and steps that are traced."""
@@ -17,13 +17,14 @@ class Profile:
       directory: for the traces; None for no profile.
     """
 
-    def __init__(self, directory: Path | None) -> None:
-        self._directory, self._taken, self._running = directory, 0, False
+    def __init__(self, directory: AnyPath | None) -> None:
+        self._mirror = None if directory is None else Mirror(directory)
+        self._taken, self._running = 0, False
 
     def before_step(self) -> None:
         """Starts tracing where the warm-up has passed."""
-        if self._directory is not None and self._taken == WARM_UP:
-            jax.profiler.start_trace(self._directory)
+        if self._mirror is not None and self._taken == WARM_UP:
+            jax.profiler.start_trace(self._mirror.local)
             self._running = True
 
     def after_step(self, result: object) -> None:
@@ -38,3 +39,5 @@ class Profile:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+            if self._mirror is not None:
+                self._mirror.close()

@@ -6,7 +6,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +13,14 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from tooncrafter_jax.paths import AnyPath, Mirror
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.state import abstract_state
 from tooncrafter_jax.weights.groups import GROUPS
+
+SECONDS_BETWEEN_COPIES = 60.0
+"""How often scalars go to a bucket, where a file that has grown is written anew."""
 
 
 def parameter_table(stage: Stage) -> str:
@@ -51,16 +54,16 @@ class Reporter:
     """
 
     def __init__(
-        self, workdir: Path, *, steps: int, done: int, clips: int, seconds_at_peak: float | None = None
+        self, workdir: AnyPath, *, steps: int, done: int, clips: int, seconds_at_peak: float | None = None
     ) -> None:
         self._main = jax.process_index() == 0
         self._clips, self._seconds_at_peak = clips, seconds_at_peak
         self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
         self._paused = 0.0
         if self._main:
-            workdir.mkdir(parents=True, exist_ok=True)
-            self._lines = (workdir / "metrics.jsonl").open("a")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=done + 1)
+            self._mirror = Mirror(workdir, fetch=["metrics.jsonl"])
+            self._lines = (self._mirror.local / "metrics.jsonl").open("a")
+            self._board = SummaryWriter(str(self._mirror.local / "tensorboard"), purge_step=done + 1)
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True)
 
     def advance(self, waited: float) -> None:
@@ -109,6 +112,7 @@ class Reporter:
         self._lines.flush()
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
+        self._mirror.sync(every=SECONDS_BETWEEN_COPIES)
 
     def pictures(self, step: int, name: str, frames: np.ndarray) -> None:
         """Shows pictures (N, H, W, 3) uint8 side by side in TensorBoard."""
@@ -126,6 +130,7 @@ class Reporter:
             self._bar.close()
             self._lines.close()
             self._board.close()
+            self._mirror.close()
 
 
 def mean_of_batches(found: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -17,6 +16,7 @@ from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.paths import any_path
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
@@ -57,8 +57,8 @@ def start_checkpoints(config: TrainConfig) -> list[Checkpoint]:
     """
     if not config.start:
         return []
-    names = [config.start] if Path(config.start).exists() else config.start.split(",")
-    return [Checkpoint(Path(name.strip())) for name in names]
+    is_one = "," not in config.start or any_path(config.start).exists()
+    return [Checkpoint(any_path(name.strip())) for name in ([config.start] if is_one else config.start.split(","))]
 
 
 def component_holders(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:

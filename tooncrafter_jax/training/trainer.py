@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from tooncrafter_jax.distributed import check_joined, describe_machine, only_run
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import remark
+from tooncrafter_jax.paths import GivenPath, Mirror, any_path, local_path
 from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
@@ -58,15 +58,15 @@ class Trainer:
 
     Args:
       config: what is trained, and how.
-      workdir: for checkpoints, logs and the exported model; the same on every host.
+      workdir: for checkpoints, logs and the exported model; the same on every host. A directory, or the URL of one in a bucket.
       profile: whether to trace a few steps into `workdir / "profile"`.
 
     Raises:
       UserError: for anything that can be known to be wrong before a program is compiled.
     """
 
-    def __init__(self, config: TrainConfig, workdir: Path, *, profile: bool = False) -> None:
-        self.config, self.workdir = config, Path(workdir).absolute()
+    def __init__(self, config: TrainConfig, workdir: GivenPath, *, profile: bool = False) -> None:
+        self.config, self.workdir = config, any_path(workdir)
         self._profile = Profile(self.workdir / "profile" if profile else None)
         check_joined()
         model = architecture(config)
@@ -110,7 +110,7 @@ class Trainer:
         if not self.stage.is_guided:
             return None
         settings = self.config.sketch
-        extractor = load_extractor(settings.extractor, Path(settings.weights) if settings.weights else None)
+        extractor = load_extractor(settings.extractor, local_path(settings.weights) if settings.weights else None)
         return HintDrawing(extractor, self.mesh, every_frame=settings.every_frame)
 
     def _with_hints(self, batch: Batch) -> Batch:
@@ -234,7 +234,8 @@ class Trainer:
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
         if self._makes_samples(step, last=last):
             few = self._placed(self._few_clips())
-            samples.write_samples(self.stage, state, self.workdir / "samples", step, few, reporter)
+            with Mirror(self.workdir / "samples") as mirror:
+                samples.write_samples(self.stage, state, mirror.local, step, few, reporter)
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Means over the clips of the first batches of the validation split; the same clips, times and noise every time."""

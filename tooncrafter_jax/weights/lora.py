@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from safetensors.numpy import save
 
 from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.paths import AnyPath, GivenPath, local_path
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
 PREFIX = "lora."
@@ -53,7 +53,7 @@ def merge(path: str, kernel: jax.Array, params: Mapping[str, Any], scale: float)
     return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
 
-def save_lora(file: Path, params: Mapping[str, Any], scale: float) -> None:
+def save_lora(file: AnyPath, params: Mapping[str, Any], scale: float) -> None:
     """Writes the factors alone into a safetensors file.
 
     Raises:
@@ -63,13 +63,13 @@ def save_lora(file: Path, params: Mapping[str, Any], scale: float) -> None:
     write_atomically(file, save(factors, {"scale": repr(scale)}))
 
 
-def load_lora(file: Path) -> Lora:
+def load_lora(file: GivenPath) -> Lora:
     """The factors of a file that `save_lora` wrote.
 
     Raises:
       UserError: it is missing, damaged, or something else; nothing large is read before its header has been checked.
     """
-    file = Path(file)
+    file = local_path(file)
     if not file.is_file():
         raise UserError(f"there is no file '{file}'")
     try:

@@ -1,7 +1,8 @@
 """Checkpoint directories: `model.json` and, for each component, an orbax tree or (small models) a safetensors file.
 
 A directory is written under a temporary name and renamed when it is whole, so that an interrupted write is never taken for a
-checkpoint. A component is restored alone, straight into its sharding and dtype.
+checkpoint. In a bucket, where nothing can be renamed, `model.json` goes first and comes last. A component is restored alone,
+straight into its sharding and dtype.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from etils import epath
 from safetensors.numpy import save
 
-from tooncrafter_jax.atomic_files import carry_over, write_and_sync
+from tooncrafter_jax.atomic_files import carry_over, write_atomically
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
 from tooncrafter_jax.json_files import read_json
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.paths import AnyPath, GivenPath, any_path, copy_file, copy_tree, remove_tree
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import SafetensorsSource
@@ -61,7 +65,7 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        directory: Path,
+        directory: GivenPath,
         config: ModelConfig,
         provenance: Mapping[str, Any],
         *,
@@ -69,20 +73,24 @@ class CheckpointWriter:
         safetensors: bool = False,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        self.directory = directory = Path(directory).absolute()
+        self.directory = directory = any_path(directory)
         self._config, self._provenance, self._safetensors = config, dict(provenance), safetensors
         self._sampling = dict(sampling or {})
         self._components: list[str] = []
         self._weights: dict[str, str] = {}
-        _remove_abandoned(directory)
-        self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}-{_process_name()}")
+        self._temporary = directory
+        if isinstance(directory, Path):
+            _remove_abandoned(directory)
+            self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}-{_process_name()}")
         with _disk_errors(directory):
             if directory.exists():
                 if not overwrite:
                     raise UserError(f"{directory} exists already: choose another directory, or add --overwrite")
                 if not _is_checkpoint(directory):
                     raise UserError(f"{directory} is not a checkpoint directory and will not be overwritten")
-            self._temporary.mkdir(parents=True)
+                if not isinstance(directory, Path):
+                    _clear(directory)
+            self._temporary.mkdir(parents=True, exist_ok=not isinstance(directory, Path))
 
     def __enter__(self) -> CheckpointWriter:
         return self
@@ -102,29 +110,29 @@ class CheckpointWriter:
         if self._safetensors:
             on_host = {path: np.ascontiguousarray(value) for path, value in params.items()}
             with _disk_errors(self.directory):
-                write_and_sync(os.fspath(_file_of(self._temporary, component)), save(on_host))
+                write_atomically(_file_of(self._temporary, component), save(on_host))
             return
         with _disk_errors(self.directory), _quiet():
             handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # compressing copies everything in memory
             with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
                 checkpointer.save(self._temporary / component, args=ocp.args.PyTreeSave(dict(params)))
 
-    def copy(self, source: Path, components: Iterable[str]) -> None:
+    def copy(self, source: AnyPath, components: Iterable[str]) -> None:
         """Takes over components of another checkpoint directory as they are."""
         weights = Checkpoint(source).weights
         for component in components:
             with _disk_errors(self.directory):
                 if _file_of(source, component).is_file():
-                    shutil.copy2(_file_of(source, component), self._temporary)
+                    copy_file(_file_of(source, component), _file_of(self._temporary, component))
                 else:
-                    shutil.copytree(Path(source) / component, self._temporary / component)
+                    copy_tree(source / component, self._temporary / component)
             self._components.append(component)
             if component in weights:
                 self._weights[component] = weights[component]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._discard()
             return
         description = {
             "format_version": FORMAT_VERSION,
@@ -136,6 +144,8 @@ class CheckpointWriter:
         try:
             with _disk_errors(self.directory):
                 (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
+                if not isinstance(self.directory, Path) or not isinstance(self._temporary, Path):
+                    return
                 if self.directory.exists():
                     old = self.directory.with_name(
                         f".{self.directory.name}.old-{secrets.token_hex(4)}-{_process_name()}"
@@ -151,7 +161,14 @@ class CheckpointWriter:
                 else:
                     self._temporary.rename(self.directory)
         finally:
+            if isinstance(self._temporary, Path):
+                self._discard()
+
+    def _discard(self) -> None:
+        if isinstance(self._temporary, Path):
             shutil.rmtree(self._temporary, ignore_errors=True)
+        else:
+            _clear(self._temporary)
 
 
 class Checkpoint:
@@ -169,8 +186,9 @@ class Checkpoint:
       UserError: if the directory is missing, is no checkpoint, is of a newer format, or holds a config of sizes that do not fit.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory = Path(directory).absolute()
+    def __init__(self, directory: GivenPath) -> None:
+        self.directory: AnyPath = any_path(directory)
+        directory = self.directory
         file = directory / MODEL_FILE
         try:
             if not directory.exists():
@@ -341,29 +359,36 @@ def _mapping(description: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _file_of(directory: Path, component: str) -> Path:
+def _file_of(directory: AnyPath, component: str) -> AnyPath:
     """Where a component is kept that is a safetensors file."""
-    return Path(directory) / f"{component}.safetensors"
+    return directory / f"{component}.safetensors"
 
 
-def _read_file(file: Path, network: Network[Any], where: str, target: Mapping[str, ocp.RestoreArgs]) -> dict[str, Any]:
+def _read_file(
+    file: AnyPath, network: Network[Any], where: str, target: Mapping[str, ocp.RestoreArgs]
+) -> dict[str, Any]:
     """Parameters of a safetensors file, tensor by tensor, in their shardings and dtypes, or on the host as they are."""
-    try:
-        stored = SafetensorsSource(file)
-    except (UserError, OSError) as error:
-        about = f" ({error})" if isinstance(error, UserError) else ""
-        raise UserError(f"{where} is damaged or incomplete: fetch or write it again{about}") from error
-    check_shapes(stored.shapes, {name: leaf.shape for name, leaf in network.abstract_params.items()}, where)
+    with contextlib.ExitStack() as stack:
+        try:
+            if not isinstance(file, Path):
+                local = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tooncrafter-"))) / file.name
+                copy_file(file, local)
+                file = local
+            stored = SafetensorsSource(file)
+        except (UserError, OSError) as error:
+            about = f" ({error})" if isinstance(error, UserError) else ""
+            raise UserError(f"{where} is damaged or incomplete: fetch or write it again{about}") from error
+        check_shapes(stored.shapes, {name: leaf.shape for name, leaf in network.abstract_params.items()}, where)
 
-    def place(name: str, arguments: ocp.RestoreArgs) -> Any:
-        value = stored.read(name)
-        if not isinstance(arguments, ocp.ArrayRestoreArgs):
-            return value
-        value, where_to = value.astype(arguments.dtype), arguments.sharding
-        assert isinstance(where_to, jax.sharding.Sharding)
-        return jax.make_array_from_callback(value.shape, where_to, lambda index: value[index])
+        def place(name: str, arguments: ocp.RestoreArgs) -> Any:
+            value = stored.read(name)
+            if not isinstance(arguments, ocp.ArrayRestoreArgs):
+                return value
+            value, where_to = value.astype(arguments.dtype), arguments.sharding
+            assert isinstance(where_to, jax.sharding.Sharding)
+            return jax.make_array_from_callback(value.shape, where_to, lambda index: value[index])
 
-    return {name: place(name, arguments) for name, arguments in target.items()}
+        return {name: place(name, arguments) for name, arguments in target.items()}
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
@@ -408,7 +433,7 @@ def _remove_abandoned(directory: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _is_checkpoint(directory: Path) -> bool:
+def _is_checkpoint(directory: AnyPath) -> bool:
     """Whether a directory has the description of a checkpoint, be it damaged, and not another program's model.json."""
     try:
         description = json.loads((directory / MODEL_FILE).read_text())
@@ -417,6 +442,16 @@ def _is_checkpoint(directory: Path) -> bool:
     except OSError:
         return False
     return isinstance(description, dict) and "components" in description
+
+
+def _clear(directory: epath.Path) -> None:
+    """Removes a checkpoint from a bucket's directory, its description first, and nothing else."""
+    for name in (MODEL_FILE, *COMPONENTS, *(_file_of(Path(), component).name for component in COMPONENTS)):
+        path = directory / name
+        if path.is_dir():
+            remove_tree(path)
+        elif path.exists():
+            path.unlink()
 
 
 def _is_of_checkpoint(name: str) -> bool:
@@ -435,7 +470,7 @@ def _is_running(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
+def _disk_errors(directory: AnyPath) -> Iterator[None]:
     """Turns what a full or read-only disk raises into a sentence."""
     try:
         yield
@@ -443,6 +478,13 @@ def _disk_errors(directory: Path) -> Iterator[None]:
         raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
     except ValueError as error:  # tensorstore's way of reporting a failed write
         raise UserError(f"cannot write {directory}: {str(error).splitlines()[0][:200]}") from error
+    except Exception as error:
+        if isinstance(directory, Path) or isinstance(error, UserError):
+            raise
+        reason = (
+            " ".join(str(error).split())[:200] or type(error).__name__
+        )  # of a bucket's package, with errors of its own
+        raise UserError(f"cannot write {directory}: {reason}") from error
 
 
 @contextlib.contextmanager
