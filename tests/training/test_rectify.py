@@ -211,13 +211,13 @@ def test_nothing_is_exported_before_the_first_checkpoint(rectify, tmp_path):
 def test_a_workdir_of_another_run_is_refused(rectify, clips, tmp_path):
     stage = rectify[0]
     Checkpoints(tmp_path, stage).close()
-    other = config(clips, optimizer={"learning_rate": 5e-4})
+    other = config(clips, frozen_dtype="bfloat16", optimizer={"learning_rate": 5e-4})
     from tooncrafter_jax.training.stages import make_stage
     from tooncrafter_jax.training.start import architecture
 
     with pytest.raises(UserError, match=r"config.optimizer.learning_rate=0.001, not 0.0005"):
         Checkpoints(tmp_path, make_stage(other, architecture(other)))
-    longer = config(clips, steps=9, remat="blocks", attention="chunked")
+    longer = config(clips, frozen_dtype="bfloat16", steps=9, remat="blocks", attention="chunked")
     Checkpoints(tmp_path, make_stage(longer, architecture(longer))).close()
 
 
