@@ -133,13 +133,6 @@ def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
     assert seen == [[], []]
 
 
-@pytest.mark.gate
-def test_eight_devices_give_the_same_clip(pictures: Any, clip: np.ndarray, devices: list[jax.Device]) -> None:
-    """One pair on eight devices: two guidance branches, and the frames in four parts."""
-    toon = make_toon(devices)
-    assert_nearly_equal(toon.interpolate(*pictures, "walking man", seed=5, **SETTINGS), clip)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 8])
 def test_batches_on_several_devices(pictures: Any, clip: np.ndarray, devices: list[jax.Device], count: int) -> None:

@@ -1,20 +1,24 @@
-"""A small set of clips, and one compiled training run that several tests look at."""
+"""A small set of clips, and one compiled training run that several tests look at.
+
+Imports the package inside functions only, as tests/conftest.py does.
+"""
 
 import jax
 import pytest
-
-from tests.training.small import config, make_clips
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
     """Directory of a set with 12 training and 3 test clips."""
+    from tests.training.small import make_clips
+
     return make_clips(tmp_path_factory.mktemp("clips"))
 
 
 @pytest.fixture(scope="session")
 def rectify(clips):
     """The stage `rectify` on one device: (stage, mesh, compiled step, a function that makes its first state, a loader's opener)."""
+    from tests.training.small import config
     from tooncrafter_jax.data.loader import Loader
     from tooncrafter_jax.training.sharding import make_mesh
     from tooncrafter_jax.training.stages import make_stage

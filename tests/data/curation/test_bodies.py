@@ -21,7 +21,7 @@ SMALL = {"height": 32, "width": 40, "frames": 16}
 
 @pytest.fixture(scope="module", autouse=True)
 def _needs_the_extra():
-    pytest.importorskip("pybullet", reason="needs the extra 'data'")
+    pytest.importorskip("pybullet", reason="needs the package 'pybullet' of the extra 'data'")
 
 
 @pytest.fixture(scope="module")
