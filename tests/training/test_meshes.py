@@ -134,7 +134,7 @@ TABLE = [
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_tpu_compiler(), reason="needs the extra tpu")
+@pytest.mark.skipif(not has_tpu_compiler(), reason="needs the extra 'tpu'")
 @pytest.mark.parametrize(("topology", "text", "batch", "least"), TABLE)
 def test_hosts_of_tpu_slices(topology, text, batch, least):
     """Every device's rows are loaded by its own host, whatever the layout; no host loads a row that it does not need."""
@@ -156,7 +156,7 @@ def test_hosts_of_tpu_slices(topology, text, batch, least):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_tpu_compiler(), reason="needs the extra tpu")
+@pytest.mark.skipif(not has_tpu_compiler(), reason="needs the extra 'tpu'")
 def test_slices_cannot_share_frames():
     with pytest.raises(UserError, match="make data a multiple of 2"):
         make_mesh("frames:16", topology_devices(parse_topology("2xv5e:2x4")))
