@@ -267,7 +267,7 @@ class Checkpoint:
             suffice.
         """
         if sharding is None:
-            sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         leaves = _chosen(network, only)
 
         def arguments(name: str, leaf: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:
