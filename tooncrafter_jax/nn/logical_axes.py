@@ -43,6 +43,16 @@ def on_several_devices() -> bool:
     return active is not None and active[0].size > 1
 
 
+def devices_sharing(name: str, size: int) -> int:
+    """Over how many devices the rules in force lay an axis of this logical name and size; 1 without rules."""
+    active = _rules.get()
+    if active is None:
+        return 1
+    mesh, rules = active
+    axes = dividing_axes(mesh, rules.get(name), size)
+    return prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Constrains `x` (one name or None per axis) to the rules in force; the identity without rules.
 

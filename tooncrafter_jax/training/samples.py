@@ -1,65 +1,142 @@
-"""Samples while training: what the model makes of some clips, beside the truth."""
+"""Samples while training: what the model makes of some clips, beside the truth.
+
+One clip is made at a time, so that samples take little memory beside the training's state. Its frames are shared by as many devices
+as divide them; where none do, every device makes the whole clip, and decodes a few frames at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import combinations
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.ddim import sample_chunk, step_chunks
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.distributed import is_main_process
 from tooncrafter_jax.media import to_uint8, write_contact_sheet, write_mp4
+from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain
 from tooncrafter_jax.nn.platform import exact_float32
+from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.reporting import Reporter
+from tooncrafter_jax.training.sharding import BATCH_AXES
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.denoising import Denoising
+from tooncrafter_jax.training.stages.encoding import FRAMES_AT_A_TIME
 from tooncrafter_jax.training.stages.reconstruction import Reconstruction
-from tooncrafter_jax.training.state import TrainState
+from tooncrafter_jax.training.stages.stage import Batch, Params
 
 CLIPS = 2
 STEPS = 25
 FPS = 8.0
 
+Clip = dict[str, np.ndarray]
+"""Rows of a batch of one clip."""
 
-def write_samples(
-    stage: Stage, state: TrainState, directory: Path, step: int, batch: Mapping[str, Any], reporter: Reporter
-) -> None:
-    """Writes videos and a contact sheet of the first clips of a batch: truth above, the model's below.
 
-    Every process must call it; the first one writes. Denoising stages are sampled with 25 steps, without guidance.
+class Samples:
+    """Samples of a run: always of the first clips of its validation split, or else of what it trains on.
+
+    Args:
+      stage: what is trained.
+      mesh: of the devices.
+      with_hints: adds the sketches to a batch on the devices where they guide the stage.
     """
-    few = {
-        name: jnp.asarray(np.asarray(rows)[:CLIPS]) for name, rows in batch.items() if name not in ("record", "stride")
-    }
-    if not hasattr(stage, "_sampling"):
-        make = exact_float32(stage.config.dtype)(lambda params, rows: _make(stage, params, rows))
-        stage._sampling = jax.jit(make)  # pyright: ignore[reportAttributeAccessIssue]
-    made = np.asarray(stage._sampling(state.averaged_params, few))  # pyright: ignore[reportAttributeAccessIssue]
-    if jax.process_index():
-        return
-    truth = np.asarray(batch["video"])[:CLIPS]
-    for number, frames in enumerate(to_uint8(made)):
-        name = f"{step:08}-{number}"
-        chosen = np.linspace(0, frames.shape[0] - 1, min(8, frames.shape[0])).round().astype(int)
-        if frames.shape[1:] == truth.shape[2:]:
-            sheet = np.concatenate([truth[number][chosen], frames[chosen]])
-        else:
-            sheet = frames[chosen]
-        write_contact_sheet(directory / f"{name}.png", sheet, columns=len(chosen))
-        write_mp4(directory / f"{name}.mp4", frames, FPS)
-        reporter.pictures(step, f"sample/{number}", sheet)
+
+    def __init__(self, stage: Stage, mesh: Mesh, with_hints: Callable[[Batch], Batch]) -> None:
+        self._config, self._mesh, self._with_hints = stage.config, mesh, with_hints
+        self._make = make_sampling(stage, mesh)
+        self._clips: list[Clip] | None = None
+
+    def write(self, params: Params, step: int, directory: Path, reporter: Reporter) -> None:
+        """Writes a video and a contact sheet of each clip into a directory: truth above, the model's below.
+
+        Every process must call it; the first one writes. Denoising stages are sampled with 25 steps, without guidance.
+
+        Raises:
+          UserError: a clip cannot be read.
+        """
+        if self._clips is None:
+            self._clips = first_clips(self._config)
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        for number, clip in enumerate(self._clips):
+            placed: Batch = {
+                name: jax.make_array_from_callback(rows.shape, everywhere, lambda index, rows=rows: rows[index])
+                for name, rows in clip.items()
+            }
+            made = self._make(params, self._with_hints(placed))
+            if is_main_process():
+                frames, name = to_uint8(np.asarray(made)), f"{step:08}-{number}"
+                reporter.pictures(step, f"sample/{number}", _write(directory, name, frames, clip["video"][0]))
 
 
-def _make(stage: Stage, params: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> jax.Array:
+def _write(directory: Path, name: str, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Writes a clip's video and contact sheet; the sheet's pictures."""
+    chosen = np.linspace(0, frames.shape[0] - 1, min(8, frames.shape[0])).round().astype(int)
+    if frames.shape[1:] == truth.shape[1:]:
+        sheet = np.concatenate([truth[chosen], frames[chosen]])
+    else:
+        sheet = frames[chosen]
+    write_contact_sheet(directory / f"{name}.png", sheet, columns=len(chosen))
+    write_mp4(directory / f"{name}.mp4", frames, FPS)
+    return sheet
+
+
+def first_clips(config: TrainConfig) -> list[Clip]:
+    """The first clips of the split that samples are made of, with all conditions: the same on every process.
+
+    Raises:
+      UserError: the set is missing or damaged.
+    """
+    settings = replace(config.data, split=config.validation or config.data.split, batch=CLIPS, embeddings="")
+    with Loader.open(replace(settings.evaluation(), num_workers=0, prefetch=0)) as loader:
+        batch = next(loader)
+    rows: Mapping[str, Any] = {name: values for name, values in batch.items() if name not in ("record", "stride")}
+    return [{name: values[i : i + 1] for name, values in rows.items()} for i in range(CLIPS) if batch["valid"][i]]
+
+
+def make_sampling(stage: Stage, mesh: Mesh) -> Callable[[Params, Batch], jax.Array]:
+    """The compiled sampling: (parameters, a batch of one clip) -> its frames (T, H, W, 3) in about [-1, 1], on every device."""
+    rules = sampling_rules(mesh, stage.config.data.frames)
+    at_a_time = None if rules["frames"] else FRAMES_AT_A_TIME
+
+    def sample(params: Params, batch: Batch) -> jax.Array:
+        with axis_rules(mesh, rules), exact_float32(stage.config.dtype):
+            return _make(stage, params, batch, at_a_time)[0]
+
+    return jax.jit(sample, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def sampling_rules(mesh: Mesh, frames: int) -> dict[str, MeshAxes]:
+    """Meaning of the models' logical axes for one clip: its frames lie over as many devices as divide them.
+
+    Of the axes that share batches and frames while training those are taken whose product divides the frames and is the largest;
+    temporal attention trades frames for pixels, as ever. A clip alone gives the axes of a batch nothing to share.
+    """
+    axes = [axis for axis in ("frames", *reversed(BATCH_AXES)) if mesh.shape[axis] > 1]
+    choices = [choice for count in range(len(axes) + 1) for choice in combinations(axes, count)]
+
+    def shares(choice: tuple[str, ...]) -> int:
+        return prod(mesh.shape[axis] for axis in choice)
+
+    taken = max((choice for choice in choices if frames % shares(choice) == 0), key=shares)
+    return {"batch": None, "frames": taken, "pixels": taken}
+
+
+def _make(stage: Stage, params: Params, batch: Batch, frames_at_a_time: int | None) -> jax.Array:
     """Videos (B, T, H, W, 3) in about [-1, 1]."""
     if isinstance(stage, Reconstruction):
-        return stage.reconstruct(params, batch)[0]
+        return stage.reconstruct(params, batch, frames_at_a_time)[0]
     assert isinstance(stage, Denoising)
     given = stage.condition(params, batch)
     schedule = NoiseSchedule(stage.model.schedule)
@@ -67,7 +144,8 @@ def _make(stage: Stage, params: Mapping[str, Any], batch: Mapping[str, jax.Array
 
     def denoise(x: jax.Array, timestep: jax.Array) -> jax.Array:
         times = jnp.full((shape[0],), timestep, jnp.int32)
-        return stage.predict(params, batch, x, given, times, None).astype(jnp.float32)
+        v = stage.predict(params, batch, x, given, times, None).astype(jnp.float32)
+        return constrain(v, "batch", "frames", None, None, None)
 
     (steps,) = step_chunks(ddim_tables(schedule, steps=STEPS, eta=0.0), STEPS)
     x = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(shape[1]), shape[2:])
@@ -76,4 +154,4 @@ def _make(stage: Stage, params: Mapping[str, Any], batch: Mapping[str, jax.Array
     if stage.model.decoder.references:
         ends = to_pixels(batch["video"][:, jnp.asarray([0, -1])])
         references = decoder.prepare_references(stage.components.bind("autoencoder", params)(ends)[1])
-    return decoder(x / stage.model.schedule.scale_factor, references)
+    return decoder(x / stage.model.schedule.scale_factor, references, frames_per_chunk=frames_at_a_time)

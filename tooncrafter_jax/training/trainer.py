@@ -18,7 +18,6 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import remark
 from tooncrafter_jax.paths import GivenPath, Mirror, any_path, local_path
-from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.hints import HintDrawing
@@ -27,6 +26,7 @@ from tooncrafter_jax.training.pacing import Pacing
 from tooncrafter_jax.training.profiling import Profile
 from tooncrafter_jax.training.reporting import Reporter, mean_of_batches, parameter_table
 from tooncrafter_jax.training.run_mesh import run_mesh
+from tooncrafter_jax.training.samples import Samples
 from tooncrafter_jax.training.sharding import check_batch, process_rows, put_batch
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.stage import Batch
@@ -89,6 +89,7 @@ class Trainer:
         self._hints = self._sketcher()
         self._seconds_at_peak = seconds_at_peak(config, model)
         self._validation = make_validation(self.stage, self.mesh)
+        self._samples = Samples(self.stage, self.mesh, self._with_hints)
 
     # -------------------------------------------------------------------------------------------------------- data
 
@@ -233,9 +234,8 @@ class Trainer:
         if self._validates(step, last=last):
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
         if self._makes_samples(step, last=last):
-            few = self._placed(self._few_clips())
             with Mirror(self.workdir / "samples") as mirror:
-                samples.write_samples(self.stage, state, mirror.local, step, few, reporter)
+                self._samples.write(state.averaged_params, step, mirror.local, reporter)
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Means over the clips of the first batches of the validation split; the same clips, times and noise every time."""

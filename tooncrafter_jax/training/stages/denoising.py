@@ -51,7 +51,7 @@ class Denoising(Stage):
         moments = batch.get("moments")
         if moments is None:
             autoencoder = self.components.bind("autoencoder", params)
-            moments = frame_moments(lambda video: autoencoder(video)[0], batch["video"], self.mesh)
+            moments = frame_moments(lambda video: autoencoder(video)[0], batch["video"])
         return jax.lax.stop_gradient(self.model.schedule.scale_factor * sample_posterior(moments, batch["seed"]))
 
     def text_tokens(self, params: Params, batch: Batch) -> Float[Array, "B N D"]:

@@ -91,12 +91,15 @@ class Reconstruction(Stage):
         """(latents, the decoder's references or None, Kullback-Leibler divergence of the posterior from a normal)."""
         raise NotImplementedError
 
-    def reconstruct(self, params: Params, batch: Batch) -> tuple[Video, jax.Array]:
-        """(frames, divergence); with gradients to what is trained."""
+    def reconstruct(self, params: Params, batch: Batch, frames_per_chunk: int | None = None) -> tuple[Video, jax.Array]:
+        """(frames, divergence); with gradients to what is trained.
+
+        The decoder works on `frames_per_chunk` frames at a time, with the same result, or on all; chunks are not for gradients.
+        """
         with remat_policy(self.config.remat):
             latents, references, divergence = self.latents(params, batch)
             decoder = self.components.bind("decoder", params)
-            return as_float32(decoder(latents, references)), divergence
+            return as_float32(decoder(latents, references, frames_per_chunk=frames_per_chunk)), divergence
 
     def distance(
         self,
@@ -251,7 +254,7 @@ class DecoderStage(Reconstruction):
     def drawn(self, params: Params, batch: Batch) -> Latents:
         """The latents that the decoder is to decode, before noise: the true ones."""
         autoencoder = self.components.bind("autoencoder", params)
-        moments = frame_moments(lambda video: autoencoder(video)[0], batch["video"], self.mesh)
+        moments = frame_moments(lambda video: autoencoder(video)[0], batch["video"])
         return jax.lax.stop_gradient(sample_posterior(moments, batch["seed"]))
 
     def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
