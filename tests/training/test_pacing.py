@@ -67,7 +67,7 @@ def run(rectify, tmp_path_factory):
         stage.config, steps=STEPS, log_every=2, validation="test", validate_every=2, sample_every=0
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_module, "make_mesh", lambda text: mesh)  # one of the eight devices
+        patch.setattr(trainer_module, "run_mesh", lambda *_: mesh)  # one of the eight devices
         patch.setattr(trainer_module, "make_step", lambda *_: observed)
         trainer = Trainer(settings, workdir)
         validate = trainer.validate

@@ -135,7 +135,7 @@ def test_validation_is_the_mean_over_clips_however_they_are_cut(run, validation,
     stage, _, params, _ = run
     validate, rows = validation
     of_clips = [validate(row, row) for row in rows]
-    monkeypatch.setattr(trainer, "make_mesh", lambda text: stage.mesh)
+    monkeypatch.setattr(trainer, "run_mesh", lambda *_: stage.mesh)
     settings = dataclasses.replace(stage.config, validation="test")
     whole = trainer.Trainer(settings, tmp_path)
     state = new_state(whole.stage, {path: jnp.asarray(value) for path, value in params[-1].items()})
