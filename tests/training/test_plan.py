@@ -1,6 +1,7 @@
 """The command `plan`: what it reports agrees with the state, with formulas, and with the traced gradients."""
 
 import copy
+import dataclasses
 import functools
 import json
 
@@ -29,11 +30,17 @@ def _narrow(**changes):
 
 
 @pytest.fixture(scope="module")
-def plan(devices):
-    from tooncrafter_jax.training.plan import plan_training
+def run(devices):
+    from tooncrafter_jax.training.plan_run import plan_run
     from tooncrafter_jax.training.topologies import parse_topology
 
-    return plan_training(_narrow(mesh="data:2,fsdp:4"), parse_topology("cpu:8"))
+    settings = _narrow(mesh="data:2,fsdp:4", validation="test", sample_every=500)
+    return plan_run(settings, parse_topology("cpu:8"))
+
+
+@pytest.fixture(scope="module")
+def plan(run):
+    return run.step
 
 
 @functools.cache
@@ -85,6 +92,53 @@ def test_the_report_says_that_it_is_simulated_and_is_json(plan):
     assert values["simulated"] is True
     assert values["minimum"]["total"] == pytest.approx(plan.minimum.total)
     assert values["largest"][0]["bytes"] == max(one["bytes"] for one in values["largest"])
+
+
+def test_a_run_is_planned_with_its_validation_and_samples(run):
+    """While they run the whole state stays on the devices, the optimizer's too, which they are not given."""
+    step, validation, samples = run.programs
+    assert [step.name, validation.name, samples.name] == ["step", "validation", "samples"]
+    assert (step.clips, validation.clips, samples.clips) == (8, 8, 1)
+    arguments = run.step.arguments
+    state = sum(arguments.values()) - arguments["batch"]
+    for program in run.programs:
+        assert program.peak == program.memory.peak + program.beside >= state + program.memory.temp
+        assert program.memory.temp > 0 and program.refusal == ""
+    assert validation.beside > 0.9 * arguments["optimizer"] and samples.beside > 0.9 * arguments["optimizer"]
+    assert run.largest.peak == max(program.peak for program in run.programs) and run.fits is None
+
+
+def test_the_report_tells_the_peak_of_the_whole_run(run):
+    from tooncrafter_jax.training.plan_report import run_text, run_values
+
+    text, values = run_text(run), json.loads(json.dumps(run_values(run)))
+    assert "peak of the whole run" in text and "samples, 1 clip " in text and "validation, 8 clips" in text
+    assert values["run"]["peak"] == run.largest.peak and values["run"]["largest"] == run.largest.name
+    assert values["run"]["programs"]["samples"]["memory"]["temp"] == run.programs[2].memory.temp
+    assert values["memory"]["peak"] == run.step.memory.peak, "the step's own values stay where they were"
+
+
+def test_what_a_chip_cannot_hold_is_the_largest_and_does_not_fit(run):
+    from tooncrafter_jax.training.plan_report import run_text
+    from tooncrafter_jax.training.topologies import parse_topology
+
+    chips = dataclasses.replace(run.step, topology=parse_topology("v5e:2x4"), fits=True)
+    step, validation, samples = run.programs
+    assert dataclasses.replace(run, step=chips).fits is True
+    refused = dataclasses.replace(samples, memory=None, refusal="Used 20G of 15G hbm.")
+    short = dataclasses.replace(run, step=chips, programs=(step, validation, refused))
+    assert short.fits is False and short.largest is refused
+    assert "DOES NOT FIT" in run_text(short) and "Used 20G of 15G hbm." in run_text(short)
+    crowded = dataclasses.replace(samples, beside=chips.topology.chip.memory)
+    assert dataclasses.replace(run, step=chips, programs=(step, crowded)).fits is False
+
+
+def test_a_run_without_them_is_its_step(run, monkeypatch):
+    from tooncrafter_jax.training import plan_run
+
+    monkeypatch.setattr(plan_run, "plan_training", lambda *_: run.step)
+    alone = plan_run.plan_run(_narrow(mesh="data:2,fsdp:4"), run.step.topology)
+    assert [program.name for program in alone.programs] == ["step"] and alone.largest.peak == run.programs[0].peak
 
 
 # ------------------------------------------------------------------------------------------------------------- operations

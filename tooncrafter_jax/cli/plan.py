@@ -15,7 +15,7 @@ from tooncrafter_jax.training.topologies import parse_topology
 
 DESCRIPTION = """\
 Compiles the training step of a config for a TPU slice without having one, and says whether it fits, what memory, operations and
-exchanges it takes, and how fast it could be at best.
+exchanges it takes, and how fast it could be at best; then validation and samples, and says what the whole run holds at its peak.
 
   python -m tooncrafter_jax plan --config=configs/rectify_512.py --topology=v5e:4x8 --config.mesh=data:4,fsdp:8
   python -m tooncrafter_jax plan --config=configs/tiny.py:rectify --topology=cpu:2 --config.mesh=fsdp:2
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--hosts", action="store_true", help="only say which rows of a batch each host loads; nothing is compiled"
     )
+    parser.add_argument("--step-only", action="store_true", help="leave out validation and samples, which compile too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the report's values there")
     args, config = parse_with_config(parser, argv)
     topology = parse_topology(args.topology)
@@ -52,7 +53,8 @@ def main(argv: list[str]) -> int:
         enable_compilation_cache()
 
     from tooncrafter_jax.training.plan import host_rows, plan_sampling, plan_training
-    from tooncrafter_jax.training.plan_report import hosts_text, plan_text, plan_values
+    from tooncrafter_jax.training.plan_report import hosts_text, plan_text, plan_values, run_text, run_values
+    from tooncrafter_jax.training.plan_run import plan_run
 
     if args.hosts:
         if args.sampling is not None:
@@ -63,11 +65,15 @@ def main(argv: list[str]) -> int:
             values = {"topology": topology.name, "mesh": dict(mesh.shape), "batch": config.data.batch, "hosts": rows}
             write_atomically(args.json, json.dumps(values, indent=2).encode())
         return EXIT_OK
-    if args.sampling is None:
-        plan = plan_training(config, topology)
+    if args.sampling is None and not args.step_only:
+        run = plan_run(config, topology)
+        text, values, fits = run_text(run), run_values(run), run.fits
     else:
-        plan = plan_sampling(config, topology, args.sampling)
-    print(plan_text(plan))
+        one = (
+            plan_training(config, topology) if args.sampling is None else plan_sampling(config, topology, args.sampling)
+        )
+        text, values, fits = plan_text(one), plan_values(one), one.fits
+    print(text)
     if args.json:
-        write_atomically(args.json, json.dumps(plan_values(plan), indent=2).encode())
-    return EXIT_FAILED if plan.fits is False else EXIT_OK
+        write_atomically(args.json, json.dumps(values, indent=2).encode())
+    return EXIT_FAILED if fits is False else EXIT_OK

@@ -26,6 +26,7 @@ from tooncrafter_jax.training import hlo_report
 from tooncrafter_jax.training.components import split
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.flops import Flops, forward_flops, step_flops
+from tooncrafter_jax.training.hints import hints_spec
 from tooncrafter_jax.training.hlo import parse_program
 from tooncrafter_jax.training.hlo_report import Buffer, Collective
 from tooncrafter_jax.training.run_mesh import run_mesh
@@ -225,8 +226,10 @@ def latent_shape(config: TrainConfig, model: ModelConfig) -> tuple[int, int, int
     return config.data.frames, config.data.height // shrink, config.data.width // shrink, model.unet.out_channels
 
 
-def abstract_batch(stage: Stage, clips: int, sharding: Sharding | None = None) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a global batch of `clips`, as the trainer gives it to the step."""
+def abstract_batch(
+    stage: Stage, clips: int, sharding: Sharding | None = None, *, evaluation: bool = False
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a global batch of `clips`, as the trainer gives it to the step, or to validation and samples, which read pixels."""
     config, model = stage.config, stage.model
     frames, height, width = config.data.frames, config.data.height, config.data.width
 
@@ -242,9 +245,10 @@ def abstract_batch(stage: Stage, clips: int, sharding: Sharding | None = None) -
         "valid": rows(jnp.bool_),
     }
     video = rows(jnp.uint8, frames, height, width, 3)
-    if not config.data.embeddings or config.data.video or config.stage in ("sketch", "decoder", "autoencoder"):
+    embedded = bool(config.data.embeddings) and not evaluation
+    if not embedded or config.data.video or config.stage in ("sketch", "decoder", "autoencoder"):
         batch["video"] = video
-    if config.data.embeddings:
+    if embedded:
         *sides, channels = latent_shape(config, model)
         patches = (model.clip_image.image_size // model.clip_image.patch_size) ** 2
         batch["moments"] = rows(jnp.float16, *sides, 2 * channels)
@@ -252,6 +256,9 @@ def abstract_batch(stage: Stage, clips: int, sharding: Sharding | None = None) -
         batch["image"] = rows(jnp.float16, patches + 1, model.clip_image.width)
     if stage.is_guided:
         batch["hints"] = rows(jnp.float32, frames, height, width, 1)
+        if isinstance(sharding, NamedSharding):
+            place = NamedSharding(sharding.mesh, hints_spec(sharding.mesh, clips, frames))  # pyright: ignore
+            batch["hints"] = jax.ShapeDtypeStruct(batch["hints"].shape, jnp.float32, sharding=place)
     return batch
 
 
@@ -314,20 +321,11 @@ def _compiled(
     chip = topology.chip
     known: dict[str, Any] = {"step": step, "topology": topology, "batch": batch, "arguments": arguments}
     known |= {"mesh": {} if mesh is None else dict(mesh.shape), "minimum": minimum}
-    started = time.monotonic()
-    try:
-        compiled = lowered.compile(compiler_options=quick_options() if chip else None)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+    compiled, refused, taken = compile_for(topology, lowered)
+    if compiled is None:
         nothing: dict[str, Any] = {"memory": None, "flops": None, "collectives": {}, "largest": [], "seconds": None}
-        taken = time.monotonic() - started
-        return Plan(**known, **nothing, fits=False, refusal=refusal(str(error)), compile_seconds=taken)
-    taken = time.monotonic() - started
-    stats = compiled.memory_analysis()
-    argument, output = stats.argument_size_in_bytes, stats.output_size_in_bytes
-    alias, temp = stats.alias_size_in_bytes, stats.temp_size_in_bytes
-    peak = argument + output - alias + temp
+        return Plan(**known, **nothing, fits=False, refusal=refused, compile_seconds=taken)
+    memory = laid_out(compiled, arguments)
     program = parse_program(compiled.as_text())
     flops, exchanged = hlo_report.program_flops(program), hlo_report.collectives(program)
     seconds = None
@@ -337,15 +335,35 @@ def _compiled(
         seconds = Seconds(flops / chip.flops, memory_seconds, traffic / chip.link)
     return Plan(
         **known,
-        fits=peak <= chip.memory if chip else None,
+        fits=memory.peak <= chip.memory if chip else None,
         refusal="",
-        memory=Memory(arguments, argument, output, alias, temp, peak),
+        memory=memory,
         flops=flops * topology.devices,
         collectives=exchanged,
         largest=hlo_report.largest_buffers(program, LARGEST),
         seconds=seconds,
         compile_seconds=taken,
     )
+
+
+def compile_for(topology: Topology, lowered: Any) -> tuple[Any, str, float]:
+    """(the compiled program, or None where the compiler could not place it; its words then, seconds that it took)."""
+    started = time.monotonic()
+    try:
+        compiled = lowered.compile(compiler_options=quick_options() if topology.chip else None)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None, refusal(str(error)), time.monotonic() - started
+    return compiled, "", time.monotonic() - started
+
+
+def laid_out(compiled: Any, arguments: dict[str, int]) -> Memory:
+    """What the compiler says of a program's memory, beside the bytes of its arguments by kind."""
+    stats = compiled.memory_analysis()
+    argument, output = stats.argument_size_in_bytes, stats.output_size_in_bytes
+    alias, temp = stats.alias_size_in_bytes, stats.temp_size_in_bytes
+    return Memory(arguments, argument, output, alias, temp, argument + output - alias + temp)
 
 
 def refusal(message: str) -> str:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from tooncrafter_jax.distributed import describe_machine
 from tooncrafter_jax.training.plan import Plan
+from tooncrafter_jax.training.plan_run import RunPlan
 from tooncrafter_jax.training.topologies import Topology
 
 GIB = 2**30
@@ -49,6 +50,33 @@ def _ranges(rows: Sequence[int]) -> str:
     starts = [row for i, row in enumerate(rows) if i == 0 or rows[i - 1] != row - 1]
     ends = [row for i, row in enumerate(rows) if i + 1 == len(rows) or rows[i + 1] != row + 1]
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+
+
+def run_text(run: RunPlan) -> str:
+    """The plan of the step, then what every program of the run takes beside what stays on the devices."""
+    lines = [plan_text(run.step), "", "peak of the whole run, a device"]
+    for program in run.programs:
+        name = f"{program.name}, {program.clips} clip{'s' if program.clips > 1 else ''}"
+        if program.memory is None:
+            lines.append(f"  {name:<24}{'DOES NOT FIT':>12}   {program.refusal}")
+        else:
+            temporary = f"of which temporary {_gib(program.memory.temp)}"
+            lines.append(f"{_row(name, program.memory.peak + program.beside)}   {temporary}")
+    peak, chip = run.largest.peak, run.step.topology.chip
+    if peak is not None:
+        lines.append(f"{_row('largest', peak)}   {run.largest.name}")
+    if chip is not None:
+        lines.append(f"  the run {'fits' if run.fits else 'DOES NOT FIT'} {_gib(chip.memory)} a chip")
+    return "\n".join(lines)
+
+
+def run_values(run: RunPlan) -> dict[str, Any]:
+    """The plan of the step as values that JSON has, and under `run` those of all programs and the largest peak."""
+    programs = {program.name: asdict(program) | {"peak": program.peak} for program in run.programs}
+    largest = run.largest
+    return plan_values(run.step) | {
+        "run": {"programs": programs, "largest": largest.name, "peak": largest.peak, "fits": run.fits}
+    }
 
 
 def _verdict(plan: Plan) -> str:
