@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tooncrafter_jax.diffusion.ddim import step_chunks
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.diffusion.loop import chunks
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import SOLVERS, SolverOptions
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.nn.platform import current_platform, tracing_for
@@ -81,7 +82,8 @@ def test_half_precision_lowers_for_gpus_that_share_a_clip(
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    steps = next(step_chunks(ddim_tables(NoiseSchedule(config.schedule), steps=2), 2))
+    ddim = SOLVERS["ddim"]
+    chunk = next(chunks(ddim.rows(NoiseSchedule(config.schedule), SolverOptions(steps=2)), 2))
     with tracing_for("gpu"):
         context = jax.eval_shape(
             lambda p, c: on_gpus.context_keys(p, c, frames=16), params, array(2, 333, 64, dtype=jnp.bfloat16)
@@ -90,7 +92,7 @@ def test_half_precision_lowers_for_gpus_that_share_a_clip(
             array(1, 16, 8, 8, 4), context, array(1, dtype=jnp.int32), Guidance(array(), array(), array())
         )
         traced = on_gpus.denoise.trace(
-            params, array(1, 16, 8, 8, 4), steps, array(1, dtype=jnp.uint32), conditions, branches=2
+            params, array(1, 16, 8, 8, 4), chunk, array(1, dtype=jnp.uint32), conditions, solver=ddim, branches=2
         )
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     kernels = [line for line in text.splitlines() if "__cudnn$fmha" in line]

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tooncrafter_jax.diffusion.ddim import step_chunks
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.diffusion.loop import chunks
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import solver_named
+from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
 from tooncrafter_jax.distributed import to_host
 from tooncrafter_jax.media import to_uint8
 from tooncrafter_jax.model_loading import (
@@ -277,39 +279,36 @@ class ToonCrafter:
             x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=ends.shape[2:])
         else:
             x = jnp.copy(sampler.place(replay.initial))  # the loop is given this, which must not be the caller's memory
-        tables = ddim_tables(
-            self.schedule,
-            spacing=options.spacing,
-            steps=options.steps,
-            eta=options.eta,
-            exact_last_step=options.exact_last_step,
-        )
+        solver = solver_named(options.solver)
+        rows = solver.rows(self.schedule, options.solver_options)
+        total = number_of_rows(rows)
         if replay is not None:
-            replay.observe("timesteps", tables.timesteps[::-1])
-        done, chunk = 0, options.steps_per_chunk or tables.steps
+            replay.observe("timesteps", rows.timestep)
+        done, size, carry = 0, options.steps_per_chunk or total, solver.init(x)
         with_sketches = ("sketch_encoder",) if conditions.sketch is not None else ()
         params = self._params(sampler, "unet", *with_sketches)
-        for steps in step_chunks(tables, chunk):
-            x, predictions = sampler.denoise(
+        for chunk in chunks(rows, size):
+            carry, predictions = sampler.denoise(
                 params,
-                x,
-                steps,
+                carry,
+                chunk,
                 seeds,
                 conditions,
+                solver=solver,
                 branches=branches,
                 with_predictions=on_progress is not None or replay is not None,
-                noise=None if replay is None else sampler.place(replay.steps[done : done + chunk]),
+                noise=None if replay is None else sampler.place(replay.steps[done : done + size]),
             )
-            active = int(np.sum(steps.active))
+            active = int(np.sum(chunk.active))
             done += active
             if replay is not None:
-                replay.observe("latents", x)
+                replay.observe("latents", solver.latents(carry))
                 replay.observe("clean", predictions[:active])
             if on_progress is not None:
                 latest = predictions[active - 1]
                 preview = partial(self._preview, latest, pairs, references, options)
-                on_progress(Progress(done, tables.steps, preview))
-        return self._decode(x, pairs, references, options, replay)
+                on_progress(Progress(done, total, preview))
+        return self._decode(solver.latents(carry), pairs, references, options, replay)
 
     # ------------------------------------------------------------------------------------------------------------- parts
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from tooncrafter_jax import foreign_names
 from tooncrafter_jax.config_codec import convert, from_dict, plain
-from tooncrafter_jax.diffusion.schedule import Spacing, ddim_timesteps
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing
+from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.media import check_is_picture_file
 from tooncrafter_jax.models.configuration import ModelConfig
@@ -72,7 +73,8 @@ class SamplingOptions:
     """How to sample; the defaults are the published script's (spec section 11.1). Numbers may be numpy's.
 
     Attributes:
-      steps: DDIM steps, 1 to the schedule's 1000; `uniform` spacing may round them up.
+      solver: a name of `diffusion.solvers.SOLVERS`.
+      steps: of the solver, 1 to the schedule's 1000; `uniform` spacing may round them up.
       eta: 0 (deterministic) to 1 (as noisy as the diffusion itself).
       guidance_scale: strength of prompt and image tokens, 0 to 100; 1 turns guidance off.
       guidance_rescale: share of the guided prediction brought back to the unguided contrast, 0 to 1.
@@ -92,6 +94,7 @@ class SamplingOptions:
       steps_per_chunk: steps between two calls of `on_progress`, 1 or more; None runs the whole loop at once.
     """
 
+    solver: str = DEFAULT_SOLVER
     steps: int = 50
     eta: float = 1.0
     guidance_scale: float = 7.5
@@ -123,8 +126,7 @@ class SamplingOptions:
             if not condition:
                 raise UserError(sentence)
 
-        ddim_timesteps(config.schedule.timesteps, self.spacing, self.steps)
-        need(0.0 <= self.eta <= 1.0, f"eta must be from 0 to 1, not {self.eta}")
+        solver_named(self.solver).rows(NoiseSchedule(config.schedule), self.solver_options)
         need(
             0.0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE,
             f"the guidance scale must be from 0 to {MAX_GUIDANCE_SCALE:g}, not {self.guidance_scale}",
@@ -167,6 +169,11 @@ class SamplingOptions:
             f"{self.frames} frames of {width} x {height} pixels are too many for one clip: choose fewer frames, at most "
             f"{MAX_VALUES // (height * width * 3)} of this size, or a smaller size",
         )
+
+    @property
+    def solver_options(self) -> SolverOptions:
+        """What the solver is asked for."""
+        return SolverOptions(self.spacing, self.steps, self.eta, self.exact_last_step)
 
     def size(self, config: ModelConfig) -> tuple[int, int]:
         """Height and width of the result in pixels."""

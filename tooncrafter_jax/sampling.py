@@ -18,9 +18,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.diffusion.ddim import Steps, sample_chunk
 from tooncrafter_jax.diffusion.guidance import guide, guide_in_two_stages
+from tooncrafter_jax.diffusion.loop import Chunk, run_chunk
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
+from tooncrafter_jax.diffusion.solvers import Carry, Solver
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
@@ -189,7 +190,7 @@ class Sampler:
         self.context_keys = self._jit(self._context_keys, static_argnames=("frames",))
         self.sketch_condition = self._jit(self._sketch_condition)
         self.denoise = self._jit(
-            self._denoise, static_argnames=("branches", "with_predictions"), donate_argnames=("x",)
+            self._denoise, static_argnames=("solver", "branches", "with_predictions"), donate_argnames=("carry",)
         )
         self.decode = self._jit(self._decode, static_argnames=("frames_per_chunk",))
 
@@ -282,28 +283,30 @@ class Sampler:
     def _denoise(
         self,
         params: AllParams,
-        x: Latents,
-        steps: Steps,
+        carry: Carry,
+        chunk: Chunk,
         seeds: jax.Array,
         conditions: Conditions,
         *,
+        solver: Solver,
         branches: int,
         with_predictions: bool = False,
         noise: Trajectory | None = None,
-    ) -> tuple[Latents, Trajectory | None]:
+    ) -> tuple[Carry, Trajectory | None]:
         """A chunk of sampling steps.
 
         Args:
           params: components `unet` and, with sketches, `sketch_encoder`.
-          x: (B, T, h, w, C) float32 latents before the chunk; donated.
-          steps: the chunk's rows.
+          carry: the solver's, before the chunk; donated.
+          chunk: the solver's rows.
           seeds: (B,) uint32.
           conditions: see there.
+          solver: what is made of the predictions.
           branches: 1 without guidance, 2 with, 3 for the three-branch variant.
           with_predictions: whether to return the clean latents predicted at each step.
-          noise: (chunk, B, T, h, w, C), replaces the noise drawn from the seeds.
+          noise: (rows, B, T, h, w, C), replaces the noise drawn from the seeds.
         """
-        batch, frames = x.shape[:2]
+        batch, frames = conditions.concat.shape[:2]
         unet = self.networks["unet"].bind(params["unet"])
         sketch = conditions.sketch
         encoder = None if sketch is None else self.networks["sketch_encoder"].bind(params["sketch_encoder"])
@@ -346,13 +349,13 @@ class Sampler:
             cond, image, uncond = jnp.split(v, 3)
             return guide_in_two_stages(cond, image, uncond, strength.scale, strength.image_scale, strength.rescale)
 
-        def noise_of_step(index: jax.Array) -> Latents:
+        def noise_of_row(index: jax.Array) -> Latents:
             if noise is not None:
-                return noise[index - steps.index[0]]
-            drawn = clip_noise(seeds, Stream.STEP, jnp.arange(frames), x.shape[2:], index)
+                return noise[index - chunk.index[0]]
+            drawn = clip_noise(seeds, Stream.STEP, jnp.arange(frames), conditions.concat.shape[2:], index)
             return constrain(drawn, None, "frames", None, None, None)
 
-        return sample_chunk(denoise, x, steps, noise_of_step, with_predictions=with_predictions)
+        return run_chunk(solver, denoise, carry, chunk, noise_of_row, with_predictions=with_predictions)
 
     # ---------------------------------------------------------------------------------------------------------- decoding
 

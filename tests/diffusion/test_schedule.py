@@ -1,8 +1,6 @@
-"""The noise schedule, the dynamic rescale and the tables of a DDIM run."""
+"""The noise schedule, the dynamic rescale and the times of a run."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +9,13 @@ from tests.reference import golden
 from tooncrafter_jax.diffusion.schedule import (
     NoiseSchedule,
     ScheduleConfig,
-    ddim_tables,
-    ddim_timesteps,
+    spaced_timesteps,
 )
 from tooncrafter_jax.errors import UserError
 
 SCHEDULE = NoiseSchedule()
 ONE_ULP = 1.2e-7
 """Relative spacing of float32: the reference rounds from float64 as we do, by another order of operations."""
-RUNS = [(50, 1.0), (50, 0.0), (25, 1.0), (10, 1.0), (5, 1.0), (7, 1.0)]
 
 
 class TestTables:
@@ -63,73 +59,36 @@ class TestTables:
 class TestTimesteps:
     def test_trailing(self) -> None:
         """Spec section 6.3."""
-        assert ddim_timesteps(1000, "uniform_trailing", 50).tolist() == list(range(19, 1000, 20))
-        times = ddim_timesteps(1000, "uniform_trailing", 30).tolist()
+        assert spaced_timesteps(1000, "uniform_trailing", 50).tolist() == list(range(19, 1000, 20))
+        times = spaced_timesteps(1000, "uniform_trailing", 30).tolist()
         assert times[:3] == [32, 66, 99] and times[-1] == 999 and len(times) == 30
-        assert ddim_timesteps(1000, "uniform_trailing", 1).tolist() == [999]
-        assert ddim_timesteps(1000, "uniform_trailing", 1000).tolist() == list(range(1000))
+        assert spaced_timesteps(1000, "uniform_trailing", 1).tolist() == [999]
+        assert spaced_timesteps(1000, "uniform_trailing", 1000).tolist() == list(range(1000))
 
     def test_uniform_never_visits_pure_noise(self) -> None:
-        assert ddim_timesteps(1000, "uniform", 50).tolist() == list(range(1, 1000, 20))
-        assert len(ddim_timesteps(1000, "uniform", 7)) == 8  # 1000 // 7 fits eight times, as published
+        assert spaced_timesteps(1000, "uniform", 50).tolist() == list(range(1, 1000, 20))
+        assert len(spaced_timesteps(1000, "uniform", 7)) == 8  # 1000 // 7 fits eight times, as published
 
     @pytest.mark.usefixtures("unchecked_types")
     def test_settings_out_of_range_are_named(self) -> None:
         with pytest.raises(UserError, match="unknown timestep spacing 'quad': choose one of uniform_trailing, uniform"):
-            ddim_timesteps(1000, "quad", 50)  # pyright: ignore
+            spaced_timesteps(1000, "quad", 50)  # pyright: ignore
         for steps in (0, -3, 1001):
             with pytest.raises(UserError, match=f"from 1 to 1000, not {steps}"):
-                ddim_timesteps(1000, "uniform_trailing", steps)
+                spaced_timesteps(1000, "uniform_trailing", steps)
 
     @pytest.mark.parametrize("steps", [3, 27, 111, 501, 1000])
     def test_uniform_spacing_that_leaves_the_schedule(self, steps: int) -> None:
         with pytest.raises(UserError, match=f"with {steps} of 1000 steps leaves the schedule: use 'uniform_trailing'"):
-            ddim_timesteps(1000, "uniform", steps)
+            spaced_timesteps(1000, "uniform", steps)
 
     def test_uniform_spacing_leaves_the_schedule_at_divisors_alone(self) -> None:
         """The last time is 1000, which does not exist, exactly if the distance 1000 // steps divides 999."""
         for steps in range(1, 1001):
             distance = 1000 // steps
             if 999 % distance:
-                times = ddim_timesteps(1000, "uniform", steps)
+                times = spaced_timesteps(1000, "uniform", steps)
                 assert times[-1] <= 999 and (np.diff(times) == distance).all(), steps
             else:
                 with pytest.raises(UserError):
-                    ddim_timesteps(1000, "uniform", steps)
-
-
-class TestDdimTables:
-    @pytest.mark.parametrize(
-        ("spacing", "steps", "eta"),
-        [("uniform_trailing", *run) for run in RUNS] + [("uniform", 50, 1.0), ("uniform", 50, 0.0)],
-    )
-    def test_equal_to_the_reference(self, spacing: str, steps: int, eta: float) -> None:
-        tables = ddim_tables(SCHEDULE, spacing=spacing, steps=steps, eta=eta)  # pyright: ignore
-        arrays, prefix = golden("schedule"), f"{spacing}_{steps}_eta{eta:.0f}/"
-        np.testing.assert_array_equal(tables.timesteps, arrays[prefix + "timesteps"])
-        for ours, name in (("scale", "scale_arr"), ("scale_prev", "scale_arr_prev"), *((n, n) for n in SAMPLER)):
-            reference = arrays[prefix + name]
-            np.testing.assert_allclose(getattr(tables, ours), reference, rtol=4 * ONE_ULP, atol=1e-9, err_msg=name)
-
-    def test_the_published_last_step_goes_to_time_zero(self) -> None:
-        tables = ddim_tables(SCHEDULE)
-        assert tables.alphas_prev[0] == SCHEDULE.alphas_cumprod[0] < 1.0
-        assert tables.scale_prev[0] == tables.scale[0]
-
-    def test_the_exact_last_step_differs_there_alone(self) -> None:
-        published, exact = (ddim_tables(SCHEDULE, exact_last_step=exact) for exact in (False, True))
-        assert exact.alphas_prev[0] == 1.0 and exact.scale_prev[0] == 1.0 and exact.sigmas[0] == 0.0
-        for name in SAMPLER + ["scale", "scale_prev"]:
-            np.testing.assert_array_equal(getattr(exact, name)[1:], getattr(published, name)[1:], err_msg=name)
-
-    @pytest.mark.parametrize("eta", [-0.1, 1.5])
-    def test_eta_out_of_range(self, eta: float) -> None:
-        with pytest.raises(UserError, match=f"eta must be from 0 to 1, not {eta}"):
-            ddim_tables(SCHEDULE, eta=eta)
-
-    def test_no_scale_without_dynamic_rescale(self) -> None:
-        tables = ddim_tables(NoiseSchedule(replace(ScheduleConfig(), dynamic_rescale=False)), steps=10)
-        assert (tables.scale == 1).all() and (tables.scale_prev == 1).all()
-
-
-SAMPLER = ["alphas", "alphas_prev", "sigmas", "sqrt_one_minus_alphas"]
+                    spaced_timesteps(1000, "uniform", steps)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tooncrafter_jax.diffusion.ddim import step_chunks
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.diffusion.loop import chunks
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import SOLVERS, SolverOptions
 from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
 from tooncrafter_jax.sampling import Conditions, Guidance, Sampler
 
@@ -32,10 +33,12 @@ def test_the_loops_memory_does_not_grow_with_the_steps() -> None:
     conditions = Conditions(
         f32(1, 16, 8, 16, 4), context, jax.ShapeDtypeStruct((1,), jnp.int32), Guidance(f32(), f32(), f32())
     )
+    ddim = SOLVERS["ddim"]
     seeds, temporary = jax.ShapeDtypeStruct((1,), jnp.uint32), {}
     for count in (5, 25, 50):
-        steps = next(step_chunks(ddim_tables(NoiseSchedule(config.schedule), steps=count), count))
-        lowered = sampler.denoise.lower(params, f32(1, 16, 8, 16, 4), steps, seeds, conditions, branches=2)
+        chunk = next(chunks(ddim.rows(NoiseSchedule(config.schedule), SolverOptions(steps=count)), count))
+        latents = f32(1, 16, 8, 16, 4)
+        lowered = sampler.denoise.lower(params, latents, chunk, seeds, conditions, solver=ddim, branches=2)
         temporary[count] = lowered.compile().memory_analysis().temp_size_in_bytes
         print(f"{count:3} steps: {temporary[count] / MIB:8.2f} MiB temporary")
     assert max(temporary.values()) < 1.01 * min(temporary.values())

@@ -8,10 +8,20 @@ from typing import Any, get_args
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.diffusion.schedule import Spacing
+from tooncrafter_jax.diffusion.solvers import SOLVERS
 from tooncrafter_jax.nn.attention import BACKENDS
 from tooncrafter_jax.requests import SamplingOptions, make_options
 
-_FLAGS = ("steps", "eta", "guidance_scale", "guidance_rescale", "image_guidance_scale", "spacing", "exact_last_step")
+_FLAGS = (
+    "solver",
+    "steps",
+    "eta",
+    "guidance_scale",
+    "guidance_rescale",
+    "image_guidance_scale",
+    "spacing",
+    "exact_last_step",
+)
 
 
 def add_sampling(parser: Parser, title: str = "how to sample") -> Any:
@@ -21,6 +31,13 @@ def add_sampling(parser: Parser, title: str = "how to sample") -> Any:
     """
     defaults = SamplingOptions()
     add = parser.add_argument_group(title).add_argument
+    add(
+        "--solver",
+        default=defaults.solver,
+        choices=SOLVERS,
+        metavar="NAME",
+        help=f"how predictions become a clip: {', '.join(SOLVERS)} (default: %(default)s)",
+    )
     add(
         "--steps",
         type=int,

@@ -1,4 +1,4 @@
-"""The noise schedule with zero terminal SNR, the dynamic rescale, and the tables of a DDIM run (spec section 6)."""
+"""The noise schedule with zero terminal SNR, the dynamic rescale, and the times that a run visits (spec section 6)."""
 
 from __future__ import annotations
 
@@ -108,34 +108,7 @@ def rescale_to_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     return 1.0 - alphas
 
 
-@dataclass(frozen=True)
-class DdimTables:
-    """One row a sampling step, in ascending time; a run visits them from last to first.
-
-    Attributes:
-      timesteps: (S,) int32.
-      alphas, alphas_prev, sigmas, sqrt_one_minus_alphas: (S,) float32 of the DDIM update (spec section 6.3).
-      scale, scale_prev: (S,) float32 of the dynamic rescale.
-      sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod: (S,) float32, the schedule's entries at `timesteps`.
-    """
-
-    timesteps: np.ndarray
-    alphas: np.ndarray
-    alphas_prev: np.ndarray
-    sigmas: np.ndarray
-    sqrt_one_minus_alphas: np.ndarray
-    scale: np.ndarray
-    scale_prev: np.ndarray
-    sqrt_alphas_cumprod: np.ndarray
-    sqrt_one_minus_alphas_cumprod: np.ndarray
-
-    @property
-    def steps(self) -> int:
-        """How many steps the run has; `uniform` spacing may round the number asked for up."""
-        return len(self.timesteps)
-
-
-def ddim_timesteps(timesteps: int, spacing: Spacing, steps: int) -> np.ndarray:
+def spaced_timesteps(timesteps: int, spacing: Spacing, steps: int) -> np.ndarray:
     """The times that a run visits, ascending (spec section 6.3).
 
     Args:
@@ -159,51 +132,3 @@ def ddim_timesteps(timesteps: int, spacing: Spacing, steps: int) -> np.ndarray:
             f"'uniform' spacing with {steps} of {timesteps} steps leaves the schedule: use 'uniform_trailing'"
         )
     return times.astype(np.int32)
-
-
-def ddim_tables(
-    schedule: NoiseSchedule,
-    *,
-    spacing: Spacing = "uniform_trailing",
-    steps: int = 50,
-    eta: float = 1.0,
-    exact_last_step: bool = False,
-) -> DdimTables:
-    """The tables of a run.
-
-    Args:
-      schedule: the noise schedule.
-      spacing: see `ddim_timesteps`.
-      steps: see `ddim_timesteps`.
-      eta: 0 (deterministic) to 1 (as much noise as the diffusion itself adds).
-      exact_last_step: ends at the clean latent. The published sampler ends at time 0, i.e. with noise of standard deviation
-        0.029 and the latent scaled by 0.985 for 50 steps. differs from the published code: only when True.
-
-    Raises:
-      UserError: if a setting is out of range.
-    """
-    if not 0.0 <= eta <= 1.0:
-        raise UserError(f"eta must be from 0 to 1, not {eta}")
-    times = ddim_timesteps(schedule.config.timesteps, spacing, steps)
-    alphas = schedule.alphas_cumprod[times]
-    alphas_prev = np.append(schedule.alphas_cumprod[:1], alphas[:-1])
-    if schedule.config.dynamic_rescale:
-        scale = schedule.dynamic_scale[times]
-    else:
-        scale = np.ones(len(times), np.float32)
-    scale_prev = np.append(scale[:1], scale[:-1])
-    if exact_last_step:
-        alphas_prev[0] = scale_prev[0] = 1.0
-    a, a_prev = alphas.astype(np.float64), alphas_prev.astype(np.float64)
-    sigmas = eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
-    return DdimTables(
-        timesteps=times,
-        alphas=alphas,
-        alphas_prev=alphas_prev,
-        sigmas=sigmas.astype(np.float32),
-        sqrt_one_minus_alphas=np.sqrt(1.0 - a).astype(np.float32),
-        scale=scale,
-        scale_prev=scale_prev,
-        sqrt_alphas_cumprod=schedule.sqrt_alphas_cumprod[times],
-        sqrt_one_minus_alphas_cumprod=schedule.sqrt_one_minus_alphas_cumprod[times],
-    )

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from tooncrafter_jax.diffusion.ddim import step_chunks
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.diffusion.loop import chunks
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
@@ -183,14 +184,16 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
     networks = model.networks(config.dtype, config.dtype, config.attention)
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
+    solver = solver_named(DEFAULT_SOLVER)
+
     def denoise(sampler: Sampler) -> Any:
-        return lambda *args: sampler.denoise(*args, branches=2)
+        return lambda *args: sampler.denoise(*args, solver=solver, branches=2)
 
     args = _sampling_arguments(config, model, Sampler(model, networks), pairs, whole)
     with tracing_for("cpu"), without_cpu_forms():
         minimum = Flops(forward=forward_flops(denoise(Sampler(model, networks)), *args))
     with tracing_for(topology.platform):
-        lowered = Sampler(model, networks, mesh).denoise.lower(*args, branches=2)
+        lowered = Sampler(model, networks, mesh).denoise.lower(*args, solver=solver, branches=2)
     params, *others = args
     arguments = {"parameters": _bytes(params), "inputs": _bytes(others)}
     return _compiled("sampling", topology, mesh, pairs, lowered, arguments, minimum)
@@ -212,12 +215,13 @@ def _sampling_arguments(
     tokens = TEXT_TOKENS + model.image_projector.queries_per_frame * model.image_projector.frames
     context = shape(2 * pairs, tokens, model.unet.context_dim, dtype=jnp.dtype(config.dtype))
     keys = jax.eval_shape(lambda p, c: sampler.context_keys(p, c, frames=config.data.frames), params, context)
-    (steps,) = step_chunks(ddim_tables(NoiseSchedule(model.schedule), steps=SAMPLING_STEPS), SAMPLING_STEPS)
+    rows = solver_named(DEFAULT_SOLVER).rows(NoiseSchedule(model.schedule), SolverOptions(steps=SAMPLING_STEPS))
+    (chunk,) = chunks(rows, SAMPLING_STEPS)
     scalar = shape()
     guidance = Guidance(scalar, scalar, scalar)  # pyright: ignore[reportArgumentType]
     fps = shape(pairs, dtype=jnp.int32)
     conditions = Conditions(latents, placed(keys), fps, guidance)  # pyright: ignore[reportArgumentType]
-    return params, latents, placed(jax.tree.map(jnp.asarray, steps)), shape(pairs, dtype=jnp.uint32), conditions
+    return params, latents, placed(jax.tree.map(jnp.asarray, chunk)), shape(pairs, dtype=jnp.uint32), conditions
 
 
 def latent_shape(config: TrainConfig, model: ModelConfig) -> tuple[int, int, int, int]:

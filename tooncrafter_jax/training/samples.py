@@ -20,9 +20,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.data.transforms import to_pixels
-from tooncrafter_jax.diffusion.ddim import sample_chunk, step_chunks
+from tooncrafter_jax.diffusion.loop import chunks, run_chunk
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ddim_tables
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.distributed import is_main_process
 from tooncrafter_jax.media import to_uint8, write_contact_sheet, write_mp4
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain
@@ -147,9 +148,11 @@ def _make(stage: Stage, params: Params, batch: Batch, frames_at_a_time: int | No
         v = stage.predict(params, batch, x, given, times, None).astype(jnp.float32)
         return constrain(v, "batch", "frames", None, None, None)
 
-    (steps,) = step_chunks(ddim_tables(schedule, steps=STEPS, eta=0.0), STEPS)
+    solver = solver_named(DEFAULT_SOLVER)
+    (chunk,) = chunks(solver.rows(schedule, SolverOptions(steps=STEPS, eta=0.0)), STEPS)
     x = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(shape[1]), shape[2:])
-    x, _ = sample_chunk(denoise, x, steps, lambda index: jnp.zeros_like(x))
+    carry, _ = run_chunk(solver, denoise, solver.init(x), chunk, lambda index: jnp.zeros_like(x))
+    x = solver.latents(carry)
     decoder, references = stage.components.bind("decoder", params), None
     if stage.model.decoder.references:
         ends = to_pixels(batch["video"][:, jnp.asarray([0, -1])])

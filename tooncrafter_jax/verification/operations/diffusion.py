@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tooncrafter_jax.diffusion.ddim import Steps, ddim_step, step_chunks
 from tooncrafter_jax.diffusion.guidance import guide
 from tooncrafter_jax.diffusion.objective import clean_from_v, loss_per_sample, noise_from_v, noisy_target
-from tooncrafter_jax.diffusion.schedule import DdimTables, NoiseSchedule, ddim_tables
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import SolverOptions
+from tooncrafter_jax.diffusion.solvers.ddim import Ddim, DdimRows
+from tooncrafter_jax.diffusion.solvers.visits import visits
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
 from tooncrafter_jax.verification.inputs import Inputs
@@ -42,20 +44,24 @@ def schedule(model: Model, inputs: Inputs) -> Results:
     }
 
 
-def _tables(model: Model, inputs: Inputs) -> DdimTables:
-    settings = {name: inputs.setting(name) for name in ("spacing", "steps", "eta")}
-    return ddim_tables(model.schedule, **settings)
+def _solver_options(inputs: Inputs) -> SolverOptions:
+    return SolverOptions(**{name: inputs.setting(name) for name in ("spacing", "steps", "eta")})
 
 
 def sampler_schedule(model: Model, inputs: Inputs) -> Results:
     """The tables of a run in ascending time, (S,) each."""
-    tables = _tables(model, inputs)
-    names = ("timesteps", "alphas", "alphas_prev", "sigmas", "sqrt_one_minus_alphas")
-    return {
-        **{name: getattr(tables, name) for name in names},
-        "scale_arr": tables.scale,
-        "scale_arr_prev": tables.scale_prev,
+    options = _solver_options(inputs)
+    run, rows = visits(model.schedule, options), Ddim().rows(model.schedule, options)
+    descending = {
+        "timesteps": run.timestep,
+        "alphas": run.alpha,
+        "alphas_prev": rows.alpha_next,
+        "sigmas": rows.sigma,
+        "sqrt_one_minus_alphas": np.sqrt(1.0 - run.alpha.astype(np.float64)).astype(np.float32),
+        "scale_arr": run.scale,
+        "scale_arr_prev": run.scale_next,
     }
+    return {name: np.asarray(column)[::-1] for name, column in descending.items()}
 
 
 def guidance(model: Model, inputs: Inputs) -> Results:
@@ -67,17 +73,17 @@ def guidance(model: Model, inputs: Inputs) -> Results:
 
 def one_ddim_step(model: Model, inputs: Inputs) -> Results:
     """`x_prev` and `pred_x0` (B, C, T, h, w); with guidance scale 1 the published sampler ignores `uncond`."""
-    tables = _tables(model, inputs)
-    row = list(step_chunks(tables, 1))[::-1][inputs.setting("index")]
+    solver = Ddim()
+    rows = solver.rows(model.schedule, _solver_options(inputs))
+    row = DdimRows(*(column[::-1][inputs.setting("index")] for column in rows))
     scale = inputs.setting("scale", 1.0)
     uncond = inputs.array("uncond") if inputs.has("uncond") and scale != 1.0 else None
 
-    def step(x: Any, cond: Any, uncond: Any, noise: Any, scale: Any, rescale: Any, row: Steps) -> tuple[Any, Any]:
+    def step(x: Any, cond: Any, uncond: Any, noise: Any, scale: Any, rescale: Any, row: DdimRows) -> tuple[Any, Any]:
         v = cond if uncond is None else guide(cond, uncond, scale, rescale)
-        return ddim_step(x, v, noise, row)
+        return solver.step(x, v, row, lambda: noise)
 
     x, cond, noise = (inputs.array(name) for name in ("x", "cond", "noise"))
-    row = Steps(*(column[0] for column in row))
     x_prev, clean = model.jit("ddim_step", step)(x, cond, uncond, noise, scale, inputs.setting("rescale", 0.0), row)
     return {"x_prev": np.asarray(x_prev), "pred_x0": np.asarray(clean)}
 

@@ -1,0 +1,105 @@
+"""Does a change of structure leave the results as they were? Runs two checkouts and compares what they draw and what they learn.
+
+    python scripts/compare_checkouts.py ../before . --clips=data/bodies
+
+- `sample.py` draws the demo: frames compared pixel by pixel;
+- `verify` compares with the reference numbers: the two tables compared line by line;
+- `train.py` takes 20 steps of every stage of `configs/tiny.py`: losses compared step by step.
+
+The set of clips is made by `python -m tooncrafter_jax curate bodies --out=data/bodies --count=16`. Exit code 1 if anything differs
+by more than the tolerances below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+STAGES = ("autoencoder", "base", "rectify", "lora", "decoder", "sketch")
+LOSS_TOLERANCE = 1e-6
+"""Relative; the order of operations may differ, the mathematics not."""
+LEVELS = 1
+"""Of 255, for the same reason."""
+
+
+def run(checkout: Path, *arguments: str) -> str:
+    """Runs python in a checkout; its output.
+
+    Raises:
+      SystemExit: it failed.
+    """
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{checkout}: {' '.join(arguments)} failed\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def demo(checkout: Path, out: Path) -> dict[str, np.ndarray]:
+    """Name -> frame of the demo's clips."""
+    run(checkout, "sample.py", f"--out={out}", "--format=png")
+    return {str(file.relative_to(out)): np.asarray(Image.open(file)) for file in sorted(out.rglob("frame_*.png"))}
+
+
+def losses(checkout: Path, stage: str, clips: Path, workdir: Path) -> np.ndarray:
+    """The loss of each of 20 steps."""
+    run(
+        checkout,
+        "train.py",
+        f"--config=configs/tiny.py:{stage}",
+        f"--workdir={workdir}",
+        f"--config.data.directory={clips}",
+        "--config.save_every=0",
+    )
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().split("\n") if line]
+    return np.asarray([line["loss"] for line in lines if "loss" in line])
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--clips", type=Path, required=True, help="a set that both read")
+    parser.add_argument("--stages", nargs="*", default=STAGES)
+    arguments = parser.parse_args()
+    checkouts = [path.absolute() for path in (arguments.before, arguments.after)]
+    differ = False
+
+    def report(what: str, text: str, same: bool) -> None:
+        nonlocal differ
+        differ |= not same
+        print(f"{what:20} {text}{'' if same else '   DIFFERS'}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = [demo(checkout, Path(folder) / f"demo{i}") for i, checkout in enumerate(checkouts)]
+        if drawn[0].keys() != drawn[1].keys():
+            report("demo", "other files", False)
+        else:
+            off = {n: int(np.abs(drawn[0][n].astype(int) - drawn[1][n]).max()) for n in drawn[0]}
+            changed = sum(value > 0 for value in off.values())
+            text = f"{len(off)} frames, {changed} not byte by byte, largest difference {max(off.values())} levels"
+            report("demo", text, max(off.values()) <= LEVELS)
+        tables = [run(c, "-m", "tooncrafter_jax", "verify", "tests/golden/tiny").split("\n") for c in checkouts]
+        changed = sum(a != b for a, b in zip(*tables, strict=False)) + abs(len(tables[0]) - len(tables[1]))
+        report("verify", f"{len(tables[0])} lines, {changed} differ", not changed)
+        for stage in arguments.stages:
+            clips = arguments.clips.absolute()
+            a, b = (losses(c, stage, clips, Path(folder) / f"{stage}{i}") for i, c in enumerate(checkouts))
+            worst = float(np.max(np.abs(a - b) / np.abs(a))) if a.shape == b.shape else np.inf
+            report(f"train {stage}", f"{len(a)} steps, relative difference {worst:.1e}", worst <= LOSS_TOLERANCE)
+    return int(differ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

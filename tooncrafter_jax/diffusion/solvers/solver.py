@@ -1,0 +1,85 @@
+"""What a solver is: a way from noise to clean latents, one prediction of the network at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing
+from tooncrafter_jax.typing import Latents
+
+Carry = Any
+"""What a solver remembers from one prediction to the next: a tree of arrays of its own, with fixed shapes."""
+Rows = Any
+"""A named tuple of columns, one entry a prediction in the order in which they are made; `timestep` (int32) is one of them."""
+Row = Any
+"""One entry of each column, scalars."""
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """What a user chooses of a run.
+
+    Attributes:
+      spacing: of the visited times; see `schedule.spaced_timesteps`.
+      steps: number of steps asked for, 1 to the schedule's number of times.
+      eta: 0 (deterministic) to 1 (as much noise as the diffusion itself adds).
+      exact_last_step: ends at the clean latent. The published sampler ends at time 0, i.e. with noise of standard deviation
+        0.029 and the latent scaled by 0.985 for 50 steps. differs from the published code: only when True.
+    """
+
+    spacing: Spacing = "uniform_trailing"
+    steps: int = 50
+    eta: float = 1.0
+    exact_last_step: bool = False
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A solver has no state of its own: what differs from run to run lies in its rows, what changes within one in its carry.
+
+    So that one compiled program serves runs of any length, `step` sees numbers of a row as traced scalars. A solver that looks
+    back keeps its history in the carry; one that needs two predictions a step has two rows for it, and notes in them which is
+    which.
+    """
+
+    def rows(self, schedule: NoiseSchedule, options: SolverOptions) -> Rows:
+        """The numbers of a run, computed on the host.
+
+        Raises:
+          UserError: an option is out of range, or means nothing to this solver.
+        """
+        ...
+
+    def init(self, x: Latents) -> Carry:
+        """The carry before the first prediction, from noise (B, T, h, w, C)."""
+        ...
+
+    def latents(self, carry: Carry) -> Latents:
+        """The noisy latents that the next prediction is made for; after the last row, the result."""
+        ...
+
+    def step(self, carry: Carry, v: Latents, row: Row, noise: Callable[[], Latents]) -> tuple[Carry, Latents]:
+        """One prediction taken into account.
+
+        Args:
+          carry: as `init` or the step before left it.
+          v: what the guided network predicts for `latents(carry)` at `row.timestep`, float32.
+          row: one row.
+          noise: draws standard normal noise of the shape of `v`, the same whenever it is called for this row; a solver that never
+            calls it costs no random numbers.
+
+        Returns:
+          The carry, and the clean latents that this prediction speaks of, with the dynamic rescale undone as far as the row's next
+          time asks (for previews).
+        """
+        ...
+
+
+def number_of_rows(rows: Rows) -> int:
+    """How many predictions a run makes."""
+    return len(np.asarray(jax.tree.leaves(rows)[0]))

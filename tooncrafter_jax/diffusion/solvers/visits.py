@@ -1,0 +1,42 @@
+"""The times that a run visits, and what the schedule says about each and the one after it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, spaced_timesteps
+from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
+
+
+class Visits(NamedTuple):
+    """One entry a step, in the order in which a run makes them: the first is the noisiest.
+
+    Attributes:
+      timestep: (S,) int32.
+      alpha, alpha_next: (S,) float32 share of signal variance at the time, and at the next one, which is less noisy.
+      scale, scale_next: (S,) float32 of the dynamic rescale there.
+    """
+
+    timestep: np.ndarray
+    alpha: np.ndarray
+    alpha_next: np.ndarray
+    scale: np.ndarray
+    scale_next: np.ndarray
+
+
+def visits(schedule: NoiseSchedule, options: SolverOptions) -> Visits:
+    """The times of a run (spec section 6.3); `uniform` spacing may round the number of steps up.
+
+    Raises:
+      UserError: see `schedule.spaced_timesteps`.
+    """
+    times = spaced_timesteps(schedule.config.timesteps, options.spacing, options.steps)[::-1]
+    alpha = schedule.alphas_cumprod[times]
+    scale = schedule.dynamic_scale[times] if schedule.config.dynamic_rescale else np.ones(len(times), np.float32)
+    if options.exact_last_step:
+        last_alpha = last_scale = np.ones(1, np.float32)
+    else:  # the published sampler ends at time 0, with the rescale of the last time visited
+        last_alpha, last_scale = schedule.alphas_cumprod[:1], scale[-1:]
+    return Visits(times, alpha, np.append(alpha[1:], last_alpha), scale, np.append(scale[1:], last_scale))
