@@ -14,9 +14,10 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import SOLVERS, SolverOptions
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
+from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.nn.platform import current_platform, tracing_for
 from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, sampling_mesh
+from tooncrafter_jax.sampling import Guidance, Sampler, sampling_mesh
 
 
 def sampler(dtype: str, **settings: Any) -> Sampler:
@@ -84,15 +85,21 @@ def test_half_precision_lowers_for_gpus_that_share_a_clip(
 
     ddim = SOLVERS["ddim"]
     chunk = next(chunks(ddim.rows(NoiseSchedule(config.schedule), SolverOptions(steps=2)), 2))
+    guidance = Guidance(array(), array(), array())
     with tracing_for("gpu"):
         context = jax.eval_shape(
             lambda p, c: on_gpus.context_keys(p, c, frames=16), params, array(2, 333, 64, dtype=jnp.bfloat16)
         )
-        conditions = Conditions(
-            array(1, 16, 8, 8, 4), context, array(1, dtype=jnp.int32), Guidance(array(), array(), array())
-        )
+        conditions = Conditions(array(1, 16, 8, 8, 4), context, array(1, dtype=jnp.int32))
         traced = on_gpus.denoise.trace(
-            params, array(1, 16, 8, 8, 4), chunk, array(1, dtype=jnp.uint32), conditions, solver=ddim, branches=2
+            params,
+            array(1, 16, 8, 8, 4),
+            chunk,
+            array(1, dtype=jnp.uint32),
+            conditions,
+            guidance,
+            solver=ddim,
+            branches=2,
         )
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     kernels = [line for line in text.splitlines() if "__cudnn$fmha" in line]

@@ -32,6 +32,7 @@ from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.models.tooncrafter import Conditions, condition_latents
 from tooncrafter_jax.nn.attention import Backend, check_backend
 from tooncrafter_jax.nn.platform import tracing_on
 from tooncrafter_jax.notes import once
@@ -53,7 +54,7 @@ from tooncrafter_jax.requests import (
     make_pairs,
     prepare,
 )
-from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, condition_latents, sampling_mesh
+from tooncrafter_jax.sampling import Guidance, Sampler, sampling_mesh
 from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
@@ -273,6 +274,12 @@ class ToonCrafter:
         ends, references = self._encode(pairs, options, replay)
         conditions = self._conditions(sampler, pairs, options, branches, ends, replay)
 
+        guidance = Guidance(
+            options.guidance_scale,
+            options.guidance_rescale,
+            1.0 if options.image_guidance_scale is None else options.image_guidance_scale,
+        )
+
         # Denoise.
         seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
         if replay is None:
@@ -294,6 +301,7 @@ class ToonCrafter:
                 chunk,
                 seeds,
                 conditions,
+                guidance,
                 solver=solver,
                 branches=branches,
                 with_predictions=on_progress is not None or replay is not None,
@@ -448,11 +456,6 @@ class ToonCrafter:
             concat=concat,
             context=sampler.context_keys(self._params(sampler, "unet"), context, frames=options.frames),
             fps=sampler.place(np.asarray([pair.fps for pair in pairs], np.int32)),
-            guidance=Guidance(
-                options.guidance_scale,
-                options.guidance_rescale,
-                1.0 if options.image_guidance_scale is None else options.image_guidance_scale,
-            ),
             sketch=sketch,
         )
 

@@ -22,11 +22,11 @@ from tooncrafter_jax.diffusion.guidance import guide, guide_in_two_stages
 from tooncrafter_jax.diffusion.loop import Chunk, run_chunk
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.solvers import Carry, Solver
-from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
+from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, SketchCondition
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
@@ -51,44 +51,6 @@ class Guidance(NamedTuple):
     scale: jax.Array | float
     rescale: jax.Array | float
     image_scale: jax.Array | float = 1.0
-
-
-class SketchCondition(NamedTuple):
-    """What the sketch encoder needs in every step, computed once.
-
-    Attributes:
-      context: its keys and values for every branch.
-      hint_features: (B, T, h, w, width).
-      scale: (B,) control scale; 0 for a clip without sketches.
-    """
-
-    context: dict[str, list[ContextKeys]]
-    hint_features: jax.Array
-    scale: jax.Array
-
-
-class Conditions(NamedTuple):
-    """Everything that a run is conditioned on; its parts do not change from step to step.
-
-    Attributes:
-      concat: (B, T, h, w, C) condition latents: zero but for the first and the last frame.
-      context: the denoiser's keys and values, with the branches along the batch: conditional, (image), unconditional.
-      fps: (B,) integer frame rates.
-      guidance: strengths.
-      sketch: None without sketches.
-    """
-
-    concat: Latents
-    context: dict[str, list[ContextKeys]]
-    fps: jax.Array
-    guidance: Guidance
-    sketch: SketchCondition | None = None
-
-
-def condition_latents(ends: Float[Array, "B 2 h w C"], frames: int) -> Latents:
-    """(B, T, h, w, C): zeros, with the latents (B, 2, h, w, C) of the two pictures at the first and the last frame."""
-    middle = jnp.zeros((ends.shape[0], frames - 2, *ends.shape[2:]), ends.dtype)
-    return jnp.concatenate([ends[:, :1], middle, ends[:, 1:]], axis=1)
 
 
 def sampling_mesh(devices: list[Device], rows: int, frames: int) -> Mesh | None:
@@ -209,6 +171,9 @@ class Sampler:
 
         return jax.jit(traced, **kwargs)
 
+    def _model(self, params: AllParams) -> BoundModel:
+        return BoundModel(self.config, lambda name: self.networks[name].bind(params[name]))
+
     @property
     def shares_frames(self) -> bool:
         """Whether the frames of a clip are spread over devices."""
@@ -235,7 +200,7 @@ class Sampler:
 
     def _text(self, params: AllParams, token_ids: TokenIds) -> Tokens:
         """Text tokens (B, 77, D) of prompts."""
-        return self.networks["clip_text"].bind(params["clip_text"])(token_ids)
+        return self._model(params).text_tokens(token_ids)
 
     def _clip_pixels(self, images: Images) -> Float[Array, "B S S 3"]:
         """Pictures in [-1, 1] of any size as the image tower wants them."""
@@ -243,8 +208,8 @@ class Sampler:
 
     def _image_tokens(self, params: AllParams, pixels: Images) -> Tokens:
         """Image tokens (B, frames x tokens, D) of preprocessed first pictures."""
-        tokens = self.networks["clip_image"].bind(params["clip_image"])(pixels)
-        return self.networks["image_projector"].bind(params["image_projector"])(tokens)
+        model = self._model(params)
+        return model.image_tokens(model.network("clip_image")(pixels))
 
     def _encode(
         self, params: AllParams, ends: Video, seeds: jax.Array, noise: Latents | None = None, *, last: int | jax.Array
@@ -253,15 +218,7 @@ class Sampler:
 
         `noise` (B, 2, h, w, C) replaces the posterior noise drawn from the seeds for frames 0 and `last`.
         """
-        moments, hidden = self.networks["autoencoder"].bind(params["autoencoder"])(ends)
-        posterior = Posterior.from_moments(moments)
-        if noise is None:
-            frames = jnp.asarray([0, last])
-            noise = clip_noise(seeds, Stream.POSTERIOR, frames, posterior.mean.shape[2:])
-        latents = self.config.schedule.scale_factor * posterior.sample(noise)
-        if not self.config.decoder.references:
-            return latents, None
-        return latents, self.networks["decoder"].bind(params["decoder"]).prepare_references(hidden)
+        return self._model(params).encode_ends(ends, seeds, last, noise)
 
     # --------------------------------------------------------------------------------------------------------- denoising
 
@@ -272,13 +229,12 @@ class Sampler:
         self, params: AllParams, context: BranchedContext, *, frames: int
     ) -> dict[str, list[ContextKeys]]:
         """The denoiser's keys and values of contexts (branches x B, 77 + M, D)."""
-        return self.networks["unet"].bind(params["unet"]).context_keys(context, frames)
+        return self._model(params).context_keys(context, frames)
 
     def _sketch_condition(
         self, params: AllParams, context: BranchedContext, hints: Hints, scale: jax.Array
     ) -> SketchCondition:
-        encoder = self.networks["sketch_encoder"].bind(params["sketch_encoder"])
-        return SketchCondition(encoder.context_keys(context), encoder.hint_features(hints), scale)
+        return self._model(params).sketch_condition(context, hints, scale)
 
     def _denoise(
         self,
@@ -287,6 +243,7 @@ class Sampler:
         chunk: Chunk,
         seeds: jax.Array,
         conditions: Conditions,
+        guidance: Guidance,
         *,
         solver: Solver,
         branches: int,
@@ -300,54 +257,43 @@ class Sampler:
           carry: the solver's, before the chunk; donated.
           chunk: the solver's rows.
           seeds: (B,) uint32.
-          conditions: see there.
+          conditions: of the clips; contexts are those of every branch, one after another: conditional, (image), unconditional.
+          guidance: strengths.
           solver: what is made of the predictions.
           branches: 1 without guidance, 2 with, 3 for the three-branch variant.
           with_predictions: whether to return the clean latents predicted at each step.
           noise: (rows, B, T, h, w, C), replaces the noise drawn from the seeds.
         """
         batch, frames = conditions.concat.shape[:2]
-        unet = self.networks["unet"].bind(params["unet"])
-        sketch = conditions.sketch
-        encoder = None if sketch is None else self.networks["sketch_encoder"].bind(params["sketch_encoder"])
+        model, sketch = self._model(params), conditions.sketch
 
         def every_branch(value: jax.Array) -> jax.Array:
             return jnp.concatenate([value] * branches)
 
-        def predict(row: dict[str, Any]) -> Latents:
+        branched = Conditions(every_branch(conditions.concat), conditions.context, every_branch(conditions.fps))
+        if sketch is not None:
+            features, scale = every_branch(sketch.hint_features), every_branch(sketch.scale)
+            branched = branched._replace(sketch=SketchCondition(sketch.context, features, scale))
+
+        def predict(rows: tuple[Latents, jax.Array, Conditions]) -> Latents:
             """The prediction for some rows: clips in some branch."""
-            noisy = constrain(row["noisy"], "batch", "frames", None, None, None)
-            concat = constrain(row["concat"], "batch", "frames", None, None, None)
-            controls = None
-            if encoder is not None:
-                scale = row["control_scale"][:, None, None, None, None]
-                controls = encoder(noisy, row["times"], row["sketch_context"], row["hint_features"])
-                controls = [control * scale.astype(control.dtype) for control in controls]
-            model_input = jnp.concatenate([noisy, concat], axis=-1)
-            v = unet(model_input, row["times"], row["context"], row["fps"], controls=controls)
+            noisy, times, given = rows
+            noisy = constrain(noisy, "batch", "frames", None, None, None)
+            given = given._replace(concat=constrain(given.concat, "batch", "frames", None, None, None))
+            v = model.predict_v(noisy, times, given)
             return constrain(v.astype(jnp.float32), "batch", "frames", None, None, None)
 
         def denoise(x: Latents, timestep: jax.Array) -> Latents:
-            rows: dict[str, Any] = {
-                "noisy": every_branch(x),
-                "concat": every_branch(conditions.concat),
-                "times": jnp.full((branches * batch,), timestep, jnp.int32),
-                "fps": every_branch(conditions.fps),
-                "context": conditions.context,
-            }
-            if sketch is not None:
-                rows["hint_features"] = every_branch(sketch.hint_features)
-                rows["control_scale"] = every_branch(sketch.scale)
-                rows["sketch_context"] = sketch.context
+            times = jnp.full((branches * batch,), timestep, jnp.int32)
+            rows = (every_branch(x), times, branched)
             v = map_rows(predict, rows, self._rows_at_a_time(branches * batch))
-            strength = conditions.guidance
             if branches == 1:
                 return v
             if branches == 2:
                 cond, uncond = jnp.split(v, 2)
-                return guide(cond, uncond, strength.scale, strength.rescale)
+                return guide(cond, uncond, guidance.scale, guidance.rescale)
             cond, image, uncond = jnp.split(v, 3)
-            return guide_in_two_stages(cond, image, uncond, strength.scale, strength.image_scale, strength.rescale)
+            return guide_in_two_stages(cond, image, uncond, guidance.scale, guidance.image_scale, guidance.rescale)
 
         def noise_of_row(index: jax.Array) -> Latents:
             if noise is not None:
@@ -368,9 +314,7 @@ class Sampler:
         frames_per_chunk: int | None = None,
     ) -> Video:
         """Scaled latents (B, T, h, w, C) to frames (B, T, H, W, 3), float32, about [-1, 1]."""
-        decoder = self.networks["decoder"].bind(params["decoder"])
-        latents = latents / self.config.schedule.scale_factor
-        return decoder(latents, references, frames_per_chunk=frames_per_chunk).astype(jnp.float32)
+        return self._model(params).decode(latents, references, frames_per_chunk)
 
     def decode_twice(
         self,

@@ -11,7 +11,8 @@ from tooncrafter_jax.diffusion.loop import chunks
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import SOLVERS, SolverOptions
 from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
-from tooncrafter_jax.sampling import Conditions, Guidance, Sampler
+from tooncrafter_jax.models.tooncrafter import Conditions
+from tooncrafter_jax.sampling import Guidance, Sampler
 
 MIB = 2**20
 
@@ -30,15 +31,14 @@ def test_the_loops_memory_does_not_grow_with_the_steps() -> None:
     config, params = tiny(), abstract_params(tiny())
     sampler = Sampler(config, config.networks())
     context = jax.eval_shape(lambda p, c: sampler.context_keys(p, c, frames=16), params, f32(2, 333, 64))
-    conditions = Conditions(
-        f32(1, 16, 8, 16, 4), context, jax.ShapeDtypeStruct((1,), jnp.int32), Guidance(f32(), f32(), f32())
-    )
+    conditions = Conditions(f32(1, 16, 8, 16, 4), context, jax.ShapeDtypeStruct((1,), jnp.int32))
     ddim = SOLVERS["ddim"]
     seeds, temporary = jax.ShapeDtypeStruct((1,), jnp.uint32), {}
     for count in (5, 25, 50):
         chunk = next(chunks(ddim.rows(NoiseSchedule(config.schedule), SolverOptions(steps=count)), count))
         latents = f32(1, 16, 8, 16, 4)
-        lowered = sampler.denoise.lower(params, latents, chunk, seeds, conditions, solver=ddim, branches=2)
+        arguments = (params, latents, chunk, seeds, conditions, Guidance(f32(), f32(), f32()))
+        lowered = sampler.denoise.lower(*arguments, solver=ddim, branches=2)
         temporary[count] = lowered.compile().memory_analysis().temp_size_in_bytes
         print(f"{count:3} steps: {temporary[count] / MIB:8.2f} MiB temporary")
     assert max(temporary.values()) < 1.01 * min(temporary.values())

@@ -18,11 +18,12 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
 from tooncrafter_jax.quick_compilation import quick_options
-from tooncrafter_jax.sampling import Conditions, Guidance, Sampler, sampling_mesh
+from tooncrafter_jax.sampling import Guidance, Sampler, sampling_mesh
 from tooncrafter_jax.training import hlo_report
 from tooncrafter_jax.training.components import split
 from tooncrafter_jax.training.configuration import TrainConfig
@@ -220,8 +221,15 @@ def _sampling_arguments(
     scalar = shape()
     guidance = Guidance(scalar, scalar, scalar)  # pyright: ignore[reportArgumentType]
     fps = shape(pairs, dtype=jnp.int32)
-    conditions = Conditions(latents, placed(keys), fps, guidance)  # pyright: ignore[reportArgumentType]
-    return params, latents, placed(jax.tree.map(jnp.asarray, chunk)), shape(pairs, dtype=jnp.uint32), conditions
+    conditions = Conditions(latents, placed(keys), fps)  # pyright: ignore[reportArgumentType]
+    return (
+        params,
+        latents,
+        placed(jax.tree.map(jnp.asarray, chunk)),
+        shape(pairs, dtype=jnp.uint32),
+        conditions,
+        guidance,
+    )
 
 
 def latent_shape(config: TrainConfig, model: ModelConfig) -> tuple[int, int, int, int]:

@@ -14,8 +14,8 @@ from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.models.tooncrafter import condition_latents
 from tooncrafter_jax.nn.remat import remat_policy
-from tooncrafter_jax.sampling import condition_latents
 from tooncrafter_jax.training.components import Params, as_float32
 from tooncrafter_jax.training.stages.encoding import frame_moments, sample_posterior
 from tooncrafter_jax.training.stages.stage import Batch, Metrics, Stage
