@@ -84,7 +84,7 @@ class BoundModel:
         tower = self.network("clip_image")
         return tower(preprocess(pictures, tower.config.image_size))
 
-    def image_tokens(self, picture_tokens: Tokens) -> Tokens:
+    def image_tokens(self, picture_tokens: Float[Array, "B P E"]) -> Tokens:
         """Image tokens (B, frames x tokens, D), some for each frame, of CLIP's tokens of the first picture (spec section 3.1)."""
         return self.network("image_projector")(picture_tokens)
 
@@ -133,8 +133,8 @@ class BoundModel:
         self,
         ends: Float[Array, "B 2 h w C"],
         frames: int,
-        text: Tokens,
-        image: Tokens,
+        text: Float[Array, "B L D"],
+        image: Float[Array, "B M D"],
         fps: FramesPerSecond,
         hints: Hints | None = None,
         scale: Float[Array, "B"] | None = None,
