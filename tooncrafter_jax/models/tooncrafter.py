@@ -124,8 +124,13 @@ class BoundModel:
         """The denoiser's keys and values of text tokens followed by image tokens."""
         return self.network("unet").context_keys(context, frames)
 
-    def sketch_condition(self, context: Context, hints: Hints, scale: Float[Array, "B"]) -> SketchCondition:
-        """What sketches add to the conditions; an all-zero hint leaves its frame unguided (spec section 7)."""
+    def sketch_condition(
+        self, context: Float[Array, "rows N D"], hints: Hints, scale: Float[Array, "B"]
+    ) -> SketchCondition:
+        """What sketches add to the conditions; an all-zero hint leaves its frame unguided (spec section 7).
+
+        The rows of contexts are those of the predictions: clips in every guidance branch, or the clips themselves.
+        """
         encoder = self.network("sketch_encoder")
         return SketchCondition(encoder.context_keys(context), encoder.hint_features(hints), scale)
 
