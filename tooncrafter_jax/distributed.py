@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import os
 import socket
@@ -18,6 +17,11 @@ from jax.sharding import Mesh
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.paths import AnyPath
+
+try:
+    import fcntl
+except ImportError:  # Windows, where working directories are trusted
+    fcntl = None
 
 ARGUMENTS = "--coordinator, --num-processes and --process-id"
 LOCK_FILE = ".lock"
@@ -117,7 +121,7 @@ def only_run_in(workdir: AnyPath) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         holder = ""
-        if is_main_process() and isinstance(workdir, Path):
+        if fcntl is not None and is_main_process() and isinstance(workdir, Path):
             with contextlib.suppress(OSError):  # that it cannot be written is told by those who write more than a lock
                 workdir.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((workdir / LOCK_FILE).open("a+"))
