@@ -84,9 +84,9 @@ def test_a_very_long_prompt_is_quick() -> None:
         " " * 10_000,
     ]
     tokenizer()([""])
-    start = time.perf_counter()
+    start = time.process_time()
     tokens = tokenizer()(prompts)
-    assert time.perf_counter() - start < 5.0
+    assert time.process_time() - start < 5.0
     assert (tokens[:6, -1] == END_ID).all()
     assert tokens[6, :3].tolist() == [START_ID, END_ID, 0]
 
