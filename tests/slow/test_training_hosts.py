@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 
 from tests.training.hosts import all_rows, assert_replicas_are_equal, train
-from tests.training.small import make_clips
+from tests.training.small import MODEL_CHANGES, NARROW_CHANGES, SIZE, make_clips
 
 pytestmark = pytest.mark.slow
 
 MESHES = [("data:2", 1), ("fsdp:2", 1), ("frames:2", 1), ("tensor:2", 1), ("data:2,frames:2", 2)]
 """A mesh, and how many devices each of the two processes has."""
+EIGHTH = NARROW_CHANGES | {name: MODEL_CHANGES[name] for name in ("height", "width", "autoencoder", "decoder")}
+WHOLE_PICTURES = {"model_changes": EIGHTH, "data": {"height": SIZE, "width": SIZE}}
+"""Latents of an eighth of the pictures, as sketches need, and pictures that the discriminator does not shrink to nothing."""
 STAGES = {
     "rectify": {},
     "lora": {"lora": {"rank": 2}},
-    "decoder": {
-        "stage": "decoder",
-        "adversarial": {"start_step": 100},
-    },  # its ratio of gradients would amplify rounding
-    "sketch": {"stage": "sketch"},
+    # Without the adversary, whose ratio of gradients would amplify rounding.
+    "decoder": {"stage": "decoder", "adversarial": {"start_step": 100}} | WHOLE_PICTURES,
+    "sketch": {"stage": "sketch"} | WHOLE_PICTURES,
 }
 CASES = [("rectify", *mesh) for mesh in MESHES]
 CASES += [(stage, *mesh) for stage in STAGES for mesh in MESHES[2:5:2] if stage != "rectify"]
@@ -59,8 +60,6 @@ def test_two_processes_train_as_one(clips, alone, tmp_path, stage, mesh, devices
 
 def test_micro_batches_of_two_processes(clips, tmp_path):
     """Cut into two, a batch whose rows and frames lie on both processes trains as uncut; without dropout, which is drawn anew."""
-    from tests.training.small import NARROW_CHANGES
-
     still = {"model_changes": NARROW_CHANGES | {"unet": NARROW_CHANGES["unet"] | {"dropout": 0.0}}}
     (whole,) = train(clips, tmp_path / "whole", "data:1", **still)
     parts = train(clips, tmp_path / "parts", "data:2,frames:2", processes=2, devices=2, accumulation=2, **still)

@@ -30,7 +30,7 @@ class Seen(NamedTuple):
 
     Attributes:
       losses: by step.
-      rows: by step: "name row" -> digest.
+      rows: by step: "name row" -> digest; of sketches "hints row frame".
       pieces: "leaf of the state, slice" -> digest.
       metrics: of the run's end.
     """
@@ -113,13 +113,18 @@ def _digest(values: Any) -> str:
 
 
 def _rows_of(batch: dict[str, jax.Array]) -> dict[str, str]:
+    """Digests of the rows, or of their frames where devices share the frames of a row, as those of sketches."""
     found: dict[str, str] = {}
     for name, values in batch.items():
+        axes = 2 if name == "hints" else 1
         for shard in values.addressable_shards:
-            first = shard.index[0].indices(values.shape[0])[0]
-            for offset, row in enumerate(np.asarray(shard.data)):
-                key, digest = f"{name} {first + offset}", _digest(row)
-                assert found.setdefault(key, digest) == digest, f"devices of one process hold another {key}"
+            firsts = [index.indices(size)[0] for index, size in zip(shard.index, values.shape, strict=True)]
+            data = np.asarray(shard.data)
+            assert data.shape[axes:] == values.shape[axes:], f"devices share more of {name} than they should"
+            for place in np.ndindex(data.shape[:axes]):
+                where = " ".join(str(first + offset) for first, offset in zip(firsts, place, strict=False))
+                digest = _digest(data[place])
+                assert found.setdefault(f"{name} {where}", digest) == digest, f"devices hold another {name} {where}"
     return found
 
 
