@@ -129,7 +129,7 @@ def test_what_a_chip_cannot_hold_is_the_largest_and_does_not_fit(run):
     short = dataclasses.replace(run, step=chips, programs=(step, validation, refused))
     assert short.fits is False and short.largest is refused
     assert "DOES NOT FIT" in run_text(short) and "Used 20G of 15G hbm." in run_text(short)
-    crowded = dataclasses.replace(samples, beside=chips.topology.chip.memory)
+    crowded = dataclasses.replace(samples, beside=int(chips.topology.chip.memory))
     assert dataclasses.replace(run, step=chips, programs=(step, crowded)).fits is False
 
 
