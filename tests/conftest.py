@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tooncrafter_jax.models.configuration import ModelConfig
 
 CPU_DEVICES = 8
-KEPT_GIGABYTES = 1.5
+KEPT_GIGABYTES = 0.9
 """Up to this much memory a test process keeps its compiled programs from one file to the next."""
 
 settings.register_profile(
