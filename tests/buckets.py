@@ -1,6 +1,7 @@
 """Buckets for tests: a memory file system of fsspec's behind `gs://`, and a directory of this machine behind `disk://`."""
 
 import contextlib
+from pathlib import Path
 
 import fsspec
 from etils import epath
@@ -43,4 +44,5 @@ class Disk:
     root = ""
 
     def __new__(cls, url):
-        return epath.Path(cls.root) / str(url).removeprefix("disk://")
+        # Not a path of etils': from Python 3.12 on, that would be initialised once more, with the URL.
+        return Path(cls.root) / str(url).removeprefix("disk://")
