@@ -84,7 +84,8 @@ class TestGroupNorm:
         norm = GroupNorm(64, epsilon=1e-5, rngs=nnx.Rngs(0))
         statistics = norm.statistics(x)
         parts = jnp.concatenate([norm.apply(x[:, i : i + 2], *statistics) for i in range(0, 6, 2)], axis=1)
-        np.testing.assert_array_equal(parts, norm(x))
+        # Values of up to 5, each rounded once more or less where a release of JAX fuses otherwise.
+        np.testing.assert_allclose(parts, norm(x), rtol=0, atol=1e-6)
 
     def test_bfloat16_has_statistics_in_float32(self) -> None:
         x = 3 + 0.1 * normal(1, 16, 8, 8, 64)
