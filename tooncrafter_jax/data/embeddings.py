@@ -229,7 +229,7 @@ class OpenEmbeddings:
             pixels = self._source.pixels(self._record, self._shard.ids[self._row]).arrays(window, config)
         constants = self._source.constants()
         return pixels | {
-            "moments": self._shard.read("moments", slice(frame, stop, window.stride)),
+            "moments": self._shard.read("moments", frame, stop, window.stride),
             "text": constants["text"] if drop_text else self._shard.read_row("text", self._row),
             "image": constants["image"] if drop_image else self._shard.read_row("image", start),
         }
@@ -265,16 +265,17 @@ class _Shard:
         if (self.lengths < 0).any() or not np.isfinite(self.fps).all():
             raise ValueError("it states lengths or rates that cannot be")
 
-    def read(self, name: str, rows: slice) -> np.ndarray:
-        """Some rows of a tensor."""
+    def read(self, name: str, start: int, stop: int, stride: int = 1) -> np.ndarray:
+        """Every `stride`-th row of a tensor."""
         try:
-            return np.ascontiguousarray(self._file.get_slice(name)[rows])
+            rows = self._file.get_slice(name)[start:stop]  # without the stride, which safetensors before 0.8 ignores
+            return np.ascontiguousarray(rows[::stride])
         except (OSError, SafetensorError, IndexError) as error:
             raise UserError(f"'{self._path}' is damaged: remove it and make the embeddings again") from error
 
     def read_row(self, name: str, row: int) -> np.ndarray:
         """One row of a tensor."""
-        return self.read(name, slice(row, row + 1))[0]
+        return self.read(name, row, row + 1)[0]
 
 
 _open_shard = functools.lru_cache(maxsize=OPEN_SHARDS)(_Shard)
