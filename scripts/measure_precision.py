@@ -22,12 +22,12 @@ from flax import nnx
 from tooncrafter_jax import ToonCrafter
 from tooncrafter_jax.diffusion.guidance import guide
 from tooncrafter_jax.diffusion.objective import noisy_target
-from tooncrafter_jax.model_loading import stored_dtype
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import condition_latents
 from tooncrafter_jax.nn.platform import without_cpu_forms
-from tooncrafter_jax.quick_compilation import quick_compilation
-from tooncrafter_jax.requests import Pair, SamplingOptions, prepare
+from tooncrafter_jax.runtime.quick_compilation import quick_compilation
+from tooncrafter_jax.sampling.model_loading import stored_dtype
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, prepare
 
 TIMES = (999, 700, 400, 100)
 SCALES = (1.0, 7.5)

@@ -97,7 +97,7 @@ def devices() -> list[jax.Device]:
 def metric_weights() -> Path:
     """The directory of the published weights of LPIPS and I3D: fetched once into `.cache`, used offline ever after."""
     from tooncrafter_jax.errors import UserError
-    from tooncrafter_jax.weights.metric_weights import fetch_metric_weights
+    from tooncrafter_jax.zoo.metric_weights import fetch_metric_weights
 
     directory = Path(__file__).parents[1] / ".cache" / "metric_weights"
     directory.mkdir(parents=True, exist_ok=True)

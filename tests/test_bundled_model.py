@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from tooncrafter_jax.cli.sample import main as sample
-from tooncrafter_jax.evaluation.baselines.blends import cross_fade
-from tooncrafter_jax.media import read_image
-from tooncrafter_jax.model_loading import BUNDLED, DEFAULT_MODEL, find_checkpoint
+from tooncrafter_jax.evaluation.rivals.blends import cross_fade
+from tooncrafter_jax.io import read_image
 from tooncrafter_jax.models.configuration import COMPONENTS, preset
+from tooncrafter_jax.sampling.model_loading import BUNDLED, DEFAULT_MODEL, find_checkpoint
 
 REPOSITORY = Path(__file__).parents[1]
 EXAMPLES = REPOSITORY / "examples"

@@ -2,9 +2,9 @@
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.notes import Note
-from tooncrafter_jax.observation import Progress
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
+from tooncrafter_jax.sampling.observation import Progress
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
 
 load = ToonCrafter.load
 

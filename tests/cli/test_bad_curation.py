@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cli.world import Command
-from tests.data.curation.film_files import LOSSLESS, moving, write_film, write_sound
+from tests.curation.film_files import LOSSLESS, moving, write_film, write_sound
 from tooncrafter_jax.__main__ import main as package_main
 from tooncrafter_jax.cli.common import run
 from tooncrafter_jax.data.clip_sets import ClipSet, split_sizes

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli.world import World, write_folder
-from tooncrafter_jax.cli.claims import Claims
+from tooncrafter_jax.sampling.batch.claims import Claims
 
 REPOSITORY = Path(__file__).parents[2]
 

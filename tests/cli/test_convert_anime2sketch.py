@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.cli.world import Command
-from tooncrafter_jax.models.anime2sketch import Anime2Sketch, Anime2SketchConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.weights import anime2sketch
-from tooncrafter_jax.weights.anime2sketch import load_anime2sketch, name_table
 from tooncrafter_jax.weights.rule import make
+from tooncrafter_jax.zoo.anime2sketch import weights as anime2sketch
+from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig
+from tooncrafter_jax.zoo.anime2sketch.weights import load_anime2sketch, name_table
 
 CONFIG = Anime2SketchConfig(width=4, max_width=8, levels=3)
 

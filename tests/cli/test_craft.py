@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from tests.cli.world import Command
-from tests.models.craft_inputs import SMALL, tensors
 from tests.reference import key_list
+from tests.zoo.craft_inputs import SMALL, tensors
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.cli.curation_stages import add_measurements, stages_of
-from tooncrafter_jax.data.curation.craft_detector import CraftDetector
-from tooncrafter_jax.data.curation.text import PpOcrDetector, Text
+from tooncrafter_jax.curation.craft_detector import CraftDetector
+from tooncrafter_jax.curation.text import PpOcrDetector, Text
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.weights import craft
-from tooncrafter_jax.weights.craft import load_craft
+from tooncrafter_jax.zoo.craft import weights as craft
+from tooncrafter_jax.zoo.craft.weights import load_craft
 
 OTHERS_OFF = ("--no-fingerprints", "--motion=off")
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.world import Command, World, draw, draw_lines, write_folder
-from tests.media.picture_files import DISPLAY_P3, rgb_profile
+from tests.io.picture_files import DISPLAY_P3, rgb_profile
 
 
 def notes(err: str) -> list[str]:

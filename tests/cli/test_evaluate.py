@@ -14,8 +14,8 @@ import pytest
 
 from tests.cli.world import Command
 from tests.evaluation.small_set import LENGTHS, make_set
-from tooncrafter_jax.media import write_png_sequence
-from tooncrafter_jax.media.lossless import write_lossless
+from tooncrafter_jax.io import write_png_sequence
+from tooncrafter_jax.io.lossless import write_lossless
 
 pytest.importorskip("cv2", reason="needs the extra 'eval'")
 
@@ -117,7 +117,7 @@ def full_disk(here: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tooncrafter_jax.atomic_files.write_and_sync", refuse)
+    monkeypatch.setattr("tooncrafter_jax.io.atomic_files.write_and_sync", refuse)
 
 
 def other_run(here: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.world import Command
-from tests.weights.metric_packages import install, pickled_arrays, tiny_weights, write_tar
+from tests.zoo.metric_packages import install, pickled_arrays, tiny_weights, write_tar
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.cli.world import Command, World, draw, link_checkpoint, write_folder
-from tooncrafter_jax import media
-from tooncrafter_jax.cli.clip_records import read_record
-from tooncrafter_jax.cli.outputs import OutputPlan
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import read_image
+from tooncrafter_jax.sampling.batch.outputs import OutputPlan
+from tooncrafter_jax.sampling.records import read_record
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
@@ -321,5 +321,5 @@ def test_names_are_printed_without_what_a_terminal_obeys(empty: World, command: 
 
 def test_the_picture_of_the_frames_is_that_of_the_video(tmp_path: Path, frames: np.ndarray):
     paths = OutputPlan(tmp_path, ("png",), False).write("x", frames, RECORD)
-    assert (media.read_image(paths["png"] / "frame_07.png") == frames[7]).all()
+    assert (read_image(paths["png"] / "frame_07.png") == frames[7]).all()
     assert Image.open(paths["png"] / "frame_00.png").size == (64, 64)

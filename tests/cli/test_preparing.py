@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from tests.cli.world import Command, World, draw, write_folder
-from tooncrafter_jax.cli.jobs import Job
-from tooncrafter_jax.cli.preparing import Preparation, Ready
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media import read_image
-from tooncrafter_jax.media.recent_pictures import RecentPictures
-from tooncrafter_jax.requests import Pair, PreparedPair
+from tooncrafter_jax.io import read_image
+from tooncrafter_jax.io.recent_pictures import RecentPictures
+from tooncrafter_jax.sampling.batch.jobs import Job
+from tooncrafter_jax.sampling.batch.preparing import Preparation, Ready
+from tooncrafter_jax.sampling.request import Pair, PreparedPair
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tests.cli.world import SIZE, Command, World, draw, draw_lines, write_folder, write_manifest
-from tooncrafter_jax.cli.jobs import Job, default_name, with_unique_names, with_variations
 from tooncrafter_jax.cli.sample import build_parser
-from tooncrafter_jax.media import read_image
-from tooncrafter_jax.model_loading import BUNDLED, DEFAULT_MODEL
-from tooncrafter_jax.requests import Pair
+from tooncrafter_jax.io import read_image
+from tooncrafter_jax.sampling.batch.jobs import Job, default_name, with_unique_names, with_variations
+from tooncrafter_jax.sampling.model_loading import BUNDLED, DEFAULT_MODEL
+from tooncrafter_jax.sampling.request import Pair
 
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL_OPTIONS = (
@@ -321,7 +321,7 @@ def test_only_what_has_changed_is_made_again(change: Any, made: int, empty: Worl
 def test_a_clip_in_the_making_leaves_the_earlier_one_whole(
     empty: World, command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    from tooncrafter_jax import media
+    from tooncrafter_jax.sampling.batch import outputs
 
     argv = empty.folder(write_folder(empty.path / "folder", 1), "--contact-sheet")
     command("sample", *argv)
@@ -330,7 +330,7 @@ def test_a_clip_in_the_making_leaves_the_earlier_one_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(media, "write_contact_sheet", interrupt)
+        patch.setattr(outputs, "write_contact_sheet", interrupt)
         assert command("sample", *argv, "--seed=5").code == 130
     assert "0 made, 1 done before" in command("sample", *argv).out
     assert "1 made, 0 done before" in command("sample", *argv, "--seed=5").out
@@ -408,7 +408,7 @@ def test_what_another_process_cannot_read_is_made_by_none(
 ):
     """Hosts with other lists would wait for each other for ever."""
     monkeypatch.setattr(
-        "tooncrafter_jax.cli.selection.as_all_processes_say",
+        "tooncrafter_jax.sampling.batch.selection.as_all_processes_say",
         lambda usable: [False, *usable[1:]] if len(usable) == 3 else usable,
     )
     result = command("sample", *empty.folder(write_folder(empty.path / "folder", 3)))

@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 from tests.reference import key_list
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
-from tooncrafter_jax.observation import Progress
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import PreparedPair, SamplingOptions
+from tooncrafter_jax.sampling.observation import Progress
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.weights import rule
 
 SIZE = ("--height=64", "--width=64")

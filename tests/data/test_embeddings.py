@@ -21,7 +21,7 @@ from tooncrafter_jax.data.loader import Loader, LoaderConfig
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.training.configuration import train_config
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.weights.store import CheckpointWriter

@@ -19,8 +19,8 @@ from tooncrafter_jax.data.transforms import (
     resize_and_crop,
     to_pixels,
 )
-from tooncrafter_jax.media import fit_image
-from tooncrafter_jax.media.fitting import resize_tensor_like_app
+from tooncrafter_jax.io import fit_image
+from tooncrafter_jax.io.fitting import resize_tensor_like_app
 
 
 def _rng(number: int = 0) -> np.random.Generator:

@@ -10,8 +10,8 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.methods import Model, TrueSketches
 from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips, WindowRule
 from tooncrafter_jax.models.configuration import preset
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
 
 
 class Toon(ToonCrafter):

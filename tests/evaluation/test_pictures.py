@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tooncrafter_jax.evaluation.pictures import write_side_by_side
-from tooncrafter_jax.media import write_contact_sheet
+from tooncrafter_jax.io import write_contact_sheet
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tooncrafter_jax.evaluation.metrics import make_metrics
 from tooncrafter_jax.evaluation.row_store import RowStore, file_name
 from tooncrafter_jax.evaluation.run import Evaluation, Truth, per_clip
 from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
-from tooncrafter_jax.media.lossless import read_lossless, write_lossless
+from tooncrafter_jax.io.lossless import read_lossless, write_lossless
 
 METRICS = ("psnr", "key_frames")
 

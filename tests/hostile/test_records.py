@@ -24,7 +24,7 @@ from tooncrafter_jax.data.cartoon_clips.builder import parse_clip, serialize_cli
 from tooncrafter_jax.data.clip_sets import ClipFile, ClipReference, ClipSet, split_sizes, write_clips
 from tooncrafter_jax.data.records import Clip, clip_of_pictures, decode_frame
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.evaluation.baselines.folder import Folder, read_video
+from tooncrafter_jax.evaluation.rivals.folder import Folder, read_video
 from tooncrafter_jax.evaluation.row_store import file_name
 
 PICTURES = np.arange(2 * 16 * 24 * 3, dtype=np.uint8).reshape(2, 16, 24, 3)

@@ -14,12 +14,12 @@ from markdown_it import MarkdownIt
 from tests.evaluation.small_set import Darker
 from tests.hostile.amounts import amounts, holds_for
 from tests.hostile.strategies import TEXTS
+from tooncrafter_jax.curation.decision import decide
+from tooncrafter_jax.curation.report import write_report as write_curation_report
+from tooncrafter_jax.curation.splits import SplitRule
+from tooncrafter_jax.curation.thresholds import Thresholds
+from tooncrafter_jax.curation.workspace import Workspace
 from tooncrafter_jax.data.clip_sets import ClipReference, ClipSet, write_clips
-from tooncrafter_jax.data.curation.decision import decide
-from tooncrafter_jax.data.curation.report import write_report as write_curation_report
-from tooncrafter_jax.data.curation.splits import SplitRule
-from tooncrafter_jax.data.curation.thresholds import Thresholds
-from tooncrafter_jax.data.curation.workspace import Workspace
 from tooncrafter_jax.data.records import clip_of_pictures
 from tooncrafter_jax.errors import printable
 from tooncrafter_jax.evaluation.metrics.psnr import Psnr
@@ -27,7 +27,7 @@ from tooncrafter_jax.evaluation.report import write_report
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.run import Evaluation
 from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
-from tooncrafter_jax.markup import html_text, markdown_code, markdown_text
+from tooncrafter_jax.io.markup import html_text, markdown_code, markdown_text
 from tooncrafter_jax.verification.comparison import Row
 from tooncrafter_jax.verification.report import table
 

@@ -18,9 +18,9 @@ from tests.hostile.strategies import EXTREMES, spoilt_bytes, spoilt_values, text
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.weights.lora import load_lora
 from tooncrafter_jax.weights.misfit import check_shapes
-from tooncrafter_jax.weights.network_file import network_kind
 from tooncrafter_jax.weights.safetensors_header import LARGEST_HEADER
 from tooncrafter_jax.weights.sources import SafetensorsSource, open_source
+from tooncrafter_jax.zoo.network_file import network_kind
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from tests.hostile.amounts import amounts, bounded_memory, holds_for
 from tests.hostile.strategies import json_values, spoilt_bytes, spoilt_values
-from tooncrafter_jax.cli.jobs import manifest_jobs
-from tooncrafter_jax.data.curation.captions import read_captions
-from tooncrafter_jax.data.curation.thresholds import Thresholds
+from tooncrafter_jax.curation.captions import read_captions
+from tooncrafter_jax.curation.thresholds import Thresholds
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.json_files import parse_json
-from tooncrafter_jax.requests import Pair
+from tooncrafter_jax.io.json_files import parse_json
+from tooncrafter_jax.sampling.batch.jobs import manifest_jobs
+from tooncrafter_jax.sampling.request import Pair
 
 ROWS = [
     {"source": "film.mp4", "caption": "a fox", "start": 0, "stop": 40},

@@ -197,7 +197,7 @@ def main(settings: dict[str, Any]) -> None:
     """Runs one process."""
     jax.config.update("jax_num_cpu_devices", settings["devices"])
     if settings["processes"] > 1:
-        from tooncrafter_jax.distributed import initialize
+        from tooncrafter_jax.runtime.distributed import initialize
 
         initialize(f"127.0.0.1:{settings['port']}", settings["processes"], settings["process"])
         multihost_utils.sync_global_devices("started")

@@ -11,13 +11,13 @@ from tests.training.small import config
 from tooncrafter_jax.__main__ import main
 from tooncrafter_jax.cli.config_options import read_config
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.planning.topologies import has_tpu_compiler, parse_topology, topology_devices
+from tooncrafter_jax.planning.utilisation import peak_of
 from tooncrafter_jax.training.run_mesh import run_mesh
 from tooncrafter_jax.training.sharding import AXES, automatic_mesh, bytes_a_device, make_mesh, process_rows, put_batch
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import abstract_state
-from tooncrafter_jax.training.topologies import has_tpu_compiler, parse_topology, topology_devices
-from tooncrafter_jax.training.utilisation import peak_of
 
 
 @dataclasses.dataclass(frozen=True)

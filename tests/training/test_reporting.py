@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.training.small import config
-from tooncrafter_jax.training import reporting, utilisation
-from tooncrafter_jax.training.plan import minimum_flops
+from tooncrafter_jax.planning import utilisation
+from tooncrafter_jax.planning.plan import minimum_flops
+from tooncrafter_jax.training import reporting
 from tooncrafter_jax.training.profiling import TRACED, WARM_UP, Profile
 from tooncrafter_jax.training.reporting import Reporter, mean_of_batches
 from tooncrafter_jax.training.stages import make_stage

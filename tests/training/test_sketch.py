@@ -8,15 +8,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.reference import noise_params
 from tests.training.small import SIZE, config
-from tooncrafter_jax.data.sketches import HedExtractor
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.hed import Hed, HedConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.sketches import HedExtractor
 from tooncrafter_jax.training.hints import HintDrawing, hints_spec
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
 
 
 @pytest.fixture(scope="module", params=["zeros", "scaled"])

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from tooncrafter_jax import notes
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.foreign_names import flag_advice
-from tooncrafter_jax.paths import local_path
+from tooncrafter_jax.io.paths import local_path
+from tooncrafter_jax.sampling.foreign_names import flag_advice
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 

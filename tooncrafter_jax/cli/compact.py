@@ -11,8 +11,8 @@ import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.json_files import read_json
-from tooncrafter_jax.requests import make_options
+from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.sampling.request import make_options
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 DTYPES = ("float16", "float32")

@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.paths import any_path, copy_file, url_of
+from tooncrafter_jax.io.paths import any_path, copy_file, url_of
 from tooncrafter_jax.training.configuration import TrainConfig, train_config
 
 

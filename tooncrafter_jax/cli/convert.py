@@ -9,12 +9,12 @@ import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.json_files import read_json
+from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
-from tooncrafter_jax.weights.anime2sketch import convert_anime2sketch, is_anime2sketch
 from tooncrafter_jax.weights.convert import convert
-from tooncrafter_jax.weights.craft import convert_craft, is_craft
-from tooncrafter_jax.weights.saved_modules import open_saved_module
+from tooncrafter_jax.zoo.anime2sketch.weights import convert_anime2sketch, is_anime2sketch
+from tooncrafter_jax.zoo.craft.weights import convert_craft, is_craft
+from tooncrafter_jax.zoo.saved_modules import open_saved_module
 
 DESCRIPTION = """\
 Converts published weights (the full model, the sketch encoder, a DeepSpeed file or a bare U-Net) into a checkpoint

@@ -23,10 +23,10 @@ from tooncrafter_jax.cli.curation_options import (
 )
 from tooncrafter_jax.cli.curation_stages import add_measurements, notes_on, stages_of
 from tooncrafter_jax.cli.embed import main as embed
-from tooncrafter_jax.data.curation.protocols import Production
-from tooncrafter_jax.data.curation.splits import SplitRule
-from tooncrafter_jax.data.curation.thresholds import Thresholds
-from tooncrafter_jax.data.curation.workspace import SourceResult
+from tooncrafter_jax.curation.protocols import Production
+from tooncrafter_jax.curation.splits import SplitRule
+from tooncrafter_jax.curation.thresholds import Thresholds
+from tooncrafter_jax.curation.workspace import SourceResult
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.notes import note
 
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
 
 def films(argv: list[str]) -> int:
     """Films into clips of their shots."""
-    from tooncrafter_jax.data.curation.films import COVER, Films
+    from tooncrafter_jax.curation.films import COVER, Films
 
     parser = _parser(
         "films",
@@ -122,7 +122,7 @@ def films(argv: list[str]) -> int:
 
 def fluent_emoji(argv: list[str]) -> int:
     """Animated emoji into clips."""
-    from tooncrafter_jax.data.curation.fluent_emoji import FluentEmoji
+    from tooncrafter_jax.curation.synthetic.fluent_emoji import FluentEmoji
 
     parser = _parser(
         "fluent-emoji",
@@ -168,7 +168,7 @@ def fluent_emoji(argv: list[str]) -> int:
 
 def bodies(argv: list[str]) -> int:
     """Rendered bodies into clips."""
-    from tooncrafter_jax.data.curation.bodies import Bodies
+    from tooncrafter_jax.curation.synthetic.bodies import Bodies
 
     parser = _parser(
         "bodies",
@@ -206,7 +206,7 @@ def rethreshold(argv: list[str]) -> int:
     add_choice(parser, again=True)
     arguments = parser.parse_args(argv)
 
-    from tooncrafter_jax.data.curation import pipeline
+    from tooncrafter_jax.curation import pipeline
 
     outcome = pipeline.rethreshold(
         arguments.directory,
@@ -248,8 +248,8 @@ def _add_rendering(add: Callable[..., object], default: dict[str, int]) -> None:
 
 
 def _detectors(arguments: argparse.Namespace):
-    from tooncrafter_jax.data.curation.shots import ContentShots, GradualShots
-    from tooncrafter_jax.data.curation.transnet_shots import TransNetShots
+    from tooncrafter_jax.curation.shots import ContentShots, GradualShots
+    from tooncrafter_jax.curation.transnet_shots import TransNetShots
 
     if arguments.shots == "transnet":
         if arguments.shot_threshold is not None:
@@ -267,7 +267,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _curate(production: Production, arguments: argparse.Namespace, flags: Sequence[str]) -> int:
-    from tooncrafter_jax.data.curation import pipeline
+    from tooncrafter_jax.curation import pipeline
 
     thresholds = Thresholds.from_json(chosen_thresholds(arguments))
     splits = SplitRule(**chosen_splits(arguments))
@@ -290,7 +290,7 @@ def _curate(production: Production, arguments: argparse.Namespace, flags: Sequen
 
 
 def _listener(quiet: bool):
-    from tooncrafter_jax.data.curation.pipeline import Listener
+    from tooncrafter_jax.curation.pipeline import Listener
 
     if quiet:
         return Listener()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.curation.splits import SplitRule
+from tooncrafter_jax.curation.thresholds import Thresholds
 from tooncrafter_jax.data.clip_sets import SHARD_BYTES
-from tooncrafter_jax.data.curation.splits import SplitRule
-from tooncrafter_jax.data.curation.thresholds import Thresholds
 from tooncrafter_jax.errors import UserError
 
 OFF = "off"

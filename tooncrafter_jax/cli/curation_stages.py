@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tooncrafter_jax.cli.common import Parser
-from tooncrafter_jax.data.curation.protocols import Stage
+from tooncrafter_jax.curation.protocols import Stage
 from tooncrafter_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from tooncrafter_jax.data.curation.craft_detector import CraftDetector
+    from tooncrafter_jax.curation.craft_detector import CraftDetector
 
 OFF = "off"
 FLOWS, DETECTORS = ("dis", "gmflow", OFF), ("ppocr", "craft", OFF)
@@ -84,14 +84,14 @@ def stages_of(arguments: argparse.Namespace) -> list[Stage]:
     Raises:
       UserError: options that only go together were not given together, or the weights of CRAFT do not fit.
     """
-    from tooncrafter_jax.data.curation.aesthetics import Aesthetics
-    from tooncrafter_jax.data.curation.agreement import Agreement
-    from tooncrafter_jax.data.curation.captions import Blip2Captions, SidecarCaptions
-    from tooncrafter_jax.data.curation.clip_model import ClipWeights
-    from tooncrafter_jax.data.curation.fingerprint import Fingerprint
-    from tooncrafter_jax.data.curation.holds import Holds
-    from tooncrafter_jax.data.curation.motion import DisFlow, GmFlow, Motion
-    from tooncrafter_jax.data.curation.text import Text
+    from tooncrafter_jax.curation.aesthetics import Aesthetics
+    from tooncrafter_jax.curation.agreement import Agreement
+    from tooncrafter_jax.curation.captions import Blip2Captions, SidecarCaptions
+    from tooncrafter_jax.curation.clip_model import ClipWeights
+    from tooncrafter_jax.curation.fingerprint import Fingerprint
+    from tooncrafter_jax.curation.holds import Holds
+    from tooncrafter_jax.curation.motion import DisFlow, GmFlow, Motion
+    from tooncrafter_jax.curation.text import Text
 
     for option in ("aesthetic_head", "quick_gelu"):
         if getattr(arguments, option) and arguments.clip is None:
@@ -127,8 +127,8 @@ def _craft_detector(arguments: argparse.Namespace) -> CraftDetector | None:
         return None
     if weights is None:
         raise UserError("--text=craft needs the weights of CRAFT: give craft_mlt_25k.pth with --craft-weights")
-    from tooncrafter_jax.data.curation.craft_detector import CraftDetector
-    from tooncrafter_jax.weights.craft import check_craft
+    from tooncrafter_jax.curation.craft_detector import CraftDetector
+    from tooncrafter_jax.zoo.craft.weights import check_craft
 
     check_craft(weights)
     return CraftDetector(weights)
@@ -140,9 +140,9 @@ def notes_on(stages: Sequence[Stage], sources: Sequence[str]) -> list[str]:
     Raises:
       UserError: the file of captions cannot be read.
     """
-    from tooncrafter_jax.data.curation.aesthetics import Aesthetics
-    from tooncrafter_jax.data.curation.agreement import Agreement
-    from tooncrafter_jax.data.curation.captions import SidecarCaptions
+    from tooncrafter_jax.curation.aesthetics import Aesthetics
+    from tooncrafter_jax.curation.agreement import Agreement
+    from tooncrafter_jax.curation.captions import SidecarCaptions
 
     given = {type(stage) for stage in stages}
     notes = [stage.off for stage in (Aesthetics(), Agreement()) if type(stage) not in given]

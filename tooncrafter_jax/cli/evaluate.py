@@ -14,28 +14,28 @@ import jax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from tooncrafter_jax.atomic_files import check_writable
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_compilation_cache, add_hosts, told_if_interrupted
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
-from tooncrafter_jax.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.curation.clip_model import ClipWeights
 from tooncrafter_jax.data.clip_sets import ClipSet
-from tooncrafter_jax.data.curation.clip_model import ClipWeights
-from tooncrafter_jax.data.sketches import EXTRACTORS, load_extractor
-from tooncrafter_jax.distributed import initialize, is_main_process
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.evaluation.baselines.registry import FACTORIES as RIVALS
-from tooncrafter_jax.evaluation.baselines.registry import FOLDER, in_betweener
 from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, TrueSketches, checkpoint_told
 from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, MetricWeightFiles, make_metrics
+from tooncrafter_jax.evaluation.rivals.registry import FACTORIES as RIVALS
+from tooncrafter_jax.evaluation.rivals.registry import FOLDER, in_betweener
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
 from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
-from tooncrafter_jax.model_loading import BUNDLED, compute_dtype, find_checkpoint
+from tooncrafter_jax.io.atomic_files import check_writable
+from tooncrafter_jax.io.paths import url_of
 from tooncrafter_jax.nn.attention import Backend, check_backend
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.paths import url_of
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import SamplingOptions
+from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.runtime.distributed import initialize, is_main_process
+from tooncrafter_jax.sampling.model_loading import BUNDLED, compute_dtype, find_checkpoint
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import SamplingOptions
+from tooncrafter_jax.sketches import EXTRACTORS, load_extractor
 
 PROGRAM = "python -m tooncrafter_jax evaluate"
 DESCRIPTION = f"""\

@@ -23,7 +23,7 @@ On a machine without a network, take the archives along and name their folder:
 
 def main(argv: list[str]) -> int:
     """Fetches and reports; see `--help`."""
-    from tooncrafter_jax.weights.metric_weights import fetch_metric_weights
+    from tooncrafter_jax.zoo.metric_weights import fetch_metric_weights
 
     parser = Parser("python -m tooncrafter_jax fetch-metric-weights", description=DESCRIPTION)
     parser.add_argument(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
-from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.owned_files import check_json_is_ours
-from tooncrafter_jax.training.topologies import parse_topology
+from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.owned_files import check_json_is_ours
+from tooncrafter_jax.planning.topologies import parse_topology
+from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 
 DESCRIPTION = """\
 Compiles the training step of a config for a TPU slice without having one, and says whether it fits, what memory, operations and
@@ -52,9 +52,9 @@ def main(argv: list[str]) -> int:
     if topology.chip is None:
         enable_compilation_cache()
 
-    from tooncrafter_jax.training.plan import host_rows, plan_sampling, plan_training
-    from tooncrafter_jax.training.plan_report import hosts_text, plan_text, plan_values, run_text, run_values
-    from tooncrafter_jax.training.plan_run import plan_run
+    from tooncrafter_jax.planning.plan import host_rows, plan_sampling, plan_training
+    from tooncrafter_jax.planning.plan_report import hosts_text, plan_text, plan_values, run_text, run_values
+    from tooncrafter_jax.planning.plan_run import plan_run
 
     if args.hosts:
         if args.sampling is not None:

@@ -12,20 +12,20 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from tooncrafter_jax import media
-from tooncrafter_jax.cli.claims import Claims
-from tooncrafter_jax.cli.clip_records import record_of
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, one_line
-from tooncrafter_jax.cli.jobs import Job
-from tooncrafter_jax.cli.outputs import OutputPlan
-from tooncrafter_jax.cli.preparing import Preparation, Ready
-from tooncrafter_jax.cli.selection import UNREADABLE_ELSEWHERE
-from tooncrafter_jax.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
+from tooncrafter_jax.io import check_writable, to_uint8
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.observation import Progress
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import SamplingOptions
+from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
+from tooncrafter_jax.sampling.batch.claims import Claims
+from tooncrafter_jax.sampling.batch.jobs import Job
+from tooncrafter_jax.sampling.batch.outputs import OutputPlan
+from tooncrafter_jax.sampling.batch.preparing import Preparation, Ready
+from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE
+from tooncrafter_jax.sampling.observation import Progress
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.records import record_of
+from tooncrafter_jax.sampling.request import SamplingOptions
 
 WAIT_SECONDS = 0.5
 """Between two looks at the clips that another run is making."""
@@ -207,7 +207,7 @@ class Run:
 
     def _write(self, job: Job, ready: Ready, video: np.ndarray, seconds: float) -> None:
         try:
-            frames = media.to_uint8(video)  # of one clip: NaN in it cost no other
+            frames = to_uint8(video)  # of one clip: NaN in it cost no other
         except UserError as error:
             if not self.several:
                 raise
@@ -220,7 +220,7 @@ class Run:
         except UserError as error:
             if not self.several:
                 raise
-            media.check_writable(self.plan.directory)  # a full disk ends the run: sampling on would be in vain
+            check_writable(self.plan.directory)  # a full disk ends the run: sampling on would be in vain
             self.outcome.failed[job.name] = str(error)
             return
         self.outcome.made.append(job.name)

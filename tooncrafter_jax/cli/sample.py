@@ -11,10 +11,21 @@ from typing import Any, get_args
 
 import jax.numpy as jnp
 
-from tooncrafter_jax.cli.claims import Claims
-from tooncrafter_jax.cli.clip_records import file_record
 from tooncrafter_jax.cli.common import Parser, add_compilation_cache, add_hosts, told_if_interrupted
-from tooncrafter_jax.cli.jobs import (
+from tooncrafter_jax.cli.runs import Outcome, Run, report
+from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, PUBLISHED_PIXEL_FORMAT
+from tooncrafter_jax.io.owned_files import Stamps
+from tooncrafter_jax.io.paths import url_of
+from tooncrafter_jax.io.recent_pictures import RecentPictures
+from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
+from tooncrafter_jax.nn.attention import check_backend
+from tooncrafter_jax.notes import note
+from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.runtime.distributed import initialize, is_main_process
+from tooncrafter_jax.sampling.batch.claims import Claims
+from tooncrafter_jax.sampling.batch.jobs import (
     Job,
     checked_name,
     manifest_jobs,
@@ -22,25 +33,14 @@ from tooncrafter_jax.cli.jobs import (
     with_fitting_names,
     with_variations,
 )
-from tooncrafter_jax.cli.outputs import FORMATS, OutputPlan
-from tooncrafter_jax.cli.preparing import AHEAD, Preparation, Ready
-from tooncrafter_jax.cli.prompt_folders import ORDERS, folder_jobs, shown_pairs
-from tooncrafter_jax.cli.runs import Outcome, Run, report
-from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
-from tooncrafter_jax.cli.selection import check_pair, done_before, inputs_of, usable
-from tooncrafter_jax.compilation_cache import enable_compilation_cache
-from tooncrafter_jax.distributed import initialize, is_main_process
-from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.media import PIXEL_FORMATS, PUBLISHED_FPS, PUBLISHED_PIXEL_FORMAT
-from tooncrafter_jax.media.recent_pictures import RecentPictures
-from tooncrafter_jax.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
-from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
-from tooncrafter_jax.nn.attention import check_backend
-from tooncrafter_jax.notes import note
-from tooncrafter_jax.owned_files import Stamps
-from tooncrafter_jax.paths import url_of
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions, prepare
+from tooncrafter_jax.sampling.batch.outputs import FORMATS, OutputPlan
+from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
+from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
+from tooncrafter_jax.sampling.batch.selection import check_pair, done_before, inputs_of, usable
+from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.records import file_record
+from tooncrafter_jax.sampling.request import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions, prepare
 from tooncrafter_jax.weights.lora import load_lora
 
 USAGE = """\

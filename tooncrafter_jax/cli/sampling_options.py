@@ -10,7 +10,7 @@ from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.diffusion.schedule import Spacing
 from tooncrafter_jax.diffusion.solvers import SOLVERS
 from tooncrafter_jax.nn.attention import BACKENDS
-from tooncrafter_jax.requests import SamplingOptions, make_options
+from tooncrafter_jax.sampling.request import SamplingOptions, make_options
 
 _FLAGS = (
     "solver",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_compilation_cache, add_hosts
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
-from tooncrafter_jax.compilation_cache import enable_compilation_cache
-from tooncrafter_jax.distributed import initialize
+from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.runtime.distributed import initialize
 from tooncrafter_jax.training.interruption import EXIT_PREEMPTED
 
 DESCRIPTION = """\

@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from tooncrafter_jax.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, add_compilation_cache
-from tooncrafter_jax.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.owned_files import check_json_is_ours
+from tooncrafter_jax.io.atomic_files import check_writable, write_atomically
+from tooncrafter_jax.io.owned_files import check_json_is_ours
+from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 
 DESCRIPTION = """\
 Runs every component of this package on a folder of reference numbers of the published code and compares all arrays.

@@ -19,13 +19,13 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from etils import epath
 
-from tooncrafter_jax.atomic_files import cannot_write, replace_directory, temporary_name
 from tooncrafter_jax.data.cartoon_clips import CartoonClips
 from tooncrafter_jax.data.cartoon_clips.builder import parse_clip, serialize_clip
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.json_files import read_json
-from tooncrafter_jax.paths import local_path
+from tooncrafter_jax.io.atomic_files import cannot_write, replace_directory, temporary_name
+from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.io.paths import local_path
 
 SHARD_BYTES = 256 * 2**20
 """Size at which a shard ends: small enough that a pod's hosts share a set of a few hundred thousand clips evenly."""

@@ -25,7 +25,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int32, UInt8
 from safetensors.numpy import save
 
-from tooncrafter_jax.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.data.embeddings import (
     CONSTANTS_FILE,
@@ -44,11 +43,12 @@ from tooncrafter_jax.data.embeddings import (
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.data.transforms import resize_and_crop, to_pixels
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.model_loading import compute_dtype, find_checkpoint, load_components
+from tooncrafter_jax.io.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.nn.platform import exact_float32
-from tooncrafter_jax.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.model_loading import compute_dtype, find_checkpoint, load_components
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.typing import Dtype
 
 SHARD_BYTES = 2**29

@@ -37,12 +37,12 @@ from tooncrafter_jax.data.examples import LoaderConfig, OpenPixels
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.data.transforms import Window
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.json_files import parse_json, read_json
+from tooncrafter_jax.io.json_files import parse_json, read_json
+from tooncrafter_jax.io.paths import local_path
 from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
 from tooncrafter_jax.models.clip_image import ClipImage
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.network import Network, Params
-from tooncrafter_jax.paths import local_path
 from tooncrafter_jax.typing import Images, Tokens, Video
 from tooncrafter_jax.weights.safetensors_header import read_header
 

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8, UInt32
 
 from tooncrafter_jax.data.records import Clip
-from tooncrafter_jax.data.sketches.selection import BISECTION_DEPTHS, BISECTION_SHARE, choose_sketched_frames
 from tooncrafter_jax.data.transforms import (
     DROPOUT,
     STRIDES,
@@ -27,6 +26,7 @@ from tooncrafter_jax.data.transforms import (
 )
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.sketches.selection import BISECTION_DEPTHS, BISECTION_SHARE, choose_sketched_frames
 
 REPLACEMENTS = 1000
 """Clips in a row that may be unusable before the set is."""

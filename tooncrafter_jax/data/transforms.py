@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from tooncrafter_jax.media.fitting import kept_and_padded, short_side_size
+from tooncrafter_jax.io.fitting import kept_and_padded, short_side_size
 from tooncrafter_jax.typing import Uint8Video
 
 STRIDES = (1, 6)

@@ -13,20 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tooncrafter_jax.data.sketches import SketchExtractor
 from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.evaluation.baselines.in_betweener import ClipRequest, InBetweener
+from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, InBetweener
 from tooncrafter_jax.evaluation.true_clips import TrueClip
-from tooncrafter_jax.media import to_uint8
-from tooncrafter_jax.model_loading import find_checkpoint
+from tooncrafter_jax.io import to_uint8
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.platform import exact_float32
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.requests import Pair, SamplingOptions, Sketch, check_sketch_encoder
+from tooncrafter_jax.sampling.model_loading import find_checkpoint
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_sketch_encoder
+from tooncrafter_jax.sketches import SketchExtractor
 from tooncrafter_jax.typing import Uint8Videos
 from tooncrafter_jax.weights.store import Checkpoint
 

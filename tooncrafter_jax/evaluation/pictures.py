@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tooncrafter_jax.media import write_contact_sheet, write_mp4
+from tooncrafter_jax.io import write_contact_sheet, write_mp4
 from tooncrafter_jax.typing import Uint8Video
 
 SHOWN_FRAMES = 8

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.evaluation.metrics.intervals import Interval
-from tooncrafter_jax.markup import plot_text
-from tooncrafter_jax.media.figures import new_figure, save_figure
+from tooncrafter_jax.io.figures import new_figure, save_figure
+from tooncrafter_jax.io.markup import plot_text
 
 COLUMNS = 3
 _ARROW = {"lower": "lower is better", "higher": "higher is better"}

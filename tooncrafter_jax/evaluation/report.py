@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.evaluation.metrics.i3d_features import LOGITS, too_few_clips
 from tooncrafter_jax.evaluation.metrics.intervals import Interval, interval
 from tooncrafter_jax.evaluation.metrics.metric import Metric
 from tooncrafter_jax.evaluation.pictures import write_side_by_side, write_together
 from tooncrafter_jax.evaluation.plots import write_by_frame, write_intervals
 from tooncrafter_jax.evaluation.run import Evaluation, Measured, Truth, per_clip
-from tooncrafter_jax.markup import markdown_code, markdown_text
-from tooncrafter_jax.media import write_json
+from tooncrafter_jax.io import write_json
+from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.markup import markdown_code, markdown_text
 
 JUDGES = ("lpips_alexnet", "lpips_vgg16", "psnr", "ssim")
 """Metrics by which the best and the worst clips are chosen: the first of these that was measured."""

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.json_files import read_json
-from tooncrafter_jax.media import write_json
-from tooncrafter_jax.media.lossless import read_lossless, write_lossless
-from tooncrafter_jax.owned_files import foreign
+from tooncrafter_jax.io import write_json
+from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.io.lossless import read_lossless, write_lossless
+from tooncrafter_jax.io.owned_files import foreign
 from tooncrafter_jax.typing import Uint8Video, Uint8Videos
 
 REPORTS = ("report.md", "report.json")

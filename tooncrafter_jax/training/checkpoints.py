@@ -20,13 +20,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.config_codec import to_dict
-from tooncrafter_jax.distributed import as_the_main_process_says, is_main_process, to_host
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.json_files import read_json
+from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
-from tooncrafter_jax.paths import AnyPath, GivenPath, any_path
+from tooncrafter_jax.runtime.distributed import as_the_main_process_says, is_main_process, to_host
 from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.sharding import tree_shardings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from tooncrafter_jax.paths import AnyPath, Mirror
+from tooncrafter_jax.io.paths import AnyPath, Mirror
 
 WARM_UP, TRACED = 3, 3
 """Steps that are let pass, of which the first compiles, and steps that are traced."""

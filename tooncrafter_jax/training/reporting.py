@@ -13,7 +13,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from tooncrafter_jax.paths import AnyPath, Mirror
+from tooncrafter_jax.io.paths import AnyPath, Mirror
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.state import abstract_state

@@ -24,10 +24,10 @@ from tooncrafter_jax.diffusion.loop import chunks, run_chunk
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
-from tooncrafter_jax.distributed import is_main_process
-from tooncrafter_jax.media import to_uint8, write_contact_sheet, write_mp4
+from tooncrafter_jax.io import to_uint8, write_contact_sheet, write_mp4
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain
 from tooncrafter_jax.nn.platform import exact_float32
+from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.reporting import Reporter
 from tooncrafter_jax.training.sharding import BATCH_AXES

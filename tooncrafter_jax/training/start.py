@@ -14,9 +14,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.paths import any_path
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.paths import any_path
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
@@ -25,8 +25,8 @@ from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
 from tooncrafter_jax.training.stages.stage import Derived
 from tooncrafter_jax.training.state import TrainState, abstract_state, new_state, stored_dtype
 from tooncrafter_jax.weights.lora import PREFIX
-from tooncrafter_jax.weights.metric_weights import load_lpips
 from tooncrafter_jax.weights.store import Checkpoint, fingerprint
+from tooncrafter_jax.zoo.metric_weights import load_lpips
 
 _LPIPS = f"{PERCEPTUAL}."
 SMALL = 4096

@@ -12,12 +12,13 @@ import jax
 from jax.sharding import Mesh
 
 from tooncrafter_jax.data.loader import Loader
-from tooncrafter_jax.data.sketches import load_extractor
-from tooncrafter_jax.distributed import check_joined, describe_machine, only_run_in
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.paths import GivenPath, Mirror, any_path, local_path
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import remark
-from tooncrafter_jax.paths import GivenPath, Mirror, any_path, local_path
+from tooncrafter_jax.planning.utilisation import seconds_at_peak
+from tooncrafter_jax.runtime.distributed import check_joined, describe_machine, only_run_in
+from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.hints import HintDrawing
@@ -33,7 +34,6 @@ from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import TrainState
 from tooncrafter_jax.training.step import make_step, make_validation
-from tooncrafter_jax.training.utilisation import seconds_at_peak
 
 VIDEO_STAGES = ("decoder", "autoencoder", "sketch")
 """Stages that need pixels even where embeddings are read."""

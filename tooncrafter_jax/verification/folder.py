@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.json_files import read_json
+from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.models.configuration import ModelConfig, from_official
 from tooncrafter_jax.verification.expressions import references
 

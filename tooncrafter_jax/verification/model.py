@@ -17,8 +17,8 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS
 from tooncrafter_jax.models.dual_reference_decoder import Decoder
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.pipeline import ToonCrafter
-from tooncrafter_jax.sampling import Sampler
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.verification.folder import Folder
 from tooncrafter_jax.weights.loading import MappedSource, map_source

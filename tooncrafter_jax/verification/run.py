@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.quick_compilation import quick_compilation
+from tooncrafter_jax.runtime.quick_compilation import quick_compilation
 from tooncrafter_jax.verification.comparison import (
     Comparison,
     Row,

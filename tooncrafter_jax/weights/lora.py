@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from tooncrafter_jax.atomic_files import write_atomically
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.paths import AnyPath, GivenPath, local_path
+from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.paths import AnyPath, GivenPath, local_path
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
 PREFIX = "lora."

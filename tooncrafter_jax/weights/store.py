@@ -29,13 +29,13 @@ from absl import logging as absl_logging
 from etils import epath
 from safetensors.numpy import save
 
-from tooncrafter_jax.atomic_files import carry_over, write_atomically
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
-from tooncrafter_jax.json_files import read_json
+from tooncrafter_jax.io.atomic_files import carry_over, write_atomically
+from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path, copy_file, copy_tree, remove_tree
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.paths import AnyPath, GivenPath, any_path, copy_file, copy_tree, remove_tree
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import SafetensorsSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.models.metric_inputs import changed, pictures
+from tests.zoo.metric_inputs import changed, pictures
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 
 CANNY_THRESHOLDS = (40.0, 120.0)

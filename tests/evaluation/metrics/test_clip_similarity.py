@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.curation import small_clip
+from tests.curation import small_clip
 from tests.evaluation.metrics.clips import batch, changed_clips, clips
-from tooncrafter_jax.data.curation.clip_model import ClipModel, clip_pixels
+from tooncrafter_jax.curation.clip_model import ClipModel, clip_pixels
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.clip_similarity import ClipFeatures, ClipImageSimilarity, ClipTextSimilarity
 from tooncrafter_jax.models.tokenizer import tokenizer

@@ -10,8 +10,8 @@ import pytest
 
 from tests.evaluation.metrics.clips import batch, changed_clips, clips
 from tests.evaluation.metrics.features import FakeLogits
-from tests.models.metric_inputs import clip
 from tests.reference import GOLDEN, deviation
+from tests.zoo.metric_inputs import clip
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.frechet_video_distance import FrechetVideoDistance
 from tooncrafter_jax.evaluation.metrics.i3d_features import (
@@ -24,9 +24,9 @@ from tooncrafter_jax.evaluation.metrics.i3d_features import (
     too_few_clips,
 )
 from tooncrafter_jax.evaluation.metrics.kernel_video_distance import KernelVideoDistance
-from tooncrafter_jax.models.i3d import I3D, I3DConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.weights.metric_weights import LoadedNetwork, load_i3d
+from tooncrafter_jax.zoo.i3d.network import I3D, I3DConfig
+from tooncrafter_jax.zoo.metric_weights import LoadedNetwork, load_i3d
 
 
 def bilinear(picture: np.ndarray, size: int) -> np.ndarray:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.curation import small_clip
+from tests.curation import small_clip
 from tests.evaluation.metrics.clips import batch, changed_clips, clips
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, Metric, MetricWeightFiles, make_metrics
-from tooncrafter_jax.weights import metric_weights as weight_files
+from tooncrafter_jax.zoo import metric_weights as weight_files
 
 WITHOUT_NETWORKS = ("cpbd", "psnr", "ssim", "key_frames", "colour_drift", "flicker")
 

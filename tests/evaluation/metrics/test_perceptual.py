@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.evaluation.metrics.clips import batch, changed_clips, clips
-from tests.models.metric_inputs import changed, pictures
 from tests.reference import GOLDEN
+from tests.zoo.metric_inputs import changed, pictures
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
 

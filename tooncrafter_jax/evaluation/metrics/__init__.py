@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tooncrafter_jax.data.curation.clip_model import ClipWeights
+from tooncrafter_jax.curation.clip_model import ClipWeights
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.clip_similarity import ClipFeatures, ClipImageSimilarity, ClipTextSimilarity
 from tooncrafter_jax.evaluation.metrics.colour_drift import ColourDrift

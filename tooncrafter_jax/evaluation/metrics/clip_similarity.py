@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from tooncrafter_jax.data.curation.clip_model import ClipModel, ClipWeights, load_clip
+from tooncrafter_jax.curation.clip_model import ClipModel, ClipWeights, load_clip
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch

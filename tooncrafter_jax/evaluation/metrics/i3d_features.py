@@ -15,9 +15,9 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
 from tooncrafter_jax.evaluation.metrics.shared_features import SharedFeatures
-from tooncrafter_jax.models.i3d import SHORTEST_CLIP
 from tooncrafter_jax.typing import Video
-from tooncrafter_jax.weights.metric_weights import LoadedNetwork, load_i3d
+from tooncrafter_jax.zoo.i3d.network import SHORTEST_CLIP
+from tooncrafter_jax.zoo.metric_weights import LoadedNetwork, load_i3d
 
 LOGITS, TRUE_LOGITS = "logits", "true_logits"
 """Names of the rows, which are the same for both distances."""

@@ -14,8 +14,8 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
-from tooncrafter_jax.models.lpips import LpipsNet
-from tooncrafter_jax.weights.metric_weights import LoadedNetwork, load_lpips
+from tooncrafter_jax.zoo.lpips.network import LpipsNet
+from tooncrafter_jax.zoo.metric_weights import LoadedNetwork, load_lpips
 
 TITLES: dict[LpipsNet, str] = {"alexnet": "LPIPS (AlexNet)", "vgg16": "LPIPS (VGG16)"}
 SMALLEST: dict[LpipsNet, int] = {"alexnet": 31, "vgg16": 16}

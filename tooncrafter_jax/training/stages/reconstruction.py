@@ -24,7 +24,6 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
-from tooncrafter_jax.models.lpips import Lpips, LpipsConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.nn.remat import remat_policy
@@ -35,6 +34,7 @@ from tooncrafter_jax.training.stages.encoding import frame_moments, sample_poste
 from tooncrafter_jax.training.stages.sketch import SketchStage, without_hints
 from tooncrafter_jax.training.stages.stage import MODEL, Batch, Derived, Gradients, Metrics, Stage, replace_config
 from tooncrafter_jax.typing import Latents, Video
+from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig
 
 DISCRIMINATOR = "discriminator"
 PERCEPTUAL = "perceptual"

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.media import resize_tensor_like_app, sketch_to_hint
-from tooncrafter_jax.observation import Replay
-from tooncrafter_jax.requests import PreparedPair, SamplingOptions
+from tooncrafter_jax.io import resize_tensor_like_app, sketch_to_hint
+from tooncrafter_jax.sampling.observation import Replay
+from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.verification.expressions import STEPS
 from tooncrafter_jax.verification.inputs import Inputs
 from tooncrafter_jax.verification.layout import channels_first, channels_last

@@ -1,0 +1,289 @@
+"""The whole pipeline on the tiny model: reproducibility, devices, compile counts, dtypes, extremes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+
+from tests.reference import golden, tiny_params
+from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
+from tooncrafter_jax.models.configuration import COMPONENTS, tiny
+from tooncrafter_jax.sampling.sampler import prime_factors, sampling_mesh, second_pass_frames
+
+pytestmark = pytest.mark.heavy
+
+SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 3, "steps_per_chunk": 2}
+"""Small and few: a U-Net graph of this size compiles in some ten seconds."""
+
+
+def make_toon(devices: list[jax.Device], dtype: str = "float32") -> ToonCrafter:
+    params = jax.device_put({name: tiny_params(name) for name in COMPONENTS}, devices[0])
+    if len(devices) > 1:
+        mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
+        params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return ToonCrafter(tiny(), params, dtype=dtype, devices=devices)
+
+
+@pytest.fixture(scope="module")
+def toon(devices: list[jax.Device]) -> ToonCrafter:
+    """The tiny model with rule-made weights on one device."""
+    return make_toon(devices[:1])
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    """Two drawings."""
+    arrays = golden("pipeline_inference")
+    return arrays["image_first"], arrays["image_last"]
+
+
+@pytest.fixture(scope="module")
+def clip(toon: ToonCrafter, pictures: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """One clip that others are compared with."""
+    return toon.interpolate(*pictures, "walking man", seed=5, **SETTINGS)
+
+
+@pytest.fixture
+def compilations() -> Iterator[Callable[[], int]]:
+    """Returns how many programs were lowered or compiled since the test began (a persistent cache would hide the latter)."""
+    count = 0
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        nonlocal count
+        count += event in (
+            "/jax/core/compile/jaxpr_to_mlir_module_duration",
+            "/jax/core/compile/backend_compile_duration",
+        )
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: count
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    """At most one level on 0.1 % of the values: float32 sums in another order, then truncation to bytes."""
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 1e-3
+
+
+def test_a_clip_has_the_right_form(clip: np.ndarray) -> None:
+    assert clip.shape == (16, 64, 64, 3)
+    assert clip.dtype == np.uint8
+    assert clip.std() > 10, "the frames are not flat"
+
+
+def test_the_same_seed_gives_the_same_bits(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    again = toon.interpolate(*pictures, "walking man", seed=5, **SETTINGS)
+    np.testing.assert_array_equal(again, clip)
+
+
+def test_one_compile_serves_every_setting_and_each_changes_the_clip(
+    toon: ToonCrafter, pictures: Any, clip: np.ndarray, compilations: Callable[[], int]
+) -> None:
+    """Five seeds, prompts, frame rates, guidance scales and eta, and two numbers of steps: nothing is compiled again."""
+    base = {"prompt": "walking man", "seed": 5, **SETTINGS}
+    changes: list[dict[str, Any]] = [
+        {"seed": 6},
+        {"prompt": "a cat"},
+        {"fps": 30, "seed": 7},
+        {"guidance_scale": 3.0, "guidance_rescale": 0.2, "seed": 8, "prompt": "two"},
+        {"eta": 0.0, "steps": 4, "guidance_scale": 9.0, "seed": 9, "prompt": "three"},
+        {"steps": 2, "guidance_scale": 1.5, "seed": 10, "prompt": "four"},
+    ]
+    for change in changes:
+        other = toon.interpolate(*pictures, **{**base, **change})
+        assert (other != clip).mean() > 0.01, change
+    assert compilations() == 0, "the clip before has compiled all that is needed"
+
+
+def test_a_clip_in_a_batch_is_the_clip_alone(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    first, last = pictures
+    batch = toon.interpolate(
+        [last, first, first], [first, last, first], ["a", "walking man", "b"], seed=[1, 5, 9], **SETTINGS
+    )
+    assert batch.shape == (3, 16, 64, 64, 3)
+    assert_nearly_equal(batch[1], clip)
+
+
+def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
+    toon: ToonCrafter, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three pairs on one device are three groups: what the decoder wants of them would grow with the batch."""
+    first, last = pictures
+    sampler, seen = toon.sampler(6, 16), []
+
+    def denoise(params: Any, x: jax.Array, *_: Any, **__: Any) -> tuple[jax.Array, None]:
+        seen.append([a.shape for a in jax.live_arrays() if a.ndim == 5 and a.shape[2:4] == (64, 64)])
+        return x, None
+
+    monkeypatch.setattr(sampler, "denoise", denoise)
+    gc.collect()
+    batch = toon.interpolate([last, first, first], [first, last, first], seed=[1, 5, 9], **SETTINGS)
+    assert batch.shape == (3, 16, 64, 64, 3)
+    assert seen == [[], []]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
+def test_batches_on_several_devices(pictures: Any, clip: np.ndarray, devices: list[jax.Device], count: int) -> None:
+    first, last = pictures
+    toon = make_toon(devices[:count])
+    assert_nearly_equal(toon.interpolate(first, last, "walking man", seed=5, **SETTINGS), clip)
+    batch = toon.interpolate(
+        [last, first, first], [first, last, first], ["a", "walking man", "b"], seed=[1, 5, 9], **SETTINGS
+    )
+    assert_nearly_equal(batch[1], clip)
+
+
+@pytest.mark.gate
+def test_sketches_guide_and_a_zero_scale_does_not(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    sketch = np.full((64, 128, 3), 255, np.uint8)
+    sketch[20:24, 30:90] = 0
+    settings = {"prompt": "walking man", "seed": 5, **SETTINGS}
+    with_sketch = toon.interpolate(*pictures, sketches={7: sketch}, **settings)
+    assert (with_sketch != clip).mean() > 0.01
+    inverted = toon.interpolate(*pictures, sketches={7: Sketch(255 - sketch, dark_lines=False)}, **settings)
+    np.testing.assert_array_equal(inverted, with_sketch)
+    assert_nearly_equal(toon.interpolate(*pictures, sketches={7: sketch}, control_scale=0.0, **settings), clip)
+
+
+def test_progress_and_preview(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    seen: list[tuple[int, int]] = []
+    previews = []
+
+    def on_progress(progress: Progress) -> None:
+        seen.append((progress.done, progress.total))
+        if progress.done == 2:
+            previews.append(progress.preview())
+
+    video = toon.interpolate(*pictures, "walking man", seed=5, on_progress=on_progress, **SETTINGS)
+    assert seen == [(2, 3), (3, 3)]
+    assert previews[0].shape == (1, *video.shape)
+
+
+@pytest.mark.slow
+def test_bfloat16_is_near_float32(pictures: Any, clip: np.ndarray, devices: list[jax.Device]) -> None:
+    """At least 28 dB: 3 steps with guidance 7.5 amplify bf16's 3 digits; a wrong layer gives below 15 dB."""
+    video = make_toon(devices[:1], "bfloat16").interpolate(*pictures, "walking man", seed=5, **SETTINGS)
+    error = np.mean((video.astype(float) - clip.astype(float)) ** 2)
+    psnr = 10 * np.log10(255**2 / error)
+    print(f"bfloat16 against float32: {psnr:.1f} dB")
+    assert psnr > 28
+
+
+def test_extreme_pictures_give_finite_frames(toon: ToonCrafter) -> None:
+    """`interpolate` refuses NaN, so that coming back is the proof."""
+    black, white = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
+    checkerboard = np.repeat((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    for first, last in ((black, black), (white, black), (checkerboard, 255 - checkerboard)):
+        video = toon.interpolate(first, last, **SETTINGS)
+        assert video.shape == (16, 64, 64, 3)
+
+
+def test_mistakes_are_named(toon: ToonCrafter, pictures: Any) -> None:
+    first, last = pictures
+    with pytest.raises(UserError, match="no key 'step'; did you mean 'steps'"):
+        toon.interpolate(first, last, step=3)
+    with pytest.raises(UserError, match="2 first pictures but 1 last"):
+        toon.interpolate([first, first], [last])
+    with pytest.raises(UserError, match="multiple of 64 pixels, not 100: try 128"):
+        toon.interpolate(first, last, height=100)
+    with pytest.raises(UserError, match="no frame 16"):
+        toon.interpolate(first, last, sketches={16: first}, **SETTINGS)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_calls_in_the_words_of_other_programs_end_in_sentences(toon: ToonCrafter, pictures: Any) -> None:
+    first, last = pictures
+    for wrong, phrase in (
+        ({"sketches": [first]}, "sketches must be a mapping of frame numbers to drawings"),
+        ({"num_inference_steps": 5}, "no key 'num_inference_steps': it is 'steps' here"),
+        ({"negative_prompt": "blurry"}, "no key 'negative_prompt': it has no effect"),
+        ({"ddim_steps": 5}, "it is 'steps' here"),
+        ({"steps": "5"}, "steps must be of type int, not '5'"),
+        ({"height": 2**40}, "at most 4096 pixels"),
+    ):
+        with pytest.raises(UserError, match=phrase):
+            toon.interpolate(first, last, **wrong)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_pairs_and_options_of_a_wrong_type_are_refused(toon: ToonCrafter, pictures: Any) -> None:
+    wrong: Any
+    for wrong in (Pair(*pictures), [pictures], "pair", None):
+        with pytest.raises(UserError, match="pairs must be a list"):
+            toon.interpolate_pairs(wrong, SamplingOptions())
+    with pytest.raises(UserError, match="options must be tooncrafter_jax.SamplingOptions, not dict"):
+        toon.interpolate_pairs([Pair(*pictures)], {"steps": 3})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="the first picture must be uint8 .* not object"):
+        toon.interpolate_pairs([Pair(None, pictures[1])], SamplingOptions(**SETTINGS))  # pyright: ignore
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_numbers_of_numpy_are_taken(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    settings = {name: np.int64(value) for name, value in SETTINGS.items()}
+    assert_nearly_equal(toon.interpolate(*pictures, "walking man", seed=np.uint32(5), **settings), clip)
+
+
+FORKED = """\
+import os, sys, warnings
+import numpy as np
+from tooncrafter_jax import ToonCrafter, UserError
+from tooncrafter_jax.models.configuration import tiny
+
+warnings.simplefilter("ignore")
+toon = ToonCrafter(tiny(), {}, dtype="float32")
+picture = np.zeros((64, 64, 3), np.uint8)
+for use in (lambda: toon.interpolate(picture, picture), lambda: ToonCrafter.random("tiny"), ToonCrafter.load):
+    child = os.fork()
+    if not child:
+        try:
+            use()
+        except UserError as error:
+            print(error, flush=True)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_process_is_told_to_spawn_instead_of_waiting_for_ever() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert [line.count("get_context('spawn')") for line in done.stdout.splitlines()] == [1, 1, 1]
+
+
+def test_second_pass_frames_follow_the_published_indexing() -> None:
+    kept, replaced, found = second_pass_frames(16)
+    assert kept == [0, *range(2, 14), 15]
+    assert list(range(16))[replaced] == [7, 8] == kept[found]
+
+
+@pytest.mark.parametrize(
+    ("rows", "frames", "expected"),
+    [
+        (2, 16, {"data": 2, "frames_0": 2, "frames_1": 2}),
+        (16, 16, {"data": 8}),
+        (6, 15, {"data": 2}),
+        (1, 16, {"data": 1}),
+    ],
+)
+def test_sampling_mesh(devices: list[jax.Device], rows: int, frames: int, expected: dict[str, int]) -> None:
+    mesh = sampling_mesh(devices, rows, frames)
+    assert mesh is not None
+    assert {**mesh.shape, **expected} == dict(mesh.shape)
+    assert mesh.size == 8
+
+
+def test_prime_factors() -> None:
+    assert [prime_factors(n) for n in (1, 2, 12, 7)] == [[], [2], [2, 2, 3], [7]]

@@ -1,0 +1,1 @@
+"""From a request to frames: what is asked for, the compiled parts, and the pipeline that runs them."""

@@ -1,0 +1,116 @@
+"""Which run makes a clip, where several runs work on one list into one folder.
+
+A claim is a lock on a small hidden file beside the results. The operating system gives the lock back when its process ends,
+however it ends; the file goes with the claim, or, where a run was killed, with the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from tooncrafter_jax.io.atomic_files import cannot_write
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_CLAIM = re.compile(r"\.tooncrafter-[0-9a-f]{32}\.claim")
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+class Claims:
+    """The claims of this run on the clips of one directory.
+
+    Args:
+      directory: where the results go.
+      say: is told, once, that claims are not possible there.
+    """
+
+    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._say = say
+        self._held: dict[str, int] = {}
+        self._possible = True
+
+    def __enter__(self) -> Claims:
+        self._remove_abandoned()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._held):
+            self.release(name)
+
+    def take(self, name: str) -> bool:
+        """Claims a clip; False if another run has it. Where there are no locks, every run gets every claim.
+
+        Raises:
+          UserError: the directory cannot be written.
+        """
+        if name in self._held or not self._possible:
+            return True
+        descriptor = self._lock(self._path(name))
+        if descriptor is None:
+            return not self._possible
+        self._held[name] = descriptor
+        return True
+
+    def release(self, name: str) -> None:
+        """Gives a claim back; nothing happens where it is not held."""
+        descriptor = self._held.pop(name, None)
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(name))  # before the lock is gone: whoever waits for it then finds another file
+            os.close(descriptor)
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f".tooncrafter-{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.claim"
+
+    def _lock(self, path: Path) -> int | None:
+        """The descriptor of the locked file; None if another process has the lock, or there are no locks."""
+        if fcntl is None:
+            self._give_up("this operating system has no such locks")
+            return None
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise cannot_write(str(path), error) from error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+            except FileNotFoundError:
+                pass  # released and removed since it was opened
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno not in _TAKEN:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                    self._give_up(f"the file system has no locks ({error.strerror})")
+                return None
+            os.close(descriptor)
+
+    def _give_up(self, reason: str) -> None:
+        if self._possible:
+            self._possible = False
+            self._say(
+                f"clips in '{self._directory}' cannot be claimed, as {reason}: another run of the same list into this "
+                "folder would make every clip again"
+            )
+
+    def _remove_abandoned(self) -> None:
+        """Removes claims that no process holds."""
+        with contextlib.suppress(OSError):
+            for path in [path for path in self._directory.iterdir() if _CLAIM.fullmatch(path.name)]:
+                descriptor = self._lock(path)
+                if descriptor is not None:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                    os.close(descriptor)

@@ -1,0 +1,202 @@
+"""Which clips `sample.py` is asked for, and what they are called: pairs, and the lines of a JSON-lines manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.owned_files import shortened
+from tooncrafter_jax.sampling.request import Pair, Sketch
+
+MANIFEST_KEYS = {"first", "last", "prompt", "sketches", "seed", "fps", "name"}
+MAX_NAME_BYTES = 200
+"""Of a name that is given to a clip."""
+MAX_FILE_NAME_BYTES = 255
+"""Of a file's name on most file systems, ending included."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip and the name of its files.
+
+    Attributes:
+      name: stem of the output files.
+      pair: what to make.
+    """
+
+    name: str
+    pair: Pair
+
+
+def read_text(path: Path) -> str:
+    """A text file's content, its lines ended by line feeds.
+
+    Raises:
+      UserError: if it cannot be read or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")  # editors may put a byte-order mark in front
+    except FileNotFoundError as error:
+        raise UserError(f"no file {path}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8") from error
+
+
+def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, dark_lines: bool | None = None) -> list[Job]:
+    """The pairs of a manifest: one JSON object a line with `first`, `last` and, if wanted, `prompt`, `sketches`
+    ({"7": "path.png"}), `seed`, `fps` and `name`. Paths are relative to the manifest.
+
+    Args:
+      path: the manifest.
+      template: what lines without a prompt, seed or fps get.
+      loop: whether each line has only `first`, which is the last frame too.
+      dark_lines: whether the sketches have dark lines on bright paper; None: as each shows.
+
+    Raises:
+      UserError: naming the first line that is not such an object.
+    """
+    jobs = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            jobs.append(_manifest_job(line, f"line {number} of {path}", path.parent, template, loop, dark_lines))
+    if not jobs:
+        raise UserError(f"{path} has no lines")
+    return with_unique_names(jobs)
+
+
+def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool, dark_lines: bool | None) -> Job:
+    def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, count in Counter(key for key, _ in items).items():
+            if count > 1:
+                raise UserError(f"{where} has '{key}' twice: keep one of them")
+        return dict(items)
+
+    try:
+        entry = json.loads(line, object_pairs_hook=without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}") from error
+    if not isinstance(entry, dict):
+        raise UserError(f'{where} is not an object like {{"first": "a.png", "last": "b.png"}}')
+    unknown = sorted(set(entry) - MANIFEST_KEYS)
+    if unknown:
+        raise UserError(f"{where} has the unknown key '{unknown[0]}': known are {', '.join(sorted(MANIFEST_KEYS))}")
+
+    required = ("first",) if loop else ("first", "last")
+    lacking = [key for key in required if key not in entry]
+    if lacking:
+        raise UserError(f"{where} has no '{lacking[0]}': every line needs {' and '.join(required)}")
+    if loop and "last" in entry:
+        raise UserError(f"{where} has 'last', but with --loop a clip ends with its first picture: leave it out")
+
+    def field(key: str, kind: type, default: Any = None) -> Any:
+        value = entry.get(key, default)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(
+                f"{where} has {key} = {value!r}, which should be {'text' if kind is str else 'a whole number'}"
+            )
+        return value
+
+    sketches = entry.get("sketches") or {}
+    if not isinstance(sketches, Mapping) or not all(isinstance(p, str) for p in sketches.values()):
+        raise UserError(f'{where} has sketches = {sketches!r}, which should be like {{"7": "sketch.png"}}')
+    first = base / field("first", str)
+    last = first if loop else base / field("last", str)
+    pair = Pair(
+        first=first,
+        last=last,
+        prompt=field("prompt", str, template.prompt),
+        sketches=parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], dark_lines=dark_lines, where=where),
+        seed=field("seed", int, template.seed),
+        fps=field("fps", int, template.fps),
+    )
+    name = field("name", str, "")
+    return Job(checked_name(name, where) if "name" in entry else default_name(first), pair)
+
+
+def default_name(picture: Path) -> str:
+    """A picture's file name up to its first dot, as the published script names clips.
+
+    What no name of a file should have becomes "_"; of a path with backslashes the last part counts.
+    """
+    file = re.split(r"[/\\]", picture.name)[-1]
+    name = file.split(".")[0] or file.rpartition(".")[0].strip(".") or "clip"
+    name = "".join(character if character.isprintable() or _is_no_text(character) else "_" for character in name)
+    return name if name.strip() else "clip"
+
+
+def _is_no_text(character: str) -> bool:
+    """Whether a character stands for a byte of a file name that is not text in UTF-8, which files may well have."""
+    return "\udc80" <= character <= "\udcff"
+
+
+def checked_name(name: str, where: str) -> str:
+    """A clip's name, if files can be called by it.
+
+    Raises:
+      UserError: if not; `where` says where it was given.
+    """
+    if name.startswith(".") or "/" in name or "\\" in name or not name.isprintable() or not name.strip():
+        raise UserError(f"{where} has the name {name!r}, which cannot be a file name")
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise UserError(f"{where} has a name of {len(name)} characters: shorten it to {MAX_NAME_BYTES} bytes")
+    return name
+
+
+def parse_sketches(
+    values: Iterable[str], *, dark_lines: bool | None, where: str = "--sketch"
+) -> dict[int, Sketch] | None:
+    """Sketches given as "FRAME:PATH"; None if there are none.
+
+    Raises:
+      UserError: for another form, or two sketches for one frame.
+    """
+    sketches: dict[int, Sketch] = {}
+    for value in values:
+        frame, _, path = value.partition(":")
+        if not path or not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", frame):
+            raise UserError(f"{where}: '{value}' is not of the form FRAME:PATH, e.g. 7:middle.png")
+        if int(frame) in sketches:
+            raise UserError(f"{where}: there are two sketches for frame {int(frame)}")
+        sketches[int(frame)] = Sketch(Path(path), dark_lines=dark_lines)
+    return sketches or None
+
+
+def with_unique_names(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with "_2", "_3", ... after names that came before."""
+    taken: set[str] = set()
+    result = []
+    for job in jobs:
+        name, number = job.name, 1
+        while name in taken:
+            number += 1
+            name = f"{job.name}_{number}"
+        taken.add(name)
+        result.append(replace(job, name=name))
+    return result
+
+
+def with_fitting_names(jobs: Sequence[Job], room: int) -> list[Job]:
+    """The jobs with names that leave `room` bytes of a file's name for what is added to them.
+
+    A name that is too long keeps its beginning and gets digits that stand for the whole: they are the same in every run.
+    """
+    limit = MAX_FILE_NAME_BYTES - room
+    return with_unique_names([replace(job, name=shortened(job.name, limit)) for job in jobs])
+
+
+def with_variations(jobs: Sequence[Job], count: int) -> list[Job]:
+    """Each job `count` times with seeds counting up, named as the published script names samples."""
+    if count == 1:
+        return list(jobs)
+    return [
+        Job(f"{job.name}_sample{i}", job.pair._replace(seed=job.pair.seed + i)) for job in jobs for i in range(count)
+    ]

@@ -1,0 +1,333 @@
+"""The files of a finished clip: which there are, whether they are done, and replacing none that is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from PIL import Image
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import (
+    PUBLISHED_FPS,
+    PUBLISHED_PIXEL_FORMAT,
+    check_playback_rate,
+    check_writable,
+    write_contact_sheet,
+    write_gif,
+    write_json,
+    write_mp4,
+    write_png_sequence,
+    write_webp,
+)
+from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name
+from tooncrafter_jax.io.blending import cross_fade
+from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps, foreign, keep, state
+from tooncrafter_jax.notes import note
+from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions
+
+FORMATS = ("mp4", "gif", "webp", "png")
+COMPARISON_COLUMNS = 8
+"""Frames in a row of a contact sheet that has the cross-fade below each row."""
+_FRAME = re.compile(r"frame_\d{2,}\.png")
+_REMEDY = "choose another --out, or move it away"
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """Which files a clip becomes.
+
+    Attributes:
+      directory: where they go.
+      formats: some of `FORMATS`; png is a folder of frames.
+      contact_sheet: whether a contact sheet is written too.
+      playback_fps: frames a second of the files (8 as published), not what the model is told.
+      drop_last: whether the last frame is left out, for clips that loop.
+      cross_fade: whether the contact sheet shows, below the frames, the cross-fade between the first and the last of them.
+      endings: format -> how its files end, where that is not the format's name, e.g. "MP4".
+      stamps: of all files that were looked at.
+      pixel_format: of mp4 files, of `io.PIXEL_FORMATS`.
+    """
+
+    directory: Path
+    formats: tuple[str, ...]
+    contact_sheet: bool
+    playback_fps: float = PUBLISHED_FPS
+    drop_last: bool = False
+    cross_fade: bool = False
+    endings: Mapping[str, str] = field(default_factory=dict)
+    stamps: Stamps = field(default_factory=Stamps)
+    pixel_format: str = PUBLISHED_PIXEL_FORMAT
+
+    def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
+        """Finds out, before anything expensive starts, what would keep all files from being written.
+
+        Args:
+          inputs: files that the run reads.
+          names: of the clips.
+
+        Raises:
+          UserError: for an impossible playback rate, an output that would replace an input or another output, or a directory
+            that cannot be written.
+        """
+        for kind in self.formats:
+            check_playback_rate(self.playback_fps, kind)
+        files = {os.path.realpath(path) for path in inputs if "\0" not in str(path)}
+        folders = {os.path.dirname(file) for file in files}
+        outputs: Counter[Path] = Counter()
+        for name in names:
+            for kind, path in self.paths(name).items():
+                outputs[path] += 1
+                if os.path.realpath(path) in (folders if kind == "png" else files):
+                    raise UserError(f"{path} would be written, but the inputs are there: choose another --out")
+                if outputs[path] > 1:
+                    raise UserError(f"two clips would be written to {path}: give one of them another name")
+        check_writable(self.directory)
+
+    def paths(self, name: str) -> dict[str, Path]:
+        """Kind -> path of each file of a clip, the record last."""
+        files = {
+            kind: self.directory / (name if kind == "png" else f"{name}.{self.endings.get(kind, kind)}")
+            for kind in self.formats
+        }
+        if self.contact_sheet:
+            files["contact_sheet"] = self.directory / f"{name}_sheet.png"
+        return files | {"record": self.directory / f"{name}.json"}
+
+    @property
+    def longest_ending(self) -> int:
+        """Bytes that are added to a clip's name, at most."""
+        return max(len(path.name) for path in self.paths("x").values()) - 1
+
+    def check_ours(self, name: str) -> None:
+        """Finds out whether the clip's files can be written without replacing one that is not ours.
+
+        Raises:
+          UserError: if not; names the file.
+        """
+        self._unlike_ours(name, self._named(name))
+
+    def write(self, name: str, video: np.ndarray, record: Mapping[str, Any]) -> dict[str, Path]:
+        """Writes every file, the record last: a clip whose record names its files is complete.
+
+        All files are made in a hidden folder first. While they take their places, the record says which files were there and
+        which are coming, so that the files of a run that is killed then are known as ours. A file that a record of ours names,
+        but whose content is another, is kept under another name.
+
+        Raises:
+          UserError: if a file cannot be written, or one that is not ours is in the way.
+        """
+        paths = self.paths(name)
+        with self._staging() as staging:
+            self._make_files({kind: staging / path.name for kind, path in paths.items()}, video)
+            made = {str(path.relative_to(staging).as_posix()): path for path in _files_below(staging)}
+            new = {file: self.stamps.of(path) for file, path in sorted(made.items())}
+            found, named = read_record(paths["record"]), self._named(name)
+            changed, leftovers = self._unlike_ours(name, named, new)
+            gone = changed | leftovers
+            try:
+                for file in changed:
+                    keep(self.directory / file, note)
+                before = {file: contents for file, contents in named.items() if contents and file not in changed}
+                beside = {
+                    file: self.stamps.of(self.directory / file)
+                    for file, contents in before.items()
+                    if file not in gone and file not in new and self.stamps.same(self.directory / file, contents)
+                }
+                after = {file: before.get(file, frozenset()) | {stamp} for file, stamp in new.items()}
+                write_json(paths["record"], with_unfinished(record, before | after))
+                for file, path in made.items():
+                    (self.directory / file).parent.mkdir(exist_ok=True)
+                    os.replace(path, self.directory / file)
+                for file in leftovers:
+                    (self.directory / file).unlink(missing_ok=True)
+                for directory in {(self.directory / file).parent for file in made}:
+                    sync_directory(str(directory))
+            except OSError as error:
+                raise cannot_write(str(self.directory / name), error) from error
+        write_json(paths["record"], with_files(record, new, beside, found))
+        return paths
+
+    def is_done(self, name: str, request: Callable[[], Mapping[str, Any]]) -> bool:
+        """Whether all files of a clip are there, as they were written, and were made from the same request.
+
+        Of a record that does not say what was written, the files must be of their kind and not cut short at the front.
+
+        Args:
+          name: of the clip.
+          request: makes the request; is called only if there is a record.
+        """
+        paths = self.paths(name)
+        record = read_record(paths["record"])
+        if record is None or record.unfinished is not None:
+            return False
+        if not all(path.exists() for path in paths.values()):
+            return False
+        return record.is_of(request()) and all(
+            self._is_whole(kind, path, record) for kind, path in paths.items() if kind != "record"
+        )
+
+    def request_of(self, pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> dict[str, Any]:
+        """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
+        return request_of(pair, options, model, dtype, self.stamps) | {
+            "playback_fps": self.playback_fps,
+            "drop_last": self.drop_last,
+            **(
+                {"cross_fade": True} if self.cross_fade else {}
+            ),  # records from before there was such an option stay valid
+            **({"pixel_format": self.pixel_format} if self.pixel_format != PUBLISHED_PIXEL_FORMAT else {}),
+        }
+
+    # ------------------------------------------------------------------------------------------------------------- parts
+
+    def _make_files(self, paths: Mapping[str, Path], video: np.ndarray) -> None:
+        fps = self.playback_fps
+        if self.drop_last:
+            video = video[:-1]
+        for kind, path in paths.items():
+            if kind == "mp4":
+                write_mp4(path, video, fps, pixel_format=self.pixel_format)
+            elif kind == "gif":
+                write_gif(path, video, fps)
+            elif kind == "webp":
+                write_webp(path, video, fps)
+            elif kind == "png":
+                write_png_sequence(path, video)
+            elif kind == "contact_sheet":
+                self._write_contact_sheet(path, video)
+
+    def _write_contact_sheet(self, path: Path, video: np.ndarray) -> None:
+        labels = [str(frame) for frame in range(len(video))]
+        if not self.cross_fade or len(video) < 2:
+            write_contact_sheet(path, video, labels=labels)
+            return
+        columns, blank = min(COMPARISON_COLUMNS, len(video)), np.full_like(video[0], 255)
+        faded = cross_fade(video[:1], video[-1:], len(video))[0]
+        pictures, names = [], []
+        for start in range(0, len(video), columns):
+            here = range(start, min(start + columns, len(video)))
+            for shown, what in ((video, ""), (faded, " faded")):
+                missing = columns - len(here)
+                pictures += [*shown[here.start : here.stop], *[blank] * missing]
+                names += [*(f"{frame}{what}" for frame in here), *[""] * missing]
+        write_contact_sheet(path, np.stack(pictures), columns, names)
+
+    @contextlib.contextmanager
+    def _staging(self) -> Iterator[Path]:
+        """A hidden folder beside the results; messages speak of the results."""
+        staging = Path(temporary_name(str(self.directory)))
+        try:
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise cannot_write(str(self.directory), error) from error
+        try:
+            yield staging
+        except UserError as error:
+            raise UserError(str(error).replace(str(staging), str(self.directory))) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _named(self, name: str) -> Named:
+        """The files that the record beside the clip names."""
+        record = read_record(self.paths(name)["record"])
+        if record is None:
+            return {}
+        paths = {kind: path for kind, path in self.paths(name).items() if kind != "record"}
+        files = [path.name for kind, path in paths.items() if kind != "png"]
+        if "png" in paths:
+            files += [f"{name}/{frame}" for frame in _frames(paths["png"])]
+        return record.named(files)
+
+    def _unlike_ours(
+        self, name: str, named: Named, new: Mapping[str, Stamp] | None = None
+    ) -> tuple[set[str], set[str]]:
+        """Looks at everything that is in the way of a clip's files.
+
+        Args:
+          name: of the clip.
+          named: what its record names.
+          new: the files that will be written; None: as many frames as there are.
+
+        Returns:
+          The files that are no longer as we wrote them, and the frames of ours that no new one replaces.
+
+        Raises:
+          UserError: a file is not ours.
+        """
+        paths = self.paths(name)
+        if os.path.lexists(paths["record"]) and read_record(paths["record"]) is None:
+            if not (paths["record"].is_file() and paths["record"].stat().st_size == 0):
+                raise foreign(paths["record"], _REMEDY)
+        changed: set[str] = set()
+        leftovers: set[str] = set()
+        for kind, path in paths.items():
+            files = [path.name]
+            if kind == "record":
+                continue
+            if kind == "png":
+                if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+                    raise foreign(path, _REMEDY)
+                files = [f"{name}/{frame}" for frame in _frames(path)]
+            elif path.is_dir():
+                raise UserError(f"'{path}' cannot be written: a directory of that name is in the way")
+            for file in files:
+                found = state(self.directory, file, named, self.stamps)
+                if found == "foreign" and not (new and self._is(file, new)):
+                    raise foreign(self.directory / file, _REMEDY)
+                if found == "changed":
+                    changed.add(file)
+                elif found != "absent" and new is not None and file not in new:
+                    leftovers.add(file)
+        return changed, leftovers
+
+    def _is(self, file: str, new: Mapping[str, Stamp]) -> bool:
+        """Whether a file is already what would be written."""
+        path = self.directory / file
+        return file in new and not path.is_symlink() and self.stamps.same(path, [new[file]])
+
+    def _is_whole(self, kind: str, path: Path, record: ClipRecord) -> bool:
+        if record.files is None:
+            return _looks_whole(kind, path)
+        if kind != "png":
+            return path.name in record.files and self.stamps.same(path, [record.files[path.name]])
+        frames = {file: stamp for file, stamp in record.files.items() if file.startswith(f"{path.name}/")}
+        return bool(frames) and all(self.stamps.same(self.directory / file, [stamp]) for file, stamp in frames.items())
+
+
+def _frames(folder: Path) -> list[str]:
+    """Names in a folder that frames of ours may have; none if there is no such folder."""
+    try:
+        return sorted(name for name in os.listdir(folder) if _FRAME.fullmatch(name))
+    except OSError:
+        return []
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _looks_whole(kind: str, path: Path) -> bool:
+    """Whether a file, or each frame in a folder, is of its kind, as far as its beginning tells."""
+    try:
+        if kind == "mp4":
+            with av.open(str(path)) as container:
+                return next(container.decode(video=0), None) is not None
+        if kind == "png":
+            frames = _frames(path)
+            return bool(frames) and all(_looks_whole("picture", path / frame) for frame in frames)
+        with Image.open(path) as image:
+            image.load()
+        return True
+    except (OSError, FFmpegError, ValueError, SyntaxError, IndexError, StopIteration):
+        return False

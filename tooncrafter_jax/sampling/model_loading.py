@@ -1,0 +1,112 @@
+"""Which model is loaded, in which dtype, on which devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.paths import any_path, url_of
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.platform import platform_of
+from tooncrafter_jax.typing import Device, Dtype
+from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""What a model can compute in."""
+BUNDLED = Path(__file__).parents[1] / "bundled"
+"""Models that come with the package, by name."""
+DEFAULT_MODEL = "small"
+"""The bundled model that is used where none is named."""
+
+
+def find_checkpoint(source: str | Path, components: Iterable[str] = REQUIRED_COMPONENTS) -> Checkpoint:
+    """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
+
+    Args:
+      source: path, URL of a bucket, or name.
+      components: what it must hold.
+
+    Raises:
+      UserError: if there is none, or it is damaged or incomplete.
+    """
+    path = any_path(source) if url_of(source) else Path(source)
+    if not path.exists() and (BUNDLED / str(source)).is_dir():
+        path = BUNDLED / str(source)
+    if not path.exists() and path.name == str(source):
+        raise UserError(
+            f"there is no model '{source}': give a checkpoint directory that `python -m tooncrafter_jax convert` wrote, or "
+            f"'{DEFAULT_MODEL}', which comes with the package"
+        )
+    checkpoint = Checkpoint(path)
+    checkpoint.require(components)
+    return checkpoint
+
+
+def load_components(
+    checkpoint: Checkpoint,
+    components: Iterable[str],
+    networks: Mapping[str, Network[Any]],
+    *,
+    dtype: Dtype,
+    devices: Sequence[Device],
+) -> dict[str, dict[str, jax.Array]]:
+    """Component -> flat parameters, whole on each device.
+
+    Args:
+      checkpoint: where they are.
+      components: which of them.
+      networks: component -> what its parameters must fit.
+      dtype: of the computation; see `stored_dtype`.
+      devices: what to load them on.
+
+    Raises:
+      UserError: a component is missing, damaged or misshaped, or the memory does not suffice.
+    """
+    return {
+        name: checkpoint.restore(
+            name,
+            networks[name],
+            sharding=replicated(devices),
+            dtype=lambda leaf: stored_dtype(leaf.shape, dtype),
+        )
+        for name in components
+    }
+
+
+def default_dtype(devices: Sequence[Device] | None = None) -> str:
+    """float32 on the CPU, bfloat16 on accelerators; `devices` are all by default."""
+    return "float32" if platform_of((devices or jax.devices())[0]) == "cpu" else "bfloat16"
+
+
+def compute_dtype(dtype: Dtype | None, devices: Sequence[Device]) -> Any:
+    """The numpy dtype to compute with: the one given, else the devices' default.
+
+    Raises:
+      UserError: if it is none of `DTYPES`.
+    """
+    try:
+        found = jnp.dtype(default_dtype(devices) if dtype is None else dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in DTYPES:
+        raise UserError(f"the model does not compute in {dtype!r}: choose one of {', '.join(DTYPES)}")
+    return found
+
+
+def stored_dtype(shape: Sequence[int], compute: Dtype) -> Dtype:
+    """The dtype in which a parameter of this shape is kept: matrices as computed with, norms and biases in float32."""
+    return compute if len(shape) > 1 else jnp.float32
+
+
+def replicated(devices: Sequence[Device]) -> jax.sharding.Sharding:
+    """The sharding of arrays that are whole on each of these devices."""
+    if len(devices) == 1:
+        return SingleDeviceSharding(devices[0])
+    return NamedSharding(Mesh(np.asarray(devices), ("devices",)), PartitionSpec())

@@ -1,0 +1,193 @@
+"""The record beside a clip: what was asked for, what made it, and which files it became."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tooncrafter_jax.config_codec import to_dict
+from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
+from tooncrafter_jax.sampling.request_pictures import has_dark_lines
+
+RECORD_FORMAT = 2
+"""Since 2 a record names its files; format 1 does not say what was written."""
+_KEYS = {"format", "request", "made_by", "files", "earlier", "unfinished"}
+_MAX_RECORD_BYTES = 64_000_000
+_EXECUTION_OPTIONS = ("decode_frames_per_chunk", "steps_per_chunk")
+"""Options that change how a clip is computed, not what it shows."""
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """A record that was found.
+
+    Attributes:
+      request: what the clip was made from, as `request_of` gives it.
+      files: the finished clip's files, relative to the record's directory -> stamp; None in a record that does not say.
+      earlier: files of ours from before the clip was made another way, which stand beside it.
+      unfinished: for a clip that is being written: file -> all stamps that it may have, before and after.
+    """
+
+    request: Any
+    files: Mapping[str, Stamp] | None
+    earlier: Mapping[str, Stamp] = field(default_factory=dict)
+    unfinished: Mapping[str, frozenset[Stamp]] | None = None
+
+    def named(self, without_list: Sequence[str]) -> Named:
+        """The files that it names; `without_list` are those of a record that has no list, of unknown content."""
+        if self.unfinished is not None:
+            return self.unfinished
+        if self.files is not None:
+            return {name: frozenset([stamp]) for name, stamp in {**self.earlier, **self.files}.items()}
+        return dict.fromkeys(without_list)
+
+    def is_of(self, request: Mapping[str, Any]) -> bool:
+        """Whether a finished clip was made from the same request.
+
+        An option that the record does not know has been added since: the clip was made as its default makes it.
+        """
+        return self.unfinished is None and _with_defaults(self.request) == _with_defaults(_plain(request))
+
+
+def read_record(path: Path) -> ClipRecord | None:
+    """The record in a file; None if there is no such file, or it is not a record of a clip."""
+    try:
+        if path.stat().st_size > _MAX_RECORD_BYTES:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not {"format", "request", "made_by"} <= set(found) <= _KEYS:
+        return None
+    files, unfinished = found.get("files"), found.get("unfinished")
+    try:
+        return ClipRecord(
+            found["request"],
+            None if files is None else {name: _stamp(value) for name, value in files.items()},
+            {name: _stamp(value) for name, value in found.get("earlier", {}).items()},
+            None if unfinished is None else {n: frozenset(map(_stamp, values)) for n, values in unfinished.items()},
+        )
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def request_of(
+    pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str, stamps: Stamps
+) -> dict[str, Any]:
+    """Everything that decides the frames of a clip, as plain values; pictures by path and checksum."""
+    sketches = {
+        str(frame): {**file_record(s.image, stamps), "dark_lines": has_dark_lines(s)}
+        if isinstance(s, Sketch)
+        else file_record(s, stamps)
+        for frame, s in sorted((pair.sketches or {}).items())
+    }
+    return {
+        "first": file_record(pair.first, stamps),
+        "last": file_record(pair.last, stamps),
+        "prompt": pair.prompt,
+        "sketches": sketches,
+        "seed": pair.seed,
+        "fps": pair.fps,
+        "options": _options(options),
+        "model": dict(model),
+        "dtype": dtype,
+    }
+
+
+def record_of(request: Mapping[str, Any], toon: ToonCrafter, seconds: float) -> dict[str, Any]:
+    """The record written beside a clip, without its files: the request, and what made it."""
+    packages: Sequence[str] = ("tooncrafter-jax", "jax", "jaxlib", "flax", "numpy")
+    return {
+        "format": RECORD_FORMAT,
+        "request": dict(request),
+        "made_by": {
+            "versions": {name: _version(name) for name in packages},
+            "devices": [str(device.device_kind) for device in toon.devices],
+            "platform": toon.devices[0].platform,
+            "architecture": toon.config.name,
+            "seconds": round(seconds, 3),
+        },
+    }
+
+
+def with_files(
+    record: Mapping[str, Any], files: dict[str, Stamp], beside: Mapping[str, Stamp], found: ClipRecord | None
+) -> dict[str, Any]:
+    """The record of a finished clip.
+
+    Args:
+      record: of `record_of`.
+      files: that were written now.
+      beside: other files of ours that were there before.
+      found: the record until now: what was made from the same request, in another format, is still the clip's.
+    """
+    known = found.files if found is not None and found.files is not None and found.is_of(record["request"]) else {}
+    still = {name: stamp for name, stamp in beside.items() if name in known}
+    parts = {"files": files | still, "earlier": {name: stamp for name, stamp in beside.items() if name not in known}}
+    return dict(record) | {
+        key: {name: stamp.plain() for name, stamp in sorted(part.items())} for key, part in parts.items() if part
+    }
+
+
+def with_unfinished(record: Mapping[str, Any], files: Mapping[str, frozenset[Stamp]]) -> dict[str, Any]:
+    """The record of a clip whose files are being replaced: each may be as before or as after."""
+    plain = {name: [stamp.plain() for stamp in sorted(values)] for name, values in files.items()}
+    return dict(record) | {"unfinished": plain}
+
+
+def file_record(picture: Any, stamps: Stamps) -> dict[str, str]:
+    """A file's path and checksum, which is empty if it cannot be read."""
+    path = os.path.abspath(picture)
+    try:
+        digest = stamps.of(Path(path)).sha256
+    except (OSError, ValueError):
+        digest = ""  # what is wrong with the file is said where it is read
+    return {"path": path, "sha256": digest}
+
+
+def _options(options: SamplingOptions) -> dict[str, Any]:
+    values = to_dict(options) | {
+        "fit": options.fit or "crop"
+    }  # as records say it that were made before it could be left open
+    return {name: value for name, value in values.items() if name not in _EXECUTION_OPTIONS}
+
+
+def _with_defaults(request: Any) -> Any:
+    """A request without paths, with every option."""
+    request = _without_paths(request)
+    if isinstance(request, dict) and isinstance(request.get("options"), dict):
+        request["options"] = _plain(_options(SamplingOptions())) | request["options"]
+    return request
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As they come back from a file."""
+    return json.loads(json.dumps(values))
+
+
+def _stamp(value: Any) -> Stamp:
+    stamp = Stamp.of_plain(value)
+    if stamp is None:
+        raise ValueError("no stamp of a file")
+    return stamp
+
+
+def _without_paths(request: Any) -> Any:
+    """A request with pictures by checksum alone: the same pictures elsewhere make the same clip."""
+    if isinstance(request, dict):
+        return {key: _without_paths(value) for key, value in request.items() if key != "path"}
+    return request
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,233 @@
+"""The pictures of a request: read, checked against each other, and brought to the model's size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from tooncrafter_jax.config_codec import plain
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import (
+    BLACK,
+    WHITE,
+    Colour,
+    SketchSheet,
+    cut_of,
+    fit_image,
+    over,
+    picture_of_image,
+    read_picture,
+    read_sheet,
+    sketch_to_hint,
+)
+from tooncrafter_jax.notes import note, remark
+
+Picture = str | os.PathLike[str] | np.ndarray | Image.Image
+"""A path, uint8 (H, W, 3), or a Pillow image."""
+Fit = Literal["crop", "pad"]
+
+MAX_ASPECT_DIFFERENCE = 0.02
+"""How far two pictures' width/height may be from each other, relatively, before they cannot line up."""
+LEAST_CUT = 0.005
+"""Share of a picture that may be cut off without a word: a pixel or two of rounding."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A drawing that guides one frame.
+
+    Attributes:
+      image: path, uint8 array or Pillow image.
+      dark_lines: whether lines are darker than the paper; False for bright lines on black; None: as the picture shows.
+      may_be_blank: whether a sheet without lines is meant, as of a program that draws sketches of whole clips.
+    """
+
+    image: Picture
+    dark_lines: bool | None = None
+    may_be_blank: bool = False
+
+
+def as_picture(picture: Picture, what: str) -> np.ndarray:
+    """A picture of any accepted kind as uint8 (H, W, 3), or (H, W, 4) if a file or Pillow image has transparency.
+
+    Raises:
+      UserError: if it cannot be read or has another shape or dtype; `what` names it.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return read_picture(picture)
+    if isinstance(picture, Image.Image):
+        return picture_of_image(picture, what)
+    try:
+        array: Any = np.asarray(picture)
+    except (TypeError, ValueError, RuntimeError) as error:  # what is no array says so in any of these ways
+        raise UserError(
+            f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {type(picture).__name__}"
+        ) from error
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise UserError(f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {array.dtype} {array.shape}")
+    return array
+
+
+def as_rgb(picture: Picture, what: str, background: Colour = WHITE) -> np.ndarray:
+    """`as_picture`, as uint8 (H, W, 3); transparent pixels show `background`."""
+    return over(as_picture(picture, what), background)
+
+
+def prepare_pictures(
+    first: Picture,
+    last: Picture,
+    sketches: Mapping[int, Sketch | Picture] | None,
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    fit: Fit | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads and fits the pictures of one clip; says on one line each what is cut off, and how a sketch was read.
+
+    Args:
+      first: the clip's first frame.
+      last: its last frame.
+      sketches: frame number -> drawing.
+      frames: length of the clip.
+      height: of the clip, in pixels.
+      width: of the clip, in pixels.
+      fit: as of `SamplingOptions`.
+
+    Returns:
+      The end frames (2, H, W, 3) in [-1, 1], and hints (T, H, W, 1) in [0, 1], or None without sketches.
+
+    Raises:
+      UserError: a picture cannot be read, or they do not line up.
+    """
+    names = [_name(first, "the first picture"), _name(last, "the last picture")]
+    pictures = [as_rgb(first, "the first picture"), as_rgb(last, "the last picture")]
+    shapes = [picture.shape[:2] for picture in pictures]
+    if fit is None and not _same_shape(*shapes):
+        raise UserError(
+            f"{names[0]} is {shapes[0][1]} x {shapes[0][0]} pixels, {names[1]} {shapes[1][1]} x {shapes[1][0]}: they have "
+            "other shapes and cannot line up, so crop one of them, or say what to do by the option fit, crop or pad"
+        )
+    if fit != "pad":
+        for name, shape in zip(names, shapes, strict=True):
+            _tell_cut(name, shape, height, width)
+    ends = np.stack([fit_image(picture, height, width, fit or "crop") for picture in pictures])
+    if not sketches:
+        return ends, None
+    hints = np.zeros((frames, height, width, 1), np.float32)
+    for frame, sketch in sketches.items():
+        number = frame_number(frame, frames)
+        hints[number] = _hint(number, sketch, shapes[0], height, width, fit)
+    return ends, hints
+
+
+def check_sketches(sketches: Any, frames: int) -> None:
+    """Raises UserError unless this is None or a mapping of a clip's frame numbers."""
+    if sketches is None:
+        return
+    if not isinstance(sketches, Mapping):
+        raise UserError(
+            "sketches must be a mapping of frame numbers to drawings, such as {7: drawing}, "
+            f"or a list of those, one for each pair, not {type(sketches).__name__}"
+        )
+    for frame in sketches:
+        frame_number(frame, frames)
+
+
+def frame_number(frame: Any, frames: int) -> int:
+    """The number of a sketch's frame.
+
+    Raises:
+      UserError: the clip has no such frame.
+    """
+    number = whole_number(frame, "the frame of a sketch")
+    if not 0 <= number < frames:
+        raise UserError(f"there is no frame {number} for a sketch: frames are numbered 0 to {frames - 1}")
+    return number
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A whole number of Python's or numpy's.
+
+    Raises:
+      UserError: it is none; `what` names it.
+    """
+    value = plain(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{what} must be a whole number, not {value!r}")
+    return value
+
+
+def has_dark_lines(sketch: Sketch) -> bool:
+    """The polarity that a sketch is read with; True where it cannot be read, which is said where it is used."""
+    if sketch.dark_lines is not None:
+        return sketch.dark_lines
+    try:
+        return read_sheet(as_picture(sketch.image, "the sketch")).dark_lines
+    except UserError:
+        return True
+
+
+def _name(picture: Picture, what: str) -> str:
+    return f"'{os.fspath(picture)}'" if isinstance(picture, str | os.PathLike) else what
+
+
+def _same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two pictures (height, width) have the same shape, if not the same size."""
+    return abs((one[1] / one[0]) / (other[1] / other[0]) - 1) <= MAX_ASPECT_DIFFERENCE
+
+
+def _tell_cut(name: str, shape: tuple[int, ...], height: int, width: int) -> None:
+    cut = cut_of(shape[0], shape[1], height, width)
+    told = [
+        f"loses {100 * share:.0f} % of its {side}"
+        for side, share in (("height", cut.height), ("width", cut.width))
+        if share > LEAST_CUT
+    ]
+    if cut.bars > LEAST_CUT:
+        told.append(f"leaves {100 * cut.bars:.0f} % of the frame black")
+    if told:
+        note(
+            f"{name} ({shape[1]} x {shape[0]}) {' and '.join(told)} at {width} x {height} pixels: "
+            "fit=pad keeps the whole picture"
+        )
+
+
+def _hint(
+    frame: int, sketch: Sketch | Picture, drawing: tuple[int, ...], height: int, width: int, fit: Fit | None
+) -> np.ndarray:
+    if not isinstance(sketch, Sketch):
+        sketch = Sketch(sketch)
+    what = f"the sketch for frame {frame}"
+    picture = as_picture(sketch.image, what)
+    if not _same_shape(picture.shape, drawing):
+        raise UserError(
+            f"{what} is {picture.shape[1]} x {picture.shape[0]} pixels, the drawings are "
+            f"{drawing[1]} x {drawing[0]}: it has another shape and cannot line up with them"
+        )
+    name = what if _name(sketch.image, what) == what else f"{what}, {_name(sketch.image, what)},"
+    sheet = read_sheet(picture, plain(sketch.dark_lines), name, may_be_blank=sketch.may_be_blank)
+    if not sketch.may_be_blank:  # a program knows what it draws
+        _tell_sheet(name, sheet, said=sketch.dark_lines is not None)
+    grey = sheet.grey
+    if fit == "pad":
+        paper = WHITE if sheet.dark_lines else BLACK
+        fitted = fit_image(np.repeat(grey[..., None], 3, axis=2), height, width, "pad", paper)
+        grey = np.round((fitted[..., 0] + 1) * 127.5).astype(np.uint8)
+    return sketch_to_hint(grey, height, width, sheet.dark_lines)
+
+
+def _tell_sheet(name: str, sheet: SketchSheet, said: bool) -> None:
+    lines, paper = ("dark", "bright") if sheet.dark_lines else ("bright", "dark")
+    ink = f"{100 * sheet.ink:.2g} % of it is ink"
+    if said and sheet.recognised not in (None, sheet.dark_lines):
+        note(f"{name} was said to have {lines} lines, but looks like {paper} lines on {lines} paper: {ink}")
+    elif not said and not sheet.dark_lines:
+        note(f"{name} is read as bright lines on dark paper: {ink}")
+    else:
+        remark(f"{name} has {lines} lines on {paper} paper: {ink}")

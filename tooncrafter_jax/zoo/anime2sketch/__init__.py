@@ -1,0 +1,1 @@
+"""Anime2Sketch: network and weights."""

@@ -1,0 +1,1 @@
+"""CRAFT: network and weights."""

@@ -1,0 +1,1 @@
+"""HED: network and weights."""

@@ -1,0 +1,1 @@
+"""I3D: network and weights."""

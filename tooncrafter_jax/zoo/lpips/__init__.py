@@ -1,0 +1,1 @@
+"""LPIPS: network and weights."""

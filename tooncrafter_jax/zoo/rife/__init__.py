@@ -1,0 +1,1 @@
+"""RIFE: network and weights."""

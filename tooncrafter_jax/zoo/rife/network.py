@@ -1,0 +1,185 @@
+"""RIFE version 4: the picture between two others at any time, from flows estimated coarse to fine (Huang et al., ECCV 2022).
+
+Four blocks, each at twice the resolution of the one before, estimate how far the picture in between lies from both ends, and which
+of the two shows more at each pixel. The released version 4 draws the result from the two warped pictures alone: the paper's
+refinement is in the checkpoint, but not used. `weights.metric_weights.load_rife` reads the published weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from tooncrafter_jax.nn.layers import Conv
+from tooncrafter_jax.typing import Dtype, Images
+from tooncrafter_jax.zoo.anime2sketch.network import UpConv
+
+FAR = 32.0
+"""Pixels: where the second block moves both flows by more than this, motion is too large for the first, and everything is estimated
+anew at half the resolution (version 4's inference)."""
+
+Flows = Float[Array, "N H W 4"]
+"""To the first picture, right and down, then to the last, in pixels."""
+Mask = Float[Array, "N H W 1"]
+"""Logit of the first picture's share."""
+
+
+@dataclass(frozen=True)
+class RifeConfig:
+    """Architecture; the defaults are version 4's.
+
+    Attributes:
+      widths: channels of each block.
+      scales: how much smaller than the pictures the input of each block is.
+      depth: convolutions in the middle of a block.
+    """
+
+    widths: tuple[int, ...] = (192, 128, 96, 64)
+    scales: tuple[int, ...] = (8, 4, 2, 1)
+    depth: int = 8
+
+    @property
+    def pixel_multiple(self) -> int:
+        """Height and width must be multiples of this many pixels: a block halves twice, also at half the resolution."""
+        return 8 * max(self.scales)
+
+
+class ActivatedConv(nnx.Module):
+    """A 3x3 convolution, then a leaky ReLU with a slope learned for each channel."""
+
+    def __init__(self, in_features: int, features: int, stride: int = 1, **kw: Any) -> None:
+        self.conv = Conv(in_features, features, stride=stride, **kw)
+        self.slope = nnx.Param(jnp.full((features,), 0.25, kw["param_dtype"]))
+
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        """Maps (N H W in) to (N H/stride W/stride features)."""
+        x = self.conv(x)
+        return jnp.where(x >= 0, x, self.slope[...].astype(x.dtype) * x)
+
+
+class FlowBlock(nnx.Module):
+    """Estimates a correction of flows and mask at one resolution."""
+
+    def __init__(self, in_features: int, width: int, depth: int, **kw: Any) -> None:
+        self.stem = nnx.List(
+            [ActivatedConv(in_features, width // 2, 2, **kw), ActivatedConv(width // 2, width, 2, **kw)]
+        )
+        self.body = nnx.List([ActivatedConv(width, width, **kw) for _ in range(depth)])
+        self.head = UpConv(width, 5, **kw)
+
+    def __call__(
+        self, x: Float[Array, "N H W C"], flows: Flows | None, scale: int
+    ) -> tuple[Float[Array, "N H W 4"], Float[Array, "N H W 1"]]:
+        """Corrections of flows and mask.
+
+        Args:
+          x: (N, H, W, C) what is known so far, at full size.
+          flows: the flows so far; None for the first block.
+          scale: how much smaller the block works.
+        """
+        height, width = x.shape[1:3]
+        h = resized(x, height // scale, width // scale)
+        if flows is not None:
+            h = jnp.concatenate([h, resized(flows, height // scale, width // scale) / scale], axis=-1)
+        for conv in self.stem:
+            h = conv(h)
+        skip = h
+        for conv in self.body:
+            h = conv(h)
+        y = resized(self.head(h + skip).astype(jnp.float32), height, width)
+        return y[..., :4] * (2 * scale), y[..., 4:]
+
+
+class Rife(nnx.Module):
+    """Draws the pictures between pairs of pictures."""
+
+    def __init__(
+        self, config: RifeConfig, *, rngs: nnx.Rngs, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32
+    ) -> None:
+        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+        known = (7, *[12] * (len(config.widths) - 1))  # two pictures and the time; then also mask and flows
+        self.config = config
+        self.blocks = nnx.List(
+            [
+                FlowBlock(features, width, config.depth, **kw)
+                for features, width in zip(known, config.widths, strict=True)
+            ]
+        )
+
+    def __call__(self, first: Images, last: Images, times: Float[Array, "B"]) -> Images:
+        """The pictures at these times.
+
+        Args:
+          first: (B, H, W, 3) in [-1, 1], H and W multiples of `RifeConfig.pixel_multiple`.
+          last: the same.
+          times: (B,) from 0, the first picture, to 1, the last.
+
+        Returns:
+          (B, H, W, 3) in [-1, 1], float32.
+        """
+        flows, mask = self.estimate(first, last, times)
+        share = jax.nn.sigmoid(mask)
+        return warped(first, flows[..., :2]) * share + warped(last, flows[..., 2:]) * (1 - share)
+
+    def estimate(self, first: Images, last: Images, times: Float[Array, "B"]) -> tuple[Flows, Mask]:
+        """Flows and mask; the arguments are those of `__call__`."""
+        scales = self.config.scales
+        flows, mask, far = self._estimate(first, last, times, scales)
+        far = far[:, None, None, None]
+
+        def anew(_: Any) -> tuple[Flows, Mask]:
+            coarse = self._estimate(first, last, times, tuple(2 * scale for scale in scales))
+            return jnp.where(far, coarse[0], flows), jnp.where(far, coarse[1], mask)
+
+        return jax.lax.cond(far.any(), anew, lambda _: (flows, mask), None)
+
+    def _estimate(
+        self, first: Images, last: Images, times: Float[Array, "B"], scales: tuple[int, ...]
+    ) -> tuple[Flows, Mask, jax.Array]:
+        """Flows and mask, and for each pair whether it moves too far for these scales."""
+        pictures = [(x.astype(jnp.float32) + 1) / 2 for x in (first, last)]
+        time = jnp.broadcast_to(times.astype(jnp.float32)[:, None, None, None], (*first.shape[:3], 1))
+        flows, mask = self.blocks[0](jnp.concatenate([*pictures, time], axis=-1), None, scales[0])
+        far = jnp.zeros(first.shape[0], bool)
+        for i, scale in enumerate(scales[1:], 1):
+            moved = [warped(pictures[0], flows[..., :2]), warped(pictures[1], flows[..., 2:])]
+            more, more_mask = self.blocks[i](jnp.concatenate([*moved, time, mask], axis=-1), flows, scale)
+            if i == 1:
+                reach = jnp.abs(more).max(axis=(1, 2))
+                far = (reach[:, :2].max(axis=-1) > FAR) & (reach[:, 2:].max(axis=-1) > FAR)
+            flows, mask = flows + more, mask + more_mask
+        return flows, mask, far
+
+
+def resized(x: Float[Array, "N H W C"], height: int, width: int) -> Float[Array, "N {height} {width} C"]:
+    """Bilinear resampling between neighbours, pixel centres at half-integers, without antialiasing, as in PyTorch."""
+    return jax.image.resize(x, (x.shape[0], height, width, x.shape[-1]), "linear", antialias=False)
+
+
+def warped(image: Float[Array, "N H W C"], flow: Float[Array, "N H W 2"]) -> Float[Array, "N H W C"]:
+    """Each pixel taken from where its flow points to, bilinearly; beyond the border from the border.
+
+    Args:
+      image: (N, H, W, C).
+      flow: (N, H, W, 2), pixels to the right and down.
+    """
+    count, height, width, channels = image.shape
+    x = jnp.clip(jnp.arange(width) + flow[..., 0], 0, width - 1)
+    y = jnp.clip(jnp.arange(height)[:, None] + flow[..., 1], 0, height - 1)
+    left, top = jnp.floor(x), jnp.floor(y)
+    to_right, to_bottom = (x - left)[..., None], (y - top)[..., None]
+    columns = [left.astype(jnp.int32), jnp.minimum(left.astype(jnp.int32) + 1, width - 1)]
+    rows = [top.astype(jnp.int32), jnp.minimum(top.astype(jnp.int32) + 1, height - 1)]
+    flat = image.reshape(count, height * width, channels)
+
+    def at(row: jax.Array, column: jax.Array) -> jax.Array:
+        index = (row * width + column).reshape(count, -1, 1)
+        return jnp.take_along_axis(flat, index, axis=1).reshape(image.shape)
+
+    upper, lower = ((1 - to_right) * at(row, columns[0]) + to_right * at(row, columns[1]) for row in rows)
+    return (1 - to_bottom) * upper + to_bottom * lower
