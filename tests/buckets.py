@@ -28,13 +28,13 @@ def memory_behind_gs():
     fsspec.register_implementation("gcs", Bucket, clobber=True)
     Bucket.store.clear()
     Bucket.pseudo_dirs[:] = [""]
-    backend.fsspec_backend._get_filesystem.cache_clear()
+    backend.fsspec_backend._get_filesystem.cache_clear()  # noqa: SLF001 (etils has no other way)
     try:
         yield Bucket
     finally:
         Bucket.store.clear()
         _registry.pop("gcs", None)
-        backend.fsspec_backend._get_filesystem.cache_clear()
+        backend.fsspec_backend._get_filesystem.cache_clear()  # noqa: SLF001 (etils has no other way)
 
 
 @epath.register_path_cls("disk://")

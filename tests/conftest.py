@@ -122,6 +122,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 # --- memory ---
 
+_CACHED = type(functools.cache(len))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
@@ -129,7 +131,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     yield
     if (nextitem is None or nextitem.path != item.path) and _resident_gigabytes() > KEPT_GIGABYTES:
         for value in vars(getattr(item, "module", None) or object).values():
-            if isinstance(value, functools._lru_cache_wrapper):  # networks, parameters and results of this file
+            if isinstance(value, _CACHED):  # networks, parameters and results of this file
                 value.cache_clear()
         jax.clear_caches()
         gc.collect()

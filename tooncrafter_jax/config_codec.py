@@ -84,21 +84,24 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise UserError(f"{where} must be a list, not {_shown(value)}")
         return tuple(convert(args[0], item, where) for item in value)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} must be a mapping, not {_shown(value)}")
+        return dict(value)
     if origin is typing.Literal:
         if not isinstance(value, str | int) or value not in args:
             raise UserError(f"{where} must be one of {', '.join(map(str, args))}, not {_shown(value)}")
         return value
+    return value if hint is Any else _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    """A text, a number or a truth value; an integer will do where a float is asked for."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError as error:
             raise UserError(f"{where} is {_shown(value)}, which is too large") from error
-    if hint is Any:
-        return value
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise UserError(f"{where} must be a mapping, not {_shown(value)}")
-        return dict(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UserError(f"{where} must be of type {hint.__name__}, not {_shown(value)}")
     return value

@@ -98,7 +98,7 @@ def _say(message: str, in_doubt: bool) -> None:
 
 def _callers_level() -> int:
     """How far up the stack, from `_say`, the first caller outside this package stands: the warning points there."""
-    level, frame = 1, sys._getframe(1)
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 (as `warnings` does it)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     return level

@@ -188,7 +188,7 @@ def test_blip2_sees_the_middle_frame(tmp_path):
     assert prompted.settings() != Blip2Captions(tmp_path).settings()
     already = clip_of("a", 0, caption="mine")
     assert prompted(already) is already
-    captions._blip2.cache_clear()
+    captions.load_blip2.cache_clear()
 
 
 def save_small_blip2(directory: Path) -> None:

@@ -88,7 +88,8 @@ def test_gmflow():
     try:
         flow = GmFlow()(before, after)
     except UserError as error:
-        assert motion.HOW_TO_GET_GMFLOW in str(error)
+        if motion.HOW_TO_GET_GMFLOW not in str(error):
+            raise
         pytest.skip(str(error))
     assert flow.shape == (310, 512, 2) and flow.dtype == np.float32
     np.testing.assert_allclose(np.median(flow[20:-20, 20:-20], (0, 1)), (16, 8), atol=0.5)

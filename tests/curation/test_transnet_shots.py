@@ -59,7 +59,7 @@ def test_a_film_as_the_package_judges_it():
         watch.see(picture)
     found = watch.transitions()
     small = np.stack([cv2.resize(p, (48, 27), interpolation=cv2.INTER_AREA) for p in pictures])
-    with transnet_shots._global_state_kept(torch):
+    with transnet_shots.global_state_kept(torch):
         ends, parts = package.TransNetV2(device="cpu").predict_frames(torch.from_numpy(small), quiet=True)
     assert found == transitions_of(ends.numpy(), parts.numpy(), detector)
     assert any(t.start in (19, 20) for t in found)  # the cut
@@ -69,7 +69,7 @@ def test_a_film_as_the_package_judges_it():
 def test_building_the_network_leaves_no_traces():
     torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    with transnet_shots._global_state_kept(torch):
+    with transnet_shots.global_state_kept(torch):
         np.random.seed(1)
         torch.manual_seed(1)
         torch.use_deterministic_algorithms(True)

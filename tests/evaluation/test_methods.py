@@ -19,7 +19,7 @@ class Toon(ToonCrafter):
 
     def __init__(self, *components: str) -> None:
         self.config, self.dtype = preset("tiny"), np.float32
-        self.params = dict.fromkeys(components, {})
+        self.params = {name: {} for name in components}
         self.pairs: list[Pair] = []
 
     def interpolate_pairs(self, pairs: Any, options: Any = None, **_: Any) -> np.ndarray:

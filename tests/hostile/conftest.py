@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def as_users_run(unchecked_types: None) -> Iterator[None]:
-    yield
+def as_users_run(unchecked_types: None) -> None:
+    """Checks no annotations."""

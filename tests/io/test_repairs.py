@@ -121,10 +121,18 @@ def test_damaged_bytes_never_end_in_another_error(tmp_path, extension):
         for place in random.integers(0, min(len(data), 1200), random.integers(1, 6)):
             data[place] = random.integers(256)
         path.write_bytes(data)
-        try:
-            with collected():
-                read_image(path)
-        except UserError as error:
+        sentence = _refusal(path)
+        if sentence:
             refused += 1
-            assert str(path) in str(error) and "\n" not in str(error)
+            assert str(path) in sentence and "\n" not in sentence
     assert refused > 10
+
+
+def _refusal(path: Path) -> str:
+    """Why a picture is not read, or nothing where it is."""
+    try:
+        with collected():
+            read_image(path)
+    except UserError as error:
+        return str(error)
+    return ""

@@ -20,7 +20,12 @@ def test_the_setting_ends_with_its_context():
         return getattr(jax.config, f"jax_{option}")
 
     before = now()
-    with pytest.raises(RuntimeError), quick_compilation():
-        assert now() == value != before
-        raise RuntimeError
+
+    def interrupted():
+        with quick_compilation():
+            assert now() == value != before
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert now() == before

@@ -111,14 +111,14 @@ class TestHed:
         """Where the network is sure of an edge there is ink; the middle of a picture is not changed by its continuation."""
         extractor, images = hed(side), pictures(2, 24, 24)
         run = jax.jit(lambda params, x: extractor.network.bind(params)(x))
-        edge = jax.nn.sigmoid(run(extractor._params, images)[0 if side == 1 else -1])
+        edge = jax.nn.sigmoid(run(extractor.params, images)[0 if side == 1 else -1])
         sketch = np.asarray(extractor(images))
         np.testing.assert_allclose(sketch[:, 6:18, 6:18], 1 - np.asarray(edge)[:, 6:18, 6:18], atol=1e-5)
 
     def test_the_border_of_a_picture_is_no_edge(self) -> None:
         """A picture of one colour has a sketch of one value, up to its last pixel; without the margin it has not."""
         extractor, flat = hed(1), jnp.full((2, 20, 28, 3), 0.7)
-        bare = jax.jit(lambda params, x: extractor.network.bind(params)(x)[0])(extractor._params, flat)
+        bare = jax.jit(lambda params, x: extractor.network.bind(params)(x)[0])(extractor.params, flat)
         assert np.ptp(np.asarray(bare)) > 0.01
         assert np.ptp(np.asarray(extractor(flat))) < 1e-6
 
@@ -143,7 +143,7 @@ class TestLoading:
     def files(self, tmp_path: Path) -> dict[str, Path]:
         paths = {kind: tmp_path / f"{kind}.safetensors" for kind in (ANIME2SKETCH, HED)}
         for kind, extractor in ((ANIME2SKETCH, anime2sketch()), (HED, hed())):
-            write_network(paths[kind], kind, {k: np.asarray(v) for k, v in extractor._params.items()}, {})
+            write_network(paths[kind], kind, {k: np.asarray(v) for k, v in extractor.params.items()}, {})
         return paths
 
     def test_the_names(self, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ class TestLoading:
             for weights in (None, str(files[HED])):
                 loaded = load_extractor(name, weights)
                 assert isinstance(loaded, HedExtractor) and loaded.side == side
-                np.testing.assert_array_equal(loaded._params["fuse.kernel"], hed()._params["fuse.kernel"])
+                np.testing.assert_array_equal(loaded.params["fuse.kernel"], hed().params["fuse.kernel"])
 
     @pytest.mark.parametrize(
         ("name", "message"),

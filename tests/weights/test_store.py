@@ -33,9 +33,19 @@ NETWORK = Network(Autoencoder, AutoencoderConfig(width=32, multipliers=(1,), blo
 PARAMS = noise_params(NETWORK)
 
 
-def write(directory: Path, config: ModelConfig, params: Any = PARAMS, **kwargs: Any) -> Path:
+def write(
+    directory: Path,
+    config: ModelConfig,
+    params: Any = PARAMS,
+    *,
+    then: type[BaseException] | None = None,
+    **kwargs: Any,
+) -> Path:
+    """Writes a checkpoint; an exception may come before it is whole."""
     with CheckpointWriter(directory, config, {"made": "by a test"}, **kwargs) as writer:
         writer.write("autoencoder", params)
+        if then:
+            raise then
     return directory
 
 
@@ -122,12 +132,8 @@ class TestRoundTrip:
 
 class TestInterruption:
     def test_an_error_leaves_nothing(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
-        with (
-            pytest.raises(KeyboardInterrupt),
-            CheckpointWriter(tmp_path / "model", tiny_config, {}) as writer,
-        ):
-            writer.write("autoencoder", PARAMS)
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "model", tiny_config, then=KeyboardInterrupt)
         assert os.listdir(tmp_path) == []
 
     def test_a_killed_process_leaves_no_checkpoint(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
@@ -147,7 +153,7 @@ class TestInterruption:
         running = {path.name for path in tmp_path.iterdir()}
         assert len(running) == 3
         dead = [name.removesuffix(f"-{os.getpid()}") + f"-{ended.pid}" for name in running]
-        elsewhere = dead[0].replace(store._process_name().rpartition("-")[0], "another_host")
+        elsewhere = dead[0].replace(socket.gethostname().replace("-", "_"), "another_host")
         for name in (*dead, elsewhere):
             (tmp_path / name).mkdir()
         CheckpointWriter(tmp_path / "model", tiny_config, {}).__exit__(RuntimeError)
@@ -174,9 +180,8 @@ class TestInterruption:
 
     def test_a_failed_replacement_keeps_the_old(self, copy: Path, tiny_config: ModelConfig) -> None:
         other = {path: value + 1 for path, value in PARAMS.items()}
-        with pytest.raises(RuntimeError), CheckpointWriter(copy, tiny_config, {}, overwrite=True) as writer:
-            writer.write("autoencoder", other)
-            raise RuntimeError
+        with pytest.raises(RuntimeError):
+            write(copy, tiny_config, other, then=RuntimeError, overwrite=True)
         equal(Checkpoint(copy).restore("autoencoder", NETWORK))
 
     def test_overwriting(self, copy: Path, tiny_config: ModelConfig) -> None:

@@ -204,7 +204,7 @@ class TestLoading:
             "i3d_kinetics400": load_i3d(metric_weights),
         }.items():
             with safe_open(metric_weights / f"{name}.safetensors", "np") as file:
-                stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
             assert stored == {path: leaf.shape for path, leaf in network.abstract_params.items()}
             assert {path: value.shape for path, value in params.items()} == stored
         assert network.parameter_count == 12_704_544

@@ -73,7 +73,7 @@ def test_the_far_pair_needs_half_the_resolution(metric_weights: Path) -> None:
 
     def first_try(params: Any, first: Any, last: Any) -> Any:
         with jax.default_matmul_precision("highest"):
-            return network.bind(params)._estimate(first, last, jnp.asarray([0.5]), RifeConfig().scales)
+            return network.bind(params).estimate_flows(first, last, jnp.asarray([0.5]), RifeConfig().scales)
 
     first, last = (end[None] * 2 - 1 for end in pairs()["far"])
     flows, _, far = jax.jit(first_try)(params, first, last)

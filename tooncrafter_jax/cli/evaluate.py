@@ -330,12 +330,13 @@ def _true_sketches(arguments: argparse.Namespace) -> TrueSketches:
 
 def _store(arguments: argparse.Namespace, request: Mapping[str, Any], methods: Mapping[str, Any]) -> RowStore:
     """The directory; one process throws away what was there, before the others look."""
+    store = None
     if is_main_process():
         check_writable(arguments.out)
         store = RowStore(arguments.out, request, methods, restart=arguments.restart)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the directory is ready")
-    return store if is_main_process() else RowStore(arguments.out, request, methods)
+    return store or RowStore(arguments.out, request, methods)
 
 
 def _progress(quiet: bool) -> Callable[[str, int, int], None]:

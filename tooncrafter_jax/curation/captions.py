@@ -258,7 +258,7 @@ class Blip2Captions:
         """
         if clip.caption:
             return clip
-        processor, model = _blip2(self.directory)
+        processor, model = load_blip2(self.directory)
         torch = optional("torch", "captions by BLIP-2", "torch-data")
         text = {"text": self.prompt} if self.prompt else {}
         inputs = processor(images=clip.decode([len(clip) // 2])[0], return_tensors="pt", **text)
@@ -286,7 +286,12 @@ class Blip2Captions:
 
 
 @functools.lru_cache(maxsize=1)
-def _blip2(directory: Path) -> tuple[Any, Any]:
+def load_blip2(directory: Path) -> tuple[Any, Any]:
+    """The processor and the model of a directory; the last one stays loaded.
+
+    Raises:
+      UserError: it holds none, or one of another kind.
+    """
     torch = optional("torch", "captions by BLIP-2", "torch-data")
     transformers = optional("transformers", "captions by BLIP-2", "torch-data")
     graphics = torch.cuda.is_available()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -51,7 +52,7 @@ def decide(clips: Iterable[ClipRecord], thresholds: Thresholds, rule: SplitRule)
       UserError: two clips have one id, or the splits cannot be as large as asked.
     """
     clips = sorted(clips, key=lambda clip: clip.id)
-    for one, other in zip(clips, clips[1:], strict=False):
+    for one, other in itertools.pairwise(clips):
         if one.id == other.id:
             raise UserError(f"two clips have the id '{one.id}': give their sources different names")
     reasons = {clip.id: reason for clip in clips if (reason := thresholds.reason_to_drop(clip))}

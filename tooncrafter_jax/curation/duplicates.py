@@ -7,6 +7,7 @@ d // 2 + 1 parts differs in at most one bit. So a code is compared only with the
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from array import array
 from collections import defaultdict
@@ -72,7 +73,7 @@ class _Codes:
         self.codes = np.empty((_FIRST_ROWS, self.num_words), np.uint64)
         self.equal: dict[bytes, str] = {}
         edges = np.linspace(0, num_bits, max_bits // 2 + 2).round().astype(int).tolist()
-        self.parts = list(zip(edges[:-1], edges[1:], strict=True))
+        self.parts = list(itertools.pairwise(edges))
         if num_bits < _MIN_BITS_PER_PART * len(self.parts):
             self.parts = []  # compare with all
         self.sharing: defaultdict[tuple[int, int], array] = defaultdict(functools.partial(array, "q"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,7 +151,7 @@ class Films:
         for start, stop in self.shots(source):
             parts = math.ceil((stop - start) / (self.longest * fps))
             borders = np.linspace(start, stop, parts + 1).round().astype(int).tolist()
-            ranges.extend(zip(borders, borders[1:], strict=False))
+            ranges.extend(itertools.pairwise(borders))
         least = max(MIN_FRAMES, self.shortest * fps)
         return [(start, stop) for start, stop in ranges if stop - start >= least]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -171,7 +172,7 @@ class Motion:
     def __call__(self, clip: Clip) -> Clip:
         """The clip with its motion; a clip of one frame has none."""
         pictures = [shrunk(picture) for picture in clip.decode(sparse_frames(clip, self.rate))]
-        lengths = [self._length(before, after) for before, after in zip(pictures, pictures[1:], strict=False)]
+        lengths = [self._length(before, after) for before, after in itertools.pairwise(pictures)]
         return replace(clip, scores={**clip.scores, "motion": float(np.mean(lengths)) if lengths else 0.0})
 
     def _length(self, before: np.ndarray, after: np.ndarray) -> float:

@@ -6,6 +6,7 @@ find is put together, so a gradual transition that a detector of cuts cannot see
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -147,7 +148,7 @@ class _ContentWatch:
         borders = [0, *cuts, len(self._changes)]
         short = [
             Transition(start, stop)
-            for start, stop in zip(borders, borders[1:], strict=False)
+            for start, stop in itertools.pairwise(borders)
             if stop - start < self._settings.min_length
         ]
         return [Transition(cut, cut) for cut in cuts] + short

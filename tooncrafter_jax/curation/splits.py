@@ -88,7 +88,7 @@ def assign(rule: SplitRule, clips_of: Mapping[str, int]) -> Assignment:
                 taken[source] = None
                 held += clips_of[source]
         others = [source for source in left if source not in taken]
-        if (held < wanted and exact or not taken) and len(others) > 1:
+        if ((held < wanted and exact) or not taken) and len(others) > 1:
             enough = [source for source in others if clips_of[source] >= wanted - held] or others
             last = min(enough, key=lambda source: (clips_of[source], _hash(source)))
             taken[last] = None

@@ -111,7 +111,7 @@ def network() -> Any:
     """
     torch = optional("torch", "finding shots with TransNet V2", EXTRA)
     package = optional(PACKAGE, "finding shots with TransNet V2", EXTRA)
-    with _global_state_kept(torch):
+    with global_state_kept(torch):
         model = package.TransNetV2(device="cpu")
 
     def probabilities(pictures: UInt8[np.ndarray, "100 27 48 3"]) -> Float32[np.ndarray, "100 2"]:
@@ -123,7 +123,7 @@ def network() -> Any:
 
 
 @contextlib.contextmanager
-def _global_state_kept(torch: Any) -> Iterator[None]:
+def global_state_kept(torch: Any) -> Iterator[None]:
     """Undoes what the package's constructor does beyond itself: it seeds all generators and asks for deterministic kernels."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     deterministic = torch.are_deterministic_algorithms_enabled()

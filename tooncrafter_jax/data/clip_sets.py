@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -135,7 +136,7 @@ def plan_shards(directory: _Path, splits: Mapping[str, Iterable[ClipReference]],
         ordered = sorted(references, key=lambda clip: (hashlib.sha256(clip.id.encode()).digest(), clip.id))
         if not ordered:
             raise UserError(f"the split '{split}' has no clips: loosen the thresholds or give more sources")
-        for one, other in zip(ordered, ordered[1:], strict=False):
+        for one, other in itertools.pairwise(ordered):
             if one.id == other.id:
                 raise UserError(f"two clips have the id '{one.id}': give their sources different names")
         groups = list(_groups(ordered, shard_bytes))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,9 @@ Denoise = Callable[[Latents, jax.Array], Latents]
 """Predicts v from the noisy latents and the time (a scalar)."""
 
 
-class Chunk(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Chunk:
     """Some rows of a run in a fixed number; every array has one entry a row.
 
     Attributes:

@@ -44,7 +44,7 @@ class NoiseSchedule:
       betas_before_rescale, betas, alphas_cumprod_f64: (timesteps,) float64.
     """
 
-    def __init__(self, config: ScheduleConfig = ScheduleConfig()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, config: ScheduleConfig = ScheduleConfig()) -> None:
         self.config = config
         roots = np.linspace(config.linear_start**0.5, config.linear_end**0.5, config.timesteps, dtype=np.float64)
         self.betas_before_rescale = roots**2

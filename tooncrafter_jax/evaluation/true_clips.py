@@ -92,7 +92,7 @@ class TrueClips(Sequence[TrueClip]):
       UserError: no clip is long enough, or the set is damaged.
     """
 
-    def __init__(self, clips: ClipSet, rule: WindowRule = WindowRule(), limit: int = 0) -> None:  # noqa: B008
+    def __init__(self, clips: ClipSet, rule: WindowRule = WindowRule(), limit: int = 0) -> None:
         if limit < 0:
             raise UserError(f"--limit is {limit}, but must be at least 0 (0: all clips)")
         self.clips, self.rule = clips, rule

@@ -240,7 +240,7 @@ class UNet(nnx.Module):
         """
         observe = observe or (lambda name, value: None)
         keys = dropout_keys(dropout_key)
-        frames, height, width = x.shape[1:4]
+        height, width = x.shape[2:4]
         multiple = self.config.latent_multiple
         if height % multiple or width % multiple:
             raise ValueError(f"latents must be multiples of {multiple} high and wide, not {height}x{width}")

@@ -161,7 +161,7 @@ def choose_backend(
       sharers: devices that share the scores; what counts is the number that one of them holds.
       prefer: is chosen where it can run.
     """
-    batch, queries, heads, head_dim = query.shape
+    batch, queries, heads, _ = query.shape
     keys = key.shape[1]
     scores = batch * heads * queries * keys // sharers
     own_queries = queries if queries_per_device is None else queries_per_device

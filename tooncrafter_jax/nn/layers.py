@@ -148,7 +148,7 @@ class Linear(nnx.Linear):
             **_initialisers(in_features, zero_init),
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Maps (... in) to (... out)."""
         if use_cpu_gradients(x, self.dtype):
             bias = None if self.bias is None else self.bias[...].astype(x.dtype)
@@ -196,7 +196,7 @@ class Conv(nnx.Conv):
             **_initialisers(in_features * kernel_size**2, zero_init),
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Maps (... H W in) to (... H' W' out)."""
         count, rows = products.merged_rows(x.shape[:-3])
         images, kernel = x.astype(self.dtype).reshape(count, *x.shape[-3:]), self.kernel[...]
@@ -259,7 +259,7 @@ class LayerNorm(nnx.LayerNorm):
             features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Normalises the last axis of (... C)."""
         assert self.scale is not None and self.bias is not None  # no norm here is built without them
         scale, bias = self.scale[...].astype(jnp.float32), self.bias[...].astype(jnp.float32)

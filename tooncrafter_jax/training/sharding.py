@@ -119,10 +119,12 @@ def automatic_mesh(state: Any, devices: Sequence[Device], memory: float | None) 
         return f"data:{count}"
     slices = count_slices(devices) if devices[0].platform == "tpu" else 1
     divisions = [n for n in range(1, count + 1) if count % n == 0 and count // n % slices == 0]
-    for fsdp in divisions:
+
+    def fits(fsdp: int) -> bool:
         mesh = AbstractMesh((count // fsdp, fsdp, 1, 1), AXES)
-        if bytes_a_device(state, mesh) + bytes_a_device(state.trained, mesh) <= STATE_SHARE * memory:
-            break
+        return bytes_a_device(state, mesh) + bytes_a_device(state.trained, mesh) <= STATE_SHARE * memory
+
+    fsdp = next(filter(fits, divisions), divisions[-1])
     return f"data:{count // fsdp},fsdp:{fsdp}"
 
 

@@ -146,6 +146,11 @@ def unet_path(name: str, layout: LevelLayout, *, is_sketch_encoder: bool = False
         return f"up.{level}.blocks.{block}." + _unet_part(rest)
     if head == "out":
         return _rewrite(rest, [(r"^0\.", "norm_out."), (r"^2\.", "conv_out.")])
+    return _sketch_encoder_path(head, rest) or name
+
+
+def _sketch_encoder_path(head: str, rest: str) -> str | None:
+    """Our path for what the sketch encoder has alone."""
     if head == "input_hint_block":
         index, rest = rest.split(".", 1)
         return f"hint.convs.{int(index) // 2}.{rest}"
@@ -153,7 +158,7 @@ def unet_path(name: str, layout: LevelLayout, *, is_sketch_encoder: bool = False
         return "skip_taps." + re.sub(r"^(\d+)\.0\.", r"\1.", rest)
     if head == "middle_block_out":
         return "mid_tap." + rest.removeprefix("0.")
-    return name
+    return None
 
 
 _PROJECTOR: Rules = [

@@ -255,7 +255,9 @@ def load_lpips(net: LpipsNet, cache: Path | None = None, *, dtype: Dtype = jnp.f
     Raises:
       UserError: if the weights are not there or are damaged.
     """
-    return _load(Network(Lpips, LpipsConfig.of(net), dtype=dtype, param_dtype=dtype), WEIGHTS[f"lpips_{net}"], cache)
+    return load_network(
+        Network(Lpips, LpipsConfig.of(net), dtype=dtype, param_dtype=dtype), WEIGHTS[f"lpips_{net}"], cache
+    )
 
 
 def load_i3d(cache: Path | None = None, *, dtype: Dtype = jnp.float32) -> LoadedNetwork:
@@ -268,7 +270,7 @@ def load_i3d(cache: Path | None = None, *, dtype: Dtype = jnp.float32) -> Loaded
     Raises:
       UserError: if the weights are not there or are damaged.
     """
-    return _load(Network(I3D, I3DConfig(), dtype=dtype), WEIGHTS["i3d_kinetics400"], cache)
+    return load_network(Network(I3D, I3DConfig(), dtype=dtype), WEIGHTS["i3d_kinetics400"], cache)
 
 
 def load_rife(cache: Path | None = None) -> LoadedNetwork:
@@ -280,10 +282,11 @@ def load_rife(cache: Path | None = None) -> LoadedNetwork:
     Raises:
       UserError: if the weights are not there or are damaged.
     """
-    return _load(Network(Rife, RifeConfig()), WEIGHTS["rife_v4"], cache)
+    return load_network(Network(Rife, RifeConfig()), WEIGHTS["rife_v4"], cache)
 
 
-def _load(network: Network[Any], weights: MetricWeights, cache: Path | None) -> LoadedNetwork:
+def load_network(network: Network[Any], weights: MetricWeights, cache: Path | None) -> LoadedNetwork:
+    """A network with its weights, of the cache."""
     directory = default_cache() if cache is None else Path(cache)
     command = FETCH_COMMAND if cache is None else f"{FETCH_COMMAND} --cache={shlex.quote(str(directory))}"
     path = directory / f"{weights.name}.safetensors"

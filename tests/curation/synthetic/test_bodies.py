@@ -145,7 +145,7 @@ def test_the_camera_sees_all_bodies_throughout(at_rest):
 
 
 def test_rolling_bodies_roll_without_slipping():
-    for body in body_scenes._rolling(np.random.default_rng(1), ["ball", "cylinder", "ring"]):
+    for body in body_scenes.rolling_bodies(np.random.default_rng(1), ["ball", "cylinder", "ring"]):
         radius = body.place[2]
         np.testing.assert_allclose(np.cross(body.spin, [0, 0, radius]), body.velocity, rtol=0.02, atol=1e-9)
         x, y, z, w = body.turn

@@ -111,7 +111,7 @@ def test_a_thing_that_is_animated_is_a_subject_and_no_thing(tmp_path):
     write_package(tmp_path, {"1f3c3": {}, "26bd-fe0f": {}, "26bd": {"frames": 1}})
     emoji = FluentEmoji((str(tmp_path),), height=32, width=32)
     assert emoji.sources() == ["emoji-runner", "emoji-soccer-ball"]
-    assert not emoji._catalogue.props
+    assert not emoji.catalogue.props
 
 
 def test_the_same_bytes_in_another_process_and_order(folders, clips):
@@ -220,8 +220,8 @@ def test_the_true_packages():
     if len(list(cache_directory().glob("*/complete"))) < 4:
         pytest.skip("needs the packages of the emoji in the cache")
     emoji = FluentEmoji()
-    assets = [asset for source in emoji.sources() for asset in emoji._assets(source)]
+    assets = [asset for source in emoji.sources() for asset in emoji.assets(source)]
     assert (len(assets), len(emoji.sources())) == (2109, 510)
-    assert len(emoji._catalogue.props) == len(fluent_emoji.PROPS)
+    assert len(emoji.catalogue.props) == len(fluent_emoji.PROPS)
     (plain, composed) = list(emoji.clips("emoji-rocket"))
     assert len(plain) == len(composed) == 72 and plain.effective_fps == 24

@@ -63,7 +63,7 @@ def test_actors_stay_whole_and_the_view_inside_the_world(kind, count):
             boxes = [_visible(layer, time) for layer in layers]
             assert all(b[0] >= 0 and b[1] >= 0 and b[2] <= WIDTH and b[3] <= HEIGHT for b in boxes), (seed, boxes)
             assert count == 1 or boxes[0][2] < boxes[1][0]
-        views = scenes._views(shot, _world())
+        views = scenes.camera_windows(shot, _world())
         bottom, right = _world().shape[:2]
         assert views.min() >= 0 and views[:, 2].max() <= right + 1e-9 and views[:, 3].max() <= bottom + 1e-9
         np.testing.assert_allclose((views[:, 2] - views[:, 0]) * shot.zoom, WIDTH, rtol=0.01)
@@ -112,7 +112,7 @@ def test_a_bust_reaches_the_lower_edge_and_a_cut_side_its_edge():
 def test_composed_scenes_show_everyone_and_depend_on_the_seed_alone():
     cast = [Actor(_animation(RED)), Actor(_animation(GREEN))]
     prop = Prop(_animation(BLUE, box=(8, 8, 24, 24), flat=True).frames[0], "hop")
-    frames, camera = composed_scene(np.random.default_rng(3), cast, prop, _world(), HEIGHT, WIDTH)
+    frames, _ = composed_scene(np.random.default_rng(3), cast, prop, _world(), HEIGHT, WIDTH)
     again, _ = composed_scene(np.random.default_rng(3), cast, prop, _world(), HEIGHT, WIDTH)
     other, _ = composed_scene(np.random.default_rng(4), cast, prop, _world(), HEIGHT, WIDTH)
     np.testing.assert_array_equal(frames, again)
@@ -126,7 +126,7 @@ def test_things_move_while_the_camera_rests(motion):
     actor = Actor(_animation())
     cast, shot = _shot("still", 1, [actor])
     picture = _animation(BLUE, box=(8, 8, 24, 24), flat=True).frames[0]
-    layer = scenes._prop(np.random.default_rng(0), Prop(picture, motion), shot, cast.width / WIDTH, HEIGHT, WIDTH)
+    layer = scenes.prop_layer(np.random.default_rng(0), Prop(picture, motion), shot, cast.width / WIDTH, HEIGHT, WIDTH)
     assert max(np.ptp(layer.x), np.ptp(layer.y)) > 4
     if motion == "roll":  # without slipping: the way is the angle times the radius
         turned = np.radians(layer.degrees[-1] - layer.degrees[0])

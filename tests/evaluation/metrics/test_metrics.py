@@ -44,10 +44,10 @@ def test_every_metric_has_its_name(metric_weights: Path, tmp_path: Path) -> None
 
 def test_i3d_is_read_once_for_all_methods(metric_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    load = weight_files._load
+    load = weight_files.load_network
     monkeypatch.setattr(
         weight_files,
-        "_load",
+        "load_network",
         lambda network, weights, cache: read.append(weights.name) or load(network, weights, cache),
     )
     weights = MetricWeightFiles(metric_weights)

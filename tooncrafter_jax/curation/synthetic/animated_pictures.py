@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import statistics
 import warnings
@@ -98,7 +99,7 @@ def longest_whole_run(animation: Animation) -> Animation:
     cut = np.max([border.sum(axis=1) for border in borders], axis=0) > _CUT_PIXELS
     length = len(animation.frames)
     ends = [-1, *np.flatnonzero(cut).tolist(), length]
-    before, after = max(zip(ends, ends[1:], strict=False), key=lambda run: run[1] - run[0])
+    before, after = max(itertools.pairwise(ends), key=lambda run: run[1] - run[0])
     if after - before > length:
         return animation
     return _animation(animation.frames[before + 1 : after], animation.fps, animation.start + before + 1)
@@ -114,7 +115,7 @@ def first_frames(animation: Animation, length: int) -> Animation:
 def _animation(frames: np.ndarray, fps: float, start: int) -> Animation:
     changes = sum(
         float(np.abs(after[::2, ::2].astype(np.int16) - before[::2, ::2]).mean()) > SAME_DRAWING
-        for before, after in zip(frames, frames[1:], strict=False)
+        for before, after in itertools.pairwise(frames)
     )
     return Animation(frames, fps, min(len(frames), 1 + changes), start)
 

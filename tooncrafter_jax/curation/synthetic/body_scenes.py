@@ -205,7 +205,7 @@ def _falling(rng: np.random.Generator, kinds: Sequence[str]) -> list[Body]:
     return bodies
 
 
-def _rolling(rng: np.random.Generator, kinds: Sequence[str]) -> list[Body]:
+def rolling_bodies(rng: np.random.Generator, kinds: Sequence[str]) -> list[Body]:
     """Rolling on the floor past the middle, from different sides."""
     start, bodies = rng.uniform(0, 2 * math.pi), []
     for index, kind in enumerate(kinds):
@@ -254,7 +254,7 @@ def _floating(rng: np.random.Generator, kinds: Sequence[str]) -> list[Body]:
 _ACTIONS: dict[str, Callable[[np.random.Generator, Sequence[str]], list[Body]]] = {
     "tumbling": _tumbling,
     "falling": _falling,
-    "rolling": _rolling,
+    "rolling": rolling_bodies,
     "colliding": _colliding,
     "floating": _floating,
 }

@@ -65,7 +65,7 @@ _Read = Callable[[str], Animation]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Catalogue:
+class Catalogue:
     """The animated emoji by source, and the still things by code point."""
 
     subjects: Mapping[str, tuple[Asset, ...]]
@@ -122,11 +122,11 @@ class FluentEmoji:
           UserError: the packages or the background pictures cannot be found or fetched.
         """
         self._pictures()
-        return sorted(self._catalogue.subjects)
+        return sorted(self.catalogue.subjects)
 
     def settings(self) -> Mapping[str, Any]:
         """All but where things are kept; background pictures and things go by name and size."""
-        props = [f"{code} {asset.num_bytes}" for code, asset in self._catalogue.props.items()]
+        props = [f"{code} {asset.num_bytes}" for code, asset in self.catalogue.props.items()]
         pictures = [f"{Path(path).relative_to(self.backgrounds)} {size}" for path, size in self._pictures()]
         return {
             "form": _FORM,
@@ -140,7 +140,7 @@ class FluentEmoji:
 
     def state(self, source: str) -> Mapping[str, Any]:
         """Sizes of the subject's files."""
-        return {asset.name: asset.num_bytes for asset in self._assets(source)}
+        return {asset.name: asset.num_bytes for asset in self.assets(source)}
 
     def clips(self, source: str) -> Iterator[Clip]:
         """The clips of a subject: of each of its drawings in order, each scene in order.
@@ -148,7 +148,7 @@ class FluentEmoji:
         Raises:
           UserError: there is no such subject, or one of its files is damaged.
         """
-        assets = self._assets(source)
+        assets = self.assets(source)
         read = functools.lru_cache(maxsize=4)(_whole_animation)
         for asset in assets:
             if not _is_long(read(asset.path)):
@@ -181,10 +181,10 @@ class FluentEmoji:
             if other is not None:
                 actors = _of_equal_length([*actors, _actor(other, read(other.path))])
                 details.append(f"and {_another(asset, other)}")
-            elif self._catalogue.props:
-                code = str(rng.choice(list(self._catalogue.props)))
+            elif self.catalogue.props:
+                code = str(rng.choice(list(self.catalogue.props)))
                 phrase, motion = PROPS[code]
-                prop = Prop(read_animation(self._catalogue.props[code].path).frames[0], motion)
+                prop = Prop(read_animation(self.catalogue.props[code].path).frames[0], motion)
                 details.append(f"with {phrase}")
         background, phrase = self._background(rng, DRAWN)
         frames, camera = composed_scene(rng, actors, prop, background, self.height, self.width)
@@ -207,14 +207,20 @@ class FluentEmoji:
                     raise
         raise AssertionError
 
-    def _assets(self, source: str) -> tuple[Asset, ...]:
-        assets = self._catalogue.subjects.get(source)
+    def assets(self, source: str) -> tuple[Asset, ...]:
+        """The animations of a subject.
+
+        Raises:
+          UserError: there is no such subject.
+        """
+        assets = self.catalogue.subjects.get(source)
         if assets is None:
             raise UserError(f"the emoji have no subject '{source}': give the folders of all four packages")
         return assets
 
     @property
-    def _catalogue(self) -> _Catalogue:
+    def catalogue(self) -> Catalogue:
+        """What the packages hold; they are fetched when it is first asked for."""
         return _catalogue(self.folders, self.cache)
 
     def _pictures(self) -> tuple[tuple[str, int], ...]:
@@ -222,7 +228,7 @@ class FluentEmoji:
 
 
 @functools.cache  # once a process: the production itself stays small to send
-def _catalogue(folders: tuple[str, ...], cache: str) -> _Catalogue:
+def _catalogue(folders: tuple[str, ...], cache: str) -> Catalogue:
     unpacked = [Path(folder) for folder in folders] or fetch_packages(Path(cache) if cache else cache_directory())
     subjects: dict[str, list[Asset]] = defaultdict(list)
     props: dict[str, Asset] = {}
@@ -236,7 +242,7 @@ def _catalogue(folders: tuple[str, ...], cache: str) -> _Catalogue:
         raise UserError(
             f"none of the pictures in {', '.join(map(str, unpacked))} is animated: give the emoji's packages"
         )
-    return _Catalogue(
+    return Catalogue(
         {name: tuple(assets) for name, assets in subjects.items()},
         {code: props[code] for code in sorted(props) if _SOURCE + props[code].emoji.slug not in subjects},
     )

@@ -152,7 +152,7 @@ def plain_scene(
     mirrored = bool(rng.random() < 0.5)
     x = _free_place(rng, cast.width / width, mirrored, actor.cut_side)
     shot = Shot("", still + x, still + 1, still + WORLD_WIDTH / 2, still + WORLD_HEIGHT / 2, mirrored)
-    return compose(background, _views(shot, background), cast.layers(shot, height, width), height, width)
+    return compose(background, camera_windows(shot, background), cast.layers(shot, height, width), height, width)
 
 
 def composed_scene(
@@ -186,8 +186,8 @@ def composed_scene(
     shot = plan_shot(rng, cast, kind, zoom, height, width)
     layers = cast.layers(shot, height, width)
     if prop is not None:
-        layers.append(_prop(rng, prop, shot, cast.width * float(shot.zoom.max()) / width, height, width))
-    return compose(background, _views(shot, background), layers, height, width), shot.camera
+        layers.append(prop_layer(rng, prop, shot, cast.width * float(shot.zoom.max()) / width, height, width))
+    return compose(background, camera_windows(shot, background), layers, height, width), shot.camera
 
 
 def plan_shot(rng: np.random.Generator, cast: Cast, kind: str, largest_zoom: float, height: int, width: int) -> Shot:
@@ -251,7 +251,7 @@ def _within(rng: np.random.Generator, path: Track, zoom: Track, world: float, le
     return path + lowest + rng.uniform(least, 1.0) * max(0.0, highest - lowest)
 
 
-def _views(shot: Shot, background: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "T 4"]:
+def camera_windows(shot: Shot, background: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "T 4"]:
     """What part of the background the screen shows."""
     bottom, right = background.shape[:2]
     columns, rows = right / WORLD_WIDTH, bottom / WORLD_HEIGHT
@@ -276,7 +276,7 @@ def _placed(
     return Layer(frames, x + scale * (-aside if mirrored else aside), y + scale * down, scale, degrees, mirrored)
 
 
-def _prop(rng: np.random.Generator, prop: Prop, shot: Shot, group: float, height: int, width: int) -> Layer:
+def prop_layer(rng: np.random.Generator, prop: Prop, shot: Shot, group: float, height: int, width: int) -> Layer:
     """A thing that rolls, hops or floats about, and goes along where the camera follows the actors.
 
     `group` is how much of the screen's width the actors take.

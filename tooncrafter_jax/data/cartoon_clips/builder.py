@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -88,7 +88,7 @@ class CartoonClips(tfds.core.GeneratorBasedBuilder):
 
     name = "cartoon_clips"
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First layout."}
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First layout."}
 
     def _info(self) -> tfds.core.DatasetInfo:
         # Not `dataset_info_from_configs`, which looks for metadata files beside the source.

@@ -80,7 +80,7 @@ NEED_CLIP = ("clip_image", "clip_text")
 """Those that need the user's own weights of CLIP."""
 
 
-def make_metrics(names: Iterable[str], weights: MetricWeightFiles = MetricWeightFiles()) -> list[Metric]:  # noqa: B008
+def make_metrics(names: Iterable[str], weights: MetricWeightFiles = MetricWeightFiles()) -> list[Metric]:
     """The metrics of these names, in this order, with the weights that they need and no others.
 
     Args:

@@ -43,11 +43,11 @@ class Moments(NamedTuple):
     """What the statistics of a block are made of, for one clip.
 
     Attributes:
-      count, mean, squares: how many values, their mean, and the sum of their squared deviations from it.
+      size, mean, squares: how many values, their mean, and the sum of their squared deviations from it.
       first: the first values in PyTorch layout.
     """
 
-    count: float
+    size: float
     mean: jax.Array
     squares: jax.Array
     first: jax.Array

@@ -129,16 +129,16 @@ class Rife(nnx.Module):
     def estimate(self, first: Images, last: Images, times: Float[Array, "B"]) -> tuple[Flows, Mask]:
         """Flows and mask; the arguments are those of `__call__`."""
         scales = self.config.scales
-        flows, mask, far = self._estimate(first, last, times, scales)
+        flows, mask, far = self.estimate_flows(first, last, times, scales)
         far = far[:, None, None, None]
 
         def anew(_: Any) -> tuple[Flows, Mask]:
-            coarse = self._estimate(first, last, times, tuple(2 * scale for scale in scales))
+            coarse = self.estimate_flows(first, last, times, tuple(2 * scale for scale in scales))
             return jnp.where(far, coarse[0], flows), jnp.where(far, coarse[1], mask)
 
         return jax.lax.cond(far.any(), anew, lambda _: (flows, mask), None)
 
-    def _estimate(
+    def estimate_flows(
         self, first: Images, last: Images, times: Float[Array, "B"], scales: tuple[int, ...]
     ) -> tuple[Flows, Mask, jax.Array]:
         """Flows and mask, and for each pair whether it moves too far for these scales."""
