@@ -34,8 +34,13 @@ OTHERS = [
 ]
 
 
-def snapshot(directory: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+def snapshot(directory: Path) -> dict[str, bytes | tuple[int, int]]:
+    """What every file holds; of large ones, how large they are and when they were written."""
+    found: dict[str, bytes | tuple[int, int]] = {}
+    for path in filter(Path.is_file, directory.rglob("*")):
+        status = path.stat()
+        found[str(path)] = path.read_bytes() if status.st_size < 2**20 else (status.st_size, status.st_mtime_ns)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def test_residuals_equal_the_reference(place: int) -> None:
         np.testing.assert_allclose(np.std(value, ddof=1), arrays[f"{kind}/control_std"][place], rtol=1e-5)
 
 
+@pytest.mark.gate
 def test_the_controlled_denoiser_equals_the_reference() -> None:
     """Two clips that differ in their sketches alone: all frames guided, and three; control scale 0.6."""
     arrays = golden("sketch")

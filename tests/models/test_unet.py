@@ -118,6 +118,7 @@ class TestReference:
         out, _ = run_unet()(x, ints(*arrays["timesteps_b"]), context, ints(*arrays["fs"]), controls)
         assert deviation(channels_first(out)[:, :, ::4], arrays["out_b"]) < NETWORK_TOLERANCE
 
+    @pytest.mark.gate
     @pytest.mark.parametrize(("tokens", "name"), [(205, "out_8_frames"), (333, "out_8_frames_shared_tokens")])
     def test_eight_frames_by_either_routing(self, tokens: int, name: str) -> None:
         """77 + 16·8 tokens are routed frame by frame; with all 333 every frame sees every image token."""

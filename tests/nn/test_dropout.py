@@ -87,6 +87,7 @@ def test_the_gradient_goes_through_what_was_kept_in_a_checkpointed_block_too(sha
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)  # float32 rounding of two products
 
 
+@pytest.mark.gate
 @given(
     shape=st.tuples(st.sampled_from([2, 4, 8]), st.sampled_from([2, 4]), *[st.integers(1, 6)] * 3),
     sizes=st.sampled_from([(8, 1), (1, 8), (4, 2), (2, 2), (1, 1)]),

@@ -56,6 +56,7 @@ def _minimum(groups=VARIANTS["iv"], remat="none"):
 # ------------------------------------------------------------------------------------------------------------- the whole plan
 
 
+@pytest.mark.gate
 def test_arguments_are_those_of_the_state(plan):
     """The compiler leaves out arguments that the step never reads, and adds nothing."""
     assert plan.fits is None and plan.seconds is None and plan.refusal == ""
@@ -65,12 +66,14 @@ def test_arguments_are_those_of_the_state(plan):
     assert plan.memory.alias > 0.9 * plan.memory.argument  # the state is given up to the step
 
 
+@pytest.mark.gate
 def test_moments_belong_to_trained_parameters_only(plan):
     counters = plan.arguments["optimizer"] - 2 * plan.arguments["trained"]
     assert 0 <= counters <= 16 and plan.arguments["average"] == 0
     assert plan.arguments["frozen"] > 0
 
 
+@pytest.mark.gate
 def test_parameters_are_gathered_and_gradients_come_back(plan):
     gathered = plan.collectives["all-gather"]
     assert gathered.count > 0 and 0 < gathered.traffic < gathered.bytes
@@ -79,11 +82,13 @@ def test_parameters_are_gathered_and_gradients_come_back(plan):
     )
 
 
+@pytest.mark.gate
 def test_the_compiled_program_does_the_minimum_and_not_much_more(plan):
     """A quarter more: at this size devices repeat the text tower's and the embeddings' small products."""
     assert 0.98 < plan.flops / plan.minimum.total < 1.25
 
 
+@pytest.mark.gate
 def test_the_report_says_that_it_is_simulated_and_is_json(plan):
     from tooncrafter_jax.planning.plan_report import plan_text, plan_values
 
@@ -94,6 +99,7 @@ def test_the_report_says_that_it_is_simulated_and_is_json(plan):
     assert values["largest"][0]["bytes"] == max(one["bytes"] for one in values["largest"])
 
 
+@pytest.mark.gate
 def test_a_run_is_planned_with_its_validation_and_samples(run):
     """While they run the whole state stays on the devices, the optimizer's too, which they are not given."""
     step, validation, samples = run.programs
@@ -108,6 +114,7 @@ def test_a_run_is_planned_with_its_validation_and_samples(run):
     assert run.largest.peak == max(program.peak for program in run.programs) and run.fits is None
 
 
+@pytest.mark.gate
 def test_the_report_tells_the_peak_of_the_whole_run(run):
     from tooncrafter_jax.planning.plan_report import run_text, run_values
 
@@ -118,6 +125,7 @@ def test_the_report_tells_the_peak_of_the_whole_run(run):
     assert values["memory"]["peak"] == run.step.memory.peak, "the step's own values stay where they were"
 
 
+@pytest.mark.gate
 def test_what_a_chip_cannot_hold_is_the_largest_and_does_not_fit(run):
     from tooncrafter_jax.planning.plan_report import run_text
     from tooncrafter_jax.planning.topologies import parse_topology
@@ -133,6 +141,7 @@ def test_what_a_chip_cannot_hold_is_the_largest_and_does_not_fit(run):
     assert dataclasses.replace(run, step=chips, programs=(step, crowded)).fits is False
 
 
+@pytest.mark.gate
 def test_a_run_without_them_is_its_step(run, monkeypatch):
     from tooncrafter_jax.planning import plan_run
 
@@ -144,6 +153,7 @@ def test_a_run_without_them_is_its_step(run, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- operations
 
 
+@pytest.mark.gate
 def test_operations_follow_what_is_trained():
     by_variant = {name: _minimum(groups) for name, groups in VARIANTS.items()}
     assert len({found.forward for found in by_variant.values()}) == 1

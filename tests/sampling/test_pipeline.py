@@ -106,6 +106,7 @@ def test_one_compile_serves_every_setting_and_each_changes_the_clip(
     assert compilations() == 0, "the clip before has compiled all that is needed"
 
 
+@pytest.mark.gate
 def test_a_clip_in_a_batch_is_the_clip_alone(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
     first, last = pictures
     batch = toon.interpolate(
@@ -115,6 +116,7 @@ def test_a_clip_in_a_batch_is_the_clip_alone(toon: ToonCrafter, pictures: Any, c
     assert_nearly_equal(batch[1], clip)
 
 
+@pytest.mark.gate
 def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
     toon: ToonCrafter, pictures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_sketches_guide_and_a_zero_scale_does_not(toon: ToonCrafter, pictures: A
     assert_nearly_equal(toon.interpolate(*pictures, sketches={7: sketch}, control_scale=0.0, **settings), clip)
 
 
+@pytest.mark.gate
 def test_progress_and_preview(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
     seen: list[tuple[int, int]] = []
     previews = []
@@ -181,6 +184,7 @@ def test_bfloat16_is_near_float32(pictures: Any, clip: np.ndarray, devices: list
     assert psnr > 28
 
 
+@pytest.mark.gate
 def test_extreme_pictures_give_finite_frames(toon: ToonCrafter) -> None:
     """`interpolate` refuses NaN, so that coming back is the proof."""
     black, white = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)

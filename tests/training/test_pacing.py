@@ -85,11 +85,13 @@ def run(rectify, tmp_path_factory):
     return unfinished, [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()], seconds
 
 
+@pytest.mark.gate
 def test_a_run_has_two_steps_in_flight_at_most(run):
     unfinished, _, _ = run
     assert len(unfinished) == STEPS and max(unfinished) <= IN_FLIGHT
 
 
+@pytest.mark.gate
 def test_speed_is_that_of_steps_alone(run):
     """Validation at steps 0, 2, 4 and 6 takes a second and more each; two steps on this size take less than that."""
     _, lines, seconds = run
