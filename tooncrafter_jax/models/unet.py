@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet_blocks import (
     RES_EPSILON,
     TEXT_TOKENS,
@@ -219,6 +220,7 @@ class UNet(nnx.Module):
         fps: FramesPerSecond | None = None,
         *,
         controls: list[VideoFeatures] | None = None,
+        motion: Sequence[Motion] | None = None,
         dropout_key: jax.Array | None = None,
         bypass_temporal: bool = False,
         observe: Observer | None = None,
@@ -231,6 +233,8 @@ class UNet(nnx.Module):
           context: from `context_keys`.
           fps: (B,) frame rates; None for `config.default_fps`. Smaller means larger motion.
           controls: outputs of the sketch encoder, already scaled: one for each skip, then one for the middle.
+          motion: between the key frames at each level's size (`Motion.at_levels`), which guides the temporal transformers of the
+            stem, the way down and the middle (MoG); None: no guidance, which zero flows are not.
           dropout_key: turns dropout on.
           bypass_temporal: skips stem, temporal convolutions and temporal transformers (variant III of Table 3).
           observe: called with each block's name and output.
@@ -245,12 +249,16 @@ class UNet(nnx.Module):
         if height % multiple or width % multiple:
             raise ValueError(f"latents must be multiples of {multiple} high and wide, not {height}x{width}")
 
-        def run(name: str, block: UNetBlock, h: jax.Array) -> jax.Array:
-            def call(h: jax.Array, embedding: jax.Array, context_keys: list[ContextKeys] | None) -> jax.Array:
-                return block(h, embedding, context_keys, keys, bypass_temporal=bypass_temporal)
+        def run(name: str, block: UNetBlock, h: jax.Array, motion: Motion | None = None) -> jax.Array:
+            def call(
+                h: jax.Array, embedding: jax.Array, context_keys: list[ContextKeys] | None, motion: Motion | None
+            ) -> jax.Array:
+                return block(h, embedding, context_keys, keys, motion=motion, bypass_temporal=bypass_temporal)
 
             with jax.named_scope(name):
-                return run_block(call, h, embedding, context.get(name))
+                return run_block(call, h, embedding, context.get(name), motion)
+
+        of_level: Sequence[Motion | None] = [None] * len(self.down) if motion is None else motion
 
         # Embeddings and stem.
         if fps is None:
@@ -264,7 +272,7 @@ class UNet(nnx.Module):
         observe("conv_in", h)
         if not bypass_temporal:
             with jax.named_scope("stem_temporal_transformer"):
-                h = self.stem_temporal_transformer(h)
+                h = self.stem_temporal_transformer(h, of_level[0])
         observe("stem_temporal_transformer", h)
 
         # Down.
@@ -272,7 +280,7 @@ class UNet(nnx.Module):
         for level, row in enumerate(self.down):
             for i, block in enumerate(row.blocks):
                 name = f"down.{level}.blocks.{i}"
-                h = run(name, block, h)
+                h = run(name, block, h, of_level[level])
                 observe(name, h)
                 skips.append(h)
             if row.downsample is not None:
@@ -282,7 +290,7 @@ class UNet(nnx.Module):
 
         # Middle.
         for i, block in enumerate(self.mid.blocks):
-            h = run(f"mid.blocks.{i}", block, h)
+            h = run(f"mid.blocks.{i}", block, h, of_level[-1])
         observe("mid", h)
         if controls is not None:
             h = h + controls[-1]

@@ -17,6 +17,7 @@ from einops import rearrange
 from flax import nnx
 
 from tooncrafter_jax.models.clip_text import CONTEXT_LENGTH
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.dropout import dropout
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, Linear, TemporalConv, gelu, silu
@@ -370,15 +371,26 @@ class TemporalTransformer(nnx.Module):
         )
         self.proj_out = Linear(inner, features, zero_init=True, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B T H W C) to the same."""
+    def __call__(self, x: jax.Array, motion: Motion | None = None) -> jax.Array:
+        """Maps (B T H W C) to the same.
+
+        With motion, the blocks run a second time, on tokens that are carried along it, and both results are averaged (MoG).
+        """
         height = x.shape[2]
         h = constrain(rearrange(self.norm(x), "b t h w c -> b (h w) t c"), "batch", None, "frames", None)
-        h = constrain(self.proj_in(h), "batch", "pixels", None, None)  # devices trade their frames for pixels
-        for block in self.blocks:
-            h = block(h)
+        tokens = self.proj_in(h)
+        h = self._blocks(tokens)
+        if motion is not None:
+            carried = motion.carried(rearrange(tokens, "b (h w) t c -> b t h w c", h=height))
+            h = (h + self._blocks(rearrange(carried, "b t h w c -> b (h w) t c"))) / 2
         h = constrain(self.proj_out(h), "batch", None, "frames", None)
         return x + rearrange(h, "b (h w) t c -> b t h w c", h=height)
+
+    def _blocks(self, tokens: jax.Array) -> jax.Array:
+        h = constrain(tokens, "batch", "pixels", None, None)  # devices trade their frames for pixels
+        for block in self.blocks:
+            h = block(h)
+        return h
 
 
 class UNetBlock(nnx.Module):
@@ -410,9 +422,13 @@ class UNetBlock(nnx.Module):
         context: list[ContextKeys] | None,
         keys: DropoutKeys,
         *,
+        motion: Motion | None = None,
         bypass_temporal: bool = False,
     ) -> jax.Array:
-        """Maps (B T H W C) to (B T H W C'); `bypass_temporal` skips the temporal parts."""
+        """Maps (B T H W C) to (B T H W C').
+
+        `motion` guides the temporal transformer; `bypass_temporal` skips the temporal parts.
+        """
         x = constrain(x, "batch", "frames", None, None, None)
         x = self.spatial_res(x, embedding, keys)
         if self.temporal_conv is not None and not bypass_temporal:
@@ -421,7 +437,7 @@ class UNetBlock(nnx.Module):
             assert context is not None
             x = self.spatial_transformer(x, context)
         if self.temporal_transformer is not None and not bypass_temporal:
-            x = self.temporal_transformer(x)
+            x = self.temporal_transformer(x, motion)
         return constrain(x, "batch", "frames", None, None, None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tooncrafter_jax.verification.inputs import Inputs
 from tooncrafter_jax.verification.model import Model
-from tooncrafter_jax.verification.operations import conditioning, denoiser, diffusion, first_stage, pipelines
+from tooncrafter_jax.verification.operations import conditioning, denoiser, diffusion, first_stage, motion, pipelines
 
 Run = Callable[[Model, Inputs], Mapping[str, Any]]
 
@@ -47,6 +47,15 @@ OPERATIONS: dict[str, Operation] = {
     "unet_gradient": Operation(denoiser.unet_gradient, DEEP_TOLERANCE),
     "sketch_encoder": Operation(denoiser.sketch_encoder),
     "unet_with_control": Operation(denoiser.unet_with_control),
+    "linear_motion": Operation(motion.linear_motion),
+    "motion_at_size": Operation(motion.motion_at_size),
+    "warp": Operation(motion.warp),
+    "warp_features": Operation(motion.warp_features),
+    "condition_latents": Operation(motion.condition_latents),
+    "temporal_transformer_with_motion": Operation(motion.temporal_transformer),
+    "unet_with_motion": Operation(motion.unet),
+    "unet_block_stats_with_motion": Operation(motion.unet_block_stats),
+    "unet_gradient_with_motion": Operation(motion.unet_gradient, DEEP_TOLERANCE),
     "tokenizer": Operation(conditioning.tokenize),
     "text_encoder": Operation(conditioning.text_encoder),
     "image_preprocess": Operation(conditioning.image_preprocess),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet import UNetConfig
 from tooncrafter_jax.verification.inputs import Inputs
 from tooncrafter_jax.verification.layout import as_float32, channels_first, channels_last, frames_in_batch
@@ -88,6 +90,7 @@ def run_unet(
     context: np.ndarray,
     fps: np.ndarray | None,
     controls: list[jax.Array] | None = None,
+    motion: Motion | None = None,
 ) -> tuple[jax.Array, dict[str, np.ndarray]]:
     """The prediction (B, T, h, w, C), float32, and the statistics of every block by our names.
 
@@ -100,17 +103,19 @@ def run_unet(
       context: (B, 77 + M, D).
       fps: (B,) or (1,) frame rates; None for the config's default.
       controls: outputs of the sketch encoder times the control scale.
+      motion: guides the temporal transformers; in pixels.
     """
     network, batch = model.networks["unet"], x.shape[0]
 
-    def run(params: Any, x: Any, timesteps: Any, context: Any, fps: Any, controls: Any) -> Any:
+    def run(params: Any, x: Any, timesteps: Any, context: Any, fps: Any, controls: Any, motion: Any) -> Any:
         unet, moments = network.bind(params), {}
 
         def observe(name: str, value: jax.Array) -> None:
             moments[name] = Moments.of(value)
 
         keys = unet.context_keys(context, x.shape[1])
-        out = unet(x, timesteps, keys, fps, controls=controls, observe=observe)
+        levels = at_levels(motion, unet.config, x)
+        out = unet(x, timesteps, keys, fps, controls=controls, motion=levels, observe=observe)
         return out.astype(jnp.float32), moments
 
     compiled, params = model.jit("unet", run), model.params("unet")["unet"]
@@ -121,10 +126,16 @@ def run_unet(
     for i in range(batch):
         row = slice(i, i + 1)
         residuals = nothing if controls is None else [control[row] for control in controls]
-        out, of_blocks = compiled(params, x[row], times[row], context[row], rates[row], residuals)
+        moved = jax.tree.map(itemgetter(row), motion)
+        out, of_blocks = compiled(params, x[row], times[row], context[row], rates[row], residuals, moved)
         outs.append(out)
         moments.append(of_blocks)
     return jnp.concatenate(outs), {name: _statistics([clip[name] for clip in moments]) for name in moments[0]}
+
+
+def at_levels(motion: Motion | None, config: UNetConfig, x: jax.Array) -> tuple[Motion, ...] | None:
+    """The motion at each level's size for latents like `x`; None without."""
+    return None if motion is None else motion.at_levels(x.shape[2], x.shape[3], len(config.multipliers))
 
 
 def _each(value: Any, batch: int) -> jax.Array:
@@ -132,36 +143,45 @@ def _each(value: Any, batch: int) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(value, jnp.int32).reshape(-1), (batch,))
 
 
-def _unet_inputs(inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+def unet_inputs(inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Latents (B, T, h, w, C), times, context and frame rates of a case."""
     fps = inputs.array("fs") if inputs.has("fs") else None
     return channels_last(inputs.array("x")), inputs.array("timesteps"), inputs.array("context"), fps
 
 
-def unet(model: Model, inputs: Inputs) -> Results:
+def unet(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
     """`out` (B, C, T, h, w)."""
-    out, _ = run_unet(model, *_unet_inputs(inputs))
+    out, _ = run_unet(model, *unet_inputs(inputs), motion=motion)
     return {"out": channels_first(out)}
 
 
-def unet_block_stats(model: Model, inputs: Inputs) -> Results:
+def unet_block_stats(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
     """`stats` (blocks, 8): mean, standard deviation and first six values of each block's output; `block_names`."""
-    _, statistics = run_unet(model, *_unet_inputs(inputs))
+    _, statistics = run_unet(model, *unet_inputs(inputs), motion=motion)
     names = official_blocks(model.config.unet)
     return {"stats": np.stack([statistics[ours] for ours in names.values()]), "block_names": list(names)}
 
 
-def unet_gradient(model: Model, inputs: Inputs) -> Results:
+def unet_gradient(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
     """Gradients of sum(out · cotangent): `x`, `context` and each parameter by its official name and in its layout."""
-    x, timesteps, context, fps = _unet_inputs(inputs)
+    x, timesteps, context, fps = unet_inputs(inputs)
     names = [str(name) for name in inputs.value("parameters")] if inputs.has("parameters") else []
     paths = {name: model.our_path("unet", name) for name in names}
     network = model.networks["unet"]
 
     def objective(
-        chosen: Mapping[str, Any], x: Any, context: Any, others: Any, timesteps: Any, fps: Any, cotangent: Any
+        chosen: Mapping[str, Any],
+        x: Any,
+        context: Any,
+        others: Any,
+        timesteps: Any,
+        fps: Any,
+        motion: Motion | None,
+        cotangent: Any,
     ) -> jax.Array:
         unet = network.bind({**others, **chosen})
-        out = unet(x, timesteps, unet.context_keys(context, x.shape[1]), fps)
+        keys = unet.context_keys(context, x.shape[1])
+        out = unet(x, timesteps, keys, fps, motion=at_levels(motion, unet.config, x))
         return jnp.sum(out.astype(jnp.float32) * cotangent)
 
     batch = x.shape[0]
@@ -172,7 +192,7 @@ def unet_gradient(model: Model, inputs: Inputs) -> Results:
     gradient = model.jit("unet_gradient", jax.grad(objective, argnums=(0, 1, 2)))
     cotangent = channels_last(inputs.array("cotangent"))
     of_params, of_x, of_context = gradient(
-        chosen, x, context, others, _each(timesteps, batch), _each(fps, batch), cotangent
+        chosen, x, context, others, _each(timesteps, batch), _each(fps, batch), motion, cotangent
     )
     results: Results = {"x": channels_first(of_x), "context": as_float32(of_context)}
     for name, path in paths.items():
@@ -206,7 +226,7 @@ def sketch_encoder(model: Model, inputs: Inputs) -> Results:
 
 def unet_with_control(model: Model, inputs: Inputs) -> Results:
     """`out` (B, C, T, h, w) of the denoiser, with residuals of the sketch encoder unless the hint is null."""
-    x, timesteps, context, fps = _unet_inputs(inputs)
+    x, timesteps, context, fps = unet_inputs(inputs)
     controls = None
     if inputs.has("hint"):
         scale = jnp.float32(inputs.setting("control_scale", 1.0))
