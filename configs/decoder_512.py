@@ -3,8 +3,8 @@
 Starts from a plain image decoder; temporal and reference parts start so that they change nothing. What the paper leaves open
 (start step and weight of the adversarial loss) is as in the configuration of the KL autoencoder that it builds on.
 
-    python -m tooncrafter_jax fetch-metric-weights
-    python train.py --config=configs/decoder_512.py --workdir=runs/decoder --config.start=runs/rectify/export \\
+    tooncrafter fetch-metric-weights
+    tooncrafter train --config=configs/decoder_512.py --workdir=runs/decoder --config.start=runs/rectify/export \\
         --config.data.directory=data/cartoons
 """
 

@@ -1,9 +1,9 @@
 r"""Every stage on a narrow model and on animated emoji, in minutes on two CPU cores.
 
-    python -m tooncrafter_jax curate bodies --out=data/bodies64 --height=64 --width=64 --count=400 --validation=32
-    python -m tooncrafter_jax curate fluent-emoji --out=data/emoji --test=300 --validation=64
+    tooncrafter curate bodies --out=data/bodies64 --height=64 --width=64 --count=400 --validation=32
+    tooncrafter curate fluent-emoji --out=data/emoji --test=300 --validation=64
     for stage in autoencoder base rectify lora decoder decoder_without_p3d plain_decoder sketch; do
-        python train.py --config=configs/emoji_tiny.py:$stage --workdir=runs/emoji_tiny/$stage || break
+        tooncrafter train --config=configs/emoji_tiny.py:$stage --workdir=runs/emoji_tiny/$stage || break
     done
 
 As in the paper, a base model learns motion from other clips than cartoons (here simulated bodies), and `rectify` adapts it to

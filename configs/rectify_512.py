@@ -3,8 +3,8 @@
 Reproduces the paper's variant IV: projector and spatial layers learn, temporal layers stay as they are. 50,000 steps with batch
 32, AdamW at 1e-5, starting from the interpolation weights of the live-action model:
 
-    python -m tooncrafter_jax convert dynamicrafter_512_interp.ckpt checkpoints/live
-    python train.py --config=configs/rectify_512.py --workdir=runs/rectify \\
+    tooncrafter convert dynamicrafter_512_interp.ckpt checkpoints/live
+    tooncrafter train --config=configs/rectify_512.py --workdir=runs/rectify \\
         --config.start=checkpoints/live --config.data.directory=data/cartoons --config.mesh=data:4,fsdp:8
 """
 

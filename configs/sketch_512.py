@@ -2,8 +2,8 @@
 
 The denoiser is frozen; the encoder starts as its spatial encoder half. Sketches are drawn from the frames by Anime2Sketch:
 
-    python -m tooncrafter_jax convert netG.pth weights/anime2sketch.safetensors
-    python train.py --config=configs/sketch_512.py --workdir=runs/sketch --config.start=runs/rectify/export \\
+    tooncrafter convert netG.pth weights/anime2sketch.safetensors
+    tooncrafter train --config=configs/sketch_512.py --workdir=runs/sketch --config.start=runs/rectify/export \\
         --config.data.directory=data/cartoons --config.sketch.weights=weights/anime2sketch.safetensors
 
 `--config=configs/sketch_512.py:zero_gate` trains the paper's ablation, with a sketch for every frame.

@@ -1,7 +1,7 @@
 """Every stage on the tiny model, in seconds: for trying the trainer on a laptop.
 
-    python -m tooncrafter_jax curate bodies --out=data/bodies --count=16
-    python train.py --config=configs/tiny.py:autoencoder --workdir=runs/tiny --config.data.directory=data/bodies
+    tooncrafter curate bodies --out=data/bodies --count=16
+    tooncrafter train --config=configs/tiny.py:autoencoder --workdir=runs/tiny --config.data.directory=data/bodies
 
 Variants: base, rectify, sketch, decoder, autoencoder, lora. Weights are random unless `--config.start` names a checkpoint.
 """

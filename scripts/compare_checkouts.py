@@ -6,7 +6,7 @@
 - `verify` compares with the reference numbers: the two tables compared line by line;
 - `train.py` takes 20 steps of every stage of `configs/tiny.py`: losses compared step by step.
 
-The set of clips is made by `python -m tooncrafter_jax curate bodies --out=data/bodies --count=16`. Exit code 1 if anything differs
+The set of clips is made by `tooncrafter curate bodies --out=data/bodies --count=16`. Exit code 1 if anything differs
 by more than the tolerances below.
 """
 

@@ -56,7 +56,7 @@ def test_without_arguments_the_examples_are_drawn(monkeypatch, capsys):
     script = runpy.run_path(str(REPOSITORY / "sample.py"))
     assert script["main"]([]) == 0
     assert f"--manifest={EXAMPLES / 'demo.jsonl'}" in asked and "--cross-fade" in asked
-    assert "python sample.py --manifest" in capsys.readouterr().out
+    assert "tooncrafter sample --manifest" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)

@@ -1,7 +1,7 @@
 """The autoencoder of the model `small`, from nothing, on frames of animated emoji.
 
-    python train.py --config=configs/small/autoencoder.py --workdir=runs/small/autoencoder
-    python train.py --config=configs/small/autoencoder.py:lpips --workdir=runs/small/autoencoder_lpips
+    tooncrafter train --config=configs/small/autoencoder.py --workdir=runs/small/autoencoder
+    tooncrafter train --config=configs/small/autoencoder.py:lpips --workdir=runs/small/autoencoder_lpips
 
 It begins with L1 alone, which is quick: neither a perceptual nor an adversarial loss. A picture of 64x64 pixels costs a quarter of
 one of 128x128, and what the encoder learns on it carries over. `lpips` goes on from that with LPIPS, on windows of 64x64 pixels out

@@ -1,7 +1,7 @@
 """The denoiser of the model `small`, from nothing, on simulated bodies: what moves how, before it sees any cartoon.
 
-    python -m tooncrafter_jax curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
-    python train.py --config=configs/small/base.py --workdir=runs/small/base
+    tooncrafter curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
+    tooncrafter train --config=configs/small/base.py --workdir=runs/small/base
 
 Clips of 64x64 pixels cost a quarter of those of 128x128, and nothing in the denoiser knows a size. The text and image towers are
 light ones, trained here too; all later stages keep them.

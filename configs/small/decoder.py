@@ -1,10 +1,10 @@
 """The dual-reference decoder of the model `small` on animated emoji; the paper's Table 4 as variants.
 
-    python train.py --config=configs/small/decoder.py:full --workdir=runs/small/decoder_full
-    python train.py --config=configs/small/decoder.py:full_true --workdir=runs/small/decoder_full_true
-    python train.py --config=configs/small/decoder.py:full_16 --workdir=runs/small/decoder_full_16
-    python train.py --config=configs/small/decoder.py:full_lpips --workdir=runs/small/decoder_full_lpips
-    python train.py --config=configs/small/decoder.py:full_joint --workdir=runs/small/joint
+    tooncrafter train --config=configs/small/decoder.py:full --workdir=runs/small/decoder_full
+    tooncrafter train --config=configs/small/decoder.py:full_true --workdir=runs/small/decoder_full_true
+    tooncrafter train --config=configs/small/decoder.py:full_16 --workdir=runs/small/decoder_full_16
+    tooncrafter train --config=configs/small/decoder.py:full_lpips --workdir=runs/small/decoder_full_lpips
+    tooncrafter train --config=configs/small/decoder.py:full_joint --workdir=runs/small/joint
 
 It starts as the autoencoder's plain decoder, whose pictures it draws at step 0. `without_p3d` learns without layers over time,
 `plain` without references too. Each learns on windows of 64x64 pixels out of frames of 128x128, first to hand its references

@@ -1,8 +1,8 @@
 """Toon rectification of the model `small` on animated emoji; the paper's Table 3 as variants, and LoRA.
 
-    python train.py --config=configs/small/rectify.py:iv --workdir=runs/small/rectify_iv
-    python train.py --config=configs/small/rectify.py:long --workdir=runs/small/rectify_long
-    python train.py --config=configs/small/rectify.py:128 --workdir=runs/small/rectify
+    tooncrafter train --config=configs/small/rectify.py:iv --workdir=runs/small/rectify_iv
+    tooncrafter train --config=configs/small/rectify.py:long --workdir=runs/small/rectify_long
+    tooncrafter train --config=configs/small/rectify.py:128 --workdir=runs/small/rectify
 
 Variant iv is the paper's choice: projector and spatial layers learn, temporal layers stay as `base` left them. Variant i is the
 start itself, so there is nothing to run. All variants have the same steps of 64x64 pixels. At this scale ii wins, whose temporal

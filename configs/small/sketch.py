@@ -1,10 +1,10 @@
 """The frame-independent sketch encoder of the model `small` on animated emoji, at first with everything else frozen.
 
-    python train.py --config=configs/small/sketch.py --workdir=runs/small/sketch
-    python train.py --config=configs/small/sketch.py:pictures --workdir=runs/small/sketch_pictures
-    python train.py --config=configs/small/sketch.py:sparse --workdir=runs/small/sketch_sparse
-    python train.py --config=configs/small/sketch.py:together --workdir=runs/small/together
-    python train.py --config=configs/small/sketch.py:long --workdir=runs/small/together_long
+    tooncrafter train --config=configs/small/sketch.py --workdir=runs/small/sketch
+    tooncrafter train --config=configs/small/sketch.py:pictures --workdir=runs/small/sketch_pictures
+    tooncrafter train --config=configs/small/sketch.py:sparse --workdir=runs/small/sketch_sparse
+    tooncrafter train --config=configs/small/sketch.py:together --workdir=runs/small/together
+    tooncrafter train --config=configs/small/sketch.py:long --workdir=runs/small/together_long
 
 First it lowers the denoiser's loss, as in the paper, at the last diffusion time in most clips: that is where the model samples, in
 one step, and where a sketch tells most. `pictures` goes on by L1 and LPIPS of decoded predictions, and `sparse` with one or three

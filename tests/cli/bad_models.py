@@ -101,7 +101,7 @@ def converting(
 
     def argv(world: World) -> list[str]:
         write(world.path / name)
-        return [str(world.path / name), str(world.path / "converted"), f"--preset={preset}", *changes]
+        return [str(world.path / name), str(world.path / "converted"), f"--architecture={preset}", *changes]
 
     return argv
 
@@ -182,7 +182,7 @@ def onto_another_architecture(world: World) -> list[str]:
 def with_config(text: str) -> Callable[[World], list[str]]:
     def argv(world: World) -> list[str]:
         (world.path / "config.json").write_text(text)
-        return converting(hollow(), f"--config={world.path / 'config.json'}")(world)
+        return converting(hollow(), f"--architecture={world.path / 'config.json'}")(world)
 
     return argv
 
@@ -250,10 +250,13 @@ CONVERSIONS = [
     Case("destination-is-something-else", onto_something_else, ("not a checkpoint directory",), "convert"),
     Case("destination-of-another-architecture", onto_another_architecture, ("another architecture (tiny)",), "convert"),
     Case("convert-unknown-preset", converting(hollow(), preset="huge"), ("unknown preset 'huge'",), "convert"),
-    Case("convert-unknown-dtype", converting(hollow(), "--dtype=int8"), ("--dtype", "'int8'"), "convert"),
+    Case("convert-unknown-dtype", converting(hollow(), "--stored-dtype=int8"), ("--stored-dtype", "'int8'"), "convert"),
     Case("convert-without-destination", lambda w: ["a.safetensors"], ("required: destination",), "convert"),
     Case(
-        "config-missing", converting(hollow(), "--config=no.json"), ("cannot read the architecture no.json",), "convert"
+        "config-missing",
+        converting(hollow(), "--architecture=no.json"),
+        ("cannot read the architecture no.json",),
+        "convert",
     ),
     Case("config-not-json", with_config("width: 64"), ("cannot read the architecture",), "convert"),
     Case("config-empty", with_config("{}"), ("has no section 'diffusion'",), "convert"),

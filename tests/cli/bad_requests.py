@@ -1,4 +1,4 @@
-"""Mistakes in what `sample.py` is asked for: pictures, settings, paths, folders and manifests; and what fails late."""
+"""Mistakes in what `tooncrafter sample` is asked for: pictures, settings, paths, folders and manifests; and what fails late."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Case(NamedTuple):
       id: what is wrong.
       argv: makes the files and returns the arguments.
       phrases: must all be in the sentence.
-      command: `sample`, or one of `python -m tooncrafter_jax`.
+      command: of `tooncrafter`.
       code: exit code.
     """
 

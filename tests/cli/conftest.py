@@ -48,15 +48,13 @@ def world(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Calls `sample`, or a command of `python -m tooncrafter_jax`, as the shell would."""
+    """Calls a command of `tooncrafter`, as the shell would."""
     from tests.cli.world import Result
     from tooncrafter_jax.__main__ import main as package_main
     from tooncrafter_jax.cli.common import run
-    from tooncrafter_jax.cli.sample import main as sample_main
 
     def call(name: str, *argv: str) -> Result:
         capsys.readouterr()
-        code = run(sample_main, list(argv)) if name == "sample" else run(package_main, [name, *argv])
-        return Result(code, *capsys.readouterr())
+        return Result(run(package_main, [name, *argv]), *capsys.readouterr())
 
     return call

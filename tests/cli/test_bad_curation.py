@@ -315,8 +315,10 @@ REQUESTS = [
     Request("negative-workers", asking("--workers=-1"), ("--workers is -1",)),
     Request("tiny-shards", asking("--shard-megabytes=0"), ("--shard-megabytes is 0",)),
     Request("unknown-runner", asking("--", "--runner=FlonkRunner"), ("Beam has no such runner", "FlonkRunner")),
-    Request("head-without-clip", asking("--aesthetic-head=a.safetensors"), ("--aesthetic-head needs", "--clip")),
-    Request("clip-missing", asking("--clip=/nowhere/clip.safetensors"), ("/nowhere/clip.safetensors",)),
+    Request(
+        "head-without-clip", asking("--aesthetic-head=a.safetensors"), ("--aesthetic-head needs", "--clip-weights")
+    ),
+    Request("clip-missing", asking("--clip-weights=/nowhere/clip.safetensors"), ("/nowhere/clip.safetensors",)),
     Request("captions-missing", asking("--captions=/nowhere.csv"), ("'/nowhere.csv' cannot be read",)),
     Request(
         "captions-of-unknown-kind", with_captions("a cat", "captions.txt"), ("captions.txt' is of an unknown kind",)

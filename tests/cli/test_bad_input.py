@@ -28,7 +28,7 @@ from tooncrafter_jax.models.tokenizer import tokenizer
 REPOSITORY = Path(__file__).parents[2]
 
 OTHERS = [
-    Case("unknown-command", lambda w: [], ("unknown command 'covnert'", "convert, verify"), "covnert"),
+    Case("unknown-command", lambda w: [], ("unknown command 'covnert'", "did you mean convert?"), "covnert"),
     Case("verify-no-folder", lambda w: [str(w.path / "no")], ("no",), "verify"),
     Case("verify-unknown-option", lambda w: ["--dytpe=x", "a"], ("did you mean --dtype?",), "verify"),
 ]

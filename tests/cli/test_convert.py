@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax convert`: what it prints and what it writes."""
+"""`tooncrafter convert`: what it prints and what it writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model_of_both_files(checkpoint: Path) -> Checkpoint:
 
 def test_counts_components_and_kept_ones_are_printed(weight_files: dict[str, Path], tmp_path: Path, command: Command):
     directory = tmp_path / "model"
-    result = command("convert", str(weight_files["model"]), str(directory), "--preset=tiny", "--list-unused")
+    result = command("convert", str(weight_files["model"]), str(directory), "--architecture=tiny", "--list-unused")
     assert result.code == 0 and result.err == ""
     consumed, unused, buffers = map(int, re.findall(r"(\d+) (?:tensors consumed|unused by|schedule)", result.out))
     assert consumed + unused + buffers == len(key_list("tiny/keys.tsv"))
@@ -36,7 +36,7 @@ def test_counts_components_and_kept_ones_are_printed(weight_files: dict[str, Pat
     assert list(printed) == [name for name in COMPONENTS if name != "sketch_encoder"]
     assert sum(map(int, printed.values())) == consumed
 
-    result = command("convert", str(weight_files["sketch_encoder"]), str(directory), "--preset=tiny")
+    result = command("convert", str(weight_files["sketch_encoder"]), str(directory), "--architecture=tiny")
     assert f"{len(key_list('tiny/sketch_keys.tsv'))} tensors consumed, 0 unused" in result.out
     assert f"kept from before: {', '.join(printed)}" in result.out
     assert Checkpoint(directory).components == COMPONENTS
@@ -50,7 +50,12 @@ def test_the_description_says_where_the_weights_come_from(model_of_both_files: C
 
 
 def test_bfloat16_is_written_and_restored(weight_files: dict[str, Path], tmp_path: Path, command: Command):
-    argv = [str(weight_files["sketch_encoder"]), str(tmp_path / "half"), "--preset=tiny", "--dtype=bfloat16"]
+    argv = [
+        str(weight_files["sketch_encoder"]),
+        str(tmp_path / "half"),
+        "--architecture=tiny",
+        "--stored-dtype=bfloat16",
+    ]
     assert command("convert", *argv).code == 0
     network = tiny().networks()["sketch_encoder"]
     params = Checkpoint(tmp_path / "half").restore("sketch_encoder", network, dtype=jnp.bfloat16)
@@ -69,7 +74,7 @@ def test_overwrite_replaces_a_component_and_keeps_the_others(
     save_file({name: tensor + np.float16(1) for name, tensor in tensors.items()}, tmp_path / "other.safetensors")
     directory = tmp_path / "model"
     for file, change in ((weight_files["sketch_encoder"], []), (tmp_path / "other.safetensors", ["--overwrite"])):
-        assert command("convert", str(file), str(directory), "--preset=tiny", *change).code == 0
+        assert command("convert", str(file), str(directory), "--architecture=tiny", *change).code == 0
     network = tiny().networks()["sketch_encoder"]
     first = next(iter(Checkpoint(directory).restore("sketch_encoder", network).values()))
     assert np.asarray(first).mean() > 0.5
@@ -77,7 +82,7 @@ def test_overwrite_replaces_a_component_and_keeps_the_others(
 
 
 def test_an_architecture_in_the_published_codes_keys(weight_files: dict[str, Path], tmp_path: Path, command: Command):
-    config = f"--config={GOLDEN / 'tiny' / 'config.json'}"
+    config = f"--architecture={GOLDEN / 'tiny' / 'config.json'}"
     result = command("convert", str(weight_files["sketch_encoder"]), str(tmp_path / "model"), config)
     assert result.code == 0, result.err
     assert Checkpoint(tmp_path / "model").config.sketch_encoder == tiny().sketch_encoder
@@ -91,7 +96,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, command: Comma
 
     monkeypatch.setattr(CheckpointWriter, "write", interrupt)
     file = write_hollow_file(tmp_path / "sketch.safetensors", key_list("tiny/sketch_keys.tsv"))
-    result = command("convert", str(file), str(tmp_path / "model"), "--preset=tiny")
+    result = command("convert", str(file), str(tmp_path / "model"), "--architecture=tiny")
     assert result.code == 130 and "model is as it was before" in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sketch.safetensors"]
 

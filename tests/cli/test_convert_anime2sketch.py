@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax convert` recognises the published sketch extractor by its names."""
+"""`tooncrafter convert` recognises the published sketch extractor by its names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_one_file_is_written(file: Path, tmp_path: Path, command: Command) -> None:
     own = tmp_path / "own.safetensors"
-    result = command("convert", str(file), str(own), "--dtype=float16")
+    result = command("convert", str(file), str(own), "--stored-dtype=float16")
     assert (result.code, result.err) == (0, "")
     assert "12 tensors consumed" in result.out
     assert {value.dtype for value in load_file(own).values()} == {np.dtype(np.float16)}

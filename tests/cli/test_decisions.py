@@ -73,6 +73,8 @@ def test_records_from_before_the_fit_and_the_polarity_could_be_left_open_still_c
             "dtype",
             "playback_fps",
             "drop_last",
+            "cross_fade",
+            "pixel_format",
         )
     }
     for again in ([], ["--fit=crop"], ["--dark-sketches"]):
@@ -87,10 +89,10 @@ def test_pictures_of_two_shapes_are_taken_where_it_is_said_how(world: World, com
     assert result.code == 0 and bool(notes(result.err)) == (fit == "crop")
 
 
-def test_a_lossless_file_is_another_request_and_the_published_format_is_not_mentioned(world: World, command: Command):
+def test_a_lossless_file_is_another_request(world: World, command: Command):
     argv = world.manifest({"first": "first.png", "last": "last.png", "name": "x"})
     assert command("sample", *argv).code == 0
-    assert "pixel_format" not in json.loads((world.out / "x.json").read_text())["request"]
+    assert json.loads((world.out / "x.json").read_text())["request"]["pixel_format"] == "yuv420p"
     assert "1 done before" in command("sample", *argv, "--pixel-format=yuv420p").out
     assert "1 made" in command("sample", *argv, "--pixel-format=rgb24").out
     assert json.loads((world.out / "x.json").read_text())["request"]["pixel_format"] == "rgb24"

@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax curate embed`: a set becomes embeddings that training reads, and mistakes end in one sentence."""
+"""`tooncrafter curate embed`: a set becomes embeddings that training reads, and mistakes end in one sentence."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def argv(world: Path, out: Path, *changes: str) -> list[str]:
 @pytest.mark.gate
 def test_training_reads_what_it_writes(world: Path, tmp_path: Path, command: Command):
     out = tmp_path / "out"
-    first = command(*argv(world, out, "--start-multiple=4", "--part=0/2", "--stored=float32"))
+    first = command(*argv(world, out, "--start-multiple=4", "--part=0/2", "--stored-dtype=float32"))
     assert (first.code, first.out) == (0, f"{out}: this part is done; other parts are missing still\n")
     assert first.err.splitlines()[-1] == f"{len(LENGTHS) // 2}/{len(LENGTHS) // 2}"
-    second = command(*argv(world, out, "--start-multiple=4", "--part=1/2", "--stored=float32", "--quiet"))
+    second = command(*argv(world, out, "--start-multiple=4", "--part=1/2", "--stored-dtype=float32", "--quiet"))
     assert (second.code, second.out, second.err) == (0, f"{out}: all {len(LENGTHS)} clips\n", "")
     with Loader.open(LoaderConfig(embeddings=str(out), batch=3, height=16, width=24, start_multiple=4)) as loader:
         batch = next(loader)
@@ -55,13 +55,13 @@ def test_training_reads_what_it_writes(world: Path, tmp_path: Path, command: Com
         (["--split=holdout"], "has no split 'holdout'"),
         (["--part=2/2"], "no part 2 of 2"),
         (["--part=half"], "--part=half"),
-        (["--batch=0"], "--batch is 0"),
-        (["--shard-megabytes=0"], "--shard-megabytes is 0"),
+        (["--batch-size=0"], "--batch-size must be at least 1"),
+        (["--shard-megabytes=0"], "--shard-megabytes must be at least 1"),
         (["--start-multiple=0"], "start_multiple is 0"),
         (["--height=20"], "multiples of 8"),
         (["--model=/nowhere"], "/nowhere"),
         (["--out=/dev/null/x"], "/dev/null"),
-        (["--stored=int8"], "--stored"),
+        (["--stored-dtype=int8"], "--stored-dtype"),
     ],
 )
 def test_mistakes_end_in_one_sentence(world: Path, tmp_path: Path, command: Command, changes: list[str], phrase: str):

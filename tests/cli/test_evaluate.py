@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax evaluate`: a report that says what was measured, and mistakes in one sentence."""
+"""`tooncrafter evaluate`: a report that says what was measured, and mistakes in one sentence."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ CASES = [
     Case("no decoder", ("--methods", "reconstruction:nowhere"), "there is no model 'nowhere'"),
     Case("sketches of nothing", ("--methods", "sketched:nowhere"), "there is no model 'nowhere'"),
     Case("no sketch extractor", ("--sketch-extractor=hedd",), "invalid choice: 'hedd'"),
-    Case("CLIP without weights", ("--metrics", "clip_image"), "give them with --clip"),
+    Case("CLIP without weights", ("--metrics", "clip_image"), "give them with --clip-weights"),
     Case("weights of nothing", ("--quick-gelu",), "--quick-gelu needs the weights of CLIP"),
     Case("networks not fetched", ("--metrics", "fvd", "--metric-weights=nowhere"), "fetch-metric-weights"),
     Case("RIFE not fetched", ("--methods", "rife", "--metric-weights=nowhere"), "fetch-metric-weights"),
@@ -146,7 +146,7 @@ CASES = [
     Case("clips too short", ("--frames=80",), "has 80 frames"),
     Case("two frames", ("--frames=2",), "--frames is 2, but must be at least 3"),
     Case("no stride", ("--stride=0",), "--stride is 0"),
-    Case("no batch", ("--batch=0",), "--batch is 0"),
+    Case("no batch", ("--batch-size=0",), "--batch-size is 0"),
     Case("negative limit", ("--limit=-1",), "--limit is -1"),
     Case("no folder", ("--methods", "folder:nowhere"), "'nowhere' is not a folder"),
     Case("a clip is missing", ("--methods", "folder:."), "lacks 7 of 7 clips"),

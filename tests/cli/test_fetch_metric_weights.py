@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax fetch-metric-weights`: what it prints, and how it ends."""
+"""`tooncrafter fetch-metric-weights`: what it prints, and how it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def argv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     data = pickled_arrays()
     install(monkeypatch, tiny_weights(data))
     write_tar(tmp_path / "packages", data)
-    return ["fetch-metric-weights", f"--cache={tmp_path / 'cache'}", f"--packages={tmp_path / 'packages'}"]
+    return ["fetch-metric-weights", f"--metric-weights={tmp_path / 'cache'}", f"--packages={tmp_path / 'packages'}"]
 
 
 def test_files_are_written_once(argv: list[str], tmp_path: Path, command: Command) -> None:

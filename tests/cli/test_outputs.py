@@ -256,14 +256,30 @@ def test_files_of_a_record_without_a_list_are_kept(empty: World, command: Comman
     assert (empty.out / "0_a.earlier.mp4").read_bytes() == before != (empty.out / "0_a.mp4").read_bytes()
 
 
-def test_an_option_that_a_record_does_not_know_was_at_its_default(empty: World, command: Command):
-    argv = empty.folder(write_folder(empty.path / "folder", 1))
+EARLIER_FORMS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "before the list of files": (lambda record: record.pop("files") and record.update(format=1), "--seed=9"),
+    "before the cross-fade": (lambda record: record["request"].pop("cross_fade"), "--cross-fade"),
+    "before pixel formats": (lambda record: record["request"].pop("pixel_format"), "--pixel-format=rgb24"),
+    "before solvers": (lambda record: record["request"]["options"].pop("solver"), "--steps=3"),
+    "before fitting": (lambda record: record["request"]["options"].pop("fit"), "--fit=pad"),
+    "with options at their defaults left out": (
+        lambda record: [record["request"]["options"].pop(name) for name in ("eta", "frames", "second_pass")],
+        "--no-second-pass",
+    ),
+}
+"""What makes a record one of an earlier version, and a change that makes the clip another."""
+
+
+@pytest.mark.parametrize("form", EARLIER_FORMS)
+def test_records_of_earlier_versions_still_count(form: str, empty: World, command: Command):
+    older, change = EARLIER_FORMS[form]
+    argv = empty.folder(write_folder(empty.path / "folder", 1), "--contact-sheet")
     command("sample", *argv)
     values = json.loads((empty.out / "0_a.json").read_text())
-    del values["request"]["options"]["fit"]
+    older(values)
     (empty.out / "0_a.json").write_text(json.dumps(values))
     assert "0 made, 1 done before" in command("sample", *argv).out
-    assert "1 made, 0 done before" in command("sample", *argv, "--fit=pad").out
+    assert "1 made, 0 done before" in command("sample", *argv, change).out
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_restarting_throws_away_an_evaluation_and_nothing_else(true: TrueClips, 
 def test_mistakes(true: TrueClips, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two methods are called 'd'"):
         evaluation(true, tmp_path, [Darker(1, "d"), Darker(2, "d")])
-    with pytest.raises(UserError, match="--batch is 0"):
+    with pytest.raises(UserError, match="--batch-size is 0"):
         evaluation(true, tmp_path, [Darker(1)], batch=0)
 
     class Short(Darker):

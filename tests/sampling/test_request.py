@@ -18,6 +18,7 @@ from tooncrafter_jax.io import fit_image, read_image
 from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.notes import Note, collected
+from tooncrafter_jax.options import published_names
 from tooncrafter_jax.sampling import foreign_names
 from tooncrafter_jax.sampling.request import (
     ARGUMENTS,
@@ -250,8 +251,9 @@ def test_names_of_other_programs_lead_to_ours(name: str, advice: str):
 
 def test_every_foreign_name_leads_to_a_name_of_ours():
     ours = {field.name for field in fields(SamplingOptions)} | set(ARGUMENTS)
-    assert set(foreign_names.OUR_NAMES.values()) <= ours
-    assert not ours & (set(foreign_names.OUR_NAMES) | set(foreign_names.ADVICE))
+    others = {**foreign_names.OUR_NAMES, **published_names(SamplingOptions, Pair)}
+    assert set(others.values()) <= ours
+    assert not ours & (set(others) | set(foreign_names.ADVICE))
 
 
 @pytest.mark.parametrize(

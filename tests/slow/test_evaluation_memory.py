@@ -36,7 +36,7 @@ def peak(directory: Path, clips: int) -> float:
     write_clips(directory / "set", {"test": references})
     argv = [str(directory / "set"), f"--out={directory / 'out'}", f"--height={SIDE}", f"--width={SIDE}", "--quiet"]
     argv += ["--methods", "still", "cross_fade", "--metrics", "psnr", "ssim", "key_frames", "colour_drift", "flicker"]
-    command = [sys.executable, "-c", PROGRAM, "evaluate", *argv, "--batch=10", "--no-videos"]
+    command = [sys.executable, "-c", PROGRAM, "evaluate", *argv, "--batch-size=10", "--no-videos"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stderr[-2000:]
     code, mebibytes = result.stdout.splitlines()[-1].split()

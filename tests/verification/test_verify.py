@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax verify` on the stored folder, on altered copies and on broken ones."""
+"""`tooncrafter verify` on the stored folder, on altered copies and on broken ones."""
 
 from __future__ import annotations
 

@@ -362,7 +362,10 @@ class TestFiles:
         params = [noise_params(each.networks()["autoencoder"]) for each in (config, wider)]
         one, other = write(tmp_path / "one", config, params[0]), write(tmp_path / "other", wider, params[1])
         assert (
-            main(["compact", str(one), str(tmp_path / "small"), f"--take=autoencoder={other}", "--dtype=float32"]) == 0
+            main(
+                ["compact", str(one), str(tmp_path / "small"), f"--take=autoencoder={other}", "--stored-dtype=float32"]
+            )
+            == 0
         )
         found = Checkpoint(tmp_path / "small")
         assert found.config == wider and found.provenance["taken"] == {"autoencoder": {"made": "by a test"}}
@@ -381,7 +384,7 @@ class TestFiles:
         parser = Parser("x")
         add_sampling(parser)
         argv = ["--spacing=uniform_trailing", "--steps=9"]
-        chosen = sampling_options(parser.parse_args(argv), own, parser.given(argv))
+        chosen = sampling_options(parser.parse_args(argv), own)
         assert (chosen.spacing, chosen.steps, chosen.guidance_scale) == ("uniform_trailing", 9, 1.5)
         assert not chosen.second_pass and chosen.eta == 1.0
         assert main(["compact", str(tmp_path / "small"), str(tmp_path / "again"), "--option=eta=0"]) == 0

@@ -171,12 +171,12 @@ class TestTheFiles:
 class TestLoading:
     def test_missing_weights_name_the_command(self, tmp_path: Path) -> None:
         message = r"LPIPS with VGG16 needs its weights, but .*lpips_vgg16.safetensors is not there: run "
-        with pytest.raises(UserError, match=message + "python -m tooncrafter_jax fetch-metric-weights --cache="):
+        with pytest.raises(UserError, match=message + "tooncrafter fetch-metric-weights --metric-weights="):
             load_lpips("vgg16", tmp_path)
 
     def test_missing_weights_in_the_default_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        with pytest.raises(UserError, match="is not there: run python -m tooncrafter_jax fetch-metric-weights$"):
+        with pytest.raises(UserError, match="is not there: run tooncrafter fetch-metric-weights$"):
             load_i3d()
 
     def test_damaged_weights(self, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Commands. `python -m tooncrafter_jax COMMAND`, and the mains of `sample.py` and `train.py`."""
+"""The commands of `tooncrafter`, one a file: parsing and printing."""

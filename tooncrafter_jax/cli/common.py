@@ -7,19 +7,37 @@ import contextlib
 import difflib
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from tqdm import tqdm
 
 from tooncrafter_jax import notes
+from tooncrafter_jax.cli.vocabulary import renamed
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.paths import local_path
 from tooncrafter_jax.sampling.foreign_names import flag_advice
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Told(NamedTuple):
+    """An option as a command's help tells it.
+
+    Attributes:
+      group: its title.
+      name: with its dashes.
+      metavar: what stands for its value; empty for a switch.
+      text: what it does.
+    """
+
+    group: str
+    name: str
+    metavar: str
+    text: str
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,53 +49,46 @@ class Parser(argparse.ArgumentParser):
         self.register("type", Path, local_path)  # of a URL, `Path` would make a folder named "gs:"
 
     def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As argparse does, naming the nearest option for an unknown one."""
+        """As argparse does, naming the nearest option for an unknown one, and the new name of an option that had another."""
+        known = [name for action in self._actions for name in action.option_strings]
+        if (sentence := renamed(sys.argv[1:] if args is None else args, known)) is not None:
+            self.error(sentence)
         arguments, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            known = [name for action in self._actions for name in action.option_strings]
             given = unknown[0].partition("=")[0]
-            if (advice := flag_advice(given, known)) is not None:
+            if (advice := flag_advice(given, known, self._published())) is not None:
                 self.error(f"unknown argument '{unknown[0]}', {advice}")
             near = difflib.get_close_matches(given, known, n=1) if given.startswith("-") else []
             self.error(f"unknown argument '{unknown[0]}'" + (f", did you mean {near[0]}?" if near else ""))
         return arguments
 
-    def given(self, args: Sequence[str]) -> set[str]:
-        """Names of the options that these arguments set; the others have their defaults."""
-        defaults = [(action, action.default) for action in self._actions]
-        try:
-            for action in self._actions:
-                action.default = argparse.SUPPRESS
-            return set(vars(self.parse_known_args(list(args))[0]))
-        finally:
-            for action, default in defaults:
-                action.default = default
+    def told(self) -> list[Told]:
+        """The options in the order of the help."""
+        return [
+            Told(group.title or "", action.option_strings[-1], self._metavar(action), self._text(action))
+            for group in self._action_groups
+            for action in group._group_actions
+            if action.option_strings and action.help
+        ]
+
+    def _metavar(self, action: argparse.Action) -> str:
+        return "" if action.nargs == 0 else str(action.metavar or action.dest.upper())
+
+    def _text(self, action: argparse.Action) -> str:
+        return self._get_formatter()._expand_help(action)
+
+    def _published(self) -> dict[str, str]:
+        """The published script's options, which stand in [brackets] in the help -> ours."""
+        return {
+            name: one.name
+            for one in self.told()
+            for names in re.findall(r"\[(--[^]]+)\]", one.text)
+            for name in names.split()
+        }
 
     def error(self, message: str) -> NoReturn:
         """Raises the complaint as a `UserError`."""
         raise UserError(f"{' '.join(message.split())} (see {self.prog} --help)")
-
-
-def add_hosts(parser: Parser) -> None:
-    """The options --coordinator, --num-processes and --process-id, which `distributed.initialize` takes."""
-    add = parser.add_argument_group("on several hosts, each of which runs the same command").add_argument
-    add(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help="of the first process; found by itself on TPU, with Slurm, Open MPI and Kubernetes",
-    )
-    add("--num-processes", type=int, metavar="N", help="with --coordinator: how many; 1 alone: no others")
-    add("--process-id", type=int, metavar="N", help="with --coordinator: which one this is")
-
-
-def add_compilation_cache(parser: Parser) -> None:
-    """The option --compilation-cache, which `compilation_cache.enable_compilation_cache` takes."""
-    parser.add_argument(
-        "--compilation-cache",
-        metavar="DIR",
-        help="where compiled programs are kept for the next run: on several hosts a directory that all of them share, also "
-        "gs://... (default: $JAX_COMPILATION_CACHE_DIR, else ~/.cache/tooncrafter_jax/xla)",
-    )
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax compact SRC DST`."""
+"""`tooncrafter compact SRC DST`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
+from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.sampling.request import make_options
@@ -18,19 +19,19 @@ from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 DTYPES = ("float16", "float32")
 DESCRIPTION = """\
 Writes a model directory again as model.json and one safetensors file for each component, in 16 bits: for small models that are
-handed on as files. `sample.py --model` and `train.py --config.start` read it like any other.
+handed on as files. `tooncrafter sample --model` and `tooncrafter train --config.start` read it like any other.
 
-  python -m tooncrafter_jax compact runs/small/sketch/export small --provenance=about.json
-  python -m tooncrafter_jax compact runs/small/sketch/export small --take=decoder=runs/small/decoder/export
+  tooncrafter compact runs/small/sketch/export small --provenance=about.json
+  tooncrafter compact runs/small/sketch/export small --take=decoder=runs/small/decoder/export
 """
 
 
-def main(argv: list[str]) -> int:
-    """Writes and reports; see `--help`."""
-    parser = Parser("python -m tooncrafter_jax compact", description=DESCRIPTION)
-    parser.add_argument("source", type=Path, help="a directory that convert or train.py wrote")
+def build_parser() -> Parser:
+    """All options with their defaults."""
+    parser = Parser("tooncrafter compact", description=DESCRIPTION)
+    parser.add_argument("source", type=Path, help="a directory that `tooncrafter convert` or `tooncrafter train` wrote")
     parser.add_argument("destination", type=Path, help="the directory to write")
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of all parameters (default: %(default)s)")
+    add_stored_dtype(parser.add_argument, DTYPES, DTYPES[0])
     parser.add_argument(
         "--provenance", type=Path, metavar="FILE", help="JSON to be added to what model.json tells of the weights"
     )
@@ -48,15 +49,19 @@ def main(argv: list[str]) -> int:
         metavar="NAME=VALUE",
         help="a sampling option that suits the model, e.g. guidance_scale=1.5, for all who give none; may be given several times",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what the destination holds")
-    arguments = parser.parse_args(argv)
+    add_overwrite(parser.add_argument)
+    return parser
 
+
+def main(argv: list[str]) -> int:
+    """Writes and reports; see `--help`."""
+    arguments = build_parser().parse_args(argv)
     whole = Checkpoint(arguments.source)
     taken = _taken(arguments.take, whole)
     config = dataclasses.replace(whole.config, **{name: getattr(other.config, name) for name, other in taken.items()})
     config.check("the components taken together")
     sampling = {**whole.sampling, **_options(arguments.option)}
-    told = {**whole.provenance, **_read_json(arguments.provenance), "dtype": arguments.dtype}
+    told = {**whole.provenance, **_read_json(arguments.provenance), "dtype": arguments.stored_dtype}
     if taken:
         told["taken"] = {name: dict(other.provenance) for name, other in taken.items()}
     size = 0
@@ -75,11 +80,11 @@ def main(argv: list[str]) -> int:
         for name in whole.components:
             params = taken.get(name, whole).restore(name, networks[name])
             with np.errstate(over="ignore"):
-                rounded = {path: np.asarray(value).astype(arguments.dtype) for path, value in params.items()}
+                rounded = {path: np.asarray(value).astype(arguments.stored_dtype) for path, value in params.items()}
             broken = [path for path, value in rounded.items() if not np.isfinite(value).all()]
             if broken:
                 raise UserError(
-                    f"{name}.{broken[0]} has values that {arguments.dtype} does not hold: use --dtype=float32"
+                    f"{name}.{broken[0]} has values that {arguments.stored_dtype} does not hold: use --stored-dtype=float32"
                 )
             writer.write(name, rounded)
             size += sum(value.nbytes for value in rounded.values())

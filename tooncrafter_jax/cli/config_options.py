@@ -1,4 +1,4 @@
-"""The options that `train.py` and `plan` share: a config file, and changes to its values."""
+"""The options that `train` and `plan` share: a config file, and changes to its values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.cli.vocabulary import add_shared
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path, copy_file, url_of
 from tooncrafter_jax.training.configuration import TrainConfig, train_config
@@ -22,7 +23,8 @@ from tooncrafter_jax.training.configuration import TrainConfig, train_config
 
 def add_config(parser: Parser) -> None:
     """The option --config."""
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, see configs/")
+    more = ", see configs/; any value of it is changed by --config.KEY=VALUE"
+    add_shared(parser.add_argument, "--config", more, required=True, metavar="FILE[:VARIANT]")
 
 
 def parse_with_config(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, TrainConfig]:
@@ -67,7 +69,7 @@ def _on_this_machine(file: str) -> Iterator[str]:
 
 def _read_config(file: str, local: str, overrides: list[str]) -> TrainConfig:
     values = flags.FlagValues()
-    line = ["train.py", f"--config={local}", *overrides]
+    line = ["tooncrafter train", f"--config={local}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
     try:
         values(line)

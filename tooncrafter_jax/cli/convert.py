@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax convert SRC DST`."""
+"""`tooncrafter convert SRC DST`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
+from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
@@ -20,13 +21,13 @@ DESCRIPTION = """\
 Converts published weights (the full model, the sketch encoder, a DeepSpeed file or a bare U-Net) into a checkpoint
 directory. Convert the full model first, then the sketch encoder into the same directory:
 
-  python -m tooncrafter_jax convert model.ckpt checkpoints/tooncrafter_512
-  python -m tooncrafter_jax convert sketch_encoder.ckpt checkpoints/tooncrafter_512
+  tooncrafter convert model.ckpt checkpoints/tooncrafter_512
+  tooncrafter convert sketch_encoder.ckpt checkpoints/tooncrafter_512
 
 The published sketch extractor Anime2Sketch and the text detector CRAFT are recognised too, and become one file each:
 
-  python -m tooncrafter_jax convert netG.pth anime2sketch.safetensors
-  python -m tooncrafter_jax convert craft_mlt_25k.pth craft.safetensors
+  tooncrafter convert netG.pth anime2sketch.safetensors
+  tooncrafter convert craft_mlt_25k.pth craft.safetensors
 """
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 SMALL_NETWORKS = (
@@ -36,12 +37,9 @@ SMALL_NETWORKS = (
 """Those that become one file: name, what recognises a file, and what converts it."""
 
 
-def main(argv: list[str]) -> int:
-    """Converts and reports; see `--help`."""
-    parser = Parser(
-        "python -m tooncrafter_jax convert",
-        description=DESCRIPTION,
-    )
+def build_parser() -> Parser:
+    """All options with their defaults."""
+    parser = Parser("tooncrafter convert", description=DESCRIPTION)
     parser.add_argument(
         "source",
         type=Path,
@@ -49,34 +47,39 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("destination", type=Path, help="the checkpoint directory (or .safetensors file) to write")
     parser.add_argument(
-        "--preset", default="tooncrafter_512", help=f"architecture: {', '.join(PRESETS)} (default: %(default)s)"
+        "--architecture",
+        default="tooncrafter_512",
+        metavar="NAME|FILE",
+        help=f"of the model: {', '.join(PRESETS)}, or a JSON file in the published code's keys (default: %(default)s)",
     )
-    parser.add_argument(
-        "--config", type=Path, help="architecture as a JSON file in the published code's keys, instead of --preset"
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="of the parameters written (default: %(default)s)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace what the destination holds")
+    add_stored_dtype(parser.add_argument, DTYPES, "float32")
+    add_overwrite(parser.add_argument)
     parser.add_argument("--list-unused", action="store_true", help="print every tensor that is not needed, and why")
-    arguments = parser.parse_args(argv)
+    return parser
 
+
+def main(argv: list[str]) -> int:
+    """Converts and reports; see `--help`."""
+    arguments = build_parser().parse_args(argv)
     source = open_saved_module(arguments.source)
     for name, is_it, convert_it in SMALL_NETWORKS:
         if is_it(source):
             tensors = convert_it(
-                arguments.source, arguments.destination, dtype=DTYPES[arguments.dtype], overwrite=arguments.overwrite
+                arguments.source,
+                arguments.destination,
+                dtype=DTYPES[arguments.stored_dtype],
+                overwrite=arguments.overwrite,
             )
             print(f"{printable(arguments.destination)}: {tensors} tensors consumed, {name}")
             return EXIT_OK
 
-    architecture = _architecture(arguments.config, arguments.preset)
+    architecture = _architecture(arguments.architecture)
     with told_if_interrupted(f"{arguments.destination} is as it was before"):
         result = convert(
             arguments.source,
             arguments.destination,
             architecture,
-            dtype=DTYPES[arguments.dtype],
+            dtype=DTYPES[arguments.stored_dtype],
             overwrite=arguments.overwrite,
             on_component=lambda name, tensors: print(f"  {name:16} {tensors:5} tensors", flush=True),
         )
@@ -92,9 +95,11 @@ def main(argv: list[str]) -> int:
     return EXIT_OK
 
 
-def _architecture(config: Path | None, preset_name: str) -> ModelConfig:
-    if config is None:
-        return preset(preset_name)
+def _architecture(name: str) -> ModelConfig:
+    """The architecture of this name, or of the JSON file of this path."""
+    if name in PRESETS or not (name.endswith(".json") or Path(name).exists()):
+        return preset(name)
+    config = Path(name)
     try:
         values = read_json(config)
     except (OSError, ValueError) as error:

@@ -1,17 +1,18 @@
-"""`python -m tooncrafter_jax curate films|fluent-emoji|bodies|rethreshold|embed`: makes sets of clips to train on."""
+"""`tooncrafter curate films|fluent-emoji|bodies|rethreshold|embed`: makes sets of clips to train on."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from tooncrafter_jax.cli import embed
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Parser, one_line
 from tooncrafter_jax.cli.curation_options import (
     add_choice,
-    add_size,
     add_where,
     add_workers,
     checked_shard_bytes,
@@ -22,7 +23,7 @@ from tooncrafter_jax.cli.curation_options import (
     without_beam_flags,
 )
 from tooncrafter_jax.cli.curation_stages import add_measurements, notes_on, stages_of
-from tooncrafter_jax.cli.embed import main as embed
+from tooncrafter_jax.cli.vocabulary import add_shared, add_size
 from tooncrafter_jax.curation.protocols import Production
 from tooncrafter_jax.curation.splits import SplitRule
 from tooncrafter_jax.curation.thresholds import Thresholds
@@ -30,7 +31,7 @@ from tooncrafter_jax.curation.workspace import SourceResult
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.notes import note
 
-PROGRAM = "python -m tooncrafter_jax curate"
+PROGRAM = "tooncrafter curate"
 EPILOG = """\
 A run that was stopped goes on where it was when the same command is given again. What is measured is kept, so
 `curate rethreshold DIR` chooses other clips without measuring again. DIR/report/index.html shows what was kept, and what
@@ -51,20 +52,20 @@ def main(argv: list[str]) -> int:
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: {PROGRAM} COMMAND [--help] ...\n\nMakes sets of clips to train on.\n")
-        for name, (_, purpose) in COMMANDS.items():
-            print(f"  {name:14} {purpose}")
+        for name, command in COMMANDS.items():
+            print(f"  {name:14} {command.purpose}")
         return EXIT_OK if argv else EXIT_USAGE
     if argv[0] not in COMMANDS:
         raise UserError(f"unknown command 'curate {argv[0]}': choose one of {', '.join(COMMANDS)}")
     try:
-        return COMMANDS[argv[0]][0](argv[1:])
+        return COMMANDS[argv[0]].main(argv[1:])
     except KeyboardInterrupt:
         raise KeyboardInterrupt("finished sources are kept, and the same command makes the rest") from None
 
 
-def films(argv: list[str]) -> int:
-    """Films into clips of their shots."""
-    from tooncrafter_jax.curation.films import COVER, Films
+def films_parser() -> Parser:
+    """All options of `films`."""
+    from tooncrafter_jax.curation.films import COVER
 
     parser = _parser(
         "films",
@@ -107,7 +108,14 @@ def films(argv: list[str]) -> int:
     add("--film-fps", type=float, metavar="N", help="frame rate of the clips (default: each film's own)")
     add_measurements(parser, films=True)
     add_choice(parser)
-    arguments, flags = _parse(parser, argv)
+    return parser
+
+
+def films(argv: list[str]) -> int:
+    """Films into clips of their shots."""
+    from tooncrafter_jax.curation.films import Films
+
+    arguments, flags = _parse(films_parser(), argv)
     production = Films(
         arguments.sources,
         detectors=_detectors(arguments),
@@ -120,8 +128,8 @@ def films(argv: list[str]) -> int:
     return _curate(production, arguments, flags)
 
 
-def fluent_emoji(argv: list[str]) -> int:
-    """Animated emoji into clips."""
+def fluent_emoji_parser() -> Parser:
+    """All options of `fluent-emoji`."""
     from tooncrafter_jax.curation.synthetic.fluent_emoji import FluentEmoji
 
     parser = _parser(
@@ -133,14 +141,8 @@ def fluent_emoji(argv: list[str]) -> int:
     add_where(parser)
     default = defaults_of(FluentEmoji)
     add = parser.add_argument_group("what is drawn").add_argument
-    add(
-        "--packages",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="DIR",
-        help="the packages @lobehub/fluent-emoji-anim-1 to -4, untarred, instead of fetching them",
-    )
+    more = ": @lobehub/fluent-emoji-anim-1 to -4, untarred"
+    add_shared(add, "--packages", more, nargs="+", type=Path, default=[], metavar="DIR")
     add("--cache", type=Path, metavar="DIR", help="where fetched packages are kept (default: ~/.cache/tooncrafter_jax)")
     add(
         "--scenes",
@@ -153,7 +155,14 @@ def fluent_emoji(argv: list[str]) -> int:
     _add_rendering(add, default)
     add_measurements(parser)
     add_choice(parser)
-    arguments, flags = _parse(parser, argv)
+    return parser
+
+
+def fluent_emoji(argv: list[str]) -> int:
+    """Animated emoji into clips."""
+    from tooncrafter_jax.curation.synthetic.fluent_emoji import FluentEmoji
+
+    arguments, flags = _parse(fluent_emoji_parser(), argv)
     production = FluentEmoji(
         folders=tuple(map(str, arguments.packages)),
         cache=str(arguments.cache or ""),
@@ -166,8 +175,8 @@ def fluent_emoji(argv: list[str]) -> int:
     return _curate(production, arguments, flags)
 
 
-def bodies(argv: list[str]) -> int:
-    """Rendered bodies into clips."""
+def bodies_parser() -> Parser:
+    """All options of `bodies`."""
     from tooncrafter_jax.curation.synthetic.bodies import Bodies
 
     parser = _parser(
@@ -179,11 +188,17 @@ def bodies(argv: list[str]) -> int:
     default = defaults_of(Bodies)
     add = parser.add_argument_group("what is rendered").add_argument
     add("--count", type=int, default=default["count"], metavar="N", help="scenes, a clip each (default: %(default)s)")
-    add("--frames", type=int, default=default["frames"], metavar="N", help="of a clip (default: %(default)s)")
-    _add_rendering(add, default)
+    _add_rendering(add, default, frames=True)
     add_measurements(parser)
     add_choice(parser)
-    arguments, flags = _parse(parser, argv)
+    return parser
+
+
+def bodies(argv: list[str]) -> int:
+    """Rendered bodies into clips."""
+    from tooncrafter_jax.curation.synthetic.bodies import Bodies
+
+    arguments, flags = _parse(bodies_parser(), argv)
     production = Bodies(
         count=arguments.count,
         height=arguments.height,
@@ -194,8 +209,8 @@ def bodies(argv: list[str]) -> int:
     return _curate(production, arguments, flags)
 
 
-def rethreshold(argv: list[str]) -> int:
-    """Another choice of the clips that were measured."""
+def rethreshold_parser() -> Parser:
+    """All options of `rethreshold`."""
     parser = _parser(
         "rethreshold",
         "Chooses the clips of a set again by other thresholds or splits, measuring nothing again, and rewrites set and report:\n\n"
@@ -204,9 +219,14 @@ def rethreshold(argv: list[str]) -> int:
     parser.add_argument("directory", type=Path, metavar="DIR", help="what --out was when the set was made")
     add_workers(parser.add_argument)
     add_choice(parser, again=True)
-    arguments = parser.parse_args(argv)
+    return parser
 
+
+def rethreshold(argv: list[str]) -> int:
+    """Another choice of the clips that were measured."""
     from tooncrafter_jax.curation import pipeline
+
+    arguments = rethreshold_parser().parse_args(argv)
 
     outcome = pipeline.rethreshold(
         arguments.directory,
@@ -218,12 +238,30 @@ def rethreshold(argv: list[str]) -> int:
     return _report(outcome)
 
 
-COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "films": (films, "films -> shots -> clips, measured and chosen"),
-    "fluent-emoji": (fluent_emoji, "animated emoji over backgrounds: a cartoon set that anyone can make"),
-    "bodies": (bodies, "rendered bodies in motion: a set for a general base model"),
-    "rethreshold": (rethreshold, "choose the clips of a set again by other thresholds"),
-    "embed": (embed, "run the frozen encoders over a set once, for training that need not run them"),
+class Subcommand(NamedTuple):
+    """One of the things that `curate` does.
+
+    Attributes:
+      main: takes the arguments and returns the exit code.
+      build_parser: makes what reads them.
+      purpose: for the list of subcommands.
+    """
+
+    main: Callable[[list[str]], int]
+    build_parser: Callable[[], Parser]
+    purpose: str
+
+
+COMMANDS = {
+    "films": Subcommand(films, films_parser, "films -> shots -> clips, measured and chosen"),
+    "fluent-emoji": Subcommand(
+        fluent_emoji, fluent_emoji_parser, "animated emoji over backgrounds: a cartoon set that anyone can make"
+    ),
+    "bodies": Subcommand(bodies, bodies_parser, "rendered bodies in motion: a set for a general base model"),
+    "rethreshold": Subcommand(rethreshold, rethreshold_parser, "choose the clips of a set again by other thresholds"),
+    "embed": Subcommand(
+        embed.main, embed.build_parser, "run the frozen encoders over a set once, for training that need not run them"
+    ),
 }
 
 
@@ -236,15 +274,9 @@ def _parse(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, lis
     return parser.parse_args(own), flags
 
 
-def _add_rendering(add: Callable[..., object], default: dict[str, int]) -> None:
-    add_size(add, default, "the clips")
-    add(
-        "--seed",
-        type=int,
-        default=default["seed"],
-        metavar="N",
-        help="another seed, other clips (default: %(default)s)",
-    )
+def _add_rendering(add: Callable[..., object], default: Mapping[str, Any], *, frames: bool = False) -> None:
+    add_size(add, default, "a clip", frames=frames)
+    add_shared(add, "--seed", "s (default: %(default)s)", type=int, default=default["seed"], metavar="N")
 
 
 def _detectors(arguments: argparse.Namespace):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.cli.vocabulary import add_out, add_quiet, add_shared, check_at_least_one
 from tooncrafter_jax.curation.splits import SplitRule
 from tooncrafter_jax.curation.thresholds import Thresholds
 from tooncrafter_jax.data.clip_sets import SHARD_BYTES
@@ -32,49 +32,23 @@ _SPLITS = {
 def add_where(parser: Parser) -> None:
     """The options --out, --workers, --shard-megabytes and --quiet."""
     add = parser.add_argument_group("where it goes, and how").add_argument
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="for the set, its report, and what a later run goes on from",
-    )
+    add_out(add, "the set, its report, and what a later run goes on from", required=True)
     add_shard_size(add, SHARD_BYTES)
     add_workers(add)
 
 
 def add_shard_size(add: Any, default_bytes: int) -> None:
     """The option --shard-megabytes."""
-    add(
-        "--shard-megabytes",
-        type=int,
-        default=default_bytes // 2**20,
-        metavar="N",
-        help="size of files (default: %(default)s)",
+    add_shared(
+        add, "--shard-megabytes", " (default: %(default)s)", type=int, default=default_bytes // 2**20, metavar="N"
     )
 
 
 def add_workers(add: Any) -> None:
     """The options --workers and --quiet."""
-    add(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes that share the work; 0 does it all in this one (default: one for each core)",
-    )
-    add("--quiet", action="store_true", help="show no progress")
-
-
-def add_size(add: Any, default: Mapping[str, int], what: str) -> None:
-    """The options --height and --width of `what`."""
-    for side in ("height", "width"):
-        add(
-            f"--{side}",
-            type=int,
-            default=default[side],
-            metavar="N",
-            help=f"of {what}, in pixels (default: %(default)s)",
-        )
+    more = "; 0 does it all in this one (default: one for each core)"
+    add_shared(add, "--workers", more, type=int, metavar="N")
+    add_quiet(add)
 
 
 def add_choice(parser: Parser, *, again: bool = False) -> None:
@@ -130,13 +104,6 @@ def checked_shard_bytes(arguments: argparse.Namespace) -> int:
     """
     check_at_least_one(arguments, "shard_megabytes")
     return arguments.shard_megabytes * 2**20
-
-
-def check_at_least_one(arguments: argparse.Namespace, *names: str) -> None:
-    """Raises UserError for the first of these numbers that is below 1."""
-    for name in names:
-        if getattr(arguments, name) < 1:
-            raise UserError(f"{_option(name)} is {getattr(arguments, name)}: give at least 1")
 
 
 def without_beam_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.cli.vocabulary import add_clip_weights
 from tooncrafter_jax.curation.protocols import Stage
 from tooncrafter_jax.errors import UserError
 
@@ -61,14 +62,7 @@ def add_measurements(parser: Parser, *, films: bool = False) -> None:
             metavar="DIR",
             help="a BLIP-2 model on this disk, for clips without a caption (with the extra torch-data, and transformers)",
         )
-    add(
-        "--clip",
-        type=Path,
-        metavar="FILE",
-        help="weights of CLIP, for the agreement of captions and frames and for aesthetic scores: OpenCLIP's or OpenAI's, or a "
-        "published ToonCrafter checkpoint; without it both are off",
-    )
-    add("--quick-gelu", action="store_true", help="these weights are of one of OpenAI's own models")
+    add_clip_weights(add, "the agreement of captions and frames, and aesthetic scores")
     add(
         "--aesthetic-head",
         type=Path,
@@ -94,8 +88,8 @@ def stages_of(arguments: argparse.Namespace) -> list[Stage]:
     from tooncrafter_jax.curation.text import Text
 
     for option in ("aesthetic_head", "quick_gelu"):
-        if getattr(arguments, option) and arguments.clip is None:
-            raise UserError(f"--{option.replace('_', '-')} needs the weights of CLIP: give them with --clip")
+        if getattr(arguments, option) and arguments.clip_weights is None:
+            raise UserError(f"--{option.replace('_', '-')} needs the weights of CLIP: give them with --clip-weights")
     craft = _craft_detector(arguments)
     stages: list[Stage] = []
     if arguments.films:
@@ -110,8 +104,8 @@ def stages_of(arguments: argparse.Namespace) -> list[Stage]:
         stages.append(SidecarCaptions(arguments.captions))
     if arguments.films and arguments.blip2 is not None:
         stages.append(Blip2Captions(arguments.blip2))
-    if arguments.clip is not None:
-        clip = ClipWeights(arguments.clip, arguments.quick_gelu)
+    if arguments.clip_weights is not None:
+        clip = ClipWeights(arguments.clip_weights, arguments.quick_gelu)
         stages.append(Agreement(clip))
         if arguments.aesthetic_head is not None:
             stages.append(Aesthetics(clip, arguments.aesthetic_head))

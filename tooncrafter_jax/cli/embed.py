@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax curate embed`: runs the frozen encoders over a set once, so that training need not."""
+"""`tooncrafter curate embed`: runs the frozen encoders over a set once, so that training need not."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser
-from tooncrafter_jax.cli.curation_options import (
-    add_shard_size,
+from tooncrafter_jax.cli.curation_options import add_shard_size, checked_shard_bytes, defaults_of
+from tooncrafter_jax.cli.vocabulary import (
+    add_batch_size,
+    add_dtype,
+    add_out,
+    add_quiet,
+    add_shared,
     add_size,
+    add_split,
+    add_stored_dtype,
     check_at_least_one,
-    checked_shard_bytes,
-    defaults_of,
 )
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError, printable
@@ -22,31 +27,25 @@ Runs the frozen encoders over a split of a set and writes what training needs of
 CLIP's tokens of the frames that examples may start at, and text tokens. Training that reads them
 (--config.data.embeddings=DIR) holds no encoder and encodes nothing.
 
-  python -m tooncrafter_jax curate embed data/cartoons --model=models/tooncrafter --out=data/cartoons/train_512
+  tooncrafter curate embed data/cartoons --model=models/tooncrafter --out=data/cartoons/train_512
 
 Examples that are trained on must have the same size, and start at multiples of --start-multiple. At 320x512 a frame takes 41 KB and
 a start 658 KB, so --start-multiple=16 makes a set a tenth as large.
 A run that was stopped goes on where it was. Several machines share a set with --part=0/4 to --part=3/4 and one --out."""
 
 
-def main(argv: list[str]) -> int:
-    """Writes embeddings; see `--help`."""
-    from tooncrafter_jax.data.embedding_writer import SHARD_BYTES, embed
+def build_parser() -> Parser:
+    """All options with their defaults."""
+    from tooncrafter_jax.data.embedding_writer import SHARD_BYTES
     from tooncrafter_jax.data.embeddings import EmbeddingConfig
 
     default = defaults_of(EmbeddingConfig)
-    parser = Parser("python -m tooncrafter_jax curate embed", description=DESCRIPTION)
+    parser = Parser("tooncrafter curate embed", description=DESCRIPTION)
     parser.add_argument("set", type=Path, metavar="SET", help="what --out was when the set was made")
     add = parser.add_argument_group("which, and where it goes").add_argument
-    add("--model", required=True, metavar="DIR", help="directory of the model whose encoders are run")
-    add(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="for the embeddings: one directory for each split and size",
-    )
-    add("--split", default="train", metavar="NAME", help="of the set (default: %(default)s)")
+    add_shared(add, "--model", ", whose encoders are run", required=True, metavar="DIR")
+    add_out(add, "one directory for each split and size", required=True)
+    add_split(add, "train")
     add("--part", default="0/1", metavar="P/N", help="make the P-th of N parts, counted from 0 (default: all)")
     add(
         "--skip-damaged",
@@ -54,9 +53,8 @@ def main(argv: list[str]) -> int:
         help="leave damaged clips out, of training too, where the default is to stop",
     )
     add = parser.add_argument_group("what is stored").add_argument
-    add_size(add, default, "examples")
+    add_size(add, default, "an example", frames=True)
     add("--antialias", action="store_true", help="when shrinking; the published recipe does not")
-    add("--frames", type=int, default=default["frames"], metavar="N", help="of an example (default: %(default)s)")
     add(
         "--start-multiple",
         type=int,
@@ -64,29 +62,23 @@ def main(argv: list[str]) -> int:
         metavar="N",
         help="examples start at every N-th frame (default: %(default)s)",
     )
-    add(
-        "--stored",
-        choices=("float16", "bfloat16", "float32"),
-        default=default["dtype"],
-        metavar="DTYPE",
-        help="float16, bfloat16 or float32 (default: %(default)s)",
-    )
+    add_stored_dtype(add, ("float16", "bfloat16", "float32"), default["dtype"])
     add = parser.add_argument_group("how").add_argument
-    add(
-        "--dtype", choices=("float32", "bfloat16"), help="of the computation (default: float32 on a CPU, else bfloat16)"
-    )
-    add(
-        "--batch",
-        type=int,
-        default=16,
-        metavar="N",
-        help="frames encoded at a time, over all devices (default: %(default)s)",
-    )
+    add_dtype(add, ("float32", "bfloat16"))
+    add_batch_size(add, "frames, over all devices", 16)
     add("--threads", type=int, default=2, metavar="N", help="clips decoded ahead (default: %(default)s)")
     add_shard_size(add, SHARD_BYTES)
-    add("--quiet", action="store_true", help="show no progress")
-    arguments = parser.parse_args(argv)
-    check_at_least_one(arguments, "batch", "threads")
+    add_quiet(add)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Writes embeddings; see `--help`."""
+    from tooncrafter_jax.data.embedding_writer import embed
+    from tooncrafter_jax.data.embeddings import EmbeddingConfig
+
+    arguments = build_parser().parse_args(argv)
+    check_at_least_one(arguments, "batch_size", "threads")
     shard_bytes = checked_shard_bytes(arguments)
     clips = ClipSet(arguments.set, arguments.split)
     complete = embed(
@@ -99,10 +91,10 @@ def main(argv: list[str]) -> int:
             antialias=arguments.antialias,
             frames=arguments.frames,
             start_multiple=arguments.start_multiple,
-            dtype=arguments.stored,
+            dtype=arguments.stored_dtype,
         ),
         part=_part(arguments.part),
-        frames_per_batch=arguments.batch,
+        frames_per_batch=arguments.batch_size,
         threads=arguments.threads,
         on_damaged="skip" if arguments.skip_damaged else "fail",
         dtype=arguments.dtype,

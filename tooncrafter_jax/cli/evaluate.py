@@ -1,8 +1,9 @@
-"""`python -m tooncrafter_jax evaluate`: models, decoders and rivals measured on the same true clips."""
+"""`tooncrafter evaluate`: models, decoders and rivals measured on the same true clips."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,21 @@ import jax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, add_compilation_cache, add_hosts, told_if_interrupted
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
+from tooncrafter_jax.cli.vocabulary import (
+    add_batch_size,
+    add_clip_weights,
+    add_compilation_cache,
+    add_dtype,
+    add_hosts,
+    add_metric_weights,
+    add_out,
+    add_overwrite,
+    add_quiet,
+    add_size,
+    add_split,
+)
 from tooncrafter_jax.curation.clip_model import ClipWeights
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError, printable
@@ -37,7 +51,7 @@ from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.sketches import EXTRACTORS, load_extractor
 
-PROGRAM = "python -m tooncrafter_jax evaluate"
+PROGRAM = "tooncrafter evaluate"
 DESCRIPTION = f"""\
 Lets models and rivals draw the clips of a set again from their first and last frames, measures all of them against the truth,
 and writes OUT/report.md, OUT/report.json, plots and pictures.
@@ -56,7 +70,7 @@ and NAME=METHOD gives it another name in the report.
 """
 EPILOG = """\
 A run that was stopped goes on with the same command; with more metrics it measures only those. Networks of metrics are fetched by
-`python -m tooncrafter_jax fetch-metric-weights`.
+`tooncrafter fetch-metric-weights`.
 
 exit codes: 0 done; 2 something is wrong with the request; 130 Ctrl-C
 """
@@ -95,17 +109,15 @@ def build_parser() -> Parser:
     rule = WindowRule()
     parser = Parser(PROGRAM, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("set", type=Path, metavar="SET", help="clips as `curate` wrote them")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where everything is written")
+    add_out(parser.add_argument, "the report, numbers, plots and pictures", required=True)
     what = parser.add_argument_group("what is measured").add_argument
     what("--methods", nargs="+", metavar="METHOD", help=f"see above (default: {' '.join(DEFAULT_METHODS)})")
     what("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: those that need no CLIP)")
     what("--preset", choices=PRESETS, metavar="NAME", help=f"the metrics of the paper's {', '.join(PRESETS)}")
     which = parser.add_argument_group("which clips").add_argument
-    which("--split", default="test", metavar="NAME", help="of the set (default: %(default)s)")
+    add_split(which, "test")
     which("--limit", type=int, default=0, metavar="N", help="so many clips, spread over the split; 0 for all")
-    which("--frames", type=int, default=rule.frames, metavar="N", help="of a clip (default: %(default)s)")
-    which("--height", type=int, default=rule.height, metavar="N", help="pixels (default: %(default)s)")
-    which("--width", type=int, default=rule.width, metavar="N", help="pixels (default: %(default)s)")
+    add_size(which, dataclasses.asdict(rule), "a clip", frames=True)
     which("--stride", type=int, default=rule.stride, metavar="N", help="step between frames (default: %(default)s)")
     which(
         "--start",
@@ -115,7 +127,7 @@ def build_parser() -> Parser:
         help=f"where in a clip the frames are taken: {', '.join(get_args(Start))} (default: %(default)s)",
     )
     how = parser.add_argument_group("how").add_argument
-    how("--batch", type=int, default=4, metavar="N", help="clips at a time (default: %(default)s)")
+    add_batch_size(how, "clips", 4)
     how(
         "--show",
         nargs="+",
@@ -124,7 +136,7 @@ def build_parser() -> Parser:
         help="clips that the report shows whatever their numbers: parts of ids",
     )
     how("--no-videos", action="store_true", help="keep numbers alone, not what was made")
-    how("--restart", action="store_true", help="throw away another evaluation in --out")
+    add_overwrite(how)
     how("--no-prompts", action="store_true", help="models do not get the captions")
     how(
         "--sketch-frames",
@@ -141,15 +153,15 @@ def build_parser() -> Parser:
         help=f"what draws them: {', '.join(EXTRACTORS)} (default: %(default)s)",
     )
     how("--sketch-weights", type=Path, metavar="FILE", help="of the extractor, where they are the user's to download")
-    how("--dtype", metavar="TYPE", help="in which models compute (default: float32 on CPUs, else bfloat16)")
-    how("--quiet", action="store_true", help="show no progress")
+    add_dtype(how)
+    add_quiet(how)
     weights = parser.add_argument_group("weights of metrics").add_argument
-    weights("--metric-weights", type=Path, metavar="DIR", help="what fetch-metric-weights wrote, if not its default")
-    weights("--clip", type=Path, metavar="FILE", help="CLIP's, for clip_image and clip_text; see `curate films --help`")
-    weights("--quick-gelu", action="store_true", help="these are of one of OpenAI's own models")
+    add_metric_weights(weights)
+    add_clip_weights(weights, "clip_image and clip_text")
     add_sampling(parser, "how models sample")
-    add_hosts(parser)
-    add_compilation_cache(parser)
+    where = parser.add_argument_group("where it runs").add_argument
+    add_hosts(where)
+    add_compilation_cache(where)
     return parser
 
 
@@ -160,7 +172,7 @@ def main(argv: list[str]) -> int:
       0. A mistake raises `UserError`.
     """
     parser = build_parser()
-    arguments, given = parser.parse_args(argv), parser.given(argv)
+    arguments = parser.parse_args(argv)
     names = _metrics(arguments)
     specs = [MethodSpec.parse(text) for text in _methods(arguments)]
     rule = WindowRule(arguments.frames, arguments.height, arguments.width, arguments.stride, arguments.start)
@@ -173,7 +185,7 @@ def main(argv: list[str]) -> int:
     metrics = make_metrics(names, _weights(arguments))
 
     def sampling(own: Mapping[str, Any]) -> SamplingOptions:
-        return sampling_options(arguments, own, given, **size)
+        return sampling_options(arguments, own, **size)
 
     how = {
         "prompts": not arguments.no_prompts,
@@ -184,7 +196,9 @@ def main(argv: list[str]) -> int:
     }
     methods = [spec.make(sampling, clips, **how) for spec in specs]
     store = _store(arguments, {"clips": clips.fingerprint}, {method.name: method.settings() for method in methods})
-    evaluation = Evaluation(clips, methods, metrics, store, batch=arguments.batch, keep_videos=not arguments.no_videos)
+    evaluation = Evaluation(
+        clips, methods, metrics, store, batch=arguments.batch_size, keep_videos=not arguments.no_videos
+    )
     with told_if_interrupted("what is measured is kept, and the same command measures the rest"):
         measured = evaluation.run(_progress(arguments.quiet))
     if is_main_process():
@@ -303,20 +317,20 @@ def _metrics(arguments: argparse.Namespace) -> list[str]:
     names = list(arguments.metrics or DEFAULT_METRICS)
     if arguments.preset:
         names = list(PRESETS[arguments.preset].metrics)
-        if arguments.clip is None and (without := [name for name in names if name in NEED_CLIP]):
-            note(f"{' and '.join(without)} need the weights of CLIP (--clip) and are left out")
+        if arguments.clip_weights is None and (without := [name for name in names if name in NEED_CLIP]):
+            note(f"{' and '.join(without)} need the weights of CLIP (--clip-weights) and are left out")
             names = [name for name in names if name not in NEED_CLIP]
-    elif arguments.clip is None and (without := [name for name in names if name in NEED_CLIP]):
+    elif arguments.clip_weights is None and (without := [name for name in names if name in NEED_CLIP]):
         raise UserError(
-            f"{' and '.join(without)} need the weights of CLIP: give them with --clip, or leave these metrics out"
+            f"{' and '.join(without)} need the weights of CLIP: give them with --clip-weights, or leave these metrics out"
         )
     return list(dict.fromkeys(names))
 
 
 def _weights(arguments: argparse.Namespace) -> MetricWeightFiles:
-    if arguments.quick_gelu and arguments.clip is None:
-        raise UserError("--quick-gelu needs the weights of CLIP: give them with --clip")
-    clip = None if arguments.clip is None else ClipWeights(arguments.clip, arguments.quick_gelu)
+    if arguments.quick_gelu and arguments.clip_weights is None:
+        raise UserError("--quick-gelu needs the weights of CLIP: give them with --clip-weights")
+    clip = None if arguments.clip_weights is None else ClipWeights(arguments.clip_weights, arguments.quick_gelu)
     return MetricWeightFiles(arguments.metric_weights, clip)
 
 
@@ -333,7 +347,7 @@ def _store(arguments: argparse.Namespace, request: Mapping[str, Any], methods: M
     store = None
     if is_main_process():
         check_writable(arguments.out)
-        store = RowStore(arguments.out, request, methods, restart=arguments.restart)
+        store = RowStore(arguments.out, request, methods, restart=arguments.overwrite)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the directory is ready")
     return store or RowStore(arguments.out, request, methods)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
+from tooncrafter_jax.cli.vocabulary import add_json
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.owned_files import check_json_is_ours
@@ -17,22 +17,18 @@ DESCRIPTION = """\
 Compiles the training step of a config for a TPU slice without having one, and says whether it fits, what memory, operations and
 exchanges it takes, and how fast it could be at best; then validation and samples, and says what the whole run holds at its peak.
 
-  python -m tooncrafter_jax plan --config=configs/rectify_512.py --topology=v5e:4x8 --config.mesh=data:4,fsdp:8
-  python -m tooncrafter_jax plan --config=configs/tiny.py:rectify --topology=cpu:2 --config.mesh=fsdp:2
-  python -m tooncrafter_jax plan --config=configs/rectify_512.py --topology=v5e:8x8 --config.mesh=data:2,fsdp:8,frames:4 --hosts
+  tooncrafter plan --config=configs/rectify_512.py --topology=v5e:4x8 --config.mesh=data:4,fsdp:8
+  tooncrafter plan --config=configs/tiny.py:rectify --topology=cpu:2 --config.mesh=fsdp:2
+  tooncrafter plan --config=configs/rectify_512.py --topology=v5e:8x8 --config.mesh=data:2,fsdp:8,frames:4 --hosts
 
 TPU slices (v5e:4x8, v5p:4x4x4, v6e:8x8, two of them 2xv5e:8x8) need the extra `tpu`. With cpu:N the step is compiled for N
 simulated CPU devices. A step of the full-size model takes minutes to compile. Exit codes: 0 it fits, 1 it does not, 2 a mistake
 that the message names."""
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command.
-
-    Raises:
-      UserError: for a user's mistake.
-    """
-    parser = Parser("python -m tooncrafter_jax plan", description=DESCRIPTION)
+def build_parser() -> Parser:
+    """All options with their defaults."""
+    parser = Parser("tooncrafter plan", description=DESCRIPTION)
     add_config(parser)
     parser.add_argument(
         "--topology", required=True, metavar="KIND:SHAPE", help="v5e:4x8, v5p:4x4x4, v6e:8x8, 2xv5e:8x8, cpu:8, ..."
@@ -44,8 +40,17 @@ def main(argv: list[str]) -> int:
         "--hosts", action="store_true", help="only say which rows of a batch each host loads; nothing is compiled"
     )
     parser.add_argument("--step-only", action="store_true", help="leave out validation and samples, which compile too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the report's values there")
-    args, config = parse_with_config(parser, argv)
+    add_json(parser.add_argument)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError: for a user's mistake.
+    """
+    args, config = parse_with_config(build_parser(), argv)
     topology = parse_topology(args.topology)
     if args.json:
         check_json_is_ours(args.json, ("topology", "hosts") if args.hosts else ("topology", "simulated", "minimum"))

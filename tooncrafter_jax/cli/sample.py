@@ -1,21 +1,33 @@
-"""The command line of `sample.py`."""
+"""`tooncrafter sample`: two drawings, or many pairs of them, into videos."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax.numpy as jnp
 
-from tooncrafter_jax.cli.common import Parser, add_compilation_cache, add_hosts, told_if_interrupted
+from tooncrafter_jax.cli.common import Parser, told_if_interrupted
+from tooncrafter_jax.cli.declared_options import add_declared, given_options
 from tooncrafter_jax.cli.runs import Outcome, Run, report
-from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
+from tooncrafter_jax.cli.sampling_options import OF_THE_CLIP, add_sampling, sampling_options
+from tooncrafter_jax.cli.vocabulary import (
+    MEANINGS,
+    add_batch_size,
+    add_compilation_cache,
+    add_dtype,
+    add_hosts,
+    add_out,
+    add_quiet,
+    check_at_least_one,
+)
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, PUBLISHED_PIXEL_FORMAT
+from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
 from tooncrafter_jax.io.owned_files import Stamps
 from tooncrafter_jax.io.paths import url_of
 from tooncrafter_jax.io.recent_pictures import RecentPictures
@@ -37,24 +49,28 @@ from tooncrafter_jax.sampling.batch.outputs import FORMATS, OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
 from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
 from tooncrafter_jax.sampling.batch.selection import check_pair, done_before, inputs_of, usable
-from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, DTYPES, default_dtype, find_checkpoint
+from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype, find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import file_record
-from tooncrafter_jax.sampling.request import DEFAULT_FPS, DEFAULT_SEED, Fit, Pair, SamplingOptions, prepare
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, prepare
 from tooncrafter_jax.weights.lora import load_lora
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "demo.jsonl"
+"""Beside the package, where that is used as it was cloned."""
+DEMO = (f"--manifest={EXAMPLES}", "--out=demo", "--format=mp4,gif", "--contact-sheet", "--cross-fade")
+"""What is drawn without arguments."""
 USAGE = """\
-sample.py --first=A.png --last=B.png --out=AB.mp4 [options]
-       sample.py --folder=DIR --out=DIR [options]
-       sample.py --manifest=FILE --out=DIR [options]"""
+tooncrafter sample --first=A.png --last=B.png --out=AB.mp4 [options]
+       tooncrafter sample --folder=DIR --out=DIR [options]
+       tooncrafter sample --manifest=FILE --out=DIR [options]"""
 DESCRIPTION = """\
 Two drawings in, one video out.
 
-  python sample.py --model=MODEL --first=a.png --last=b.png --prompt="walking man" --out=ab.mp4
-  python sample.py --model=MODEL --folder=prompts/ --out=results/
-  python sample.py --model=MODEL --manifest=shots.jsonl --out=results/
+  tooncrafter sample --model=MODEL --first=a.png --last=b.png --prompt="walking man" --out=ab.mp4
+  tooncrafter sample --model=MODEL --folder=prompts/ --out=results/
+  tooncrafter sample --model=MODEL --manifest=shots.jsonl --out=results/
 
-MODEL is a directory made by `python -m tooncrafter_jax convert`. Without --model the small model that comes with the package draws,
+MODEL is a directory made by `tooncrafter convert`. Without --model the small model that comes with the package draws,
 at 128x128 pixels and on any laptop; without any option it draws the examples.
 
 A folder or a manifest can be run again: clips that are done are skipped, and a pair that fails does not stop the rest.
@@ -71,13 +87,12 @@ exit codes: 0 done; 1 some pairs of a folder or manifest failed; 2 something is 
 
 def build_parser() -> Parser:
     """All options with their defaults (spec section 11.1; where `run.sh` and the script differ, `run.sh`'s)."""
-    defaults = SamplingOptions()
-    parser = Parser("sample.py", usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
+    parser = Parser("tooncrafter sample", usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
 
     what = parser.add_argument_group("what to draw").add_argument
     what("--first", type=Path, metavar="PICTURE", help="first picture of a single pair")
     what("--last", type=Path, metavar="PICTURE", help="last picture of a single pair")
-    what("--prompt", metavar="TEXT", help="what happens between them; may be left out [--text_input]")
+    add_declared(what, Pair, ["prompt"])
     what(
         "--sketch",
         action="append",
@@ -115,70 +130,40 @@ def build_parser() -> Parser:
     )
 
     out = parser.add_argument_group("where it goes").add_argument
-    out("--out", type=Path, metavar="PATH", help="a file for a single pair, else a directory [--savedir]")
+    add_out(out, "a file for a single pair, else a directory [--savedir]", "PATH")
     out(
         "--format",
         default="",
         metavar="LIST",
         help=f"one or more of {','.join(FORMATS)}; png makes a folder of frames (default: by the ending of --out, else mp4)",
     )
-    out("--contact-sheet", action="store_true", help="also write all frames on one PNG")
-    out(
-        "--cross-fade",
-        action="store_true",
-        help="the contact sheet shows the cross-fade between the clip's first and last frame too",
-    )
-    out(
-        "--playback-fps",
-        type=float,
-        default=float(PUBLISHED_FPS),
-        metavar="N",
-        help="frames a second of the files; does not change the motion, unlike --fps (default: %(default)g)",
-    )
-    out(
-        "--pixel-format",
-        default=PUBLISHED_PIXEL_FORMAT,
-        choices=PIXEL_FORMATS,
-        metavar="NAME",
-        help="of mp4 files: yuv420p plays everywhere and dulls thin coloured lines, yuv444p keeps their colour, rgb24 keeps every "
-        "pixel; browsers play the first alone (default: %(default)s)",
-    )
-    out("--quiet", action="store_true", help="show no progress")
+    add_declared(out, OutputPlan)
+    add_quiet(out)
 
     model = parser.add_argument_group("the model").add_argument
     model(
         "--model",
         default=DEFAULT_MODEL,
         metavar="DIR",
-        help="a directory made by `python -m tooncrafter_jax convert` or by train.py, or the name of the bundled model "
+        help=f"{MEANINGS['--model']}, that `tooncrafter convert` or `tooncrafter train` wrote, or the name of the bundled one "
         "[--ckpt_path] (default: %(default)s)",
     )
     model(
         "--random-weights",
-        metavar="PRESET",
+        metavar="ARCHITECTURE",
         help=f"instead of --model: random weights, which draw noise, to try things out; {' or '.join(PRESETS)}",
     )
     model(
         "--lora", metavar="FILE", help="low-rank factors that training wrote (lora.safetensors), merged into the model"
     )
-    model(
-        "--dtype",
-        choices=DTYPES,
-        help=f"numbers to compute with: {', '.join(DTYPES)} (default: float32 on CPUs, else bfloat16)",
-        metavar="TYPE",
-    )
+    add_dtype(model)
 
-    add_hosts(parser)
-    add_compilation_cache(parser)
+    where = parser.add_argument_group("where it runs").add_argument
+    add_hosts(where)
+    add_compilation_cache(where)
 
     how = add_sampling(parser)
-    how(
-        "--seed",
-        type=int,
-        default=DEFAULT_SEED,
-        metavar="N",
-        help="same seed, same clip [--seed] (default: %(default)s)",
-    )
+    add_declared(how, Pair, ["seed"])
     how(
         "--samples-per-pair",
         type=int,
@@ -186,38 +171,9 @@ def build_parser() -> Parser:
         metavar="N",
         help="clips of each pair, with seeds counting up from --seed [--n_samples] (default: %(default)s)",
     )
-    how("--batch-size", type=int, default=1, metavar="N", help="pairs at a time [--bs] (default: %(default)s)")
-    how(
-        "--fps",
-        type=int,
-        default=DEFAULT_FPS,
-        metavar="N",
-        help="frame rate that the model is told, usually 5 to 30; smaller means larger motion [--frame_stride] "
-        "(default: %(default)s)",
-    )
-    how(
-        "--frames",
-        type=int,
-        default=defaults.frames,
-        metavar="N",
-        help="length of a clip; the model was trained on 16 [--video_length] (default: %(default)s)",
-    )
-    how("--height", type=int, metavar="N", help="pixels, a multiple of 64 [--height] (default: the model's)")
-    how("--width", type=int, metavar="N", help="pixels, a multiple of 64 [--width] (default: the model's)")
-    how(
-        "--fit",
-        choices=get_args(Fit),
-        metavar="NAME",
-        help="pictures of another shape than the clip: crop cuts them as published, pad keeps them whole (default: crop, where "
-        "both pictures have one shape)",
-    )
-    how(
-        "--control-scale",
-        type=float,
-        default=defaults.control_scale,
-        metavar="X",
-        help="strength of the sketches, usually 0 to 1 (default: %(default)s)",
-    )
+    add_batch_size(how, "pairs", 1, "--bs")
+    add_declared(how, Pair, ["fps"])
+    add_declared(how, SamplingOptions, OF_THE_CLIP)
     return parser
 
 
@@ -227,8 +183,10 @@ def main(argv: list[str]) -> int:
     Returns:
       0; 1 if pairs of a folder or manifest failed. A mistake in the arguments raises `UserError`.
     """
-    parser = build_parser()
-    arguments, given = parser.parse_args(argv), parser.given(argv)
+    if not argv and EXAMPLES.is_file():
+        print(f"no pictures are given, so here are the examples: tooncrafter sample {shlex.join(DEMO)}")
+        argv = list(DEMO)
+    arguments = build_parser().parse_args(argv)
     jobs, plan, decisions = _jobs_and_plan(arguments)
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     for sentence in decisions:
@@ -240,7 +198,7 @@ def main(argv: list[str]) -> int:
 
     # Everything that can be wrong is found before the model is loaded.
     model, config, components, own = _describe_model(arguments)
-    options = _options(arguments, own, given)
+    options = sampling_options(arguments, own)
     options.check(config)
     several = arguments.first is None
     pictures = RecentPictures()
@@ -306,11 +264,6 @@ def main(argv: list[str]) -> int:
     return report(outcome, plan, several)
 
 
-def _options(arguments: argparse.Namespace, own: Mapping[str, Any], given: Collection[str]) -> SamplingOptions:
-    names = ("frames", "height", "width", "fit", "control_scale")
-    return sampling_options(arguments, own, given, **{name: getattr(arguments, name) for name in names})
-
-
 def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan, list[str]]:
     """The clips, their files, and sentences about what could have been meant in another way."""
     given = [name for name in ("first", "folder", "manifest") if getattr(arguments, name) is not None]
@@ -321,15 +274,13 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         )
     if arguments.out is None:
         raise UserError("say where the result goes with --out")
-    for name in ("samples_per_pair", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(arguments, name)}")
+    check_at_least_one(arguments, "samples_per_pair", "batch_size")
     formats = tuple(dict.fromkeys(part.strip() for part in arguments.format.split(",") if part.strip()))
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UserError(f"unknown format '{unknown[0]}': choose of {', '.join(FORMATS)}")
     sketches = parse_sketches(arguments.sketch, dark_lines=_dark_lines(arguments))
-    template = Pair(Path(), Path(), arguments.prompt or "", None, arguments.seed, arguments.fps)
+    template = Pair(Path(), Path(), **given_options(arguments, Pair))
     directory: Path = arguments.out
     endings: dict[str, str] = {}
     decisions: list[str] = []
@@ -349,18 +300,10 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         jobs, decisions = _several_jobs(arguments, template)
     if arguments.folder is None and arguments.order is not None:
         raise UserError("--order is that of the pictures of a --folder: leave it out")
-    if arguments.cross_fade and not arguments.contact_sheet:
+    files = given_options(arguments, OutputPlan)
+    plan = OutputPlan(directory, formats or ("mp4",), endings=endings, drop_last=arguments.loop, **files)
+    if plan.cross_fade and not plan.contact_sheet:
         raise UserError("--cross-fade is shown on the contact sheet: add --contact-sheet")
-    plan = OutputPlan(
-        directory,
-        formats or ("mp4",),
-        arguments.contact_sheet,
-        arguments.playback_fps,
-        arguments.loop,
-        arguments.cross_fade,
-        endings,
-        pixel_format=arguments.pixel_format,
-    )
     if plan.pixel_format != PUBLISHED_PIXEL_FORMAT and "mp4" not in plan.formats:
         raise UserError(
             f"--pixel-format={plan.pixel_format} is for mp4 files, of which none are written: add mp4 to --format"
@@ -388,7 +331,7 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
     if arguments.folder is None:
         jobs = manifest_jobs(arguments.manifest, template, loop=arguments.loop, dark_lines=_dark_lines(arguments))
         return jobs, []
-    if arguments.prompt is not None:
+    if "prompt" in arguments:
         raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")
     if os.path.realpath(arguments.out) == os.path.realpath(arguments.folder):
         raise UserError(f"--out={arguments.out} is the folder of the pictures: choose another for the results")

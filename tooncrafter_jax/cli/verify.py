@@ -1,4 +1,4 @@
-"""`python -m tooncrafter_jax verify DIR`: compares every component with reference numbers."""
+"""`tooncrafter verify DIR`: compares every component with reference numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, add_compilation_cache
+from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
+from tooncrafter_jax.cli.vocabulary import add_compilation_cache, add_dtype, add_json, add_quiet
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.io.owned_files import check_json_is_ours
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
       UserError: if the folder is broken, nothing in it is asked for, or the JSON file cannot be written; the last is found out
         before anything is computed.
     """
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.json is not None:
         if args.json.is_dir():
             raise UserError(
@@ -42,16 +43,17 @@ def main(argv: list[str]) -> int:
     return _verify(args)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser("python -m tooncrafter_jax verify", description=DESCRIPTION)
+def build_parser() -> Parser:
+    """All options with their defaults."""
+    parser = Parser("tooncrafter verify", description=DESCRIPTION)
     parser.add_argument(
         "folder", metavar="DIR", type=Path, help="folder with manifest.json, config.json and .npz files"
     )
-    parser.add_argument("--dtype", default="float32", help="compute dtype: float32 (default), bfloat16 or float16")
+    add_dtype(parser.add_argument, default="float32")
     parser.add_argument("--only", metavar="PATTERN", help="compare only files, arrays, cases or operations like this")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the table as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    add_compilation_cache(parser)
+    add_json(parser.add_argument)
+    add_quiet(parser.add_argument)
+    add_compilation_cache(parser.add_argument)
     return parser
 
 

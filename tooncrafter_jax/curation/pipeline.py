@@ -153,7 +153,7 @@ def rethreshold(
     workspace = Workspace(directory.absolute() / "workspace")
     run = workspace.read_run()
     if run is None:
-        raise UserError(f"'{directory}' has no finished set: make one with `python -m tooncrafter_jax curate`")
+        raise UserError(f"'{directory}' has no finished set: make one with `tooncrafter curate`")
     with Beam(default_workers() if workers is None else workers) as beam, workspace.lock():
         chosen = Thresholds.from_json({**run["thresholds"], **(thresholds or {})})
         rule = SplitRule(**{**run["splits"], **(splits or {})})
@@ -260,7 +260,7 @@ def _nothing_kept(directory: Path, results: Sequence[SourceResult], decision: De
     counts = ", ".join(f"{len(clips)} {reason}" for reason, clips in decision.dropped.items())
     return (
         f"the thresholds drop all {decision.num_dropped} clips ({counts}): see '{directory / 'report'}', and loosen them with "
-        f"`python -m tooncrafter_jax curate rethreshold {directory}`"
+        f"`tooncrafter curate rethreshold {directory}`"
     )
 
 

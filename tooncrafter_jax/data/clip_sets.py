@@ -283,7 +283,7 @@ def _directory_of_shards(directory: _Path) -> Path:
         if (candidate / "dataset_info.json").is_file():
             return candidate
     what = "holds no finished set of clips" if here.exists() else "does not exist"
-    raise UserError(f"'{directory}' {what}: make one with `python -m tooncrafter_jax curate`")
+    raise UserError(f"'{directory}' {what}: make one with `tooncrafter curate`")
 
 
 def _open(directory: Path):

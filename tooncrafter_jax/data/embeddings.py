@@ -302,7 +302,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
       UserError: it is none, it is damaged, or of a newer format.
     """
     if not (directory / SETTINGS_FILE).is_file():
-        raise UserError(f"'{directory}' holds no embeddings: make them with `python -m tooncrafter_jax curate embed`")
+        raise UserError(f"'{directory}' holds no embeddings: make them with `tooncrafter curate embed`")
     settings = _read_json(directory / SETTINGS_FILE)
     if settings.get("format") != FORMAT_VERSION:
         raise UserError(

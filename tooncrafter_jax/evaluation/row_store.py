@@ -71,7 +71,7 @@ class RowStore:
             if differing and not restart:
                 raise UserError(
                     f"'{self.directory}' holds another evaluation (the {' and the '.join(differing)} differ): "
-                    "choose another --out, or throw that one away with --restart"
+                    "choose another --out, or throw that one away with --overwrite"
                 )
             if differing:
                 for part in _PARTS:

@@ -85,7 +85,7 @@ class Evaluation:
         if twice:
             raise UserError(f"two methods are called '{twice[0]}': rename one of their folders")
         if batch < 1:
-            raise UserError(f"--batch is {batch}, but must be at least 1")
+            raise UserError(f"--batch-size is {batch}, but must be at least 1")
         self.clips, self.methods, self.metrics, self.store = clips, methods, metrics, store
         self.batch, self.keep_videos = batch, keep_videos
 

@@ -1,11 +1,10 @@
-"""Names by which other programs know our options: those of diffusers' pipelines, and of the published script."""
+"""Names by which other programs know our options: those of diffusers' pipelines, and what the published script has alone."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 OUR_NAMES = {
-    # diffusers
     "num_inference_steps": "steps",
     "num_steps": "steps",
     "cfg_scale": "guidance_scale",
@@ -22,19 +21,9 @@ OUR_NAMES = {
     "generator": "seed",
     "callback": "on_progress",
     "callback_on_step_end": "on_progress",
-    # the published script
-    "ddim_steps": "steps",
-    "ddim_eta": "eta",
-    "unconditional_guidance_scale": "guidance_scale",
-    "multiple_cond_cfg": "image_guidance_scale",
-    "cfg_img": "image_guidance_scale",
-    "timestep_spacing": "spacing",
-    "video_length": "frames",
-    "frame_stride": "fps",
-    "perframe_ae": "decode_frames_per_chunk",
-    "text_input": "prompt",
 }
-"""A foreign name -> the option or argument of `ToonCrafter.interpolate` that is meant."""
+"""A name of diffusers -> the option or argument of `ToonCrafter.interpolate` that is meant. The published script's names stand
+where our options are declared."""
 
 _NOTHING = "has no counterpart here: leave it out"
 ADVICE = {
@@ -60,18 +49,13 @@ ADVICE = {
 """A foreign name that is no option of ours -> how the sentence about it goes on."""
 
 OUR_FLAGS = {
-    "prompt_dir": "folder",
-    "savedir": "out",
-    "ckpt_path": "model",
-    "n_samples": "samples_per_pair",
     "num_videos_per_prompt": "samples_per_pair",
-    "bs": "batch_size",
     "sketches": "sketch",
     "control_image": "sketch",
     "conditioning_frames": "sketch",
     "torch_dtype": "dtype",
 }
-"""A foreign name -> the command line's option, where that has another name than in Python."""
+"""A name of diffusers -> the command line's option, where that has another name than in Python."""
 
 FLAG_ADVICE = {
     "negative_prompt": "has no effect in the published script and does not exist here: leave it out",
@@ -82,29 +66,31 @@ FLAG_ADVICE = {
 """A foreign option of the command line that has no counterpart -> how the sentence about it goes on."""
 
 
-def advice(name: str, also: Collection[str]) -> str | None:
+def advice(name: str, also: Collection[str], published: Mapping[str, str]) -> str | None:
     """What to say of a name that is no option of ours, if others have it.
 
     Args:
       name: as it was given.
       also: names of arguments that are taken beside the options; a counterpart must be one of them or an option.
+      published: the published script's names -> ours.
     """
-    ours = OUR_NAMES.get(name)
+    ours = {**OUR_NAMES, **published}.get(name)
     if ours is not None and ours in also:
         return f"is '{ours}' here"
     return ADVICE.get(name)
 
 
-def flag_advice(flag: str, known: Collection[str]) -> str | None:
+def flag_advice(flag: str, known: Collection[str], published: Mapping[str, str]) -> str | None:
     """What to say of an unknown option of the command line, if others have it.
 
     Args:
       flag: as it was given, e.g. "--ddim_steps".
       known: the command's own options.
+      published: the published script's options -> the command's, e.g. "--ddim_steps" -> "--steps".
     """
     name = flag.lstrip("-").replace("-", "_")
     if name in FLAG_ADVICE:
         return f"it {FLAG_ADVICE[name]}"
     ours = OUR_FLAGS.get(name, OUR_NAMES.get(name, name))
-    own = f"--{ours.replace('_', '-')}"
+    own = published.get(f"--{name}", f"--{ours.replace('_', '-')}")
     return f"did you mean {own}?" if flag.startswith("-") and own in known and own != flag else None

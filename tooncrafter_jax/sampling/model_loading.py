@@ -41,7 +41,7 @@ def find_checkpoint(source: str | Path, components: Iterable[str] = REQUIRED_COM
         path = BUNDLED / str(source)
     if not path.exists() and path.name == str(source):
         raise UserError(
-            f"there is no model '{source}': give a checkpoint directory that `python -m tooncrafter_jax convert` wrote, or "
+            f"there is no model '{source}': give a checkpoint directory that `tooncrafter convert` wrote, or "
             f"'{DEFAULT_MODEL}', which comes with the package"
         )
     checkpoint = Checkpoint(path)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,7 @@ from tooncrafter_jax.sampling.request import (
     prepare,
 )
 from tooncrafter_jax.sampling.sampler import Guidance, Sampler, sampling_mesh
+from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
@@ -191,7 +192,7 @@ class ToonCrafter:
         seed: int | Sequence[int] = DEFAULT_SEED,
         fps: int | Sequence[int] = DEFAULT_FPS,
         on_progress: Callable[[Progress], None] | None = None,
-        **options: Any,
+        **options: Unpack[SamplingKeywords],
     ) -> np.ndarray:
         """Draws the frames between two pictures.
 

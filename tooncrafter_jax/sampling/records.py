@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps
+from tooncrafter_jax.options import shown, shown_defaults
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
 from tooncrafter_jax.sampling.request_pictures import has_dark_lines
@@ -20,8 +20,6 @@ RECORD_FORMAT = 2
 """Since 2 a record names its files; format 1 does not say what was written."""
 _KEYS = {"format", "request", "made_by", "files", "earlier", "unfinished"}
 _MAX_RECORD_BYTES = 64_000_000
-_EXECUTION_OPTIONS = ("decode_frames_per_chunk", "steps_per_chunk")
-"""Options that change how a clip is computed, not what it shows."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,19 @@ class ClipRecord:
             return {name: frozenset([stamp]) for name, stamp in {**self.earlier, **self.files}.items()}
         return dict.fromkeys(without_list)
 
-    def is_of(self, request: Mapping[str, Any]) -> bool:
+    def is_of(self, request: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
         """Whether a finished clip was made from the same request.
 
         An option that the record does not know has been added since: the clip was made as its default makes it.
+
+        Args:
+          request: what is asked for.
+          defaults: of the options of files, which stand in a request beside what `request_of` gives.
         """
-        return self.unfinished is None and _with_defaults(self.request) == _with_defaults(_plain(request))
+        defaults = _plain({**defaults, "options": shown_defaults(SamplingOptions)})
+        return self.unfinished is None and _with_defaults(self.request, defaults) == _with_defaults(
+            _plain(request), defaults
+        )
 
 
 def read_record(path: Path) -> ClipRecord | None:
@@ -95,7 +100,7 @@ def request_of(
         "sketches": sketches,
         "seed": pair.seed,
         "fps": pair.fps,
-        "options": _options(options),
+        "options": shown(options),
         "model": dict(model),
         "dtype": dtype,
     }
@@ -118,7 +123,11 @@ def record_of(request: Mapping[str, Any], toon: ToonCrafter, seconds: float) -> 
 
 
 def with_files(
-    record: Mapping[str, Any], files: dict[str, Stamp], beside: Mapping[str, Stamp], found: ClipRecord | None
+    record: Mapping[str, Any],
+    files: dict[str, Stamp],
+    beside: Mapping[str, Stamp],
+    found: ClipRecord | None,
+    defaults: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record of a finished clip.
 
@@ -127,8 +136,10 @@ def with_files(
       files: that were written now.
       beside: other files of ours that were there before.
       found: the record until now: what was made from the same request, in another format, is still the clip's.
+      defaults: as of `ClipRecord.is_of`.
     """
-    known = found.files if found is not None and found.files is not None and found.is_of(record["request"]) else {}
+    same = found is not None and found.is_of(record["request"], defaults)
+    known = (found.files or {}) if found is not None and same else {}
     still = {name: stamp for name, stamp in beside.items() if name in known}
     parts = {"files": files | still, "earlier": {name: stamp for name, stamp in beside.items() if name not in known}}
     return dict(record) | {
@@ -152,19 +163,14 @@ def file_record(picture: Any, stamps: Stamps) -> dict[str, str]:
     return {"path": path, "sha256": digest}
 
 
-def _options(options: SamplingOptions) -> dict[str, Any]:
-    values = to_dict(options) | {
-        "fit": options.fit or "crop"
-    }  # as records say it that were made before it could be left open
-    return {name: value for name, value in values.items() if name not in _EXECUTION_OPTIONS}
-
-
-def _with_defaults(request: Any) -> Any:
+def _with_defaults(request: Any, defaults: Mapping[str, Any]) -> Any:
     """A request without paths, with every option."""
     request = _without_paths(request)
-    if isinstance(request, dict) and isinstance(request.get("options"), dict):
-        request["options"] = _plain(_options(SamplingOptions())) | request["options"]
-    return request
+    if not isinstance(request, dict):
+        return request
+    known = request.get("options")
+    options = {**defaults["options"], **known} if isinstance(known, dict) else known
+    return {**defaults, **request, "options": options}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

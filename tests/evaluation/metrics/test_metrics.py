@@ -28,7 +28,7 @@ def test_metrics_without_a_network_read_no_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(METRICS) - set(WITHOUT_NETWORKS) - set(NEED_CLIP)))
 def test_missing_weights_are_named_with_the_command_that_fetches_them(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="fetch-metric-weights --cache="):
+    with pytest.raises(UserError, match="fetch-metric-weights --metric-weights="):
         make_metrics([name], MetricWeightFiles(tmp_path))
 
 

@@ -95,7 +95,7 @@ class CartoonClips(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, description=DESCRIPTION, features=features())
 
     def _split_generators(self, dl_manager):
-        raise UserError("this set of clips does not exist yet: make it with `python -m tooncrafter_jax curate`")
+        raise UserError("this set of clips does not exist yet: make it with `tooncrafter curate`")
 
     def _generate_examples(self):
         raise NotImplementedError

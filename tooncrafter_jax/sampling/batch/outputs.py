@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import numpy as np
@@ -19,6 +19,7 @@ from PIL import Image
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import (
+    PIXEL_FORMATS,
     PUBLISHED_FPS,
     PUBLISHED_PIXEL_FORMAT,
     check_playback_rate,
@@ -34,6 +35,7 @@ from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, tempor
 from tooncrafter_jax.io.blending import cross_fade
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps, foreign, keep, state
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
 from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
 
@@ -51,24 +53,30 @@ class OutputPlan:
     Attributes:
       directory: where they go.
       formats: some of `FORMATS`; png is a folder of frames.
-      contact_sheet: whether a contact sheet is written too.
-      playback_fps: frames a second of the files (8 as published), not what the model is told.
-      drop_last: whether the last frame is left out, for clips that loop.
-      cross_fade: whether the contact sheet shows, below the frames, the cross-fade between the first and the last of them.
       endings: format -> how its files end, where that is not the format's name, e.g. "MP4".
       stamps: of all files that were looked at.
-      pixel_format: of mp4 files, of `io.PIXEL_FORMATS`.
     """
 
     directory: Path
     formats: tuple[str, ...]
-    contact_sheet: bool
-    playback_fps: float = PUBLISHED_FPS
-    drop_last: bool = False
-    cross_fade: bool = False
+    contact_sheet: Annotated[bool, Option("also write all frames on one PNG", is_shown=False)] = False
+    playback_fps: Annotated[float, Option("frames a second of the files; does not change the motion, unlike --fps")] = (
+        float(PUBLISHED_FPS)
+    )
+    drop_last: Annotated[bool, Option("leave out the last frame, of clips that loop", of_python=True)] = False
+    cross_fade: Annotated[
+        bool, Option("the contact sheet shows the cross-fade between the clip's first and last frame too")
+    ] = False
     endings: Mapping[str, str] = field(default_factory=dict)
     stamps: Stamps = field(default_factory=Stamps)
-    pixel_format: str = PUBLISHED_PIXEL_FORMAT
+    pixel_format: Annotated[
+        str,
+        Option(
+            "of mp4 files: yuv420p plays everywhere and dulls thin coloured lines, yuv444p keeps their colour, rgb24 keeps every "
+            "pixel; browsers play the first alone",
+            choices=PIXEL_FORMATS,
+        ),
+    ] = PUBLISHED_PIXEL_FORMAT
 
     def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
         """Finds out, before anything expensive starts, what would keep all files from being written.
@@ -156,7 +164,7 @@ class OutputPlan:
                     sync_directory(str(directory))
             except OSError as error:
                 raise cannot_write(str(self.directory / name), error) from error
-        write_json(paths["record"], with_files(record, new, beside, found))
+        write_json(paths["record"], with_files(record, new, beside, found, shown_defaults(OutputPlan)))
         return paths
 
     def is_done(self, name: str, request: Callable[[], Mapping[str, Any]]) -> bool:
@@ -174,20 +182,13 @@ class OutputPlan:
             return False
         if not all(path.exists() for path in paths.values()):
             return False
-        return record.is_of(request()) and all(
+        return record.is_of(request(), shown_defaults(OutputPlan)) and all(
             self._is_whole(kind, path, record) for kind, path in paths.items() if kind != "record"
         )
 
     def request_of(self, pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> dict[str, Any]:
         """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
-        return request_of(pair, options, model, dtype, self.stamps) | {
-            "playback_fps": self.playback_fps,
-            "drop_last": self.drop_last,
-            **(
-                {"cross_fade": True} if self.cross_fade else {}
-            ),  # records from before there was such an option stay valid
-            **({"pixel_format": self.pixel_format} if self.pixel_format != PUBLISHED_PIXEL_FORMAT else {}),
-        }
+        return request_of(pair, options, model, dtype, self.stamps) | shown(self)
 
     # ------------------------------------------------------------------------------------------------------------- parts
 
@@ -217,9 +218,9 @@ class OutputPlan:
         pictures, names = [], []
         for start in range(0, len(video), columns):
             here = range(start, min(start + columns, len(video)))
-            for shown, what in ((video, ""), (faded, " faded")):
+            for frames, what in ((video, ""), (faded, " faded")):
                 missing = columns - len(here)
-                pictures += [*shown[here.start : here.stop], *[blank] * missing]
+                pictures += [*frames[here.start : here.stop], *[blank] * missing]
                 names += [*(f"{frame}{what}" for frame in here), *[""] * missing]
         write_contact_sheet(path, np.stack(pictures), columns, names)
 
@@ -303,6 +304,9 @@ class OutputPlan:
             return path.name in record.files and self.stamps.same(path, [record.files[path.name]])
         frames = {file: stamp for file, stamp in record.files.items() if file.startswith(f"{path.name}/")}
         return bool(frames) and all(self.stamps.same(self.directory / file, [stamp]) for file, stamp in frames.items())
+
+
+OutputPlan.__doc__ = with_attributes(OutputPlan.__doc__, OutputPlan)
 
 
 def _frames(folder: Path) -> list[str]:

@@ -1,0 +1,61 @@
+"""Options of the command line that are made from those that a class declares (`tooncrafter_jax.options`)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tooncrafter_jax.options import Declared, declared
+
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def add_declared(add: Any, cls: type, names: Iterable[str] | None = None) -> None:
+    """Adds options to a command.
+
+    One that is not given is absent from the parsed arguments, so that a model's own default can take its place; `given_options`
+    reads them. A switch that is on by default becomes `--no-NAME`. Names in [brackets] are those of the published script's options.
+
+    Args:
+      add: `add_argument` of a parser or of a group.
+      cls: the dataclass or named tuple.
+      names: the options of it, in this order; all that are not of Python alone by default.
+    """
+    options = declared(cls)
+    for name in options if names is None else names:
+        one = options[name]
+        if names is None and one.option.of_python:
+            continue
+        add(flag_of(one), dest=name, default=argparse.SUPPRESS, help=_help(one), **_taken(one))
+
+
+def given_options(arguments: argparse.Namespace, cls: type, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """The options of a class that were given, by name; of some names alone if there are any."""
+    return {name: getattr(arguments, name) for name in names or declared(cls) if hasattr(arguments, name)}
+
+
+def flag_of(option: Declared) -> str:
+    """How the command line calls an option."""
+    return f"--{'no-' if _is_on(option) else ''}{option.name.replace('_', '-')}"
+
+
+def _is_on(option: Declared) -> bool:
+    return option.kind is bool and option.default is True
+
+
+def _taken(option: Declared) -> Mapping[str, Any]:
+    """What argparse is to take for an option."""
+    if option.kind is bool:
+        return {"action": "store_false" if _is_on(option) else "store_true"}
+    taken = {"type": option.kind, "metavar": _METAVARS[option.kind]}
+    if option.choices:
+        return taken | {"choices": option.choices}
+    return taken | {"metavar": "TEXT"} if option.kind is str else taken
+
+
+def _help(option: Declared) -> str:
+    told = f"do not {option.told}" if _is_on(option) else option.told
+    published = f" [{option.option.published}]" if option.option.published else ""
+    default = "" if option.kind is bool else option.told_default
+    return f"{told}{published}" + (f" (default: {default})" if default else "")

@@ -1,0 +1,196 @@
+"""How to sample: every option, declared once."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+from tooncrafter_jax.config_codec import convert, plain
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing
+from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SOLVERS, SolverOptions, solver_named
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.options import Option, check_ranges, declared, with_attributes
+
+Fit = Literal["crop", "pad"]
+MAX_SIDE = 4096
+"""Pixels. At 4096 x 4096 one activation of the decoder, 128 channels of the 4 frames that it works on at a time, takes 16 GiB in
+bfloat16; at twice the side, 64 GiB, which no accelerator of today has room for several times over."""
+MAX_VALUES = 2**31 - 1
+"""Of a clip: frames x height x width x 3. XLA counts places in an array in 32 bits where it can, and the host holds clips in
+float32, 8 GiB at this size."""
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to sample; the defaults are the published script's (spec section 11.1). Numbers may be numpy's.
+
+    None as a height or width is the model's own, as a fit it is crop and refuses first and last pictures of different shapes, and
+    as frames or steps at a time it is all of them.
+    """
+
+    solver: Annotated[str, Option("how predictions become a clip", choices=tuple(SOLVERS))] = DEFAULT_SOLVER
+    steps: Annotated[
+        int,
+        Option(
+            "sampling steps: more are slower and cleaner; uniform spacing may round them up",
+            least=1,
+            most=1000,
+            published="--ddim_steps",
+            called="the number of sampling steps",
+        ),
+    ] = 50
+    eta: Annotated[
+        float,
+        Option(
+            "noise added while sampling: 0 is deterministic, 1 as noisy as the diffusion itself",
+            least=0,
+            most=1,
+            published="--ddim_eta",
+            called="eta",
+        ),
+    ] = 1.0
+    guidance_scale: Annotated[
+        float,
+        Option(
+            "how closely to follow prompt and pictures; 1 is off",
+            least=0,
+            most=100,
+            published="--unconditional_guidance_scale",
+        ),
+    ] = 7.5
+    guidance_rescale: Annotated[
+        float,
+        Option(
+            "against the contrast that guidance adds: share of the prediction that gets its own back",
+            least=0,
+            most=1,
+            published="--guidance_rescale",
+        ),
+    ] = 0.7
+    image_guidance_scale: Annotated[
+        float | None,
+        Option(
+            "guide by the pictures apart from the prompt, which takes a third pass of the network",
+            least=0,
+            most=100,
+            published="--multiple_cond_cfg --cfg_img",
+            unset="off",
+        ),
+    ] = None
+    spacing: Annotated[
+        Spacing,
+        Option(
+            "of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero terminal SNR",
+            published="--timestep_spacing",
+        ),
+    ] = "uniform_trailing"
+    exact_last_step: Annotated[bool, Option("remove the last bit of noise, which the published sampler leaves")] = False
+    frames: Annotated[
+        int,
+        Option(
+            "length of a clip; the model was trained on 16",
+            least=3,
+            most=1024,
+            unit="frames",
+            published="--video_length",
+            called="the number of frames",
+        ),
+    ] = 16
+    height: Annotated[
+        int | None,
+        Option(
+            f"pixels of a clip, a multiple of 64 with the published model, up to {MAX_SIDE}",
+            published="--height",
+            unset="the model's",
+        ),
+    ] = None
+    width: Annotated[
+        int | None,
+        Option(
+            f"pixels of a clip, a multiple of 64 with the published model, up to {MAX_SIDE}",
+            published="--width",
+            unset="the model's",
+        ),
+    ] = None
+    fit: Annotated[
+        Fit | None,
+        Option(
+            "pictures of another shape than the clip: crop cuts them as published, pad keeps them whole",
+            unset="crop, where both pictures have one shape",
+            like_none="crop",
+        ),
+    ] = None
+    control_scale: Annotated[float, Option("strength of the sketches, usually up to 1", least=0, most=10)] = 0.6
+    second_pass: Annotated[bool, Option("decode the two middle frames a second time, among other neighbours")] = True
+    decode_frames_per_chunk: Annotated[
+        int | None,
+        Option(
+            "frames decoded at a time: fewer need less memory and a little more time, with the same result",
+            least=1,
+            published="--perframe_ae",
+            called="decode_frames_per_chunk",
+            is_shown=False,
+        ),
+    ] = 4
+    steps_per_chunk: Annotated[
+        int | None,
+        Option(
+            "steps between two calls of on_progress",
+            least=1,
+            called="steps_per_chunk",
+            is_shown=False,
+            of_python=True,
+        ),
+    ] = 5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises UserError for the first setting that is of a wrong type, or out of range for this model."""
+        hints = typing.get_type_hints(SamplingOptions)
+        for name, one in declared(SamplingOptions).items():
+            if not one.choices:
+                convert(hints[name], getattr(self, name), f"the sampling options.{name}")
+        check_ranges(self)
+        solver_named(self.solver).rows(NoiseSchedule(config.schedule), self.solver_options)
+
+        def need(condition: bool, sentence: str) -> None:
+            if not condition:
+                raise UserError(sentence)
+
+        multiple = config.pixel_multiple
+        for name, value in zip(("height", "width"), self.size(config), strict=True):
+            need(
+                value > 0 and value % multiple == 0,
+                f"the {name} must be a multiple of {multiple} pixels, not {value}: "
+                f"try {min(max(1, round(value / multiple)) * multiple, MAX_SIDE)}",
+            )
+            need(
+                value <= MAX_SIDE,
+                f"the {name} must be at most {MAX_SIDE} pixels, not {value}: more than that fits into no accelerator's memory",
+            )
+        height, width = self.size(config)
+        need(
+            self.frames * height * width * 3 <= MAX_VALUES,
+            f"{self.frames} frames of {width} x {height} pixels are too many for one clip: choose fewer frames, at most "
+            f"{MAX_VALUES // (height * width * 3)} of this size, or a smaller size",
+        )
+
+    @property
+    def solver_options(self) -> SolverOptions:
+        """What the solver is asked for."""
+        return SolverOptions(self.spacing, self.steps, self.eta, self.exact_last_step)
+
+    def size(self, config: ModelConfig) -> tuple[int, int]:
+        """Height and width of the result in pixels."""
+        return (
+            config.height if self.height is None else self.height,
+            config.width if self.width is None else self.width,
+        )
+
+
+SamplingOptions.__doc__ = with_attributes(SamplingOptions.__doc__, SamplingOptions)
