@@ -18,13 +18,22 @@ from typing import Any, Literal
 from tooncrafter_jax.cli.declared_options import flag_of
 from tooncrafter_jax.cli.sample import build_parser
 from tooncrafter_jax.options import declared
-from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYWORDS = ROOT / "tooncrafter_jax" / "sampling" / "sampling_keywords.py"
 MANUAL = ROOT / "docs" / "sampling.md"
 BEGIN, END = "<!-- made by scripts/write_options.py -->\n", "<!-- end -->"
+IN_PYTHON = {
+    "--first": "first",
+    "--last": "last",
+    "--sketch": "sketches",
+    "--model": "load(source)",
+    "--lora": "load(lora=)",
+    "--dtype": "load(dtype=)",
+    "--attention": "load(attention=)",
+}
+"""Arguments of `ToonCrafter.interpolate` and `ToonCrafter.load` that are no declared options."""
 HEAD = '''"""The keyword arguments of `ToonCrafter.interpolate`, as editors and type checkers want them.
 
 Made from `SamplingOptions` by scripts/write_options.py: change them there.
@@ -51,17 +60,24 @@ def keywords() -> str:
 
 def table() -> str:
     """The options of `tooncrafter sample`, group by group, as Markdown."""
-    in_python: dict[str, str] = {flag_of(one): one.name for cls in (SamplingOptions, Pair) for one in _declared(cls)}
-    of_files = {flag_of(one) for one in _declared(OutputPlan)}
+    in_python = IN_PYTHON | {
+        flag_of(one): f"{one.name}=False" if flag_of(one).startswith("--no-") else one.name
+        for cls in (SamplingOptions, Pair)
+        for one in _declared(cls)
+    }
     lines, group = [], ""
     for one in build_parser().told():
         if one.name == "--help":
             continue
         if one.group != group:
             group = one.group
-            lines += [f"\n**{group[0].upper()}{group[1:]}**\n", "| option | in Python | |", "|---|---|---|"]
+            lines += [
+                f"\n**{group[0].upper()}{group[1:]}**\n",
+                "| option | in Python | what it does |",
+                "|---|---|---|",
+            ]
         shown = f"{one.name}={one.metavar}" if one.metavar else one.name
-        name = "" if one.name in of_files else in_python.get(one.name, "")
+        name = in_python.get(one.name, "")
         lines.append(f"| `{shown}` | {f'`{name}`' if name else ''} | {_cell(one.text)} |")
     return "\n".join(lines) + "\n"
 

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from tooncrafter_jax.cli.sample import main as sample
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.rivals.blends import cross_fade
 from tooncrafter_jax.io import read_image
 from tooncrafter_jax.models.configuration import COMPONENTS, preset
+from tooncrafter_jax.sampling.batch.making import BatchRequest, Outcome
 from tooncrafter_jax.sampling.model_loading import BUNDLED, DEFAULT_MODEL, find_checkpoint
 
 REPOSITORY = Path(__file__).parents[1]
@@ -50,13 +52,22 @@ def test_its_provenance_is_told(checkpoint):
     assert all(pictures.name in notice for pictures in EXAMPLES.iterdir() if pictures.is_dir())
 
 
-def test_without_arguments_the_examples_are_drawn(monkeypatch, capsys):
+@pytest.mark.parametrize("start", ["sample.py", "tooncrafter sample"])
+def test_without_arguments_the_examples_are_drawn(start, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("tooncrafter_jax.cli.sample.main", lambda argv: asked.extend(argv) or 0)
-    script = runpy.run_path(str(REPOSITORY / "sample.py"))
-    assert script["main"]([]) == 0
-    assert f"--manifest={EXAMPLES / 'demo.jsonl'}" in asked and "--cross-fade" in asked
+    monkeypatch.setattr(BatchRequest, "make", lambda request, listener: asked.append(request) or Outcome(0))
+    main = runpy.run_path(str(REPOSITORY / start))["main"] if start == "sample.py" else sample
+    assert main([]) == 0
+    (request,) = asked
+    assert request.inputs == [EXAMPLES / "demo.jsonl"] and len(request.jobs) == len(jobs("demo.jsonl"))
+    assert request.plan.formats == ("mp4", "gif") and request.plan.contact_sheet and request.plan.cross_fade
     assert "tooncrafter sample --manifest" in capsys.readouterr().out
+
+
+def test_without_arguments_or_examples_it_is_said_what_to_give(monkeypatch, tmp_path):
+    monkeypatch.setattr("tooncrafter_jax.cli.sample.EXAMPLES", tmp_path / "demo.jsonl")
+    with pytest.raises(UserError, match="give one of --first with --last, --folder, or --manifest"):
+        sample([])
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)

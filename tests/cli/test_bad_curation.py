@@ -313,7 +313,7 @@ REQUESTS = [
     Request("impossible-lengths", asking("--shortest=9"), ("from 9.0 s to 10.0 s", "twice the shortest")),
     Request("cover-no-size", asking("--cover=512"), ("--cover=512", "HEIGHTxWIDTH")),
     Request("negative-workers", asking("--workers=-1"), ("--workers is -1",)),
-    Request("tiny-shards", asking("--shard-megabytes=0"), ("--shard-megabytes is 0",)),
+    Request("tiny-shards", asking("--shard-megabytes=0"), ("--shard-megabytes must be at least 1, not 0",)),
     Request("unknown-runner", asking("--", "--runner=FlonkRunner"), ("Beam has no such runner", "FlonkRunner")),
     Request(
         "head-without-clip", asking("--aesthetic-head=a.safetensors"), ("--aesthetic-head needs", "--clip-weights")

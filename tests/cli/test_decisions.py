@@ -1,4 +1,4 @@
-"""What `sample.py` decides about its pictures: said on one line each, once, and kept in the record."""
+"""What `tooncrafter sample` decides about its pictures: said on one line each, once, and kept in the record."""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ def test_a_missing_picture_is_found_before_any_is_read(empty: World, command: Co
 
 
 def test_no_model_is_loaded_where_no_picture_can_be_read(empty: World, command: Command, monkeypatch: Any):
-    monkeypatch.setattr("tooncrafter_jax.cli.sample._load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "tooncrafter_jax.sampling.batch.model_source.ModelSource.load", lambda *_: pytest.fail("the model was loaded")
+    )
     folder = write_folder(empty.path / "folder", 3)
     for picture in folder.glob("*.png"):
         picture.write_text("no picture")

@@ -1,4 +1,4 @@
-"""`sample.py`: what is written under which name, what is skipped, and that a clip can be made again from its record."""
+"""`tooncrafter sample`: what is written under which name, what is skipped, and that a clip can be made again from its record."""
 
 from __future__ import annotations
 
@@ -366,7 +366,9 @@ def test_a_picture_that_goes_while_others_are_made_leaves_its_place(empty: World
 def test_no_model_is_loaded_for_pairs_that_are_all_wrong(
     change: list[str], empty: World, command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("tooncrafter_jax.cli.sample._load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "tooncrafter_jax.sampling.batch.model_source.ModelSource.load", lambda *_: pytest.fail("the model was loaded")
+    )
     result = command("sample", *empty.folder(write_folder(empty.path / "folder", 2)), *change)
     assert result.code in (1, 2) and result.errors and empty.model.batches == []
 
@@ -379,7 +381,7 @@ def test_where_no_model_is_named_the_bundled_one_draws(empty: World, command: Co
 
 def test_a_model_that_is_not_there_is_told_with_those_that_are(world: World, command: Command):
     result = command("sample", *world.pair(), "--model=large")
-    assert result.code == 2 and "tooncrafter_jax convert" in result.err and f"'{DEFAULT_MODEL}'" in result.err
+    assert result.code == 2 and "tooncrafter convert" in result.err and f"'{DEFAULT_MODEL}'" in result.err
 
 
 def test_other_weights_in_the_same_directory_make_other_clips(empty: World, command: Command, tmp_path: Path):
@@ -395,7 +397,8 @@ def test_other_weights_in_the_same_directory_make_other_clips(empty: World, comm
 
 
 def test_only_the_main_process_writes(empty: World, command: Command, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tooncrafter_jax.cli.runs.is_main_process", lambda: False)
+    for module in ("sampling.batch.making", "cli.batch_report"):
+        monkeypatch.setattr(f"tooncrafter_jax.{module}.is_main_process", lambda: False)
     result = command("sample", *empty.folder(write_folder(empty.path / "folder", 2)))
     assert result.code == 0 and result.out == "" and len(empty.model.batches) == 2
     assert not written(empty)

@@ -13,7 +13,6 @@ from tests.training.small import config
 from tooncrafter_jax.__main__ import main as program
 from tooncrafter_jax.cli.common import run
 from tooncrafter_jax.cli.config_options import read_config
-from tooncrafter_jax.cli.sample import main as sample
 from tooncrafter_jax.data.clip_sets import ClipSet, split_sizes
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
@@ -220,8 +219,8 @@ def test_clips_and_embeddings_are_read_from_a_disk_only(bucket):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["sample.py", "--first=a.png", "--last=b.png", "--out=gs://b/out.mp4"],
-        ["sample.py", "--first=gs://b/a.png", "--last=b.png", "--out=out.mp4"],
+        ["sample", "--first=a.png", "--last=b.png", "--out=gs://b/out.mp4"],
+        ["sample", "--first=gs://b/a.png", "--last=b.png", "--out=out.mp4"],
         ["curate", "films", "films", "--out=gs://b/set"],
         ["evaluate", "gs://b/set", "--out=report"],
         ["evaluate", "set", "--out=gs://b/report"],
@@ -232,7 +231,6 @@ def test_clips_and_embeddings_are_read_from_a_disk_only(bucket):
     ],
 )
 def test_a_command_that_cannot_use_a_url_says_so(bucket, capsys, arguments):
-    command, *rest = arguments
-    assert (run(sample, rest) if command == "sample.py" else run(program, arguments)) == 2
+    assert run(program, arguments) == 2
     told = capsys.readouterr().err
     assert "cannot be a URL here: give a path of this machine" in told and told.count("\n") == 1

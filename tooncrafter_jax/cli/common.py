@@ -63,11 +63,11 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def told(self) -> list[Told]:
-        """The options in the order of the help."""
+        """The options in the order of the help. argparse has no public way to ask for them."""
         return [
             Told(group.title or "", action.option_strings[-1], self._metavar(action), self._text(action))
             for group in self._action_groups
-            for action in group._group_actions
+            for action in group._group_actions  # noqa: SLF001
             if action.option_strings and action.help
         ]
 
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         return "" if action.nargs == 0 else str(action.metavar or action.dest.upper())
 
     def _text(self, action: argparse.Action) -> str:
-        return self._get_formatter()._expand_help(action)
+        return self._get_formatter()._expand_help(action)  # noqa: SLF001
 
     def _published(self) -> dict[str, str]:
         """The published script's options, which stand in [brackets] in the help -> ours."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.sampling.request import make_options
-from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+from tooncrafter_jax.weights.compact import DTYPES, compact
+from tooncrafter_jax.weights.store import Checkpoint
 
-DTYPES = ("float16", "float32")
 DESCRIPTION = """\
 Writes a model directory again as model.json and one safetensors file for each component, in 16 bits: for small models that are
 handed on as files. `tooncrafter sample --model` and `tooncrafter train --config.start` read it like any other.
@@ -57,61 +54,18 @@ def main(argv: list[str]) -> int:
     """Writes and reports; see `--help`."""
     arguments = build_parser().parse_args(argv)
     whole = Checkpoint(arguments.source)
-    taken = _taken(arguments.take, whole)
-    config = dataclasses.replace(whole.config, **{name: getattr(other.config, name) for name, other in taken.items()})
-    config.check("the components taken together")
-    sampling = {**whole.sampling, **_options(arguments.option)}
-    told = {**whole.provenance, **_read_json(arguments.provenance), "dtype": arguments.stored_dtype}
-    if taken:
-        told["taken"] = {name: dict(other.provenance) for name, other in taken.items()}
-    size = 0
-    with (
-        told_if_interrupted(f"{arguments.destination} is as it was before"),
-        CheckpointWriter(
+    with told_if_interrupted(f"{arguments.destination} is as it was before"):
+        size = compact(
+            whole,
             arguments.destination,
-            config,
-            _told_once(told, set()),
+            dtype=arguments.stored_dtype,
+            taken=_taken(arguments.take, whole),
+            sampling=_options(arguments.option),
+            provenance=_read_json(arguments.provenance),
             overwrite=arguments.overwrite,
-            safetensors=True,
-            sampling=sampling,
-        ) as writer,
-    ):
-        networks = config.networks()
-        for name in whole.components:
-            params = taken.get(name, whole).restore(name, networks[name])
-            with np.errstate(over="ignore"):
-                rounded = {path: np.asarray(value).astype(arguments.stored_dtype) for path, value in params.items()}
-            broken = [path for path, value in rounded.items() if not np.isfinite(value).all()]
-            if broken:
-                raise UserError(
-                    f"{name}.{broken[0]} has values that {arguments.stored_dtype} does not hold: use --stored-dtype=float32"
-                )
-            writer.write(name, rounded)
-            size += sum(value.nbytes for value in rounded.values())
+        )
     print(f"{printable(arguments.destination)}: {', '.join(whole.components)}; {size / 1e6:.1f} MB")
     return EXIT_OK
-
-
-def _told_once(told: Any, before: set[str]) -> Any:
-    """Provenance without repetition: components that are taken together have much of their history in common.
-
-    Args:
-      told: nested values.
-      before: runs that were told already, to which those that are found are added.
-
-    Returns:
-      The same, but of a run that was told before only its stage, its steps and that it was.
-    """
-    if isinstance(told, list):
-        return [_told_once(item, before) for item in told]
-    if not isinstance(told, dict):
-        return told
-    if isinstance(told.get("config"), dict) and "steps" in told:
-        run = json.dumps(told, sort_keys=True)
-        if run in before:
-            return {"stage": told["config"].get("stage"), "steps": told["steps"], "told": "above"}
-        before.add(run)
-    return {name: _told_once(item, before) for name, item in told.items()}
 
 
 def _options(choices: list[str]) -> dict[str, Any]:

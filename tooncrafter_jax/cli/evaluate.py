@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,21 +30,23 @@ from tooncrafter_jax.cli.vocabulary import (
 from tooncrafter_jax.curation.clip_model import ClipWeights
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, TrueSketches, checkpoint_told
-from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, MetricWeightFiles, make_metrics
-from tooncrafter_jax.evaluation.rivals.registry import FACTORIES as RIVALS
-from tooncrafter_jax.evaluation.rivals.registry import FOLDER, in_betweener
+from tooncrafter_jax.evaluation.method_specs import (
+    DEFAULT_METHODS,
+    PRESETS,
+    MethodSpec,
+    chosen_methods,
+    chosen_metrics,
+)
+from tooncrafter_jax.evaluation.methods import TrueSketches
+from tooncrafter_jax.evaluation.metrics import METRICS, MetricWeightFiles, make_metrics
 from tooncrafter_jax.evaluation.row_store import RowStore
-from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
+from tooncrafter_jax.evaluation.run import Evaluation
 from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
 from tooncrafter_jax.io.atomic_files import check_writable
-from tooncrafter_jax.io.paths import url_of
-from tooncrafter_jax.nn.attention import Backend, check_backend
-from tooncrafter_jax.notes import note
+from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
-from tooncrafter_jax.sampling.model_loading import BUNDLED, compute_dtype, find_checkpoint
-from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.model_loading import compute_dtype
 from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.sketches import EXTRACTORS, load_extractor
 
@@ -74,34 +73,6 @@ A run that was stopped goes on with the same command; with more metrics it measu
 
 exit codes: 0 done; 2 something is wrong with the request; 130 Ctrl-C
 """
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What a table or figure of the paper measures (spec section 10).
-
-    Attributes:
-      metrics: its columns.
-      methods: rivals that can be had here, beside those that the user names.
-      reconstructs: whether it is of decoders.
-    """
-
-    metrics: tuple[str, ...]
-    methods: tuple[str, ...] = ()
-    reconstructs: bool = False
-
-
-PRESETS = {
-    "table1": Preset(
-        ("fvd", "kvd", "lpips_alexnet", "clip_image", "clip_text", "cpbd"),
-        ("truth", "still", "cross_fade", "flow_warp", "rife"),
-    ),
-    "table3": Preset(("fvd", "clip_image"), ("truth",)),
-    "table4": Preset(("psnr", "ssim", "lpips_alexnet"), reconstructs=True),
-    "figure8": Preset(("psnr", "ssim", "lpips_alexnet", "colour_drift"), reconstructs=True),
-}
-DEFAULT_METRICS = ("fvd", "kvd", "lpips_alexnet", "psnr", "ssim", "cpbd", "key_frames", "colour_drift", "flicker")
-DEFAULT_METHODS = ("truth", "still", "cross_fade", "flow_warp")
 
 
 def build_parser() -> Parser:
@@ -173,8 +144,8 @@ def main(argv: list[str]) -> int:
     """
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    names = _metrics(arguments)
-    specs = [MethodSpec.parse(text) for text in _methods(arguments)]
+    names = chosen_metrics(arguments.metrics, arguments.preset, with_clip=arguments.clip_weights is not None)
+    specs = [MethodSpec.parse(text) for text in chosen_methods(arguments.methods, arguments.preset)]
     rule = WindowRule(arguments.frames, arguments.height, arguments.width, arguments.stride, arguments.start)
     size = {"frames": rule.frames, "height": rule.height, "width": rule.width}
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
@@ -207,124 +178,6 @@ def main(argv: list[str]) -> int:
         request = {"methods": " ".join(spec.text for spec in specs), "metrics": " ".join(names)}
         print(f"report: {printable(write_report(evaluation, measured, request, shown))}")
     return EXIT_OK
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """A method as the command line names it.
-
-    Attributes:
-      text: as given.
-      name: what it is called in the report; empty for its own name.
-      kind: `truth`, `rival`, `model`, `sketched` or `reconstruction`.
-      value: a rival's name, or a directory.
-    """
-
-    text: str
-    name: str
-    kind: str
-    value: str
-
-    @classmethod
-    def parse(cls, text: str) -> MethodSpec:
-        """Reads [NAME=]METHOD.
-
-        Raises:
-          UserError: it is none of the methods, naming the nearest.
-        """
-        match = re.fullmatch(r"(?:([\w. +-]+)=)?(.+)", text)
-        if match is None:
-            raise UserError(f"'{text}' is not a method of the form METHOD or NAME=METHOD")
-        name, method = match[1] or "", match[2]
-        prefix, _, rest = method.partition(":")
-        if method == Truth.name:
-            return cls(text, name, "truth", "")
-        if prefix in ("reconstruction", "sketched"):
-            return cls(text, name, prefix, rest)
-        if method.startswith(FOLDER) or method in RIVALS:
-            return cls(text, name, "rival", method)
-        if not url_of(method) and not Path(method).exists() and not (BUNDLED / method).exists():
-            near = difflib.get_close_matches(method, ["truth", *RIVALS], n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise UserError(
-                f"there is no method '{method}': {hint}give {', '.join(['truth', *RIVALS])}, folder:DIR, sketched:DIR, "
-                "reconstruction:DIR or a model's directory"
-            )
-        return cls(text, name, "model", method)
-
-    def make(
-        self,
-        sampling: Callable[[Mapping[str, Any]], SamplingOptions],
-        clips: TrueClips,
-        *,
-        prompts: bool,
-        dtype: str | None,
-        attention: Backend,
-        weights: Path | None,
-        sketches: Callable[[], TrueSketches],
-    ) -> Method:
-        """The method, after finding out that it can make the clips.
-
-        Args:
-          sampling: how a model samples, given the options that suit it.
-          clips: the truth.
-          prompts: whether models get the captions.
-          dtype: in which models compute; by default that of the device.
-          attention: the back end that models compute attention with where it can be.
-          weights: the directory of rivals' networks; by default where they are fetched to.
-          sketches: makes what guides a model with `sketched`.
-
-        Raises:
-          UserError: something that it needs is missing, or it cannot make clips of this kind.
-        """
-        if self.kind == "truth":
-            return Truth()
-        if self.kind == "rival":
-            return InBetweening(in_betweener(self.value, weights=weights), clips.ids, self.name)
-        name = self.name or _name_of(Path(self.value))
-        if self.kind == "reconstruction":
-            return Reconstruction(self.value, name, attention)
-        checkpoint = find_checkpoint(self.value)
-        options = sampling(checkpoint.sampling)
-        options.check(checkpoint.config)  # what cannot be is told before anything is loaded
-        toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices(), attention=attention)
-        guides = None
-        if self.kind == "sketched":
-            name, guides = self.name or f"{name}+sketches", sketches()
-        told = checkpoint_told(checkpoint)
-        return Model(toon, name, options, with_prompts=prompts, sketches=guides, told=told)
-
-
-def _name_of(directory: Path) -> str:
-    """A checkpoint's name in a report: its directory's, or that of the run whose export it is."""
-    path = directory.absolute()
-    return path.parent.name if path.name == "export" else path.name
-
-
-def _methods(arguments: argparse.Namespace) -> Sequence[str]:
-    preset = PRESETS.get(arguments.preset)
-    if preset is None:
-        return arguments.methods or DEFAULT_METHODS
-    if preset.reconstructs and not any("reconstruction:" in text for text in arguments.methods or ()):
-        raise UserError(f"--preset={arguments.preset} compares decoders: give --methods reconstruction:DIR ...")
-    return [*preset.methods, *(text for text in arguments.methods or () if text not in preset.methods)]
-
-
-def _metrics(arguments: argparse.Namespace) -> list[str]:
-    """The metrics that were asked for; a preset's that need CLIP are left out, with a note, where no weights are given."""
-    if arguments.metrics and arguments.preset:
-        raise UserError("--metrics and --preset exclude each other: a preset is a list of metrics")
-    names = list(arguments.metrics or DEFAULT_METRICS)
-    if arguments.preset:
-        names = list(PRESETS[arguments.preset].metrics)
-        if arguments.clip_weights is None and (without := [name for name in names if name in NEED_CLIP]):
-            note(f"{' and '.join(without)} need the weights of CLIP (--clip-weights) and are left out")
-            names = [name for name in names if name not in NEED_CLIP]
-    elif arguments.clip_weights is None and (without := [name for name in names if name in NEED_CLIP]):
-        raise UserError(
-            f"{' and '.join(without)} need the weights of CLIP: give them with --clip-weights, or leave these metrics out"
-        )
-    return list(dict.fromkeys(names))
 
 
 def _weights(arguments: argparse.Namespace) -> MetricWeightFiles:

@@ -6,15 +6,12 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax.numpy as jnp
-
+from tooncrafter_jax.cli.batch_report import Terminal, report
 from tooncrafter_jax.cli.common import Parser, told_if_interrupted
 from tooncrafter_jax.cli.declared_options import add_declared, given_options
-from tooncrafter_jax.cli.runs import Outcome, Run, report
 from tooncrafter_jax.cli.sampling_options import OF_THE_CLIP, add_sampling, sampling_options
 from tooncrafter_jax.cli.vocabulary import (
     MEANINGS,
@@ -28,15 +25,11 @@ from tooncrafter_jax.cli.vocabulary import (
 )
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
-from tooncrafter_jax.io.owned_files import Stamps
-from tooncrafter_jax.io.paths import url_of
-from tooncrafter_jax.io.recent_pictures import RecentPictures
-from tooncrafter_jax.models.configuration import COMPONENTS, PRESETS, ModelConfig, preset
+from tooncrafter_jax.models.configuration import PRESETS
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
-from tooncrafter_jax.sampling.batch.claims import Claims
 from tooncrafter_jax.sampling.batch.jobs import (
     Job,
     checked_name,
@@ -45,15 +38,13 @@ from tooncrafter_jax.sampling.batch.jobs import (
     with_fitting_names,
     with_variations,
 )
+from tooncrafter_jax.sampling.batch.making import BatchRequest
+from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.batch.outputs import FORMATS, OutputPlan
-from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
 from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
-from tooncrafter_jax.sampling.batch.selection import check_pair, done_before, inputs_of, usable
-from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype, find_checkpoint
+from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.records import file_record
-from tooncrafter_jax.sampling.request import Pair, SamplingOptions, prepare
-from tooncrafter_jax.weights.lora import load_lora
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "demo.jsonl"
 """Beside the package, where that is used as it was cloned."""
@@ -195,72 +186,20 @@ def main(argv: list[str]) -> int:
         print("\n".join(shown_pairs(jobs)), file=sys.stderr)
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
+    source = ModelSource(arguments.model, arguments.random_weights, arguments.lora)
+    model = source.described()
+    options = sampling_options(arguments, model.sampling)
+    options.check(model.config)
 
-    # Everything that can be wrong is found before the model is loaded.
-    model, config, components, own = _describe_model(arguments)
-    options = sampling_options(arguments, own)
-    options.check(config)
+    def load() -> ToonCrafter:
+        enable_compilation_cache(arguments.compilation_cache)
+        return source.load(dtype, arguments.attention)
+
     several = arguments.first is None
-    pictures = RecentPictures()
-
-    def check(job: Job) -> None:
-        check_pair(job.pair, options, config, components)
-
-    def check_all(job: Job) -> None:
-        check(job)
-        plan.check_ours(job.name)
-
-    def check_outputs() -> None:
-        inputs = [path for job in jobs for path in inputs_of(job.pair)]
-        plan.check([*inputs, *([arguments.manifest] if arguments.manifest else [])], [job.name for job in jobs])
-
-    def request_of(job: Job) -> dict[str, Any]:
-        return plan.request_of(job.pair, options, model, dtype)
-
-    def ready(job: Job) -> Ready:
-        check(job)
-        with pictures.used():
-            return Ready(prepare(job.pair, options, config), request_of(job))
-
-    outcome = Outcome(len(jobs))
-    with Preparation(ready, AHEAD + arguments.batch_size) as preparation:
-        if several:
-            check_outputs()
-            done = done_before(jobs, plan, request_of, arguments.quiet)
-            outcome.skipped = [job.name for job, is_done in zip(jobs, done, strict=True) if is_done]
-            todo = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
-            todo = usable(todo, check_all, preparation, outcome.failed)
-        else:
-            for job in jobs:  # they differ in their seeds
-                check(job)
-            todo = jobs
-            preparation.start(jobs)
-            if problem := preparation.problem_with(jobs[0]):
-                raise UserError(problem)
-            check_outputs()
-            for job in jobs:
-                check_all(job)
-        if todo:
-            enable_compilation_cache(arguments.compilation_cache)
-            with Claims(plan.directory, note) as claims:
-                run = Run(
-                    _load(arguments, dtype),
-                    options,
-                    plan,
-                    outcome,
-                    preparation,
-                    claims,
-                    several,
-                    arguments.quiet,
-                    arguments.batch_size,
-                )
-                try:
-                    with told_if_interrupted("finished files are kept, and the same command makes the rest"):
-                        run.make_all(todo)
-                except BaseException:
-                    if several:
-                        report(outcome, plan, several)
-                    raise
+    inputs = [arguments.manifest] if arguments.manifest else []
+    request = BatchRequest(jobs, several, options, plan, model, dtype, load, inputs, arguments.batch_size)
+    with told_if_interrupted("finished files are kept, and the same command makes the rest"):
+        outcome = request.make(Terminal(plan, several, arguments.quiet))
     return report(outcome, plan, several)
 
 
@@ -350,28 +289,3 @@ def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, tuple[
     if out.is_dir() and "png" not in formats:
         raise UserError(f"--out={out} is a directory: name the file, e.g. --out={out / 'clip.mp4'}")
     return out.parent, out.name, () if formats else ("mp4",)
-
-
-def _describe_model(
-    arguments: argparse.Namespace,
-) -> tuple[dict[str, str], ModelConfig, Sequence[str], Mapping[str, Any]]:
-    """What the records say of the model that is asked for, its architecture, components and own options; loads no tensors."""
-    if arguments.random_weights and arguments.lora:
-        raise UserError("--lora changes a --model: it means nothing to --random-weights")
-    if arguments.random_weights:
-        return {"random_weights": arguments.random_weights}, preset(arguments.random_weights), COMPONENTS, {}
-    checkpoint = find_checkpoint(arguments.model)
-    # A path is no identity: other weights may be converted into the same directory.
-    path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
-    model = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
-    if arguments.lora:
-        load_lora(arguments.lora)  # a mistake is told before the model is loaded
-        model["lora"] = file_record(arguments.lora, Stamps())["sha256"]
-    return model, checkpoint.config, checkpoint.components, checkpoint.sampling
-
-
-def _load(arguments: argparse.Namespace, dtype: str) -> ToonCrafter:
-    if arguments.random_weights:
-        note(f"'{arguments.random_weights}' has random weights: what it draws is noise")
-        return ToonCrafter.random(arguments.random_weights, dtype=dtype, attention=arguments.attention)
-    return ToonCrafter.load(arguments.model, lora=arguments.lora, dtype=jnp.dtype(dtype), attention=arguments.attention)

@@ -116,7 +116,8 @@ class ToonCrafter:
         """Loads a model.
 
         Args:
-          source: a checkpoint directory that `convert` or `train.py` wrote, or the name of a bundled model (see `DEFAULT_MODEL`).
+          source: a checkpoint directory that `tooncrafter convert` or `tooncrafter train` wrote, or the name of a bundled model
+            (see `DEFAULT_MODEL`).
           lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights.
           dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere. Norms and
             biases are kept in float32.

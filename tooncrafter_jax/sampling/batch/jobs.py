@@ -1,4 +1,4 @@
-"""Which clips `sample.py` is asked for, and what they are called: pairs, and the lines of a JSON-lines manifest."""
+"""Which clips `tooncrafter sample` is asked for, and what they are called: pairs, and the lines of a JSON-lines manifest."""
 
 from __future__ import annotations
 

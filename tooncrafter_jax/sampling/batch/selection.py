@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
+from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says
 from tooncrafter_jax.sampling.batch.jobs import Job
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import Preparation
@@ -37,18 +34,9 @@ def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, compon
         check_sketch_encoder(config, components)
 
 
-def done_before(
-    jobs: Sequence[Job], plan: OutputPlan, request_of: Callable[[Job], Mapping[str, Any]], quiet: bool
-) -> list[bool]:
+def done_before(jobs: Iterable[Job], plan: OutputPlan, request_of: Callable[[Job], Mapping[str, Any]]) -> list[bool]:
     """Which clips are done, as the main process finds them."""
-    bar = tqdm(
-        jobs,
-        desc="looking for clips that are done",
-        unit="clip",
-        leave=False,
-        disable=quiet or not sys.stderr.isatty() or not is_main_process(),
-    )
-    return as_the_main_process_says([plan.is_done(job.name, lambda job=job: request_of(job)) for job in bar])
+    return as_the_main_process_says([plan.is_done(job.name, lambda job=job: request_of(job)) for job in jobs])
 
 
 def usable(

@@ -1,31 +1,33 @@
-"""Making clips batch by batch: progress, failures that do not end the run, and the report at the end."""
+"""Making clips batch by batch: what is done is left out, a failure does not end the run, and a listener hears how it goes."""
 
 from __future__ import annotations
 
-import sys
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, one_line
-from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
+from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
 from tooncrafter_jax.io import check_writable, to_uint8
+from tooncrafter_jax.io.recent_pictures import RecentPictures
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
 from tooncrafter_jax.sampling.batch.claims import Claims
 from tooncrafter_jax.sampling.batch.jobs import Job
+from tooncrafter_jax.sampling.batch.model_source import DescribedModel
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
-from tooncrafter_jax.sampling.batch.preparing import Preparation, Ready
-from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE
+from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
+from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE, check_pair, done_before, inputs_of, usable
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import record_of
-from tooncrafter_jax.sampling.request import SamplingOptions
+from tooncrafter_jax.sampling.request import SamplingOptions, prepare
 
 WAIT_SECONDS = 0.5
 """Between two looks at the clips that another run is making."""
@@ -54,6 +56,123 @@ class Outcome:
         return len(self.made) + len(self.skipped) + len(self.elsewhere) + len(self.failed)
 
 
+class Listener:
+    """Hears how a run goes, on every process; this one says nothing."""
+
+    def looking(self, jobs: Sequence[Job]) -> Iterable[Job]:
+        """The clips, as they are looked through for those that are done."""
+        return jobs
+
+    @contextlib.contextmanager
+    def sampling(self, job: Job, outcome: Outcome, steps: int) -> Iterator[Callable[[Progress], None]]:
+        """A batch that begins with a clip is sampled inside; what is given is told of its progress."""
+        yield lambda progress: None
+
+    def made(self, name: str, outcome: Outcome, seconds: float) -> None:
+        """A clip of several is finished."""
+
+    def stopped(self, outcome: Outcome) -> None:
+        """The run ends before its time."""
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """Many clips to make, or one.
+
+    Attributes:
+      jobs: the clips.
+      several: whether they are a list: a clip that is done is left out, and one that fails does not end the run.
+      options: how to sample; must have been checked.
+      plan: where the files go.
+      model: what is known of the model before it is loaded.
+      dtype: of the computation.
+      load: loads the model; is called only if there is a clip to make.
+      inputs: files that the run reads beside the pictures.
+      batch_size: clips that are sampled together.
+    """
+
+    jobs: Sequence[Job]
+    several: bool
+    options: SamplingOptions
+    plan: OutputPlan
+    model: DescribedModel
+    dtype: str
+    load: Callable[[], ToonCrafter]
+    inputs: Sequence[Path] = ()
+    batch_size: int = 1
+
+    def make(self, listener: Listener) -> Outcome:
+        """Makes the clips that are not done. Everything that can be wrong is found before the model is loaded.
+
+        Raises:
+          UserError: something is wrong that concerns all clips, or the only one.
+        """
+        outcome = Outcome(len(self.jobs))
+        pictures = RecentPictures()
+
+        def ready(job: Job) -> Ready:
+            self._check(job)
+            with pictures.used():
+                return Ready(prepare(job.pair, self.options, self.model.config), self._request_of(job))
+
+        with Preparation(ready, AHEAD + self.batch_size) as preparation:
+            todo = (self._left if self.several else self._all)(preparation, outcome, listener)
+            if not todo:
+                return outcome
+            with Claims(self.plan.directory, note) as claims:
+                run = Run(
+                    self.load(),
+                    self.options,
+                    self.plan,
+                    outcome,
+                    preparation,
+                    claims,
+                    listener,
+                    self.several,
+                    self.batch_size,
+                )
+                try:
+                    run.make_all(todo)
+                except BaseException:
+                    listener.stopped(outcome)
+                    raise
+        return outcome
+
+    def _left(self, preparation: Preparation, outcome: Outcome, listener: Listener) -> Sequence[Job]:
+        """The clips of a list that are not done and can be made."""
+        self._check_outputs()
+        done = done_before(listener.looking(self.jobs), self.plan, self._request_of)
+        outcome.skipped = [job.name for job, is_done in zip(self.jobs, done, strict=True) if is_done]
+        todo = [job for job, is_done in zip(self.jobs, done, strict=True) if not is_done]
+        return usable(todo, self._check_all, preparation, outcome.failed)
+
+    def _all(self, preparation: Preparation, outcome: Outcome, listener: Listener) -> Sequence[Job]:
+        """The clips of one pair, which differ in their seeds."""
+        for job in self.jobs:
+            self._check(job)
+        preparation.start(self.jobs)
+        if problem := preparation.problem_with(self.jobs[0]):
+            raise UserError(problem)
+        self._check_outputs()
+        for job in self.jobs:
+            self._check_all(job)
+        return self.jobs
+
+    def _check(self, job: Job) -> None:
+        check_pair(job.pair, self.options, self.model.config, self.model.components)
+
+    def _check_all(self, job: Job) -> None:
+        self._check(job)
+        self.plan.check_ours(job.name)
+
+    def _check_outputs(self) -> None:
+        inputs = [path for job in self.jobs for path in inputs_of(job.pair)]
+        self.plan.check([*inputs, *self.inputs], [job.name for job in self.jobs])
+
+    def _request_of(self, job: Job) -> dict[str, Any]:
+        return self.plan.request_of(job.pair, self.options, self.model.record, self.dtype)
+
+
 @dataclass(frozen=True)
 class Run:
     """Makes clips, batch by batch.
@@ -63,8 +182,8 @@ class Run:
       outcome: is brought up to date.
       preparation: gives the clips' pictures.
       claims: of this run; only those of the main process count.
+      listener: hears how it goes.
       several: whether a failing pair is noted and the run goes on.
-      quiet: whether nothing but errors is shown.
       batch_size: clips that are sampled together.
     """
 
@@ -74,8 +193,8 @@ class Run:
     outcome: Outcome
     preparation: Preparation
     claims: Claims
+    listener: Listener
     several: bool
-    quiet: bool
     batch_size: int = 1
 
     def make_all(self, jobs: Sequence[Job]) -> None:
@@ -184,19 +303,7 @@ class Run:
         """The frames (B, T, H, W, 3) in about [-1, 1]."""
         pairs = [ready.pair for _, ready in batch]
         pairs += pairs[-1:] * (size - len(pairs))
-        title = f"{self.outcome.count + 1}/{self.outcome.total} {printable(batch[0][0].name)}"
-        with tqdm(
-            total=self.options.steps,
-            desc=title,
-            unit="step",
-            leave=False,
-            disable=self.quiet or not sys.stderr.isatty() or not is_main_process(),
-        ) as bar:
-
-            def on_progress(progress: Progress) -> None:
-                bar.total = progress.total
-                bar.update(progress.done - bar.n)
-
+        with self.listener.sampling(batch[0][0], self.outcome, self.options.steps) as on_progress:
             try:
                 return self.toon.sample_prepared(pairs, self.options, on_progress)[: len(batch)]
             except jax.errors.JaxRuntimeError as error:
@@ -224,25 +331,5 @@ class Run:
             self.outcome.failed[job.name] = str(error)
             return
         self.outcome.made.append(job.name)
-        if self.several and not self.quiet:
-            name = printable(job.name)
-            print(f"{self.outcome.count}/{self.outcome.total} {name}: {seconds:.1f} s", file=sys.stderr)
-
-
-def report(outcome: Outcome, plan: OutputPlan, several: bool) -> int:
-    """Prints what was made and what failed; the exit code."""
-    if not is_main_process():
-        return EXIT_FAILED if outcome.failed else EXIT_OK
-    if not several:
-        for name in outcome.made:
-            print("\n".join(printable(path) for path in plan.paths(name).values()))
-        return EXIT_OK
-    left = outcome.total - outcome.count
-    print(
-        f"{printable(plan.directory)}: {len(outcome.made)} made, {len(outcome.skipped)} done before, {len(outcome.failed)} failed"
-        + (f", {len(outcome.elsewhere)} made by another run" if outcome.elsewhere else "")
-        + (f", {left} left" if left else "")
-    )
-    for name, reason in outcome.failed.items():
-        print(f"error: {printable(name)} failed: {one_line(reason)}", file=sys.stderr)
-    return EXIT_FAILED if outcome.failed else EXIT_OK
+        if self.several:
+            self.listener.made(job.name, self.outcome, seconds)

@@ -1,0 +1,187 @@
+"""What an evaluation is asked for: methods as they are named on a command line, and the columns of the paper's tables."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, TrueSketches, checkpoint_told
+from tooncrafter_jax.evaluation.metrics import NEED_CLIP
+from tooncrafter_jax.evaluation.rivals.registry import FACTORIES as RIVALS
+from tooncrafter_jax.evaluation.rivals.registry import FOLDER, in_betweener
+from tooncrafter_jax.evaluation.run import Method, Truth
+from tooncrafter_jax.evaluation.true_clips import TrueClips
+from tooncrafter_jax.io.paths import url_of
+from tooncrafter_jax.nn.attention import Backend
+from tooncrafter_jax.notes import note
+from tooncrafter_jax.sampling.model_loading import BUNDLED, find_checkpoint
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import SamplingOptions
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a table or figure of the paper measures (spec section 10).
+
+    Attributes:
+      metrics: its columns.
+      methods: rivals that can be had here, beside those that the user names.
+      reconstructs: whether it is of decoders.
+    """
+
+    metrics: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    reconstructs: bool = False
+
+
+PRESETS = {
+    "table1": Preset(
+        ("fvd", "kvd", "lpips_alexnet", "clip_image", "clip_text", "cpbd"),
+        ("truth", "still", "cross_fade", "flow_warp", "rife"),
+    ),
+    "table3": Preset(("fvd", "clip_image"), ("truth",)),
+    "table4": Preset(("psnr", "ssim", "lpips_alexnet"), reconstructs=True),
+    "figure8": Preset(("psnr", "ssim", "lpips_alexnet", "colour_drift"), reconstructs=True),
+}
+DEFAULT_METRICS = ("fvd", "kvd", "lpips_alexnet", "psnr", "ssim", "cpbd", "key_frames", "colour_drift", "flicker")
+DEFAULT_METHODS = ("truth", "still", "cross_fade", "flow_warp")
+
+
+def chosen_methods(named: Sequence[str] | None, preset: str | None) -> Sequence[str]:
+    """The methods that are compared.
+
+    Args:
+      named: by the user, if any.
+      preset: a key of `PRESETS`, whose rivals come first.
+
+    Raises:
+      UserError: the preset is of decoders, and none is named.
+    """
+    if preset is None:
+        return named or DEFAULT_METHODS
+    if PRESETS[preset].reconstructs and not any("reconstruction:" in text for text in named or ()):
+        raise UserError(f"--preset={preset} compares decoders: give --methods reconstruction:DIR ...")
+    return [*PRESETS[preset].methods, *(text for text in named or () if text not in PRESETS[preset].methods)]
+
+
+def chosen_metrics(named: Sequence[str] | None, preset: str | None, *, with_clip: bool) -> list[str]:
+    """The metrics that are computed; a preset's that need CLIP are left out, with a note, where its weights are not given.
+
+    Args:
+      named: by the user, if any.
+      preset: a key of `PRESETS`.
+      with_clip: whether the weights of CLIP are given.
+
+    Raises:
+      UserError: metrics are named beside a preset, or need CLIP.
+    """
+    if named and preset:
+        raise UserError("--metrics and --preset exclude each other: a preset is a list of metrics")
+    names = list(PRESETS[preset].metrics if preset else named or DEFAULT_METRICS)
+    without = [] if with_clip else [name for name in names if name in NEED_CLIP]
+    if without and not preset:
+        raise UserError(
+            f"{' and '.join(without)} need the weights of CLIP: give them with --clip-weights, or leave these metrics out"
+        )
+    if without:
+        note(f"{' and '.join(without)} need the weights of CLIP (--clip-weights) and are left out")
+    return list(dict.fromkeys(name for name in names if name not in without))
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method as the command line names it.
+
+    Attributes:
+      text: as given.
+      name: what it is called in the report; empty for its own name.
+      kind: `truth`, `rival`, `model`, `sketched` or `reconstruction`.
+      value: a rival's name, or a directory.
+    """
+
+    text: str
+    name: str
+    kind: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> MethodSpec:
+        """Reads [NAME=]METHOD.
+
+        Raises:
+          UserError: it is none of the methods, naming the nearest.
+        """
+        match = re.fullmatch(r"(?:([\w. +-]+)=)?(.+)", text)
+        if match is None:
+            raise UserError(f"'{text}' is not a method of the form METHOD or NAME=METHOD")
+        name, method = match[1] or "", match[2]
+        prefix, _, rest = method.partition(":")
+        if method == Truth.name:
+            return cls(text, name, "truth", "")
+        if prefix in ("reconstruction", "sketched"):
+            return cls(text, name, prefix, rest)
+        if method.startswith(FOLDER) or method in RIVALS:
+            return cls(text, name, "rival", method)
+        if not url_of(method) and not Path(method).exists() and not (BUNDLED / method).exists():
+            near = difflib.get_close_matches(method, ["truth", *RIVALS], n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise UserError(
+                f"there is no method '{method}': {hint}give {', '.join(['truth', *RIVALS])}, folder:DIR, sketched:DIR, "
+                "reconstruction:DIR or a model's directory"
+            )
+        return cls(text, name, "model", method)
+
+    def make(
+        self,
+        sampling: Callable[[Mapping[str, Any]], SamplingOptions],
+        clips: TrueClips,
+        *,
+        prompts: bool,
+        dtype: str | None,
+        attention: Backend,
+        weights: Path | None,
+        sketches: Callable[[], TrueSketches],
+    ) -> Method:
+        """The method, after finding out that it can make the clips.
+
+        Args:
+          sampling: how a model samples, given the options that suit it.
+          clips: the truth.
+          prompts: whether models get the captions.
+          dtype: in which models compute; by default that of the device.
+          attention: the back end that models compute attention with where it can be.
+          weights: the directory of rivals' networks; by default where they are fetched to.
+          sketches: makes what guides a model with `sketched`.
+
+        Raises:
+          UserError: something that it needs is missing, or it cannot make clips of this kind.
+        """
+        if self.kind == "truth":
+            return Truth()
+        if self.kind == "rival":
+            return InBetweening(in_betweener(self.value, weights=weights), clips.ids, self.name)
+        name = self.name or _name_of(Path(self.value))
+        if self.kind == "reconstruction":
+            return Reconstruction(self.value, name, attention)
+        checkpoint = find_checkpoint(self.value)
+        options = sampling(checkpoint.sampling)
+        options.check(checkpoint.config)  # what cannot be is told before anything is loaded
+        toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices(), attention=attention)
+        guides = None
+        if self.kind == "sketched":
+            name, guides = self.name or f"{name}+sketches", sketches()
+        told = checkpoint_told(checkpoint)
+        return Model(toon, name, options, with_prompts=prompts, sketches=guides, told=told)
+
+
+def _name_of(directory: Path) -> str:
+    """A checkpoint's name in a report: its directory's, or that of the run whose export it is."""
+    path = directory.absolute()
+    return path.parent.name if path.name == "export" else path.name

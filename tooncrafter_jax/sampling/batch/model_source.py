@@ -1,0 +1,89 @@
+"""Where the model of a run comes from, and what is known of it before it is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.owned_files import Stamps
+from tooncrafter_jax.io.paths import url_of
+from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
+from tooncrafter_jax.nn.attention import Backend
+from tooncrafter_jax.notes import note
+from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, find_checkpoint
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.records import file_record
+from tooncrafter_jax.weights.lora import load_lora
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+      record: what the records of clips say of it.
+      config: its architecture.
+      components: that it has.
+      sampling: options that suit it.
+    """
+
+    record: Mapping[str, str]
+    config: ModelConfig
+    components: Sequence[str]
+    sampling: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the model of a run comes from.
+
+    Attributes:
+      model: a checkpoint directory, or the name of a bundled model.
+      random_weights: an architecture that gets random weights instead.
+      lora: a file of low-rank factors, merged into the model.
+    """
+
+    model: str | Path = DEFAULT_MODEL
+    random_weights: str | None = None
+    lora: str | Path | None = None
+
+    def described(self) -> DescribedModel:
+        """Describes it; loads no tensors but those of `lora`.
+
+        Raises:
+          UserError: there is no such model or file, or they do not go together.
+        """
+        if self.random_weights and self.lora:
+            raise UserError("--lora changes a --model: it means nothing to --random-weights")
+        if self.random_weights:
+            record = {"random_weights": self.random_weights}
+            return DescribedModel(record, preset(self.random_weights), COMPONENTS, {})
+        checkpoint = find_checkpoint(self.model)
+        # A path is no identity: other weights may be converted into the same directory.
+        path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
+        record = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
+        if self.lora:
+            load_lora(self.lora)  # a mistake is told before the model is loaded
+            record["lora"] = file_record(self.lora, Stamps())["sha256"]
+        return DescribedModel(record, checkpoint.config, checkpoint.components, checkpoint.sampling)
+
+    def load(self, dtype: str, attention: Backend) -> ToonCrafter:
+        """Loads it.
+
+        Args:
+          dtype: of the computation.
+          attention: the back end that attention is computed with where it can be.
+
+        Raises:
+          UserError: it is damaged, or does not compute in this dtype or with this back end.
+        """
+        if self.random_weights:
+            note(f"'{self.random_weights}' has random weights: what it draws is noise")
+            return ToonCrafter.random(self.random_weights, dtype=dtype, attention=attention)
+        return ToonCrafter.load(self.model, lora=self.lora, dtype=jnp.dtype(dtype), attention=attention)

@@ -1,0 +1,92 @@
+"""A checkpoint directory written again as one safetensors file a component, in 16 bits, to be handed on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+
+DTYPES = ("float16", "float32")
+
+
+def compact(
+    whole: Checkpoint,
+    destination: Path,
+    *,
+    dtype: str = DTYPES[0],
+    taken: Mapping[str, Checkpoint],
+    sampling: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    overwrite: bool = False,
+) -> int:
+    """Writes the directory, whole or not at all.
+
+    Args:
+      whole: what is written again.
+      destination: the directory.
+      dtype: one of `DTYPES`, of all parameters.
+      taken: component -> the directory that it is taken from instead.
+      sampling: options of sampling that suit the model, beside those that it has.
+      provenance: is added to what is told of the weights.
+      overwrite: whether what the destination holds is replaced.
+
+    Returns:
+      Bytes of all parameters.
+
+    Raises:
+      UserError: the components do not fit together, a value does not fit the dtype, or the directory cannot be written.
+    """
+    config = dataclasses.replace(whole.config, **{name: getattr(other.config, name) for name, other in taken.items()})
+    config.check("the components taken together")
+    told = {**whole.provenance, **provenance, "dtype": dtype}
+    if taken:
+        told["taken"] = {name: dict(other.provenance) for name, other in taken.items()}
+    size = 0
+    with CheckpointWriter(
+        destination,
+        config,
+        told_once(told, set()),
+        overwrite=overwrite,
+        safetensors=True,
+        sampling={**whole.sampling, **sampling},
+    ) as writer:
+        networks = config.networks()
+        for name in whole.components:
+            params = taken.get(name, whole).restore(name, networks[name])
+            with np.errstate(over="ignore"):
+                rounded = {path: np.asarray(value).astype(dtype) for path, value in params.items()}
+            broken = [path for path, value in rounded.items() if not np.isfinite(value).all()]
+            if broken:
+                raise UserError(f"{name}.{broken[0]} has values that {dtype} does not hold: use --stored-dtype=float32")
+            writer.write(name, rounded)
+            size += sum(value.nbytes for value in rounded.values())
+    return size
+
+
+def told_once(told: Any, before: set[str]) -> Any:
+    """Provenance without repetition: components that are taken together have much of their history in common.
+
+    Args:
+      told: nested values.
+      before: runs that were told already, to which those that are found are added.
+
+    Returns:
+      The same, but of a run that was told before only its stage, its steps and that it was.
+    """
+    if isinstance(told, list):
+        return [told_once(item, before) for item in told]
+    if not isinstance(told, dict):
+        return told
+    if isinstance(told.get("config"), dict) and "steps" in told:
+        run = json.dumps(told, sort_keys=True)
+        if run in before:
+            return {"stage": told["config"].get("stage"), "steps": told["steps"], "told": "above"}
+        before.add(run)
+    return {name: told_once(item, before) for name, item in told.items()}
