@@ -38,6 +38,7 @@ class Option:
       is_shown: whether it changes what a clip shows; the others only say how it is computed.
       like_none: the value that None comes to in the end.
       of_python: whether it is of Python alone, and no command has it.
+      metavar: what stands for its value on the command line; by default that of its type.
     """
 
     help: str
@@ -51,6 +52,7 @@ class Option:
     is_shown: bool = True
     like_none: Any = None
     of_python: bool = False
+    metavar: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Declared:
 
     Attributes:
       name: of the field.
-      kind: `int`, `float`, `bool` or `str`; of a `Literal`, `str`.
+      kind: `int`, `float`, `bool`, `str` or `Path`; of a `Literal`, `str`.
       hint: its type as it was written.
       default: of the field.
       option: all else.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import struct
 from math import prod
@@ -15,8 +14,9 @@ from tests.cli.world import Command
 from tests.reference import key_list
 from tests.zoo.craft_inputs import SMALL, tensors
 from tooncrafter_jax.cli.common import Parser
-from tooncrafter_jax.cli.curation_stages import add_measurements, stages_of
+from tooncrafter_jax.cli.curation_stages import add_measurements, measurements_of
 from tooncrafter_jax.curation.craft_detector import CraftDetector
+from tooncrafter_jax.curation.protocols import Stage
 from tooncrafter_jax.curation.text import PpOcrDetector, Text
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.zoo.craft import weights as craft
@@ -40,17 +40,17 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "craft_mlt_25k.safetensors"
 
 
-def measurements(*argv: str, films: bool = False) -> argparse.Namespace:
+def stages(*argv: str, films: bool = False) -> list[Stage]:
     parser = Parser("curate")
     add_measurements(parser, films=films)
-    return parser.parse_args([*OTHERS_OFF, *argv])
+    return measurements_of(parser.parse_args([*OTHERS_OFF, *argv])).stages()
 
 
 @pytest.mark.parametrize("films", [True, False])
 def test_text_is_found_by_what_was_asked_for(published: Path, films: bool) -> None:
-    text = stages_of(measurements("--text=craft", f"--craft-weights={published}", films=films))[-1]
+    text = stages("--text=craft", f"--craft-weights={published}", films=films)[-1]
     assert text == Text(CraftDetector(published))
-    assert stages_of(measurements("--text=ppocr", films=films))[-1] == Text(PpOcrDetector())
+    assert stages("--text=ppocr", films=films)[-1] == Text(PpOcrDetector())
 
 
 def test_mistakes_are_a_sentence_before_anything_starts(published: Path, tmp_path: Path, command: Command) -> None:
@@ -80,7 +80,7 @@ def test_a_file_of_another_architecture(tmp_path: Path) -> None:
 
     save_file(tensors(SMALL), tmp_path / "small.safetensors")
     with pytest.raises(UserError, match="small.safetensors does not fit .* basenet.slice1.0.weight is 2x3x3x3"):
-        stages_of(measurements("--text=craft", f"--craft-weights={tmp_path / 'small.safetensors'}"))
+        stages("--text=craft", f"--craft-weights={tmp_path / 'small.safetensors'}")
 
 
 def test_one_file_is_written(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

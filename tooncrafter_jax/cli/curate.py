@@ -22,8 +22,9 @@ from tooncrafter_jax.cli.curation_options import (
     defaults_of,
     without_beam_flags,
 )
-from tooncrafter_jax.cli.curation_stages import add_measurements, notes_on, stages_of
+from tooncrafter_jax.cli.curation_stages import add_measurements, measurements_of
 from tooncrafter_jax.cli.vocabulary import add_shared, add_size
+from tooncrafter_jax.curation.measurements import notes_on
 from tooncrafter_jax.curation.protocols import Production
 from tooncrafter_jax.curation.splits import SplitRule
 from tooncrafter_jax.curation.thresholds import Thresholds
@@ -304,7 +305,7 @@ def _curate(production: Production, arguments: argparse.Namespace, flags: Sequen
     thresholds = Thresholds.from_json(chosen_thresholds(arguments))
     splits = SplitRule(**chosen_splits(arguments))
     workers, shard_bytes = checked_workers(arguments), checked_shard_bytes(arguments)
-    stages = stages_of(arguments)
+    stages = measurements_of(arguments).stages()
     for sentence in notes_on(stages, production.sources()):
         note(sentence)
     outcome = pipeline.curate(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tooncrafter_jax.options import Declared, declared
 
-_METAVARS = {int: "N", float: "X", str: "NAME"}
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
 
 def add_declared(add: Any, cls: type, names: Iterable[str] | None = None) -> None:
@@ -48,10 +49,8 @@ def _taken(option: Declared) -> Mapping[str, Any]:
     """What argparse is to take for an option."""
     if option.kind is bool:
         return {"action": "store_false" if _is_on(option) else "store_true"}
-    taken = {"type": option.kind, "metavar": _METAVARS[option.kind]}
-    if option.choices:
-        return taken | {"choices": option.choices}
-    return taken | {"metavar": "TEXT"} if option.kind is str else taken
+    taken = {"type": option.kind, "metavar": option.option.metavar or _METAVARS[option.kind]}
+    return taken | {"metavar": "NAME", "choices": option.choices} if option.choices else taken
 
 
 def _help(option: Declared) -> str:
