@@ -1,4 +1,4 @@
-"""Motion guidance: what both key frames show, carried along flows to the time of each frame between (MoG, arXiv 2501.03699).
+"""Motion guidance: what both key frames show, carried along flows to the time of each frame between (spec section 14).
 
 The flows come from a frozen network and go two ways: latents that are carried along them fill the condition of the frames between,
 and the denoiser's temporal transformers see features that are carried along them. No parameter is added.

@@ -234,7 +234,7 @@ class UNet(nnx.Module):
           fps: (B,) frame rates; None for `config.default_fps`. Smaller means larger motion.
           controls: outputs of the sketch encoder, already scaled: one for each skip, then one for the middle.
           motion: between the key frames at each level's size (`Motion.at_levels`), which guides the temporal transformers of the
-            stem, the way down and the middle (MoG); None: no guidance, which zero flows are not.
+            stem, the way down and the middle (spec section 14); None: no guidance, which zero flows are not.
           dropout_key: turns dropout on.
           bypass_temporal: skips stem, temporal convolutions and temporal transformers (variant III of Table 3).
           observe: called with each block's name and output.

@@ -374,7 +374,8 @@ class TemporalTransformer(nnx.Module):
     def __call__(self, x: jax.Array, motion: Motion | None = None) -> jax.Array:
         """Maps (B T H W C) to the same.
 
-        With motion, the blocks run a second time, on tokens that are carried along it, and both results are averaged (MoG).
+        With motion, the blocks run a second time, on tokens that are carried along it, and both results are averaged
+        (spec section 14).
         """
         height = x.shape[2]
         h = constrain(rearrange(self.norm(x), "b t h w c -> b (h w) t c"), "batch", None, "frames", None)
