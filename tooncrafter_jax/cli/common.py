@@ -18,7 +18,6 @@ from tqdm import tqdm
 from tooncrafter_jax import notes
 from tooncrafter_jax.cli.vocabulary import renamed
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io.paths import local_path
 from tooncrafter_jax.sampling.foreign_names import flag_advice
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -46,7 +45,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, **settings: object) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog, allow_abbrev=False, **settings)  # pyright: ignore[reportArgumentType]
-        self.register("type", Path, local_path)  # of a URL, `Path` would make a folder named "gs:"
+        self.register("type", Path, _path)  # of a URL, `Path` would make a folder named "gs:"
 
     def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """As argparse does, naming the nearest option for an unknown one, and the new name of an option that had another."""
@@ -89,6 +88,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the complaint as a `UserError`."""
         raise UserError(f"{' '.join(message.split())} (see {self.prog} --help)")
+
+
+def _path(text: str) -> Path:
+    """As `io.paths.local_path`, which is loaded when a path is given."""
+    from tooncrafter_jax.io.paths import local_path
+
+    return local_path(text)
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.nn.attention import BACKENDS
-from tooncrafter_jax.sampling.model_loading import DTYPES
 
 Add = Callable[..., Any]
 """`add_argument` of a parser or of a group."""
@@ -107,8 +105,11 @@ def add_overwrite(add: Add) -> None:
     add_shared(add, "--overwrite", action="store_true")
 
 
-def add_dtype(add: Add, choices: Sequence[str] = DTYPES, default: str | None = None) -> None:
-    """The option --dtype, which is None where it is not given and has no default."""
+def add_dtype(add: Add, choices: Sequence[str] | None = None, default: str | None = None) -> None:
+    """The option --dtype, which is None where it is not given and has no default; all that a model computes in by default."""
+    from tooncrafter_jax.sampling.model_loading import DTYPES  # needs JAX, for which `tooncrafter --help` need not wait
+
+    choices = choices or DTYPES
     told = default or "float32 on CPUs, else bfloat16"
     add_shared(
         add,
@@ -128,6 +129,8 @@ def add_stored_dtype(add: Add, choices: Collection[str], default: str) -> None:
 
 def add_attention(add: Add) -> None:
     """The option --attention."""
+    from tooncrafter_jax.nn.attention import BACKENDS
+
     add_shared(
         add,
         "--attention",
