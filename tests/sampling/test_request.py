@@ -240,7 +240,7 @@ def test_numbers_of_numpy_are_numbers_everywhere(config: ModelConfig):
         ("device", "it belongs to ToonCrafter.load"),
         ("sketch", "did you mean 'sketches'"),
         ("prompts", "did you mean 'prompt'"),
-        ("temperature_of_the_sun", "the keys are solver, steps, eta, guidance_scale"),
+        ("temperature_of_the_sun", "the keys are spacing, steps, eta, exact_last_step, solver, guidance_scale"),
     ],
 )
 def test_names_of_other_programs_lead_to_ours(name: str, advice: str):

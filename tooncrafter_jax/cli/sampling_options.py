@@ -20,6 +20,7 @@ def add_sampling(parser: Parser, title: str = "how to sample") -> Any:
     """Adds the options that say how the denoiser and the decoder run; returns the group's `add_argument` for more."""
     add = parser.add_argument_group(title).add_argument
     names = [name for name, one in declared(SamplingOptions).items() if not one.option.of_python]
+    names.sort(key=lambda name: name != "solver")  # which the first of the others are for
     add_declared(add, SamplingOptions, [name for name in names if name not in OF_THE_CLIP])
     add_attention(add)
     return add

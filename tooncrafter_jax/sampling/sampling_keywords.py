@@ -11,22 +11,22 @@ from typing import Literal, TypedDict
 class SamplingKeywords(TypedDict, total=False):
     """Options of `SamplingOptions`; those that are left out are the model's own or the published ones."""
 
-    solver: str
-    """How predictions become a clip; ddim."""
+    spacing: Literal["uniform_trailing", "uniform"]
+    """Of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero terminal SNR."""
     steps: int
     """Sampling steps: more are slower and cleaner; uniform spacing may round them up; 1 to 1000."""
     eta: float
     """Noise added while sampling: 0 is deterministic, 1 as noisy as the diffusion itself; 0 to 1."""
+    exact_last_step: bool
+    """Remove the last bit of noise, which the published sampler leaves."""
+    solver: str
+    """How predictions become a clip; ddim."""
     guidance_scale: float
     """How closely to follow prompt and pictures; 1 is off; 0 to 100."""
     guidance_rescale: float
     """Against the contrast that guidance adds: share of the prediction that gets its own back; 0 to 1."""
     image_guidance_scale: float | None
     """Guide by the pictures apart from the prompt, which takes a third pass of the network; 0 to 100."""
-    spacing: Literal["uniform_trailing", "uniform"]
-    """Of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero terminal SNR."""
-    exact_last_step: bool
-    """Remove the last bit of noise, which the published sampler leaves."""
     frames: int
     """Length of a clip; the model was trained on 16; 3 to 1024 frames."""
     height: int | None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from tooncrafter_jax.config_codec import convert, plain
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SOLVERS, SolverOptions, solver_named
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
@@ -23,7 +23,7 @@ float32, 8 GiB at this size."""
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
+class SamplingOptions(SolverOptions):
     """How to sample; the defaults are the published script's (spec section 11.1). Numbers may be numpy's.
 
     None as a height or width is the model's own, as a fit it is crop and refuses first and last pictures of different shapes, and
@@ -31,26 +31,6 @@ class SamplingOptions:
     """
 
     solver: Annotated[str, Option("how predictions become a clip", choices=tuple(SOLVERS))] = DEFAULT_SOLVER
-    steps: Annotated[
-        int,
-        Option(
-            "sampling steps: more are slower and cleaner; uniform spacing may round them up",
-            least=1,
-            most=1000,
-            published="--ddim_steps",
-            called="the number of sampling steps",
-        ),
-    ] = 50
-    eta: Annotated[
-        float,
-        Option(
-            "noise added while sampling: 0 is deterministic, 1 as noisy as the diffusion itself",
-            least=0,
-            most=1,
-            published="--ddim_eta",
-            called="eta",
-        ),
-    ] = 1.0
     guidance_scale: Annotated[
         float,
         Option(
@@ -79,14 +59,6 @@ class SamplingOptions:
             unset="off",
         ),
     ] = None
-    spacing: Annotated[
-        Spacing,
-        Option(
-            "of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero terminal SNR",
-            published="--timestep_spacing",
-        ),
-    ] = "uniform_trailing"
-    exact_last_step: Annotated[bool, Option("remove the last bit of noise, which the published sampler leaves")] = False
     frames: Annotated[
         int,
         Option(
@@ -183,7 +155,7 @@ class SamplingOptions:
     @property
     def solver_options(self) -> SolverOptions:
         """What the solver is asked for."""
-        return SolverOptions(self.spacing, self.steps, self.eta, self.exact_last_step)
+        return SolverOptions(**{field.name: getattr(self, field.name) for field in fields(SolverOptions)})
 
     def size(self, config: ModelConfig) -> tuple[int, int]:
         """Height and width of the result in pixels."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing
+from tooncrafter_jax.options import Option, with_attributes
 from tooncrafter_jax.typing import Latents
 
 Carry = Any
@@ -22,20 +23,41 @@ Row = Any
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """What a user chooses of a run.
+    """What a user chooses of a run; declared here once, for whatever samples (`tooncrafter_jax.options`)."""
 
-    Attributes:
-      spacing: of the visited times; see `schedule.spaced_timesteps`.
-      steps: number of steps asked for, 1 to the schedule's number of times.
-      eta: 0 (deterministic) to 1 (as much noise as the diffusion itself adds).
-      exact_last_step: ends at the clean latent. The published sampler ends at time 0, i.e. with noise of standard deviation
-        0.029 and the latent scaled by 0.985 for 50 steps. differs from the published code: only when True.
-    """
+    spacing: Annotated[
+        Spacing,
+        Option(
+            "of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero terminal SNR",
+            published="--timestep_spacing",
+        ),
+    ] = "uniform_trailing"
+    steps: Annotated[
+        int,
+        Option(
+            "sampling steps: more are slower and cleaner; uniform spacing may round them up",
+            least=1,
+            most=1000,
+            published="--ddim_steps",
+            called="the number of sampling steps",
+        ),
+    ] = 50
+    eta: Annotated[
+        float,
+        Option(
+            "noise added while sampling: 0 is deterministic, 1 as noisy as the diffusion itself",
+            least=0,
+            most=1,
+            published="--ddim_eta",
+            called="eta",
+        ),
+    ] = 1.0
+    # The published sampler ends at time 0, i.e. with noise of standard deviation 0.029 and the latent scaled by 0.985 for 50 steps.
+    # differs from the published code: only when True.
+    exact_last_step: Annotated[bool, Option("remove the last bit of noise, which the published sampler leaves")] = False
 
-    spacing: Spacing = "uniform_trailing"
-    steps: int = 50
-    eta: float = 1.0
-    exact_last_step: bool = False
+
+SolverOptions.__doc__ = with_attributes(SolverOptions.__doc__, SolverOptions)
 
 
 @runtime_checkable
