@@ -46,7 +46,7 @@ def build_parser() -> Parser:
         metavar="NAME=VALUE",
         help="a sampling option that suits the model, e.g. guidance_scale=1.5, for all who give none; may be given several times",
     )
-    add_overwrite(parser.add_argument)
+    add_overwrite(parser.add_argument, "what the destination holds")
     return parser
 
 

@@ -53,7 +53,7 @@ def build_parser() -> Parser:
         help=f"of the model: {', '.join(PRESETS)}, or a JSON file in the published code's keys (default: %(default)s)",
     )
     add_stored_dtype(parser.add_argument, DTYPES, "float32")
-    add_overwrite(parser.add_argument)
+    add_overwrite(parser.add_argument, "what the destination holds")
     parser.add_argument("--list-unused", action="store_true", help="print every tensor that is not needed, and why")
     return parser
 

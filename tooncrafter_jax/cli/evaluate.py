@@ -107,7 +107,7 @@ def build_parser() -> Parser:
         help="clips that the report shows whatever their numbers: parts of ids",
     )
     how("--no-videos", action="store_true", help="keep numbers alone, not what was made")
-    add_overwrite(how)
+    add_overwrite(how, "another evaluation in --out")
     how("--no-prompts", action="store_true", help="models do not get the captions")
     how(
         "--sketch-frames",

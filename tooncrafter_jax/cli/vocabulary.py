@@ -36,7 +36,7 @@ MEANINGS = {
     "--packages": "the packages on this disk, instead of fetching them",
     "--metric-weights": "the directory of the networks that fetch-metric-weights fetches",
     "--workers": "processes that share the work",
-    "--shard-megabytes": "size of the set's files",
+    "--shard-megabytes": "size of the files that are written",
     "--compilation-cache": "where compiled programs are kept for the next run",
     "--coordinator": "on several hosts, each of which runs the same command: address of the first process",
     "--num-processes": "with --coordinator: how many processes there are",
@@ -100,9 +100,9 @@ def add_json(add: Add) -> None:
     add_shared(add, "--json", type=Path, metavar="FILE")
 
 
-def add_overwrite(add: Add) -> None:
-    """The option --overwrite."""
-    add_shared(add, "--overwrite", action="store_true")
+def add_overwrite(add: Add, what: str) -> None:
+    """The option --overwrite; `what` is there."""
+    add_shared(add, "--overwrite", f": {what}", action="store_true")
 
 
 def add_dtype(add: Add, choices: Sequence[str] | None = None, default: str | None = None) -> None:
