@@ -154,6 +154,25 @@ def shown_defaults(cls: type) -> dict[str, Any]:
     }
 
 
+def as_shown(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that an earlier version may have written, as this one compares them.
+
+    Args:
+      cls: declares the options.
+      values: of options, and of other things, which stay as they are.
+
+    Returns:
+      The values without the options that only say how a clip is computed, and with those that were not known yet.
+    """
+    options = declared(cls)
+    known = {
+        name: options[name].option.like_none if name in options and value is None else value
+        for name, value in values.items()
+        if name not in options or options[name].option.is_shown
+    }
+    return {**shown_defaults(cls), **known}
+
+
 def published_names(*classes: type) -> dict[str, str]:
     """Names of the published script's options, without dashes -> ours."""
     return {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from tooncrafter_jax.evaluation.row_store import RowStore, file_name
 from tooncrafter_jax.evaluation.run import Evaluation, Truth, per_clip
 from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
 from tooncrafter_jax.io.lossless import read_lossless, write_lossless
+from tooncrafter_jax.options import as_shown, shown
+from tooncrafter_jax.sampling.request import SamplingOptions
 
 METRICS = ("psnr", "key_frames")
 
@@ -128,6 +133,19 @@ def test_somebodys_own_files_of_such_names_are_not_replaced(name: str, true: Tru
     with pytest.raises(UserError, match=f"{name}' would be replaced, but no record says"):
         evaluation(true, tmp_path, [Darker(10)])
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_an_evaluation_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    now = {"dtype": "float32", **shown(SamplingOptions(steps=7))}
+    before = {"dtype": "float32", **asdict(SamplingOptions(steps=7, decode_frames_per_chunk=2))}
+    del before["solver"]  # as if there had been no such option
+    RowStore(tmp_path, {}, {"model": before})
+    as_now = partial(as_shown, SamplingOptions)
+    for other in ({"solver": "another"}, {"steps": 8}, {"dtype": "bfloat16"}):
+        with pytest.raises(UserError, match="holds another evaluation"):
+            RowStore(tmp_path, {}, {"model": {**now, **other}}, as_now=as_now)
+    RowStore(tmp_path, {}, {"model": now}, as_now=as_now)
+    assert json.loads((tmp_path / "run.json").read_text())["methods"] == {"model": now}
 
 
 def test_restarting_throws_away_an_evaluation_and_nothing_else(true: TrueClips, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -44,6 +45,7 @@ from tooncrafter_jax.evaluation.run import Evaluation
 from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
 from tooncrafter_jax.io.atomic_files import check_writable
 from tooncrafter_jax.nn.attention import check_backend
+from tooncrafter_jax.options import as_shown
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
 from tooncrafter_jax.sampling.model_loading import compute_dtype
@@ -197,13 +199,14 @@ def _true_sketches(arguments: argparse.Namespace) -> TrueSketches:
 
 def _store(arguments: argparse.Namespace, request: Mapping[str, Any], methods: Mapping[str, Any]) -> RowStore:
     """The directory; one process throws away what was there, before the others look."""
+    as_now = partial(as_shown, SamplingOptions)
     store = None
     if is_main_process():
         check_writable(arguments.out)
-        store = RowStore(arguments.out, request, methods, restart=arguments.overwrite)
+        store = RowStore(arguments.out, request, methods, restart=arguments.overwrite, as_now=as_now)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the directory is ready")
-    return store or RowStore(arguments.out, request, methods)
+    return store or RowStore(arguments.out, request, methods, as_now=as_now)
 
 
 def _progress(quiet: bool) -> Callable[[str, int, int], None]:

@@ -23,6 +23,7 @@ from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.platform import exact_float32
+from tooncrafter_jax.options import shown
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_sketch_encoder
@@ -136,7 +137,7 @@ class Model:
         told: dict[str, Any] = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
         if self._sketches is not None:
             told["sketches"] = {"extractor": self._sketches.name, "frames": list(self._sketches.frames)}
-        return {**self._told, **told, **dataclasses.asdict(self._options)}
+        return {**self._told, **told, **shown(self._options)}
 
     def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3)."""

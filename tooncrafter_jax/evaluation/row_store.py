@@ -17,7 +17,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class RowStore:
       request: what is evaluated, plain values; must equal that of an earlier run in the directory.
       methods: name -> what a method's clips depend on, plain values. Methods may be added in a later run, but not change.
       restart: whether an earlier evaluation of something else is thrown away instead of being an error.
+      as_now: brings what an earlier version wrote of a method to the form of this one, and leaves that as it is.
 
     Raises:
       UserError: the directory holds another evaluation, or files of such names that are of none, or cannot be written.
@@ -58,6 +59,7 @@ class RowStore:
         methods: Mapping[str, Mapping[str, Any]],
         *,
         restart: bool = False,
+        as_now: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
         self.directory = Path(directory)
         path = self.directory / "run.json"
@@ -66,7 +68,9 @@ class RowStore:
         if earlier:
             differing = [key for key in told["request"] if earlier["request"].get(key) != told["request"][key]]
             differing += [
-                f"method {name}" for name, v in told["methods"].items() if earlier["methods"].get(name, v) != v
+                f"method {name}"
+                for name, v in told["methods"].items()
+                if as_now(earlier["methods"].get(name, v)) != as_now(v)
             ]
             if differing and not restart:
                 raise UserError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps
-from tooncrafter_jax.options import shown, shown_defaults
+from tooncrafter_jax.options import as_shown, shown
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
 from tooncrafter_jax.sampling.request_pictures import has_dark_lines
@@ -55,10 +55,8 @@ class ClipRecord:
           request: what is asked for.
           defaults: of the options of files, which stand in a request beside what `request_of` gives.
         """
-        defaults = _plain({**defaults, "options": shown_defaults(SamplingOptions)})
-        return self.unfinished is None and _with_defaults(self.request, defaults) == _with_defaults(
-            _plain(request), defaults
-        )
+        earlier, now = (_with_defaults(one, defaults) for one in (self.request, request))
+        return self.unfinished is None and earlier == now
 
 
 def read_record(path: Path) -> ClipRecord | None:
@@ -165,12 +163,12 @@ def file_record(picture: Any, stamps: Stamps) -> dict[str, str]:
 
 def _with_defaults(request: Any, defaults: Mapping[str, Any]) -> Any:
     """A request without paths, with every option."""
-    request = _without_paths(request)
-    if not isinstance(request, dict):
+    if not isinstance(request, Mapping):
         return request
-    known = request.get("options")
-    options = {**defaults["options"], **known} if isinstance(known, dict) else known
-    return {**defaults, **request, "options": options}
+    options = request.get("options")
+    if isinstance(options, Mapping):
+        options = as_shown(SamplingOptions, options)
+    return _plain({**defaults, **_without_paths(request), "options": options})
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
