@@ -8,25 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from tooncrafter_jax.cli.common import Parser
+from tooncrafter_jax.cli.declared_options import flag_of, given_options
 from tooncrafter_jax.cli.vocabulary import add_out, add_quiet, add_shared, check_at_least_one
 from tooncrafter_jax.curation.splits import SplitRule
 from tooncrafter_jax.curation.thresholds import Thresholds
 from tooncrafter_jax.data.clip_sets import SHARD_BYTES
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.options import declared
 
 OFF = "off"
-_THRESHOLDS = {
-    "min_frames": "fewest frames of a clip",
-    "min_motion": "least mean optical flow, in pixels of a frame 512 wide",
-    "max_text_area": "largest share of the picture that text may cover, 0 to 1",
-    "min_aesthetic": "least aesthetic score, about 1 to 10",
-    "min_agreement": "least cosine of caption and frames, -1 to 1",
-    "max_duplicate_distance": "of two clips whose fingerprints differ in at most this share of their bits, one is dropped, 0 to 1",
-}
-_SPLITS = {
-    "test": "for evaluation",
-    "validation": "for looking at while training",
-}
 
 
 def add_where(parser: Parser) -> None:
@@ -54,35 +44,25 @@ def add_workers(add: Any) -> None:
 def add_choice(parser: Parser, *, again: bool = False) -> None:
     """The options of thresholds and splits; with `again`, those that are left out stay as they were."""
     add = parser.add_argument_group("which clips the set has").add_argument
-    for name, what in _THRESHOLDS.items():
-        default = getattr(Thresholds(), name)
-        shown = "as before" if again else default
-        add(
-            _option(name),
-            type=_number_or_off,
-            default=argparse.SUPPRESS if again else default,
-            metavar="X",
-            help=f"{what}; off: any (default: {shown})",
-        )
-    for name, what in _SPLITS.items():
-        default = getattr(SplitRule(), name)
-        add(
-            _option(name),
-            type=_number,
-            default=argparse.SUPPRESS if again else default,
-            metavar="X",
-            help=f"clips held out {what}: a share below 1, or a count (default: {'as before' if again else default})",
-        )
+    for cls, parse, more in ((Thresholds, _number_or_off, "; off: any"), (SplitRule, _number, "")):
+        for one in declared(cls).values():
+            add(
+                flag_of(one),
+                type=parse,
+                default=argparse.SUPPRESS if again else one.default,
+                metavar="X",
+                help=f"{one.told}{more} (default: {'as before' if again else one.default})",
+            )
 
 
 def chosen_thresholds(arguments: argparse.Namespace) -> dict[str, int | float | None]:
     """The thresholds that were given, or all of them with their defaults."""
-    return {name: getattr(arguments, name) for name in _THRESHOLDS if hasattr(arguments, name)}
+    return given_options(arguments, Thresholds)
 
 
 def chosen_splits(arguments: argparse.Namespace) -> dict[str, int | float]:
     """The sizes of splits that were given, or all of them with their defaults."""
-    return {name: getattr(arguments, name) for name in _SPLITS if hasattr(arguments, name)}
+    return given_options(arguments, SplitRule)
 
 
 def checked_workers(arguments: argparse.Namespace) -> int | None:
@@ -118,10 +98,6 @@ def without_beam_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def defaults_of(config: type) -> dict[str, Any]:
     """The defaults of a dataclass by field."""
     return {f.name: f.default for f in dataclasses.fields(config) if f.default is not dataclasses.MISSING}
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _number(text: str) -> int | float:

@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Annotated
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.options import Option, with_attributes
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -18,14 +20,13 @@ class SplitRule:
 
     A number below 1 is a share of the clips, which is met as closely as whole sources allow without going beyond; a whole
     number is a count of clips, which is met exactly, by dropping clips of the last source that is taken.
-
-    Attributes:
-      test: for evaluation; the paper: 1K of 271K (spec section 9).
-      validation: for looking at while training.
     """
 
-    test: int | float = 0.004
-    validation: int | float = 0
+    # The paper holds out 1K of 271K (spec section 9).
+    test: Annotated[int | float, Option("clips held out for evaluation: a share below 1, or a count")] = 0.004
+    validation: Annotated[
+        int | float, Option("clips held out for looking at while training: a share below 1, or a count")
+    ] = 0
 
     def __post_init__(self):
         for name, size in self.sizes().items():
@@ -43,6 +44,9 @@ class SplitRule:
     def as_json(self) -> dict[str, int | float]:
         """Both sizes by name."""
         return dataclasses.asdict(self)
+
+
+SplitRule.__doc__ = with_attributes(SplitRule.__doc__, SplitRule)
 
 
 @dataclasses.dataclass(frozen=True)

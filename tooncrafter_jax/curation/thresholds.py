@@ -7,9 +7,10 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.options import Option, with_attributes
 
 RULES = 1
 """Counts changes of what the thresholds mean; a part of their version."""
@@ -83,22 +84,19 @@ class Thresholds:
 
     The paper gives no numbers. These are starting values after public recipes for other data (spec section 9): look at the
     report's histograms and pictures, and change them.
-
-    Attributes:
-      min_frames: frames of a clip; the model takes 16.
-      min_motion: as `records.SCORES` has it.
-      max_text_area: share of the picture, 0 to 1.
-      min_aesthetic: about 1 to 10.
-      min_agreement: cosine, -1 to 1.
-      max_duplicate_distance: of two clips whose fingerprints differ in at most this share of their bits, 0 to 1, one is dropped.
     """
 
-    min_frames: int | None = 16
-    min_motion: int | float | None = 1.0
-    max_text_area: int | float | None = 0.05
-    min_aesthetic: int | float | None = 4.5
-    min_agreement: int | float | None = 0.2
-    max_duplicate_distance: int | float | None = 0.1
+    min_frames: Annotated[int | None, Option("fewest frames of a clip; the model takes 16")] = 16
+    min_motion: Annotated[int | float | None, Option("least mean optical flow, in pixels of a frame 512 wide")] = 1.0
+    max_text_area: Annotated[int | float | None, Option("largest share of the picture that text may cover, 0 to 1")] = (
+        0.05
+    )
+    min_aesthetic: Annotated[int | float | None, Option("least aesthetic score, about 1 to 10")] = 4.5
+    min_agreement: Annotated[int | float | None, Option("least cosine of caption and frames, -1 to 1")] = 0.2
+    max_duplicate_distance: Annotated[
+        int | float | None,
+        Option("of two clips whose fingerprints differ in at most this share of their bits, one is dropped, 0 to 1"),
+    ] = 0.1
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -147,3 +145,6 @@ class Thresholds:
             if not criterion.holds(clip.scores[criterion.score], getattr(self, criterion.limit)):
                 return criterion.reason
         return None
+
+
+Thresholds.__doc__ = with_attributes(Thresholds.__doc__, Thresholds)
