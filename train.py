@@ -1,4 +1,4 @@
-"""The command `tooncrafter train`: `python train.py --config=configs/rectify_512.py --workdir=runs/rectify`. See `--help`."""
+"""The command `tooncrafter train --config=configs/rectify_512.py --workdir=runs/rectify`; see `--help`."""
 
 import sys
 

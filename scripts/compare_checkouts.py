@@ -1,4 +1,5 @@
-"""Does a change of structure leave the results as they were? Runs two checkouts and compares what they draw and what they learn.
+"""Does a change of structure leave the results as they were? Runs two checkouts and compares what they draw and what
+they learn.
 
     python scripts/compare_checkouts.py ../before . --clips=data/bodies
 

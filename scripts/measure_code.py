@@ -4,9 +4,9 @@
 
 Lines are those of code: without blank lines and docstrings. A public name is in a module's `__all__`, or, without one,
 defined at its top and starts with no underscore. A bare array is `np.ndarray` or `jax.Array` without a shape, in the
-signature of a public function or method. Two places repeat each other where six or more of their lines are equal, but for
-white space; imports, comments and lines of brackets alone do not count. With `--types`, pyright counts the errors that it
-finds in its standard mode, which takes minutes.
+signature of a public function or method. Two places repeat each other where six or more of their lines are equal, but
+for white space; imports, comments and lines of brackets alone do not count. With `--types`, pyright counts the errors
+that it finds in its standard mode, which takes minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkouts", nargs="*", type=Path, default=[Path(".")])
     parser.add_argument("--rooms", action="store_true", help="each room's lines, `Any`s and bare arrays as well")
     parser.add_argument("--types", action="store_true", help="pyright's errors in standard mode as well")
@@ -53,7 +53,7 @@ def measures(checkout: Path, rooms: bool = False, types: bool = False) -> dict[s
     lines = {name: code_lines(source, trees[name]) for name, source in sources.items()}
     package = [name for name in sources if name.startswith(f"{PACKAGE}/")]
     functions = [
-        (n.end_lineno - n.lineno + 1, name, n.name)
+        ((n.end_lineno or 0) - n.lineno + 1, name, n.name)
         for name in package
         for n in ast.walk(trees[name])
         if isinstance(n, _FUNCTIONS)
@@ -126,7 +126,9 @@ def public_names(tree: ast.Module) -> list[str]:
 
 
 def training_options(trees: dict[str, ast.Module]) -> int:
-    """Fields of `TrainConfig`, and of the dataclasses in its fields, subclasses included; a model's are none of them."""
+    """Fields of `TrainConfig`, and of the dataclasses in its fields, subclasses included; a model's are none of
+    them.
+    """
     classes = {n.name: n for tree in trees.values() for n in tree.body if isinstance(n, ast.ClassDef)}
     children: dict[str, list[str]] = defaultdict(list)
     for name, node in classes.items():

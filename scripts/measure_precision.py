@@ -2,9 +2,10 @@
 
   python scripts/measure_precision.py
 
-The bundled model predicts v for a pair of pictures at four diffusion times, with and without guidance: in float32, in bfloat16,
-and in bfloat16 with some layers in float32. Printed is the root mean square of the difference from float32, over that of v.
-Products have bfloat16 operands or, where a layer is in float32, exact ones; a TPU or GPU rounds a little differently.
+The bundled model predicts v for a pair of pictures at four diffusion times, with and without guidance: in float32, in
+bfloat16, and in bfloat16 with some layers in float32. Printed is the root mean square of the difference from float32,
+over that of v. Products have bfloat16 operands or, where a layer is in float32, exact ones; a TPU or GPU rounds a
+little differently.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,10 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "penguin"
 NOTHING = r"(?!)"
 LAST = r"norm_out|conv_out"
 EMBEDDINGS = r"(time|fps)_embedding\..*|.*\.embedding"
-ADDED = r"conv_in|.*(spatial_res\.(conv_out|skip)|proj_out|attention\w*\.out|feed_forward\.out|stages\.3\.conv|(down|up)sample)"
+ADDED = (
+    r"conv_in|.*(spatial_res\.(conv_out|skip)|proj_out|attention\w*\.out|feed_forward\.out"
+    r"|stages\.3\.conv|(down|up)sample)"
+)
 ATTENTION = r".*attention\w*\.(image_)?(query|key|value)"
 NORMS = r".*\.norm\w*"
 FIRST_LEVEL = r"(down|up)\.0\..*"
@@ -94,7 +98,7 @@ def predictions(toon: ToonCrafter, dtype: str, in_float32: str, inputs: dict[str
         for path, layer in nnx.iter_modules(unet):
             if hasattr(layer, "dtype") and path:
                 chosen = re.fullmatch(in_float32, ".".join(map(str, path))) is not None
-                layer.dtype = jnp.float32 if chosen else network.dtype
+                cast(Any, layer).dtype = jnp.float32 if chosen else network.dtype
         return unet(x, timesteps, unet.context_keys(context, x.shape[1])).astype(jnp.float32)
 
     with quick_compilation(), without_cpu_forms(), jax.default_matmul_precision("highest"):
@@ -103,7 +107,8 @@ def predictions(toon: ToonCrafter, dtype: str, in_float32: str, inputs: dict[str
 
 def error(found: np.ndarray, true: np.ndarray, scale: float) -> float:
     """The relative error of guided predictions, in the root mean square over times, frames and cells."""
-    ours, exact = (np.asarray(guide(*np.split(v, 2), scale)) for v in (found, true))
+    (given, empty), (true_given, true_empty) = jnp.split(jnp.asarray(found), 2), jnp.split(jnp.asarray(true), 2)
+    ours, exact = np.asarray(guide(given, empty, scale)), np.asarray(guide(true_given, true_empty, scale))
     return float(np.sqrt(np.mean((ours - exact) ** 2) / np.mean(exact**2)))
 
 

@@ -1,4 +1,5 @@
-"""Writes what is made from the declared options: the keyword arguments of `ToonCrafter.interpolate`, and the table in the manual.
+"""Writes what is made from the declared options: the keyword arguments of `ToonCrafter.interpolate`, and the table in
+the manual.
 
 python scripts/write_options.py [--check]
 

@@ -1,4 +1,6 @@
-"""Buckets for tests: a memory file system of fsspec's behind `gs://`, and a directory of this machine behind `disk://`."""
+"""Buckets for tests: a memory file system of fsspec's behind `gs://`, and a directory of this machine behind
+`disk://`.
+"""
 
 import contextlib
 from pathlib import Path

@@ -1,7 +1,7 @@
 """How every test runs: eight CPU devices, a cache of compiled programs, and the tiny model of the reference numbers.
 
-Type annotations are checked while testing (`--jaxtyping-packages` in pyproject.toml). The check is installed after this file
-is read, so this file imports the package inside functions only.
+Type annotations are checked while testing (`--jaxtyping-packages` in pyproject.toml). The check is installed after this
+file is read, so this file imports the package inside functions only.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tooncrafter_jax.typing import Device
 
 if TYPE_CHECKING:
     from tooncrafter_jax.models.configuration import ModelConfig
@@ -85,7 +87,7 @@ def tiny_networks(tiny_config: ModelConfig) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def devices() -> list[jax.Device]:
+def devices() -> list[Device]:
     """Eight CPU devices; a test that needs them is skipped where JAX was started before with fewer."""
     found = jax.devices("cpu")
     if len(found) < CPU_DEVICES:
@@ -188,8 +190,8 @@ class PeakMemory:
 class ForbiddenSkips:
     """With FORBID_SKIPS set, as in the gate, a skipped test fails the run.
 
-    FORBID_SKIPS=1 allows none; FORBID_SKIPS=convert,torch-data allows those whose reason names one of these extras (or packages) in
-    quotes: "needs the extra 'convert'".
+    FORBID_SKIPS=1 allows none; FORBID_SKIPS=convert,torch-data allows those whose reason names one of these extras (or
+    packages) in quotes: "needs the extra 'convert'".
     """
 
     def __init__(self) -> None:

@@ -16,17 +16,32 @@ from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.weights.loading import MappedSource, map_source
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
-from tooncrafter_jax.weights.rule import unit_noise
-from tooncrafter_jax.weights.sources import RuleSource
+from tooncrafter_jax.weights.rule import make, unit_noise
 
 GOLDEN = Path(__file__).parent / "golden"
 
 NETWORK_TOLERANCE = 2e-5
 """Largest difference of a float32 network from the reference, in standard deviations of the reference array.
 
-The reference itself is within 4e-6 of its network in float64, and moves as much with its batch size; the rest is the order of
-summation. A wrong epsilon, GELU or routing shows at 1e-4 or more.
+The reference itself is within 4e-6 of its network in float64, and moves as much with its batch size; the rest is the
+order of summation. A wrong epsilon, GELU or routing shows at 1e-4 or more.
 """
+
+
+class RuleSource:
+    """Tensors made by the weight rule, for a list of names and shapes.
+
+    Args:
+      shapes: name -> shape.
+      where: for messages.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], where: str = "the weight rule") -> None:
+        self.where, self.shapes = where, dict(shapes)
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor of this name, float32."""
+        return make(name, self.shapes[name])
 
 
 @cache

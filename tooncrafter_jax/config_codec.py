@@ -1,4 +1,6 @@
-"""Frozen config dataclasses to and from plain dicts (JSON, ConfigDict), with errors that name the key and the nearest right one."""
+"""Frozen config dataclasses to and from plain dicts (JSON, ConfigDict), with errors that name the key and the nearest
+right one.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(text: object, limit: int | None = None) -> str:
-    """A foreign string (a file's or a tensor's name, a prompt, another program's words) as one line that is safe to print.
+    """A foreign string (a file's or a tensor's name, a prompt, another program's words) as one line that is safe to
+    print.
 
     Terminals obey control characters, and some format characters turn the order of the text around: both become visible
     escapes, as do line breaks and bytes that are no text. Everything else, of any script, stays as it is.
@@ -36,8 +37,8 @@ def printable(text: object, limit: int | None = None) -> str:
 class UserError(Exception):
     """Something that the user can put right; the message is one sentence: what is wrong, where, and what to do.
 
-    Commands print the message without a stack trace and exit with code 2. It is one line that is safe to print (`printable`),
-    whatever the names in it hold.
+    Commands print the message without a stack trace and exit with code 2. It is one line that is safe to print
+    (`printable`), whatever the names in it hold.
     """
 
     def __str__(self) -> str:

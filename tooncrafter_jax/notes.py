@@ -2,23 +2,23 @@
 
 Use
 ---
-Where something is decided, call `note` with one sentence in the style of an error: what, where, and how to have it otherwise.
-Name the file, or "the first picture", so that two pictures never share a sentence.
+Where something is decided, call `note` with one sentence in the style of an error: what, where, and how to have it
+otherwise. Name the file, or "the first picture", so that two pictures never share a sentence.
 
     note(f"'{path}' has the profile Display P3: converted to sRGB")
 
 Whoever listens decides where it goes:
 
 - A command: `cli.common.run` prints "note: ..." on stderr, each sentence once a run, on the main process alone.
-- The Python API: a `Note`, which is a `UserWarning`; `warnings.filterwarnings("ignore", category=Note)` silences it, and "error"
-  makes it an exception.
+- The Python API: a `Note`, which is a `UserWarning`; `warnings.filterwarnings("ignore", category=Note)` silences it,
+  and "error" makes it an exception.
 - A program that wants them itself: `with heard_by(listener)`, or `with collected() as found`.
 
-What was found where nothing is in doubt, which a person at a terminal still wants to see, is a `remark`: a listener hears it as it
-hears a note, and without one it is said to nobody.
+What was found where nothing is in doubt, which a person at a terminal still wants to see, is a `remark`: a listener
+hears it as it hears a note, and without one it is dropped.
 
-Code that looks at one input several times (a clip is checked, then made) wraps the whole in `with once():`, and the same sentence
-passes but once. Nothing here needs JAX.
+Code that looks at one input several times (a clip is checked, then made) wraps the whole in `with once():`, and the
+same sentence passes but once. Nothing here needs JAX.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def note(message: str) -> None:
 
 
 def remark(message: str) -> None:
-    """Says one sentence to whoever listens, and to nobody without a listener."""
+    """Says one sentence to the listener; without one it is dropped."""
     _say(message, in_doubt=False)
 
 
@@ -77,7 +77,7 @@ def once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[str]]:
-    """Inside, notes and remarks are kept in the list that this gives, in order and each once, and said to nobody."""
+    """Inside, notes and remarks are kept in the list that this gives, in order and each once, and go no further."""
     found: list[str] = []
     with heard_by(found.append), once():
         yield found

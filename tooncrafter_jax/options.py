@@ -1,12 +1,14 @@
-"""Options that are declared once: a field's name, type and default, and an `Option` in its annotation, say all that is known.
+"""Options that are declared once: a field's name, type and default, and an `Option` in its annotation, say all that is
+known.
 
     @dataclass(frozen=True)
     class SamplingOptions:
         eta: Annotated[float, Option("noise added while sampling", least=0, most=1, published="--ddim_eta")] = 1.0
 
 Made from that: the command line with its `--help` (`cli.declared_options`), the checks of ranges with their sentences
-(`check_ranges`), the keyword arguments of `ToonCrafter.interpolate` and the table of the manual (`scripts/write_options.py`), what
-records say and what a record that does not know an option stands for (`shown`, `shown_defaults`), and the published script's names.
+(`check_ranges`), the keyword arguments of `ToonCrafter.interpolate` and the table of the manual
+(`scripts/write_options.py`), what records say and what a record that does not know an option stands for (`shown`,
+`shown_defaults`), and the published script's names.
 """
 
 from __future__ import annotations

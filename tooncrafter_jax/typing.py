@@ -6,15 +6,18 @@ Channels come last everywhere. Pixel values are in [-1, 1] unless a name says ui
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 Video = Float[Array, "B T H W 3"]
 """Frames of clips in [-1, 1]."""
 Images = Float[Array, "B H W 3"]
 """Single pictures in [-1, 1]."""
+Picture = UInt8[np.ndarray, "H W 3"]
+"""A picture as it is read, 0 to 255."""
 Uint8Video = UInt8[np.ndarray, "T H W 3"]
 """What a user gets: frames of one clip, 0 to 255."""
 Uint8Videos = UInt8[np.ndarray, "B T H W 3"]
@@ -37,6 +40,23 @@ FramesPerSecond = Int[Array, "B"]
 """The integer frame rate that the denoiser is conditioned on."""
 Hints = Float[Array, "B T H W 1"]
 """Sketches as the sketch encoder receives them: [0, 1], bright lines on black; an all-zero frame is unguided."""
+
+AnyArray = Shaped[Array, "..."]
+"""An array of any type and shape on devices."""
+HostArray = Shaped[np.ndarray, "..."]
+"""The same in the memory of this process."""
+FloatArray = Float[Array, "..."]
+"""Numbers of any shape, whose last axis is the channels'."""
+Params = Mapping[str, Any]
+"""Parameters by dotted path: arrays, or what stands for them (shapes, shardings)."""
+DeviceParams = dict[str, AnyArray]
+"""Parameters by dotted path, on devices."""
+HostParams = dict[str, HostArray]
+"""The same on the host."""
+Tensors = Mapping[tuple[str, ...], HostArray]
+"""Arrays of a foreign file by their place in it."""
+JsonObject = Mapping[str, object]
+"""Plain values by name, of which JSON can be made."""
 
 Device = Any
 """A `jax.Device`; type checkers take that name for a variable."""

@@ -29,7 +29,7 @@ def write_film(
     """Writes pictures (T, H, W, 3); `times` are their milliseconds, `prepare` is called with the stream."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width, stream.pix_fmt = pictures[0].shape[0], pictures[0].shape[1], pixels
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)

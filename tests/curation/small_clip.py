@@ -15,7 +15,9 @@ IMAGE_HEADS, TEXT_HEADS, SIZE, PATCH = 3, 2, 28, 14
 
 
 def tensors(seed: int = 0) -> dict[str, np.ndarray]:
-    """The tensors by name, without prefix before those of the text tower, and `visual.` before those of the image tower."""
+    """The tensors by name, without prefix before those of the text tower, and `visual.` before those of the image
+    tower.
+    """
     random = np.random.default_rng(seed)
     found: dict[str, np.ndarray] = {}
 

@@ -105,7 +105,7 @@ def test_it_is_a_stage_with_settings(tmp_path, weights):
     for seed in (0, 1):
         save_file(layers({"": (1, 16)}, seed), tmp_path / f"{seed}.safetensors")
     stages = [pickle.loads(pickle.dumps(Aesthetics(weights, tmp_path / f"{seed}.safetensors"))) for seed in (0, 1)]
-    assert isinstance(stages[0], Stage) and stages[0].off == ""
+    assert stages[0].off == "" and isinstance(stages[0], Stage)
     assert json.loads(json.dumps(stages[0].settings())) == stages[0].settings() != stages[1].settings()
     with pytest.raises(UserError, match="cannot be read"):
         Aesthetics(weights, tmp_path / "missing.safetensors").settings()

@@ -53,5 +53,5 @@ def test_without_weights_it_is_off_and_says_so():
 
 def test_it_is_a_stage_with_settings(weights):
     stage = pickle.loads(pickle.dumps(Agreement(weights)))
-    assert isinstance(stage, Stage) and stage.off == ""
+    assert stage.off == "" and isinstance(stage, Stage)
     assert json.loads(json.dumps(stage.settings())) == stage.settings()

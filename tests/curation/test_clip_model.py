@@ -1,4 +1,6 @@
-"""CLIP's vectors are those of its definition and of transformers, from files under OpenCLIP's and ToonCrafter's names."""
+"""CLIP's vectors are those of its definition and of transformers, from files under OpenCLIP's and ToonCrafter's
+names.
+"""
 
 from __future__ import annotations
 

@@ -168,7 +168,9 @@ JOINT = (78, 46, 102, 54, BLUE)
 
 
 def test_words_are_found_where_they_are_in_the_picture(detector: CraftDetector) -> None:
-    """In pixels of the picture, whether it was enlarged or not; the published growth adds about a third of the height."""
+    """In pixels of the picture, whether it was enlarged or not; the published growth adds about a third of the
+    height.
+    """
     assert len(detector(painted())) == 0
     assert len(detector(painted(*WORD))) == 2
     for size, magnification in ((1280, 1.5), (160, 1.5)):
@@ -189,7 +191,7 @@ def test_the_share_of_a_clip(detector: CraftDetector) -> None:
 def test_it_is_a_stage_with_settings(detector: CraftDetector, tmp_path: Path) -> None:
     stage = pickle.loads(pickle.dumps(Text(detector)))
     assert isinstance(stage, Stage) and isinstance(detector, TextDetector)
-    settings = stage.settings()
+    settings = dict(stage.settings())
     assert json.loads(json.dumps(settings)) == settings and settings["detector"] == "craft"
     changes = {"text_threshold": 0.6, "low_text": 0.3, "link_threshold": 0.3, "canvas_size": 640, "magnification": 1.0}
     for name, value in changes.items():

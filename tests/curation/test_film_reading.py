@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from tests.curation.film_files import LOSSLESS, number_of, numbered, scene, write_film, write_sound
 from tooncrafter_jax.curation.film_reading import constant_rate, fitted_size, rate_of_film, read_film
@@ -47,7 +48,8 @@ def test_shrinking_covers_and_averages(tmp_path):
     ],
 )
 def test_sizes(size, cover, expected):
-    assert fitted_size(*size, cover) == expected
+    height, width = size
+    assert fitted_size(height, width, cover) == expected
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
@@ -184,7 +186,7 @@ def test_a_cover_picture_is_no_film(tmp_path):
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         sound, cover = container.add_stream("aac", rate=8000), container.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         silence.sample_rate = 8000
         container.mux(sound.encode(silence))

@@ -123,8 +123,11 @@ def test_it_travels_and_tells_what_it_depends_on(folder):
     assert films.sources() == Films(folder).sources()
     assert json.loads(json.dumps(films.settings())) == films.settings()
     others = [
-        Films(folder, **change)
-        for change in ({"cover": (64, 64)}, {"trim": 4}, {"shortest": 2.0}, {"fps": 12.0}, {"detectors": ()})
+        Films(folder, cover=(64, 64)),
+        Films(folder, trim=4),
+        Films(folder, shortest=2.0),
+        Films(folder, fps=12.0),
+        Films(folder, detectors=()),
     ]
     assert all(other.settings() != films.settings() for other in others)
 

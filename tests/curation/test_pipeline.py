@@ -15,6 +15,7 @@ import textwrap
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,8 +64,8 @@ def _stages(films: FakeFilms, **settings):
     return [FakeMotion(films.log, **settings), FakeFingerprint()]
 
 
-def _curate(films: FakeFilms, out: Path, **settings):
-    return curate(films, settings.pop("stages", _stages(films)), out, **({"workers": 0} | settings))
+def _curate(films: FakeFilms, out: Path, *, workers: int = 0, **settings: Any):
+    return curate(films, settings.pop("stages", _stages(films)), out, workers=workers, **settings)
 
 
 def _set(out: Path) -> dict[str, list]:

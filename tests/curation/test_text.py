@@ -81,5 +81,5 @@ def test_it_is_a_stage_with_settings():
     stage = pickle.loads(pickle.dumps(Text()))
     assert isinstance(stage, Stage) and isinstance(PpOcrDetector(), TextDetector)
     assert json.loads(json.dumps(stage.settings())) == stage.settings()
-    assert stage.settings()["weights"].startswith("rapidocr 3.")
+    assert str(stage.settings()["weights"]).startswith("rapidocr 3.")
     assert Text(PpOcrDetector(confidence=0.8)).settings() != stage.settings()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,9 @@ def test_a_value_on_the_threshold_is_kept_and_one_beyond_is_dropped_for_the_firs
 
 @pytest.mark.parametrize("criterion", CRITERIA, ids=lambda criterion: criterion.score)
 def test_what_was_not_measured_never_drops_a_clip_nor_does_a_threshold_that_is_off(criterion):
-    assert _reason(**{criterion.score: math.nan}) is None
-    terrible = {criterion.score: -1e9 if criterion.at_least else 1e9}
+    unknown: dict[str, Any] = {criterion.score: math.nan}
+    assert _reason(**unknown) is None
+    terrible: dict[str, Any] = {criterion.score: -1e9 if criterion.at_least else 1e9}
     assert _reason(**terrible) == criterion.reason
     assert _reason(thresholds=Thresholds(**{criterion.limit: None}), **terrible) is None
 

@@ -66,14 +66,18 @@ def test_a_film_as_the_package_judges_it():
     assert any(t.start <= 44 and t.stop >= 48 for t in found)  # the middle of the dissolve
 
 
+def _numpy_state() -> np.ndarray:
+    return np.random.get_state(legacy=False)["state"]["key"].copy()
+
+
 def test_building_the_network_leaves_no_traces():
     torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    before = _numpy_state(), torch.get_rng_state()
     with transnet_shots.global_state_kept(torch):
         np.random.seed(1)
         torch.manual_seed(1)
         torch.use_deterministic_algorithms(True)
-    assert (np.random.get_state()[1] == before[0]).all() and torch.equal(torch.get_rng_state(), before[1])
+    assert (_numpy_state() == before[0]).all() and torch.equal(torch.get_rng_state(), before[1])
     assert not torch.are_deterministic_algorithms_enabled()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from tooncrafter_jax.data.records import Clip, clip_of_pictures
 
 LENGTHS = (16, 20, 33, 47, 61, 96, 40, 31, 100, 25, 50)
 """Frames of the clips of the tiny set, by the number in their colour."""
-SMALL = {"batch": 4, "height": 16, "width": 24, "prefetch": 0}
+SMALL: dict[str, Any] = {"batch": 4, "height": 16, "width": 24, "prefetch": 0}
 RED, GREEN = 20, 2
 """Levels of red for a step from clip to clip, and of green from frame to frame."""
 
@@ -53,7 +54,8 @@ def main(directory: str) -> None:
     import multiprocessing
 
     loader = Loader(ClipSet(directory), LoaderConfig(**{**SMALL, "num_workers": 1, "prefetch": 1}))
-    next(loader), next(loader)
+    next(loader)
+    next(loader)
     try:
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)  # the signal may come at once
         while True:

@@ -1,10 +1,13 @@
-"""Embeddings: the same training inputs as the encoders give on the fly, made in pieces, refused where they do not fit."""
+"""Embeddings: the same training inputs as the encoders give on the fly, made in pieces, refused where they do not
+fit.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +55,13 @@ def directory(clips, toon, tmp_path_factory):
     return directory
 
 
-def _batches(source, config=ASKED, count=4):
+def _batches(source, config=ASKED, count=4) -> list[Any]:
     with Loader(source, config) as loader:
         return [next(loader) for _ in range(count)]
+
+
+def _next(loader) -> Any:
+    return next(loader)
 
 
 @pytest.mark.gate
@@ -63,7 +70,7 @@ def test_they_equal_the_encoders_on_the_fly(clips, toon, directory):
     pixels, embedded = _batches(clips), _batches(EmbeddingSource(directory))
     drops = {(bool(batch["token_ids"][i, 2]), bool(batch["drop_image"][i])) for batch in pixels for i in range(4)}
     assert len(drops) == 4, "every combination of dropped conditions is met"
-    stage = make_stage(train_config({"model": "tiny", "dtype": "float32"}), toon.config)
+    stage: Any = make_stage(train_config({"model": "tiny", "dtype": "float32"}), toon.config)
     params = {f"{name}.{path}": value for name in ENCODERS for path, value in toon.params[name].items()}
 
     @jax.jit
@@ -99,10 +106,10 @@ def test_the_loader_opens_what_its_config_names(clips, directory):
     config = replace(ASKED, embeddings=str(directory))
     with Loader.open(config) as loader:
         np.testing.assert_array_equal(
-            next(loader)["moments"], _batches(EmbeddingSource(directory), count=1)[0]["moments"]
+            _next(loader)["moments"], _batches(EmbeddingSource(directory), count=1)[0]["moments"]
         )
     with Loader.open(replace(ASKED, directory=str(clips.directory))) as loader:
-        np.testing.assert_array_equal(next(loader)["video"], _batches(clips, count=1)[0]["video"])
+        np.testing.assert_array_equal(_next(loader)["video"], _batches(clips, count=1)[0]["video"])
     with pytest.raises(UserError, match="directory is empty"):
         Loader.open(ASKED)
     with pytest.raises(UserError, match="directory is empty"):
@@ -117,7 +124,7 @@ def test_a_stopped_run_goes_on_and_parts_make_the_whole(clips, toon, directory, 
         if done == 4:
             raise KeyboardInterrupt
 
-    settings = {"shard_bytes": 200_000, "part": (0, 2)}
+    settings: dict[str, Any] = {"shard_bytes": 200_000, "part": (0, 2)}
     with pytest.raises(KeyboardInterrupt):
         embed(clips, toon, tmp_path, MADE, on_progress=stop, **settings)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("records-*")}
@@ -129,7 +136,8 @@ def test_a_stopped_run_goes_on_and_parts_make_the_whole(clips, toon, directory, 
     kept = sum(int(path.name[17:25]) - int(path.name[8:16]) for path in written)
     assert progress == [(done, 5) for done in range(kept + 1, 6)]
     assert {path: path.stat().st_mtime_ns for path in written} == written, "finished files are left as they are"
-    assert embed(clips, toon, tmp_path, MADE, **settings | {"part": (1, 2)})
+    settings["part"] = (1, 2)
+    assert embed(clips, toon, tmp_path, MADE, **settings)
     for found, expected in zip(_batches(EmbeddingSource(tmp_path)), _batches(EmbeddingSource(directory)), strict=True):
         for name in expected:
             np.testing.assert_allclose(found[name], expected[name], rtol=2**-10, atol=1e-5)
@@ -162,7 +170,7 @@ def test_bfloat16_is_read_as_it_is_stored(directory, tmp_path):
         large = {n: t.astype(jnp.bfloat16) if t.dtype == np.float16 else t for n, t in tensors.items()}
         save_file(large, path, metadata=metadata)
     with Loader(EmbeddingSource(tmp_path), replace(ASKED, num_workers=1, prefetch=1)) as loader:
-        found = next(loader)
+        found = _next(loader)
     expected = _batches(EmbeddingSource(directory), count=1)[0]
     for name in ("moments", "text", "image"):
         assert found[name].dtype == jnp.bfloat16

@@ -31,7 +31,7 @@ def _windows(clip_length: int, count: int = 3000, **options) -> list[Window]:
     return [choose_window(_rng(number), clip_length, **options) for number in range(count)]
 
 
-# ------------------------------------------------------------------------------------------------------------------ windows
+# -------------------------------------------------------------------------------------------------------------- windows
 
 
 @pytest.mark.parametrize("clip_length", [16, 17, 31, 32, 40, 91, 92, 500])
@@ -76,7 +76,7 @@ def test_frame_rates_are_rounded_down(fps, stride, expected):
     assert frame_rate(fps, stride) == expected
 
 
-# ------------------------------------------------------------------------------------------------------------------ dropout
+# -------------------------------------------------------------------------------------------------------------- dropout
 
 
 class _Fixed(np.random.Generator):
@@ -86,7 +86,7 @@ class _Fixed(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self._value = value
 
-    def random(self, *args, **kw):
+    def random(self, *args, **kw):  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._value
 
 
@@ -119,7 +119,7 @@ def test_dropout_shares():
     assert {choose_dropout(generator(3, n, Draw.DROPOUT), 0.0) for n in range(200)} == {(False, False)}
 
 
-# ------------------------------------------------------------------------------------------------------------------ numbers
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def test_draws_depend_on_seed_example_and_purpose_alone():
@@ -136,7 +136,7 @@ def test_draws_depend_on_seed_example_and_purpose_alone():
 FROZEN_DRAW = 180264943
 
 
-# --------------------------------------------------------------------------------------------------------------------- size
+# ----------------------------------------------------------------------------------------------------------------- size
 
 
 def _pictures(height: int, width: int, count: int = 2) -> np.ndarray:
@@ -149,7 +149,9 @@ SIZES = [(50, 90), (90, 50), (33, 80), (12, 40), (40, 12), (20, 32), (300, 47)]
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("antialias", [False, True])
 def test_sizes_are_those_of_the_dense_resize(height, width, antialias):
-    """Half a level from rounding (1e-3: float32); with antialiasing Pillow rounds to 8 bits after each of its two passes."""
+    """Half a level from rounding (1e-3: float32); with antialiasing Pillow rounds to 8 bits after each of its two
+    passes.
+    """
     pictures = _pictures(height, width)
     found = resize_and_crop(pictures, 20, 32, antialias)
     assert found.shape == (2, 20, 32, 3)

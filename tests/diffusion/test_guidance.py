@@ -53,7 +53,7 @@ def test_full_rescaling_restores_the_deviation_of_each_clip() -> None:
 def test_two_stages_equal_the_formula() -> None:
     cond, image, uncond = predictions()
     expected = uncond + 2.0 * (image - uncond) + 5.0 * (cond - image)
-    args = [jnp.asarray(x) for x in (cond, image, uncond)]
+    args = jnp.asarray(cond), jnp.asarray(image), jnp.asarray(uncond)
     np.testing.assert_allclose(guide_in_two_stages(*args, 5.0, 2.0), expected, atol=2e-5)
     wide = expected.astype(np.float64)
     axes = (1, 2, 3, 4)

@@ -1,4 +1,6 @@
-"""The loop over a solver's rows: chunks, padding, predictions, and solvers that look back or need two predictions a step."""
+"""The loop over a solver's rows: chunks, padding, predictions, and solvers that look back or need two predictions a
+step.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ class _Rows(NamedTuple):
 
 
 class _Remembering:
-    """A solver with a history: it sums what was predicted, and every second row goes back to where the one before began."""
+    """A solver with a history: it sums what was predicted, and every second row goes back to where the one before
+    began.
+    """
 
     def rows(self, schedule: NoiseSchedule, options: SolverOptions) -> _Rows:
         times = np.repeat(np.arange(options.steps, dtype=np.int32)[::-1], 2)

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.typing import Device
 
 FRAME = (4, 6, 4)
 
@@ -29,7 +30,7 @@ def test_independent_of_the_number_and_order_of_frames() -> None:
     np.testing.assert_array_equal(draw([7], [15, 0]), sixteen[:, [15, 0]])
 
 
-def test_independent_of_the_devices(devices: list[jax.Device]) -> None:
+def test_independent_of_the_devices(devices: list[Device]) -> None:
     seeds, frames = jnp.asarray([7, 2**32 - 1], jnp.uint32), jnp.arange(8)
     mesh = Mesh(np.asarray(devices).reshape(2, 4), ("data", "frames"), axis_types=(AxisType.Auto,) * 2)
     run = jax.jit(

@@ -18,9 +18,10 @@ TOLERANCE = 2e-6
 """Sums of two products of about unit size, in float32."""
 
 
-def inputs() -> list[jnp.ndarray]:
+def inputs() -> tuple[jnp.ndarray, jnp.ndarray]:
     """Latents and noise of the reference, (2, 16, 8, 16, 4)."""
-    return [jnp.asarray(noise(f"fixture.loss.{name}", (2, 4, 16, 8, 16))) for name in ("latent", "noise")]
+    latent, drawn = (jnp.asarray(noise(f"fixture.loss.{name}", (2, 4, 16, 8, 16))) for name in ("latent", "noise"))
+    return latent, drawn
 
 
 def times(name: str) -> jnp.ndarray:

@@ -1,6 +1,6 @@
 """A model that is guided by sketches of true frames gets those of its clip, and nothing else changes."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips, WindowRul
 from tooncrafter_jax.models.configuration import preset
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
+from tooncrafter_jax.sketches.extractors import SketchExtractor
 
 
 class Toon(ToonCrafter):
@@ -30,8 +31,6 @@ class Toon(ToonCrafter):
 class Darkness:
     """An "extractor" that draws a picture's mean brightness everywhere."""
 
-    line_thickness = 1.0
-
     def __call__(self, images: Any) -> np.ndarray:
         means = np.asarray(images).mean((1, 2, 3)) / 2 + 0.5
         return np.broadcast_to(means[:, None, None, None], (*images.shape[:3], 1))
@@ -44,7 +43,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[TrueClip]:
 
 
 def model(toon: Toon, frames: tuple[int, ...] | None) -> Model:
-    sketches = None if frames is None else TrueSketches(Darkness(), "darkness", frames)
+    sketches = None if frames is None else TrueSketches(cast(SketchExtractor, Darkness()), "darkness", frames)
     options = SamplingOptions(frames=16, height=64, width=64)
     return Model(toon, "ours", options, sketches=sketches)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule, seed_of
 
-SMALL = {"height": 32, "width": 32}
+SMALL: dict[str, Any] = {"height": 32, "width": 32}
 
 
 @pytest.fixture(scope="module")

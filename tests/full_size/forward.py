@@ -1,6 +1,7 @@
 """One float32 forward of one component of the published size, with weights by the rule; run as a process of its own.
 
-Prints a JSON line: parameters, seconds to make the weights, to compile and to run, peak memory, and statistics of the output.
+Prints a JSON line: parameters, seconds to make the weights, to compile and to run, peak memory, and statistics of the
+output.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.reference import RuleSource
 from tooncrafter_jax.models.configuration import tooncrafter_512
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.weights.loading import map_source
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
 from tooncrafter_jax.weights.rule import unit_noise
-from tooncrafter_jax.weights.sources import RuleSource
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys"
 PREFIXES = {
@@ -96,7 +97,7 @@ def main(component: str) -> None:
                 "weights_s": round(made - start, 1),
                 "compile_s": round(ready - made, 1),
                 "run_s": round(done - ready, 1),
-                "temp_gib": round(memory.temp_size_in_bytes / 2**30, 2),
+                "temp_gib": None if memory is None else round(memory.temp_size_in_bytes / 2**30, 2),
                 "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
                 "shape": out.shape,
                 "finite": bool(jnp.isfinite(out).all()),

@@ -1,4 +1,6 @@
-"""Annotations are not checked here, as they are not where users run: the code itself must refuse what is of a wrong type."""
+"""Annotations are not checked here, as they are not where users run: the code itself must refuse what is of a wrong
+type.
+"""
 
 from __future__ import annotations
 

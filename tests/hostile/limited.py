@@ -14,7 +14,8 @@ GIBI = 2**30
 def run_limited(
     code: str, *arguments: str, gibibytes: float = 2, seconds: int = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Runs Python code whose address space, shared libraries included, may not grow beyond a limit once `limit()` is called.
+    """Runs Python code whose address space, shared libraries included, may not grow beyond a limit once `limit()` is
+    called.
 
     Args:
       code: imports what it needs, calls `limit()`, then does what is tested.
@@ -39,3 +40,18 @@ def limit():
         env=environment,
         errors="backslashreplace",
     )
+
+
+def run_opening(module: str, name: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Opens a path by a callable of a module within a quarter of a gibibyte, and prints why if that is refused."""
+    code = f"""
+from pathlib import Path
+from tooncrafter_jax.errors import UserError
+from {module} import {name}
+limit()
+try:
+    {name}(Path(sys.argv[1]))
+except UserError as error:
+    print(error)
+"""
+    return run_limited(code, str(path), gibibytes=0.25)

@@ -1,4 +1,6 @@
-"""A description of a model from anybody gives an architecture that can be built, or a sentence; nothing is built meanwhile."""
+"""A description of a model from anybody gives an architecture that can be built, or a sentence; nothing is built
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.hostile.amounts import amounts, bounded_memory, holds_for
-from tests.hostile.limited import run_limited
+from tests.hostile.limited import run_opening
 from tests.hostile.strategies import json_values, spoilt_bytes, spoilt_values
 from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.errors import UserError
@@ -161,16 +163,6 @@ def test_sections_of_another_kind(tmp_path: Path, changes: dict[str, Any]) -> No
 def test_a_sparse_description_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "model.json").open("wb") as file:
         file.truncate(20 * 2**30)
-    code = """
-from pathlib import Path
-from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.weights.store import Checkpoint
-limit()
-try:
-    Checkpoint(Path(sys.argv[1]))
-except UserError as error:
-    print(error)
-"""
-    done = run_limited(code, str(tmp_path), gibibytes=0.25)
+    done = run_opening("tooncrafter_jax.weights.store", "Checkpoint", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "is damaged (it has more than 16,777,216 bytes)" in done.stdout

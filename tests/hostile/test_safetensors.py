@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 
 from tests.hostile.amounts import amounts, bounded_memory, holds_for
-from tests.hostile.limited import run_limited
+from tests.hostile.limited import run_opening
 from tests.hostile.strategies import EXTREMES, spoilt_bytes, spoilt_values, texts
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.weights.lora import load_lora
@@ -198,17 +198,7 @@ def test_a_sparse_file_with_a_huge_header(tmp_path: Path, length: int) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", length))
         file.truncate(8 + length)
-    code = """
-from pathlib import Path
-from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.weights.sources import open_source
-limit()
-try:
-    open_source(Path(sys.argv[1]))
-except UserError as error:
-    print(error)
-"""
-    done = run_limited(code, str(path), gibibytes=0.25)
+    done = run_opening("tooncrafter_jax.weights.sources", "open_source", path)
     assert done.returncode == 0, done.stderr
     assert f"states a header of {length:,} bytes, but that of a model has at most" in done.stdout
 

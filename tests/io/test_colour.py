@@ -127,7 +127,8 @@ def test_printing_colours_go_through_their_profile(tmp_path):
     picture = Image.fromarray(inks, mode="CMYK")
     path = save(tmp_path / "a.tif", picture, icc_profile=cmyk_profile())
     image, notes = read(path)
-    # Black-point compensation pulls this printer's black to sRGB's: white stays, and greys keep their order and no colour.
+    # Black-point compensation pulls this printer's black to sRGB's: white stays, and greys keep their order and no
+    # colour.
     white, one, two = image[8, 8].astype(int), image[8, 24].astype(int), image[8, 40].astype(int)
     np.testing.assert_allclose(white, 255, atol=2)
     np.testing.assert_allclose(one, 185, atol=3)

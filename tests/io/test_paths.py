@@ -1,4 +1,6 @@
-"""Paths in buckets: what can be there is written and read there, and the rest says so; no folder is ever named `gs:`."""
+"""Paths in buckets: what can be there is written and read there, and the rest says so; no folder is ever named
+`gs:`.
+"""
 
 import dataclasses
 import json

@@ -12,8 +12,9 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tooncrafter_jax.models.discriminator import Discriminator, DiscriminatorConfig, split_statistics
+from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.typing import Device
 from tooncrafter_jax.weights.rule import unit_noise
 
 SMALL = Network(Discriminator, DiscriminatorConfig(width=4))
@@ -36,6 +37,11 @@ def params() -> dict[str, jax.Array]:
 
 def images(*shape: int) -> jax.Array:
     return jnp.asarray(np.clip(unit_noise("discriminator.images", (*shape, 3)), -1, 1))
+
+
+def split_statistics(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    statistics = {path: value for path, value in params.items() if path.rpartition(".")[2] in STATISTICS}
+    return {path: value for path, value in params.items() if path not in statistics}, statistics
 
 
 @jax.jit
@@ -119,7 +125,9 @@ def test_statistics_are_apart_from_parameters() -> None:
 
 
 def test_a_module_bound_once_is_differentiated_without_being_changed() -> None:
-    """As the adaptive weight needs it: bound outside the gradient, called twice inside, statistics handed out on the side."""
+    """As the adaptive weight needs it: bound outside the gradient, called twice inside, statistics handed out on the
+    side.
+    """
 
     @jax.jit
     def step(params: Any, real: Any) -> Any:
@@ -169,7 +177,7 @@ def test_a_patch_is_70_pixels_wide() -> None:
     assert (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) == (70, 70)
 
 
-def test_statistics_are_of_all_devices(devices: list[jax.Device]) -> None:
+def test_statistics_are_of_all_devices(devices: list[Device]) -> None:
     """A batch over eight devices is normalised like the same batch on one."""
     frames = images(8, 32, 32)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,), devices=devices)

@@ -155,7 +155,7 @@ class TestParts:
     @pytest.mark.parametrize(("logit", "share"), [(-40.0, 0.0), (0.0, 0.5), (40.0, 1.0)])
     def test_the_logit_weighs_the_temporal_path(self, logit: float, share: float) -> None:
         """sigmoid(logit) is the weight of the temporal path, which contains the input itself (spec section 5.2)."""
-        network = Network(lambda config, **kw: TemporalRes(32, **kw), None)
+        network = Network(lambda config, **kw: TemporalRes(32, 32, **kw), None)
         params = noise_params(network)
         x = jnp.asarray(unit_noise("x", (1, 4, 3, 2, 32)))
         run = jax.jit(lambda params: network.bind(params)(x))
@@ -171,7 +171,9 @@ class TestParts:
             network.bind(network.abstract_params).prepare_references([])
 
     def test_an_image_decoder_has_the_rest(self) -> None:
-        """Without its temporal and reference parts it is the plain decoder; the parts are those of the paper's Table 4."""
+        """Without its temporal and reference parts it is the plain decoder; the parts are those of the paper's Table
+        4.
+        """
         full, plain = (
             Network(Decoder, config).abstract_params
             for config in (DecoderConfig(), DecoderConfig(temporal=False, references=False))

@@ -82,7 +82,9 @@ def test_dtypes() -> None:
 
 
 def test_the_published_denoiser_is_described_in_seconds() -> None:
-    """With `nnx.Rngs` this takes half a minute of processor time; the limit leaves room for type checks and old machines."""
+    """With `nnx.Rngs` this takes half a minute of processor time; the limit leaves room for type checks and old
+    machines.
+    """
     network = tooncrafter_512().networks()["unet"]
     start = time.process_time()
     assert network.parameter_count == 1_438_854_980  # spec section 1

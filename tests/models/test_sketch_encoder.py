@@ -106,7 +106,9 @@ def test_frames_are_independent() -> None:
 
 
 def test_new_taps_add_nothing() -> None:
-    """All 1x1 convolutions and the last hint convolution begin at zero, so that training starts from the bare denoiser."""
+    """All 1x1 convolutions and the last hint convolution begin at zero, so that training starts from the bare
+    denoiser.
+    """
     config = SketchEncoderConfig(width=32, multipliers=(1,), blocks_per_level=1, attention_levels=(), head_dim=8)
     network = Network(SketchEncoder, config)
     params = network.init(jax.random.key(0, impl="unsafe_rbg"))  # compiles sooner than the default

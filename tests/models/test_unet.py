@@ -31,7 +31,14 @@ MICRO = UNetConfig(
 )
 """Every kind of block in a network that compiles in seconds."""
 OPTIONS = BlockOptions(
-    embedding_dim=16, context_dim=8, head_dim=8, transformer_depth=1, dropout=0.1, temporal=True, image_stream=True
+    embedding_dim=16,
+    context_dim=8,
+    head_dim=8,
+    transformer_depth=1,
+    dropout=0.1,
+    temporal=True,
+    image_stream=True,
+    norm_groups=32,
 )
 
 
@@ -128,7 +135,9 @@ class TestReference:
 
 
 def test_a_bfloat16_network_ends_in_float32() -> None:
-    """Of its convolutions the last alone, whose weights are stored as the others are; what it predicts is not rounded."""
+    """Of its convolutions the last alone, whose weights are stored as the others are; what it predicts is not
+    rounded.
+    """
     network = Network(UNet, MICRO, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
     found: list[tuple[str, Any, tuple[int, ...]]] = []
 
@@ -231,7 +240,9 @@ class TestParts:
 
     @pytest.mark.parametrize("frames", [2, 3])
     def test_both_streams_of_cross_attention(self, frames: int) -> None:
-        """Two separate softmaxes, text and image, one output projection; 32 image tokens are 16 a frame for two frames."""
+        """Two separate softmaxes, text and image, one output projection; 32 image tokens are 16 a frame for two
+        frames.
+        """
         part = Network(lambda config, **kw: CrossAttention(16, 2, OPTIONS, **kw), None)
         params = noise_params(part, gain=2.0)
         x, context = values("x", 1, frames, 3, 16), values("context", 1, 77 + 32, 8)
@@ -258,7 +269,9 @@ class TestParts:
         np.testing.assert_allclose(jax.jit(run)(params, x, context), expected, atol=2e-5)
 
     def test_zero_initialised_parts_begin_as_identities(self) -> None:
-        """Spec section 2.7: temporal and spatial parts add nothing at first, so that training starts from Stable Diffusion."""
+        """Spec section 2.7: temporal and spatial parts add nothing at first, so that training starts from Stable
+        Diffusion.
+        """
         network = Network(UNet, replace(MICRO, multipliers=(1,)))
         params = network.init(jax.random.key(0, impl="unsafe_rbg"))  # compiles sooner than the default
         zero = {path for path, value in params.items() if not np.asarray(value).any()}
@@ -275,7 +288,7 @@ class _Conv(TemporalConvBlock):
     """A temporal convolution without dropout as a function of its input alone."""
 
     def __init__(self, **kw: Any) -> None:
-        super().__init__(32, **kw)
+        super().__init__(32, OPTIONS, **kw)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore
         return super().__call__(x, iter([None] * 3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn import attention as module
 from tooncrafter_jax.nn.attention import BACKENDS, attention, check_backend, choose_backend
 from tooncrafter_jax.nn.logical_axes import axis_rules
-from tooncrafter_jax.nn.platform import tracing_for, tracing_on, without_cpu_forms
+from tooncrafter_jax.nn.platform import Platform, tracing_for, tracing_on, without_cpu_forms
+from tooncrafter_jax.typing import Device
 
 TOLERANCE = 2e-6
 """Values are averages of about unit size; float32 scores of about 4 err by 5e-7, which the softmax passes on."""
@@ -95,7 +96,8 @@ def test_half_precision_keeps_its_softmax_in_float32() -> None:
     k[0, 0] = 8 * np.log(256) / 64  # weight 256 against 512 of weight 1
     v = np.concatenate([np.ones((1, 1, 1, 64)), np.zeros((1, 512, 1, 64))], axis=1).astype(np.float32)
     half = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
-    expected = formula(*(np.asarray(x.astype(jnp.float32)) for x in half), False)
+    exact = [np.asarray(x.astype(jnp.float32)) for x in half]
+    expected = formula(exact[0], exact[1], exact[2], False)
     assert 0.3 < expected[0, 0, 0, 0] < 0.36
     for backend in ("xla", "chunked", "broadcast"):
         out = attention(*half, backend=backend)
@@ -124,7 +126,7 @@ CLIPS_BY_TOKENS: dict[str, Any] = {"rows": "batch", "tokens": "frames"}
 """How the queries of whole clips are laid out: (b, t n)."""
 
 
-def mesh_of(devices: list[jax.Device], data: int, frames: int, tensor: int = 1) -> Mesh:
+def mesh_of(devices: list[Device], data: int, frames: int, tensor: int = 1) -> Mesh:
     names = ("data", "frames", "tensor")
     grid = np.asarray(devices[: data * frames * tensor]).reshape(data, frames, tensor)
     return Mesh(grid, names, axis_types=(AxisType.Auto,) * 3)
@@ -150,7 +152,7 @@ def spread(mesh: Mesh, **settings: Any) -> Any:
     ],
 )
 def test_splash_on_several_devices_equals_the_formula(
-    devices: list[jax.Device], sizes: tuple[int, ...], batch: int, shared: bool, settings: dict[str, Any]
+    devices: list[Device], sizes: tuple[int, ...], batch: int, shared: bool, settings: dict[str, Any]
 ) -> None:
     causal = settings.get("causal", False)
     q, k, v = inputs(256, 256 if causal else 128, batch=batch, shared=shared)
@@ -168,7 +170,7 @@ def test_splash_on_several_devices_equals_the_formula(
     ],
 )
 def test_splash_compiles_for_several_tpu_chips(
-    devices: list[jax.Device], queries: tuple[int, ...], settings: dict[str, Any], local: tuple[int, ...]
+    devices: list[Device], queries: tuple[int, ...], settings: dict[str, Any], local: tuple[int, ...]
 ) -> None:
     """The bare kernel cannot be partitioned by the compiler; each chip runs it on its own queries."""
     keys = (queries[0], 1024, *queries[2:])
@@ -190,7 +192,7 @@ def test_splash_compiles_for_several_tpu_chips(
     ],
 )
 def test_cudnn_runs_on_each_devices_part(
-    devices: list[jax.Device],
+    devices: list[Device],
     monkeypatch: pytest.MonkeyPatch,
     sizes: tuple[int, ...],
     queries: tuple[int, ...],
@@ -235,7 +237,7 @@ def chosen(
 ) -> str:
     """What `auto` stands for on a platform or device; shapes are (batch, tokens, heads, head_dim)."""
     found: list[str] = []
-    with tracing_for(machine) if isinstance(machine, str) else tracing_on(machine):
+    with tracing_for(cast(Platform, machine)) if isinstance(machine, str) else tracing_on(machine):
         jax.eval_shape(
             lambda q, k: found.append(choose_backend(q, k, causal, prefer=prefer)),
             jax.ShapeDtypeStruct(queries, dtype),
@@ -323,7 +325,7 @@ def test_every_back_end_may_be_preferred_anywhere(prefer: Any) -> None:
 def test_what_a_machine_lacks_is_said_before_anything_starts(
     machine: Any, backend: str, dtype: Any, sentence: str | None
 ) -> None:
-    with tracing_for(machine) if isinstance(machine, str) else tracing_on(machine):
+    with tracing_for(cast(Platform, machine)) if isinstance(machine, str) else tracing_on(machine):
         if sentence is None:
             check_backend(backend, dtype, "--attention")
             return

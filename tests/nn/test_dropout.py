@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.nn.dropout import LEVELS, SHARERS, dropout, kept_levels
+from tooncrafter_jax.typing import Device
 
 STANDARD_ERRORS = 5
 """A right program fails a comparison of a share once in two million keys; the keys are fixed."""
@@ -107,7 +108,7 @@ def test_the_mask_is_the_same_on_every_mesh(shape: tuple[int, ...], sizes: tuple
     np.testing.assert_array_equal(np.asarray(spread), np.asarray(dropout(jnp.ones(shape), 0.3, key)))
 
 
-def test_devices_draw_their_own_part_without_talking(devices: list[jax.Device]) -> None:
+def test_devices_draw_their_own_part_without_talking(devices: list[Device]) -> None:
     mesh = Mesh(np.asarray(devices).reshape(4, 2), ("data", "frames"), axis_types=(AxisType.Auto,) * 2)
     sharding = NamedSharding(mesh, PartitionSpec("data", "frames"))
     drop = jax.jit(lambda x, key: dropout(x, 0.1, key), in_shardings=(sharding, None), out_shardings=sharding)
@@ -118,7 +119,9 @@ def test_devices_draw_their_own_part_without_talking(devices: list[jax.Device]) 
 
 
 def test_a_number_is_drawn_for_four_elements() -> None:
-    """Integer operations of the traced program, for each element, where a draw of threefry is a primitive of its own."""
+    """Integer operations of the traced program, for each element, where a draw of threefry is a primitive of its
+    own.
+    """
     shape = (1, 2, 8, 8, 32)
     traced = jax.make_jaxpr(lambda x, key: dropout(x, 0.1, key))(jnp.ones(shape), jax.random.key(0))
     counts: Counter[str] = Counter()

@@ -11,12 +11,13 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from tooncrafter_jax.nn.logical_axes import axis_rules, constrain, dividing_axes, shard_shape, sharding_of
+from tooncrafter_jax.typing import Device
 
 RULES = {"batch": "data", "frames": ("frames_0", "frames_1")}
 
 
 @pytest.fixture(scope="module")
-def mesh(devices: list[jax.Device]) -> Mesh:
+def mesh(devices: list[Device]) -> Mesh:
     names = ("data", "frames_0", "frames_1")
     return Mesh(np.asarray(devices).reshape(2, 2, 2), names, axis_types=(AxisType.Auto,) * 3)
 

@@ -1,4 +1,6 @@
-"""Weights stored in float32 under a bfloat16 computation: their gradients are float32, exact for what was multiplied."""
+"""Weights stored in float32 under a bfloat16 computation: their gradients are float32, exact for what was
+multiplied.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from jax.sharding import AxisType, Mesh
 from tooncrafter_jax.nn.layers import Conv, Linear, TemporalConv
 from tooncrafter_jax.nn.logical_axes import axis_rules
 from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
+from tooncrafter_jax.typing import Device
 
 BF16 = jnp.bfloat16
 EXACT = 1e-5
@@ -69,7 +72,9 @@ def deviation(ours: Any, true: Any) -> float:
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients_are_exact_for_the_operands(name: str, platform: Any) -> None:
-    """The kernel's and bias' gradients depend on x and the output's gradient alone: float32 finds the same from the same."""
+    """The kernel's and bias' gradients depend on x and the output's gradient alone: float32 finds the same from the
+    same.
+    """
     make, x, direction = case(name)
     with without_cpu_forms():
         _, _, true = gradients(make, x, direction, jnp.float32)
@@ -96,8 +101,10 @@ def test_outputs_and_gradients_of_inputs_are_those_of_a_weight_that_was_cast_fir
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("name", ["linear", "conv", "conv-stride", "temporal"])
-def test_devices_sum_float32(devices: list[jax.Device], name: str, platform: Any) -> None:
-    """Each of two devices has a clip. XLA's CPU sums bfloat16 in float32 too, but says that it was asked for less ("promoted")."""
+def test_devices_sum_float32(devices: list[Device], name: str, platform: Any) -> None:
+    """Each of two devices has a clip. XLA's CPU sums bfloat16 in float32 too, but says that it was asked for less
+    ("promoted").
+    """
     make, x, direction = case(name)
     with without_cpu_forms():
         _, _, true = gradients(make, x, direction, jnp.float32)

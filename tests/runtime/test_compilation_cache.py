@@ -64,7 +64,9 @@ def two_processes(directory: str, home: Path) -> list[tuple[dict, str]]:
 
 
 def test_a_shared_directory_is_where_every_process_looks(tmp_path):
-    """What the first process finds in the next run; the others of a CPU do not, whose key for a program names the process."""
+    """What the first process finds in the next run; the others of a CPU do not, whose key for a program names the
+    process.
+    """
     shared = str(tmp_path / "shared" / "cache")
     first, second = two_processes(shared, tmp_path), two_processes(shared, tmp_path)
     assert [told["hits"] for told, _ in first] == [0, 0]

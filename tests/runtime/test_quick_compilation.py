@@ -1,5 +1,7 @@
 """Quick compilation, by whichever name this release of JAX has for it."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from tooncrafter_jax.runtime.quick_compilation import quick_compilation, quick_o
 
 def test_a_program_compiles_with_the_options_and_computes_the_same():
     x = np.arange(16.0, dtype=np.float32).reshape(4, 4)
-    compiled = jax.jit(lambda x: x @ x).lower(x).compile(compiler_options=quick_options())
+    options: Any = quick_options()
+    compiled = jax.jit(lambda x: x @ x).lower(x).compile(compiler_options=options)
     np.testing.assert_allclose(compiled(x), x @ x, rtol=1e-6)  # another order of the sums
 
 

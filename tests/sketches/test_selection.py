@@ -72,7 +72,7 @@ class TestChoice:
 
     def masks(self, **settings: Any) -> list[tuple[int, ...]]:
         rng = np.random.default_rng(3)
-        return [tuple(np.flatnonzero(choose_sketched_frames(rng, 16, **settings))) for _ in range(self.DRAWS)]
+        return [tuple(np.flatnonzero(choose_sketched_frames(rng, 16, **settings)).tolist()) for _ in range(self.DRAWS)]
 
     def test_four_in_five_are_bisections_of_every_depth(self) -> None:
         """A random subset is one of the bisections too, with a probability that is known."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tooncrafter_jax.sketches import measure_line_thickness
+from tests.sketches.line_thickness import measure_line_thickness
 
 
 def along_the_edge(profile: Callable[[np.ndarray], np.ndarray]) -> Callable[[jax.Array], jax.Array]:

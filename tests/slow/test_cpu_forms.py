@@ -49,6 +49,7 @@ def test_ratio(dtype: str) -> None:
             seconds[name].append(time.perf_counter() - start)
     ratio = min(seconds["with"]) / min(seconds["without"])
     print(
-        f"{dtype}: {min(seconds['with']):.2f} s with CPU forms, {min(seconds['without']):.2f} s without, ratio {ratio:.2f}"
+        f"{dtype}: {min(seconds['with']):.2f} s with CPU forms, {min(seconds['without']):.2f} s without, ratio "
+        f"{ratio:.2f}"
     )
     assert ratio < 1.0

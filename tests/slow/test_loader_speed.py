@@ -53,7 +53,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> ClipSet:
 
 
 def _without_type_checks(function: Callable[..., Any], *arguments: Any) -> Any:
-    """function(*arguments) in a process of its own, as users have it: the tests' checks of types cost time and memory."""
+    """function(*arguments) in a process of its own, as users have it: the tests' checks of types cost time and
+    memory.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -63,15 +65,17 @@ def _without_type_checks(function: Callable[..., Any], *arguments: Any) -> Any:
 def test_speed(clips: ClipSet, height: int, width: int) -> None:
     """Clips a second of 16 frames from 480x640, the best of some rounds in alternation.
 
-    What is asserted is processor time of all processes together, since on a busy machine the clock says little, and loosely,
-    since there it grows too; on an idle one the loader takes a third more than decoding alone.
+    What is asserted is processor time of all processes together, since on a busy machine the clock says little, and
+    loosely, since there it grows too; on an idle one the loader takes a third more than decoding alone.
     """
     costs = _without_type_checks(_costs, clips, height, width)
     alone = costs["decoding alone"]
     for name, cost in costs.items():
         print(
-            f"{height}x{width} {name:22} {BATCH / cost.clock:6.1f} clips/s, {alone.clock / cost.clock:.2f} of decoding alone; "
-            f"{1000 * cost.processor / BATCH:4.0f} ms of a core a clip, {cost.processor / alone.processor:.2f} times decoding"
+            f"{height}x{width} {name:22} {BATCH / cost.clock:6.1f} clips/s, {alone.clock / cost.clock:.2f} of decoding "
+            "alone; "
+            f"{1000 * cost.processor / BATCH:4.0f} ms of a core a clip, {cost.processor / alone.processor:.2f} times "
+            "decoding"
         )
     for name in ("no worker", "1 worker", "2 workers"):
         assert costs[name].processor < 2.5 * alone.processor, name

@@ -14,7 +14,9 @@ MESHES = [("data:2", 1), ("fsdp:2", 1), ("frames:2", 1), ("tensor:2", 1), ("data
 """A mesh, and how many devices each of the two processes has."""
 EIGHTH = NARROW_CHANGES | {name: MODEL_CHANGES[name] for name in ("height", "width", "autoencoder", "decoder")}
 WHOLE_PICTURES = {"model_changes": EIGHTH, "data": {"height": SIZE, "width": SIZE}}
-"""Latents of an eighth of the pictures, as sketches need, and pictures that the discriminator does not shrink to nothing."""
+"""Latents of an eighth of the pictures, as sketches need, and pictures that the discriminator does not shrink to
+nothing.
+"""
 STAGES = {
     "rectify": {},
     "lora": {"lora": {"rank": 2}},
@@ -59,7 +61,9 @@ def test_two_processes_train_as_one(clips, alone, tmp_path, stage, mesh, devices
 
 
 def test_micro_batches_of_two_processes(clips, tmp_path):
-    """Cut into two, a batch whose rows and frames lie on both processes trains as uncut; without dropout, which is drawn anew."""
+    """Cut into two, a batch whose rows and frames lie on both processes trains as uncut; without dropout, which is
+    drawn anew.
+    """
     still = {"model_changes": NARROW_CHANGES | {"unet": NARROW_CHANGES["unet"] | {"dropout": 0.0}}}
     (whole,) = train(clips, tmp_path / "whole", "data:1", **still)
     parts = train(clips, tmp_path / "parts", "data:2,frames:2", processes=2, devices=2, accumulation=2, **still)

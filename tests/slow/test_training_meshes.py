@@ -129,8 +129,8 @@ def test_a_run_killed_twice_ends_with_the_same_parameters(clips, tmp_path):
 def test_resumed_on_another_mesh(clips, tmp_path):
     """Ten steps on one device, the rest on eight: the losses and parameters of a run on one device.
 
-    At the paper's learning rate: Adam moves a parameter whose gradient is mere rounding by as much as any other, so parameters
-    of two meshes differ by a part of the learning rate whatever it is.
+    At the paper's learning rate: Adam moves a parameter whose gradient is mere rounding by as much as any other, so
+    parameters of two meshes differ by a part of the learning rate whatever it is.
     """
     settings = {"optimizer": {"learning_rate": 1e-5}, "save_every": 10}
     expected = _train(clips, tmp_path / "whole", "data:1", **settings)
@@ -144,7 +144,9 @@ def test_resumed_on_another_mesh(clips, tmp_path):
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(clips, tmp_path):
-    """The loss is a mean over clips, so micro-batches of equal size change only the order of sums (and what dropout draws)."""
+    """The loss is a mean over clips, so micro-batches of equal size change only the order of sums (and what dropout
+    draws).
+    """
     model = MODEL_CHANGES | {"unet": MODEL_CHANGES["unet"] | {"dropout": 0.0}}
     whole, parts = (
         _train(clips, tmp_path / name, "data:1", accumulation=count, steps=5, model_changes=model)

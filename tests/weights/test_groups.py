@@ -7,22 +7,23 @@ from math import prod
 
 import pytest
 
-from tests.reference import key_list
+from tests.reference import RuleSource, key_list
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tooncrafter_512
 from tooncrafter_jax.weights.groups import GROUPS, in_groups
 from tooncrafter_jax.weights.loading import map_source
-from tooncrafter_jax.weights.sources import RuleSource
 
 
 @cache
 def official() -> dict[str, tuple[str, int]]:
-    """Our path, with its component -> official name and number of values, of the published model and its sketch encoder."""
+    """Our path, with its component -> official name and number of values, of the published model and its sketch
+    encoder.
+    """
     found = {}
     for file in ("keys/tooncrafter_512.tsv", "keys/sketch_encoder.tsv"):
         shapes = {name: s for name, s in key_list(file).items() if not name.startswith(_BUFFERS)}
         mapped = map_source(RuleSource(shapes), tooncrafter_512())
-        for name, (component, path) in mapped.plan.entries.items():
+        for name, (component, path) in mapped.assignment.entries.items():
             found[f"{component}.{path}"] = name, prod(mapped.source.shapes[name])
     return found
 

@@ -8,14 +8,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.reference import key_list
+from tests.reference import RuleSource, key_list
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.weights.loading import components_in, map_source
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
 from tooncrafter_jax.weights.rule import make
-from tooncrafter_jax.weights.sources import RuleSource
 
 UNET = "model.diffusion_model."
 FULL = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder")
@@ -47,7 +46,7 @@ def buffers(config: ScheduleConfig | None = None) -> dict[str, np.ndarray]:
 def test_a_full_model(tiny_config: ModelConfig) -> None:
     mapped = map_source(Source(tensors(), buffers()), tiny_config)
     assert mapped.components == FULL
-    assert sorted(mapped.plan.buffers) == sorted(SCHEDULE_BUFFERS)
+    assert sorted(mapped.assignment.buffers) == sorted(SCHEDULE_BUFFERS)
     networks = tiny_config.networks()
     for component in ("image_projector", "autoencoder"):
         params = mapped.params(component)
@@ -97,7 +96,7 @@ def test_a_bare_u_net_file(tiny_config: ModelConfig) -> None:
     bare = {name.removeprefix(UNET): shape for name, shape in tensors(UNET).items()}
     mapped = map_source(Source(bare), tiny_config)
     assert mapped.components == ("unet",)
-    assert len(mapped.plan.entries) == len(bare) == 1516
+    assert len(mapped.assignment.entries) == len(bare) == 1516
     (path, value) = next(mapped.iterate("unet"))
     assert path == "time_embedding.hidden.kernel"
     np.testing.assert_array_equal(value, make("time_embed.0.weight", (256, 64)).T)  # read by its name in the file
@@ -107,7 +106,7 @@ def test_a_sketch_encoder_file(tiny_config: ModelConfig) -> None:
     source = RuleSource(key_list("tiny/sketch_keys.tsv"))
     assert components_in(source) == ("sketch_encoder",)
     mapped = map_source(source, tiny_config)
-    assert mapped.components == ("sketch_encoder",) and len(mapped.plan.entries) == 340
+    assert mapped.components == ("sketch_encoder",) and len(mapped.assignment.entries) == 340
 
 
 class TestBuffers:
@@ -116,7 +115,7 @@ class TestBuffers:
             # 1.0 - abar of the first times rounds to a log far from the exact one; such buffers are not used.
             given = {n: v.astype(dtype) for n, v in buffers().items() if n in ("alphas_cumprod", "scale_arr", "betas")}
             mapped = map_source(Source(tensors("image_proj_model."), given), tiny_config)
-            assert len(mapped.plan.buffers) == 3
+            assert len(mapped.assignment.buffers) == 3
 
     @pytest.mark.parametrize("name", ["alphas_cumprod", "scale_arr", "betas"])
     def test_other_diffusion_constants_are_refused(self, tiny_config: ModelConfig, name: str) -> None:

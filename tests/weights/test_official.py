@@ -11,7 +11,15 @@ import pytest
 
 from tests.reference import key_list
 from tooncrafter_jax.models.configuration import ModelConfig, tooncrafter_512
-from tooncrafter_jax.weights.official import LevelLayout, Plan, leaf_path, our_shape, plan, to_our_layout, unet_path
+from tooncrafter_jax.weights.official import (
+    Assignment,
+    LevelLayout,
+    assign,
+    leaf_path,
+    our_shape,
+    to_our_layout,
+    unet_path,
+)
 
 
 @cache
@@ -28,25 +36,25 @@ def targets() -> dict[str, dict[str, tuple[int, ...]]]:
     }
 
 
-def planned(names: dict[str, tuple[int, ...]], *components: str) -> Plan:
+def planned(names: dict[str, tuple[int, ...]], *components: str) -> Assignment:
     chosen = {name: targets()[name] for name in components}
-    return plan(names, chosen, unet=LevelLayout(), autoencoder=LevelLayout(), where="the list")
+    return assign(names, chosen, unet=LevelLayout(), autoencoder=LevelLayout(), where="the list")
 
 
 @cache
-def published() -> Plan:
+def published() -> Assignment:
     components = [name for name in targets() if name != "sketch_encoder"]
     return planned(key_list("keys/tooncrafter_512.tsv"), *components)
 
 
 @cache
-def sketch() -> Plan:
+def sketch() -> Assignment:
     names = {f"control_model.{name}": shape for name, shape in key_list("keys/sketch_encoder.tsv").items()}
     return planned(names, "sketch_encoder")
 
 
 def test_the_published_file() -> None:
-    """All 2668 names map, and nothing of the components is left open (else `plan` raises)."""
+    """All 2668 names map, and nothing of the components is left open (else `assign` raises)."""
     result = published()
     assert len(key_list("keys/tooncrafter_512.tsv")) == 2668
     assert (len(result.entries), len(result.unused), len(result.buffers)) == (2630, 25, 13)

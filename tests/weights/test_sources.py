@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.reference import RuleSource
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.weights.rule import make
-from tooncrafter_jax.weights.sources import RuleSource, TensorSource, open_source
+from tooncrafter_jax.weights.sources import TensorSource, open_source
 
 TENSORS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7, "b.bias": np.asarray([1.5, -2.0], np.float32)}
 

@@ -26,6 +26,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.typing import Device
 from tooncrafter_jax.weights import store
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
@@ -92,7 +93,7 @@ class TestRoundTrip:
         checkpoint = Checkpoint(write(tmp_path / "half", tiny_config, half))
         equal(checkpoint.restore("autoencoder", NETWORK), {p: v.astype(jnp.float32) for p, v in half.items()})
 
-    def test_straight_into_a_sharding(self, written: Path, devices: list[jax.Device]) -> None:
+    def test_straight_into_a_sharding(self, written: Path, devices: list[Device]) -> None:
         mesh = Mesh(np.asarray(devices), ("shard",), axis_types=(AxisType.Auto,))
         replicated = NamedSharding(mesh, PartitionSpec())
         by_path = {
@@ -315,7 +316,7 @@ class TestFiles:
         views = {path: np.asfortranarray(np.asarray(value)) for path, value in PARAMS.items()}
         return write(tmp_path / "files", tiny_config, views, safetensors=True)
 
-    def test_what_is_written_comes_back(self, files: Path, devices: list[jax.Device]) -> None:
+    def test_what_is_written_comes_back(self, files: Path, devices: list[Device]) -> None:
         assert sorted(path.name for path in files.iterdir()) == ["autoencoder.safetensors", "model.json"]
         checkpoint = Checkpoint(files)
         equal(checkpoint.restore("autoencoder", NETWORK))

@@ -1,4 +1,6 @@
-"""Weights, pictures and score maps of the text detector's reference numbers; made from formulas, so they need not be stored."""
+"""Weights, pictures and score maps of the text detector's reference numbers; made from formulas, so they need not be
+stored.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ CANVASES = {"enlarged": (37, 52, 1280, 1.5), "limited": (60, 131, 96, 1.5)}
 
 
 def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor under its published name. What passes through the ReLUs keeps its size, so that the picture is seen at the end."""
+    """A tensor under its published name. What passes through the ReLUs keeps its size, so that the picture is seen at
+    the end.
+    """
     if name.endswith("num_batches_tracked"):
         return np.asarray(7, np.int64)
     noise = unit_noise(name, shape)

@@ -27,7 +27,9 @@ def disc(position: float, height: int = HEIGHT, width: int = WIDTH) -> np.ndarra
 
 
 def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Name -> first and last, (HEIGHT, WIDTH, 3) float32 in [0, 1]; "far" moves too much for the first block's scale."""
+    """Name -> first and last, (HEIGHT, WIDTH, 3) float32 in [0, 1]; "far" moves too much for the first block's
+    scale.
+    """
     found = {
         "disc": (disc(0), disc(1)),
         "pan": (ground(0, 16), ground(10, 16)),

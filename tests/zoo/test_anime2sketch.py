@@ -9,17 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.reference import GOLDEN, channels_first, key_list, noise_params
+from tests.reference import GOLDEN, RuleSource, channels_first, key_list, noise_params
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.weights.rule import unit_noise
-from tooncrafter_jax.weights.sources import RuleSource
 from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig, UpConv, instance_norm
 from tooncrafter_jax.zoo.anime2sketch.weights import name_table
 from tooncrafter_jax.zoo.network_file import map_tensors
 
 TOLERANCE = 1e-4
-"""Largest difference from the reference, whose values before the tanh have a standard deviation of 2.9; the order of summation
-makes 1.5e-5. Another epsilon of the normalisation, slope or order of the skip's channels shows at 1e-3 or more."""
+"""Largest difference from the reference, whose values before the tanh have a standard deviation of 2.9; the order of
+summation makes 1.5e-5. Another epsilon of the normalisation, slope or order of the skip's channels shows at 1e-3 or
+more.
+"""
 
 
 @cache

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.reference import key_list
+from tests.reference import RuleSource, key_list
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.weights.rule import make, unit_noise
-from tooncrafter_jax.weights.sources import RuleSource
 from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig, UpConv
 from tooncrafter_jax.zoo.anime2sketch.weights import (
     convert_anime2sketch,

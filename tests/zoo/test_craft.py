@@ -17,8 +17,10 @@ from tooncrafter_jax.zoo.craft.network import Craft, CraftConfig
 from tooncrafter_jax.zoo.craft.weights import name_table
 
 TOLERANCE = 2e-5
-"""In standard deviations of the scores. Both sides are float32, and the reference is within 3e-6 of its network in float64; 4e-6
-was seen. Another epsilon of the normalisation shows at 2e-3, a ReLU too many, another dilation or interpolation at 0.3 or more."""
+"""In standard deviations of the scores. Both sides are float32, and the reference is within 3e-6 of its network in
+float64; 4e-6 was seen. Another epsilon of the normalisation shows at 2e-3, a ReLU too many, another dilation or
+interpolation at 0.3 or more.
+"""
 
 
 @cache

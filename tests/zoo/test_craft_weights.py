@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.reference import key_list
+from tests.reference import RuleSource, key_list
 from tests.zoo.craft_inputs import SMALL, tensors
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.weights.sources import RuleSource
 from tooncrafter_jax.zoo.craft.network import Craft, CraftConfig
 from tooncrafter_jax.zoo.craft.weights import check_craft, convert_craft, counters, is_craft, load_craft, name_table
 from tooncrafter_jax.zoo.network_file import write_network

@@ -18,8 +18,10 @@ from tooncrafter_jax.zoo.hed.network import Hed, HedConfig, max_pool
 from tooncrafter_jax.zoo.hed.weights import fetch_hed_weights, load_hed
 
 TOLERANCE = 5e-5
-"""Largest difference in standard deviations; nothing normalises pixels of 0 to 255 on their way through thirteen convolutions, and
-the order of summation alone makes 1.5e-5. Aligned corners when resizing, or another mean, show at 1e-2."""
+"""Largest difference in standard deviations; nothing normalises pixels of 0 to 255 on their way through thirteen
+convolutions, and the order of summation alone makes 1.5e-5. Aligned corners when resizing, or another mean, show at
+1e-2.
+"""
 OUTPUTS = ("side 1", "side 2", "side 3", "side 4", "side 5", "fused")
 
 

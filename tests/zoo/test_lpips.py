@@ -31,7 +31,9 @@ HEADS = {
     "vgg16": ("b4ee423bb7c8ef01", "7fd9e5e5d8d68cc0", "63d06a086d0592f7", "16246e8056f57bc5", "3735a0ea893525bd"),
     "alexnet": ("1b21ee01e0de563a", "96b20e99719b4f1a", "ba5d4595d966dde9", "51c7dbf1c5c1e31d", "60b6388e7b80292d"),
 }
-"""Beginnings of the sha256 of the float32 heads in weights/v0.1 of the package lpips 0.1.4, by the authors of the paper."""
+"""Beginnings of the sha256 of the float32 heads in weights/v0.1 of the package lpips 0.1.4, by the authors of the
+paper.
+"""
 HEAD_SUMS = {
     "vgg16": (6.925992, 8.858334, 17.515006, 51.521323, 47.034854),
     "alexnet": (2.349532, 16.143027, 39.268439, 27.197178, 20.317177),

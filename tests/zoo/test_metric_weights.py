@@ -207,7 +207,7 @@ class TestLoading:
                 stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
             assert stored == {path: leaf.shape for path, leaf in network.abstract_params.items()}
             assert {path: value.shape for path, value in params.items()} == stored
-        assert network.parameter_count == 12_704_544
+        assert load_i3d(metric_weights).network.parameter_count == 12_704_544
 
     def test_dtypes(self, metric_weights: Path) -> None:
         """Stored moments stay in float32, whatever the computation."""

@@ -20,7 +20,9 @@ from tooncrafter_jax.zoo.metric_weights import load_rife
 from tooncrafter_jax.zoo.rife.network import Rife, RifeConfig
 
 PICTURE_TOLERANCE = 5e-5
-"""Of values in [0, 1]: 6e-6 was seen; the package places its grid of pixels in [-1, 1], which rounds to 1e-5 of a pixel."""
+"""Of values in [0, 1]: 6e-6 was seen; the package places its grid of pixels in [-1, 1], which rounds to 1e-5 of a
+pixel.
+"""
 FLOW_TOLERANCE = 1e-3
 """Pixels: 7e-5 was seen, with flows up to 60."""
 STEP = 5

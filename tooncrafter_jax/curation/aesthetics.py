@@ -1,17 +1,16 @@
 """How good a clip looks, by a head on CLIP's picture vectors that has learned people's ratings.
 
-The paper uses LAION's predictor. Its head reads the vectors of OpenAI's ViT-L/14, which have 768 numbers; those of the ViT-H/14 in
-ToonCrafter's checkpoint have 1024. So a head is used with the CLIP that it was trained on, and both are files of the user's.
+The paper uses LAION's predictor. Its head reads the vectors of OpenAI's ViT-L/14, which have 768 numbers; those of the
+ViT-H/14 in ToonCrafter's checkpoint have 1024. So a head is used with the CLIP that it was trained on, and both are
+files of the user's.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,6 +19,7 @@ from tooncrafter_jax.curation.clip_model import ClipWeights, file_digest, load_c
 from tooncrafter_jax.curation.frames_of_clips import three_frames
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.weights.sources import open_source
 
 OFF = "no CLIP weights with an aesthetic head were given, so no clip has an aesthetic score"
@@ -30,8 +30,8 @@ class Aesthetics:
     """Measures the score "aesthetic": the mean over first, middle and last frame (spec section 9), about 1 to 10.
 
     Attributes:
-      clip: the weights of CLIP; for LAION's heads those of OpenAI's ViT-L/14, with `quick_gelu`. Without them, or without a head,
-        clips keep the score that they have.
+      clip: the weights of CLIP; for LAION's heads those of OpenAI's ViT-L/14, with `quick_gelu`. Without them, or
+        without a head, clips keep the score that they have.
       head: the weights of the head: linear layers one after another, with nothing between them, as LAION's linear and
         "improved" predictors have. (.safetensors, or with the extra `convert` a PyTorch checkpoint.)
     """
@@ -57,13 +57,13 @@ class Aesthetics:
         weight, bias = load_head(self.head)
         if len(weight) != model.width:
             raise UserError(
-                f"the aesthetic head '{self.head}' reads {len(weight)} numbers, but '{self.clip.path}' gives {model.width} for a "
-                "picture: use the CLIP that the head was trained on"
+                f"the aesthetic head '{self.head}' reads {len(weight)} numbers, but '{self.clip.path}' gives "
+                f"{model.width} for a picture: use the CLIP that the head was trained on"
             )
         score = model.of_pictures(clip.decode(three_frames(len(clip)))) @ weight + bias
         return replace(clip, scores={**clip.scores, "aesthetic": float(score.mean())})
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The weights, or that there are none.
 
         Raises:

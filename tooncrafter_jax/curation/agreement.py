@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tooncrafter_jax.curation.clip_model import ClipWeights, load_clip
 from tooncrafter_jax.curation.frames_of_clips import three_frames
 from tooncrafter_jax.data.records import Clip
+from tooncrafter_jax.typing import JsonObject
 
 OFF = "no CLIP weights were given, so captions are not compared with clips"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Measures the score "agreement": the mean cosine between caption and first, middle and last frame (spec section 9).
+    """Measures the score "agreement": the mean cosine between caption and first, middle and last frame (spec section
+    9).
 
     A clip without a caption keeps the score that it has.
 
     Attributes:
-      clip: the weights of CLIP, e.g. a published ToonCrafter checkpoint. Without them all clips keep the score that they have.
+      clip: the weights of CLIP, e.g. a published ToonCrafter checkpoint. Without them all clips keep the score that
+        they have.
     """
 
     clip: ClipWeights | None = None
@@ -43,7 +44,7 @@ class Agreement:
         cosines = model.of_pictures(clip.decode(three_frames(len(clip)))) @ model.of_texts([clip.caption])[0]
         return replace(clip, scores={**clip.scores, "agreement": float(cosines.mean())})
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The weights, or that there are none.
 
         Raises:

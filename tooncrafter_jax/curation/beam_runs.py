@@ -1,8 +1,9 @@
 """Calling a function for many items through Apache Beam: in processes of this machine, or by any runner that Beam has.
 
-On one machine the pipeline runs on the engine of Beam's DirectRunner in this process, in more threads than there are workers, and
-each item is dealt with in the next free worker process. So work is balanced, and a decoder that crashes or a process that is
-killed for its memory costs one item. Other runners get the plain function and do all this in their way.
+On one machine the pipeline runs on the engine of Beam's DirectRunner in this process, in more threads than there are
+workers, and each item is dealt with in the next free worker process. So work is balanced, and a decoder that crashes or
+a process that is killed for its memory costs one item. Other runners get the plain function and do all this in their
+way.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tooncrafter_jax.curation.worker_process import WorkerDied, WorkerProcess
 from tooncrafter_jax.errors import UserError, missing_extra
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _THREADS_PER_WORKER = 8
 """Beam deals items out to its threads beforehand; the more threads, the less it matters that some items take long."""
 _MAX_THREADS = 128
 
 _numbers = itertools.count()
-_local_runs: dict[int, _LocalRun] = {}
+_local_runs: dict[int, _LocalRun[Any, Any]] = {}
 
 
-class _LocalRun:
+class _LocalRun(Generic[Item, Result]):
     """One call of `Beam.each` on this machine.
 
     Attributes:
@@ -40,11 +44,11 @@ class _LocalRun:
 
     def __init__(
         self,
-        function: Callable[[Any], Any],
-        items: Sequence[Any],
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
         workers: Sequence[WorkerProcess | None],
-        on_result: Callable,
-        on_death: Callable,
+        on_result: Callable[[Item, Result], None],
+        on_death: Callable[[Item, WorkerDied], None],
     ):
         self.function, self.items = function, items
         self.workers: queue.Queue[WorkerProcess | None] = queue.Queue()
@@ -53,30 +57,30 @@ class _LocalRun:
         self.on_result, self.on_death = on_result, on_death
         self.stopping = threading.Event()
         self.error: BaseException | None = None
-        self._telling = threading.Lock()
+        self._reporting = threading.Lock()
 
     def call(self, index: int) -> None:
-        """Calls the function for an item in the next idle worker and tells the result; the first error stops the run."""
+        """Calls the function for an item in the next idle worker and reports the result; the first error stops the
+        run.
+        """
         item, worker = self.items[index], self.workers.get()
         try:
             if self.stopping.is_set():
                 return
             try:
                 result = self.function(item) if worker is None else worker.call(self.function, item)
-                self._tell(self.on_result, item, result)
+                with self._reporting:
+                    self.on_result(item, result)
             except WorkerDied as death:
                 if not self.stopping.is_set():
-                    self._tell(self.on_death, item, death)
+                    with self._reporting:
+                        self.on_death(item, death)
         except (Exception, KeyboardInterrupt) as error:
             if self.error is None:
                 self.error = error
             self.stopping.set()
         finally:
             self.workers.put(worker)
-
-    def _tell(self, listener: Callable, *arguments: Any) -> None:
-        with self._telling:
-            listener(*arguments)
 
 
 class Beam:
@@ -106,10 +110,10 @@ class Beam:
 
     @property
     def is_local(self) -> bool:
-        """Whether the work is done on this machine and results are told as they come."""
+        """Whether the work is done on this machine and results are reported as they come."""
         return not self._arguments
 
-    def once(self, title: str, function: Callable[[Any], None], item: Any) -> None:
+    def once(self, title: str, function: Callable[[Item], None], item: Item) -> None:
         """Calls a function for one item, in a worker, which keeps what it loads for the items to come.
 
         Raises:
@@ -128,11 +132,11 @@ class Beam:
     def each(
         self,
         title: str,
-        function: Callable[[Any], Any],
-        items: Sequence[Any],
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
         *,
-        on_result: Callable[[Any, Any], None] = lambda item, result: None,
-        on_death: Callable[[Any, WorkerDied], None] | None = None,
+        on_result: Callable[[Item, Result], None] = lambda item, result: None,
+        on_death: Callable[[Item, WorkerDied], None] | None = None,
     ) -> None:
         """Calls a function for each item.
 
@@ -140,8 +144,8 @@ class Beam:
           title: of the step, as other runners show it.
           function: can be called again for an item that was done; it and the items can be pickled.
           items: what it is called with.
-          on_result: is told each item and result, on this machine only.
-          on_death: is told each item whose worker process was killed; without it the run ends.
+          on_result: called with each item and result, on this machine only.
+          on_death: called with each item whose worker process was killed; without it the run ends.
 
         Raises:
           UserError: the function raised it, or a worker process died.
@@ -176,9 +180,9 @@ class Beam:
         try:
             self._run(title, function, items, None, self._arguments)
         except Exception as error:
-            told = re.findall(r"UserError: (.+?)(?: \[while running|\\n|\n|$)", f"{type(error).__name__}: {error}")
-            if told:
-                raise UserError(told[-1]) from error
+            sentences = re.findall(r"UserError: (.+?)(?: \[while running|\\n|\n|$)", f"{type(error).__name__}: {error}")
+            if sentences:
+                raise UserError(sentences[-1]) from error
             raise UserError(f"the Beam runner failed: {type(error).__name__}: {error}") from error
 
     def _run(self, title: str, function: Callable, items: Sequence, runner: Any, arguments: list[str]) -> None:
@@ -241,14 +245,14 @@ def _call_here(number: int, index: int) -> None:
     _local_runs[number].call(index)
 
 
-def _give_up(item: Any, death: WorkerDied) -> None:
+def _give_up(item: object, death: WorkerDied) -> None:
     remedy = "use fewer workers if memory is short" if death.signal else "see what it has said above"
     raise UserError(f"a worker process ended in the middle of its work ({death}): {remedy}") from death
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within, Beam logs nothing: errors are told in our own words."""
+    """Within, Beam logs nothing: errors are reported in our own words."""
     logger = logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

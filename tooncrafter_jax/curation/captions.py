@@ -17,7 +17,8 @@ from tooncrafter_jax.curation.films import EXTENSIONS
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io.json_files import parse_json, read_at_most
+from tooncrafter_jax.io.json_files import is_text, parse_json, read_at_most
+from tooncrafter_jax.typing import JsonObject
 
 LEAST_OVERLAP = 0.5
 """Share of a clip for which a caption must hold."""
@@ -51,10 +52,11 @@ class Caption:
 class SidecarCaptions:
     """Gives clips the captions of a file, and says "sidecar" in `Clip.caption_from`.
 
-    The file is a table, as CSV with a header, as JSON Lines or as a JSON list of objects. It has a column `caption`, and `source`
-    (a film, with or without its extension) or `id` (a clip). `start` and `stop`, where they are there, bound the frames for which a
-    caption holds. A JSON object from source to caption is read too. A clip gets the caption of its id; else the one that holds for
-    most of it, and for at least half; else that of its whole film; else it keeps its own, if any.
+    The file is a table, as CSV with a header, as JSON Lines or as a JSON list of objects. It has a column `caption`,
+    and `source` (a film, with or without its extension) or `id` (a clip). `start` and `stop`, where they are there,
+    bound the frames for which a caption holds. A JSON object from source to caption is read too. A clip gets the
+    caption of its id; else the one that holds for most of it, and for at least half; else that of its whole film; else
+    it keeps its own, if any.
 
     Attributes:
       path: the file, in UTF-8.
@@ -72,7 +74,7 @@ class SidecarCaptions:
         caption = find_caption(_table(self.path), clip)
         return clip if caption is None else replace(clip, caption=caption.text, caption_from="sidecar")
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The contents of the file, as a checksum.
 
         Raises:
@@ -97,7 +99,8 @@ class SidecarCaptions:
         names = ", ".join(f"'{name}'" for name in strangers[:_NAMED]) + (", ..." if len(strangers) > _NAMED else "")
         return (
             f"'{self.path}' has captions for {len(strangers)} films that are not here ({names}), and none for "
-            f"{len(films - matched)} of the {len(films)} that are: check that it belongs to them, and names them as they are named"
+            f"{len(films - matched)} of the {len(films)} that are: check that it belongs to them, and names them as "
+            "they are named"
         )
 
 
@@ -170,7 +173,7 @@ def _caption(row: Any, where: str) -> Caption:
     source = row.get("source") or str(clip).rpartition("/")[0]
     if not isinstance(text, str) or not isinstance(source, str) or not source or not isinstance(clip, str | int):
         raise UserError(f"{where} lacks 'caption', or both 'source' and 'id': give it them, as text")
-    if len(text) > LONGEST_CAPTION or not _is_text(text):
+    if len(text) > LONGEST_CAPTION or not is_text(text):
         what = "more characters than a caption has" if len(text) > LONGEST_CAPTION else "characters that are no text"
         raise UserError(f"{where} has a caption with {what}: correct it")
     return Caption(
@@ -190,15 +193,6 @@ def _frame(row: Mapping[str, Any], key: str, where: str) -> int | None:
         shown = printable(repr(value), 50)
         raise UserError(f"{where} has '{key}' = {shown}, which is not the number of a frame") from error
     return frame
-
-
-def _is_text(text: str) -> bool:
-    """Whether a text can be written; JSON's escapes can make halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -234,13 +228,15 @@ def _without_extension(name: str) -> str:
 
 @dataclass(frozen=True)
 class Blip2Captions:
-    """Gives clips that have none the caption that BLIP-2 finds for their middle frame, and says "blip2" in `Clip.caption_from`.
+    """Gives clips that have none the caption that BLIP-2 finds for their middle frame, and says "blip2" in
+    `Clip.caption_from`.
 
-    Needs torch and transformers. Always the likeliest words, so that a clip has the same caption whenever it is made again.
+    Needs torch and transformers. Always the likeliest words, so that a clip has the same caption whenever it is made
+    again.
 
     Attributes:
-      directory: the model, as `save_pretrained` writes it or as it is published, e.g. of Salesforce/blip2-opt-2.7b. Nothing is
-        downloaded.
+      directory: the model, as `save_pretrained` writes it or as it is published, e.g. of Salesforce/blip2-opt-2.7b.
+        Nothing is downloaded.
       prompt: a beginning that the model is to go on from, e.g. "a cartoon of"; it is part of the caption.
       max_tokens: tokens after which a caption ends.
     """
@@ -270,7 +266,7 @@ class Blip2Captions:
         words = f"{self.prompt} {processor.decode(ids, skip_special_tokens=True)}".split()
         return replace(clip, caption=" ".join(words), caption_from="blip2") if words else clip
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The options, the model's configuration, and names and sizes of its files.
 
         Raises:

@@ -1,7 +1,8 @@
 """CLIP as it scores pictures and captions: both towers, and the projections into the space that they share.
 
-The denoiser reads the tokens of the towers before those projections, so a converted checkpoint directory has none. They are in the
-published ToonCrafter checkpoint, which holds OpenCLIP ViT-H-14, and in any file of OpenCLIP's or OpenAI's with OpenCLIP's names.
+The denoiser reads the tokens of the towers before those projections, so a converted checkpoint directory has none. They
+are in the published ToonCrafter checkpoint, which holds OpenCLIP ViT-H-14, and in any file of OpenCLIP's or OpenAI's
+with OpenCLIP's names.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, Float32, UInt8
 from PIL import Image
 
@@ -29,7 +31,7 @@ from tooncrafter_jax.models.clip_preprocess import MEAN, STD
 from tooncrafter_jax.models.clip_text import ClipText, ClipTextConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import END_ID, tokenizer
-from tooncrafter_jax.typing import TokenIds, Tokens, Uint8Video
+from tooncrafter_jax.typing import DeviceParams, JsonObject, TokenIds, Tokens, Uint8Video
 from tooncrafter_jax.weights.official import LevelLayout, leaf_path, paths_of_components, to_our_layout
 from tooncrafter_jax.weights.sources import TensorSource, open_source
 
@@ -47,8 +49,8 @@ class ClipWeights:
 
     Attributes:
       path: .safetensors, or with the extra `convert` a PyTorch checkpoint.
-      quick_gelu: whether the MLPs have x sigmoid(1.702 x) instead of the exact GELU, as all of OpenAI's own models have and none of
-        LAION's. Nothing in a file says so, and wrong, it gives worse scores without an error.
+      quick_gelu: whether the MLPs have x sigmoid(1.702 x) instead of the exact GELU, as all of OpenAI's own models have
+        and none of LAION's. Nothing in a file says so, and wrong, it gives worse scores without an error.
       image_head_width: features of an attention head of the image tower; by default `HEAD_WIDTHS`.
       text_head_width: the same of the text tower.
     """
@@ -58,7 +60,7 @@ class ClipWeights:
     image_head_width: int | None = None
     text_head_width: int = 64
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """What tells these weights from others, as JSON values.
 
         Raises:
@@ -68,7 +70,8 @@ class ClipWeights:
 
 
 def file_digest(path: Path) -> str:
-    """A checksum that tells weight files apart: of one beyond 64 MiB, its size and 1 MiB of it in pieces from everywhere.
+    """A checksum that tells weight files apart: of one beyond 64 MiB, its size and 1 MiB of it in pieces from
+    everywhere.
 
     Raises:
       UserError: the file cannot be read.
@@ -118,7 +121,7 @@ def _module(tower: Callable[..., Any], quick_gelu: bool) -> Callable[..., Any]:
 class _Tower:
     """A tower with the norm and the projection that follow it."""
 
-    network: Network[Any]
+    network: Network[nnx.Module]
     params: Mapping[str, jax.Array]
     projection: jax.Array
     norm: tuple[jax.Array, jax.Array] | None = None  # scale and bias; the text tower has its own
@@ -219,15 +222,16 @@ class ClipModel:
             if prefix + name in self._source.shapes:
                 return prefix
         raise UserError(
-            f"{self._source.where} holds no CLIP {tower} tower: name a published ToonCrafter checkpoint, or a file of OpenCLIP's"
+            f"{self._source.where} holds no CLIP {tower} tower: name a published ToonCrafter checkpoint, or a file of "
+            "OpenCLIP's"
         )
 
     def _require(self, *names: str) -> None:
         missing = [name for name in names if name not in self._source.shapes]
         if missing:
             raise UserError(
-                f"{self._source.where} lacks {', '.join(missing)}, without which pictures and texts cannot be compared: "
-                "name a file with all of CLIP"
+                f"{self._source.where} lacks {', '.join(missing)}, without which pictures and texts cannot be "
+                "compared: name a file with all of CLIP"
             )
 
 
@@ -260,7 +264,9 @@ def text_config(shapes: Mapping[str, tuple[int, ...]], prefix: str, head_width: 
 
 
 def clip_pixels(picture: UInt8[np.ndarray, "H W 3"], size: int) -> Float32[np.ndarray, "{size} {size} 3"]:
-    """What CLIP was trained on: the short side resized (bicubic, antialiased), the middle cut out, and colours normalised."""
+    """What CLIP was trained on: the short side resized (bicubic, antialiased), the middle cut out, and colours
+    normalised.
+    """
     height, width = picture.shape[:2]
     scale = size / min(height, width)
     resized = (size, int(height * scale)) if width <= height else (int(width * scale), size)
@@ -280,11 +286,11 @@ def load_clip(weights: ClipWeights) -> ClipModel:
     return ClipModel(weights)
 
 
-def _parameters(source: TensorSource, prefix: str, component: str, network: Network[Any]) -> dict[str, jax.Array]:
+def _parameters(source: TensorSource, prefix: str, component: str, network: Network[nnx.Module]) -> DeviceParams:
     layout = LevelLayout()
     path_of = paths_of_components(layout, layout)[component]
     wanted = {path: leaf.shape for path, leaf in network.abstract_params.items()}
-    params: dict[str, jax.Array] = {}
+    params: DeviceParams = {}
     for name, shape in source.shapes.items():
         if name.startswith(prefix):
             path = leaf_path(path_of(name.removeprefix(prefix)), len(shape))

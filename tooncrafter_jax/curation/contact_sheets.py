@@ -1,4 +1,6 @@
-"""The pictures of the curation report: clips by their first, middle and last frames, and cuts by the frames beside them."""
+"""The pictures of the curation report: clips by their first, middle and last frames, and cuts by the frames beside
+them.
+"""
 
 from __future__ import annotations
 

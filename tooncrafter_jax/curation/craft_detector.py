@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float32, Real, UInt8
 from tooncrafter_jax.curation.clip_model import file_digest
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.zoo.craft.network import Craft, CraftConfig
 from tooncrafter_jax.zoo.craft.weights import load_craft
 
@@ -80,7 +81,7 @@ class CraftDetector:
         )
         return boxes * np.float32(CELL / ratio)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Thresholds and sizes, and what tells the weights from others.
 
         Raises:
@@ -102,8 +103,8 @@ def on_canvas(
       magnification: of smaller pictures.
 
     Returns:
-      Normalised pixels (h, w, 3), on a canvas that is black beyond the picture, its sides multiples of 32; and pixels of the canvas
-      for a pixel of the picture.
+      Normalised pixels (h, w, 3), on a canvas that is black beyond the picture, its sides multiples of 32; and pixels
+      of the canvas for a pixel of the picture.
     """
     cv2 = optional("cv2", "finding text")
     height, width = picture.shape[:2]
@@ -121,8 +122,8 @@ def text_boxes(
 ) -> Boxes:
     """Boxes around words, from the score maps.
 
-    Characters and what joins them make connected areas, and each with a sure character in it is a word. Its box is the smallest one
-    around its characters, which are grown first, as a character's score falls off before its edge.
+    Characters and what joins them make connected areas, and each with a sure character in it is a word. Its box is the
+    smallest one around its characters, which are grown first, as a character's score falls off before its edge.
 
     Args:
       region: how near a cell is to a character's middle.

@@ -45,8 +45,8 @@ class Decision:
 def decide(clips: Iterable[ClipRecord], thresholds: Thresholds, rule: SplitRule) -> Decision:
     """Judges every clip by the thresholds, then drops near-duplicates, then splits by source.
 
-    The result does not depend on the order of the clips. Of near-duplicates, the one with larger pictures is kept, then the
-    longer one, then the one whose id comes first.
+    The result does not depend on the order of the clips. Of near-duplicates, the one with larger pictures is kept, then
+    the longer one, then the one whose id comes first.
 
     Raises:
       UserError: two clips have one id, or the splits cannot be as large as asked.

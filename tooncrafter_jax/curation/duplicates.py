@@ -1,7 +1,8 @@
 """Near-duplicates in the whole set: clips whose fingerprints differ in few bits.
 
-Openings and stock shots come again in every episode of a series. Of two codes that differ in at most d bits, at least one of any
-d // 2 + 1 parts differs in at most one bit. So a code is compared only with the kept ones that nearly share a part with it.
+Openings and stock shots come again in every episode of a series. Of two codes that differ in at most d bits, at least
+one of any d // 2 + 1 parts differs in at most one bit. So a code is compared only with the kept ones that nearly share
+a part with it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def find_duplicates(fingerprints: Iterable[tuple[str, str]], max_distance: float
     """Which clips are nearly the same as one that comes before them and is kept.
 
     Args:
-      fingerprints: id and fingerprint in hexadecimal digits of every clip, the ones to keep rather first; fingerprints of
-        one length are compared, and "" is like no other.
+      fingerprints: id and fingerprint in hexadecimal digits of every clip, the ones to keep rather first; fingerprints
+        of one length are compared, and "" is like no other.
       max_distance: share of the bits, 0 to 1, in which two may differ.
 
     Returns:

@@ -18,6 +18,7 @@ from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import Picture
 
 HIGHEST_RATE = 60
 """A stated rate beyond this many frames a second is a time base, not a rate; the average is taken instead."""
@@ -34,8 +35,10 @@ RESAMPLING = {
     "area": int(Interpolation.AREA | _EXACT),
     "full_chroma": int(Interpolation.BICUBIC | _EXACT | Interpolation.FULL_CHR_H_INT),
 }
-"""Name -> swscale's flags; the first two average over all pixels that a smaller one covers. The last is for pictures that keep
-their size and are compared: colour is interpolated before the conversion to RGB, which the others darken by 2 of 255."""
+"""Name -> swscale's flags; the first two average over all pixels that a smaller one covers. The last is for pictures
+that keep their size and are compared: colour is interpolated before the conversion to RGB, which the others darken by 2
+of 255.
+"""
 
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5  # ITU-T H.273, table 4; RGB has the code 0
 _HIGH_DEFINITION = 720  # rows from which an untagged film is taken for BT.709, as players do
@@ -47,14 +50,15 @@ def read_film(
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """The pictures of a film's first video stream at a constant rate.
 
-    Rotation and mirroring in the metadata are applied, pixels become square, interlaced frames are deinterlaced (one picture
-    a frame), 10-bit and other formats become 8-bit RGB by the stream's own colour matrix, and transparency is ignored. Where the
-    rate varies, or `fps` is given, each picture of the result is the frame whose time, rounded to the result's rate, is the
-    nearest before: frames are repeated or left out, never mixed.
+    Rotation and mirroring in the metadata are applied, pixels become square, interlaced frames are deinterlaced (one
+    picture a frame), 10-bit and other formats become 8-bit RGB by the stream's own colour matrix, and transparency is
+    ignored. Where the rate varies, or `fps` is given, each picture of the result is the frame whose time, rounded to
+    the result's rate, is the nearest before: frames are repeated or left out, never mixed.
 
     Args:
       path: the film.
-      cover: height and width that the pictures must still cover after shrinking; they keep their shape and are never enlarged.
+      cover: height and width that the pictures must still cover after shrinking; they keep their shape and are never
+        enlarged.
       fps: rate of the result in frames a second; by default the film's own (`film_rate`).
       resampling: a key of `RESAMPLING`.
 
@@ -62,7 +66,8 @@ def read_film(
       uint8 (H, W, 3), all of one size.
 
     Raises:
-      UserError: the file is missing, empty, no film, without a picture, damaged or cut off; the last two can come after pictures.
+      UserError: the file is missing, empty, no film, without a picture, damaged or cut off; the last two can come after
+        pictures.
     """
     with _opened(path) as container:
         stream = _video_stream(container, path)
@@ -100,8 +105,8 @@ def film_rate(stream: Any) -> Fraction:
 def constant_rate(frames: Iterable[tuple[float | None, _Frame]], fps: Fraction) -> Iterator[_Frame]:
     """Repeats and leaves out frames, so that they come at a constant rate.
 
-    A frame is shown from its time, rounded to the nearest tick, until that of the next; of two that fall on one tick the later
-    is shown. A frame without a time, or with one that does not grow, follows its predecessor after a tick.
+    A frame is shown from its time, rounded to the nearest tick, until that of the next; of two that fall on one tick
+    the later is shown. A frame without a time, or with one that does not grow, follows its predecessor after a tick.
 
     Args:
       frames: time in seconds, and the frame.
@@ -144,7 +149,7 @@ class _Converter:
         self._height, self._width = fitted_size(max(1, round(height)), max(1, round(width)), cover)
         self._flags = flags
 
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+    def __call__(self, frame: av.VideoFrame) -> Picture:
         matrix = frame.colorspace
         if matrix == _UNSPECIFIED:
             matrix = _BT709 if frame.height >= _HIGH_DEFINITION else _BT601
@@ -202,7 +207,9 @@ def _video_stream(container: Any, path: Path) -> Any:
 
 
 def _least_seconds(container: Any, stream: Any) -> float:
-    """The length that a whole film has at least, by what its file states; negative for one so short that it tells nothing."""
+    """The length that a whole film has at least, by what its file states; negative for one so short that it tells
+    nothing.
+    """
     if stream.duration is not None and stream.time_base is not None:
         return CUT_OFF_SHARE * float(stream.duration * stream.time_base) - 1
     if container.duration is not None:
@@ -232,12 +239,15 @@ def _timed_frames(container: Any, stream: Any, path: Path, least: float) -> Iter
         raise UserError(f"'{path}' holds no picture: it is cut off, or was never finished")
     if first is not None and last is not None and last - first < least:
         raise UserError(
-            f"'{path}' is cut off: it ends after {last - first:.0f} s, well before the length that it states; copy it again"
+            f"'{path}' is cut off: it ends after {last - first:.0f} s, well before the length that it states; copy it "
+            "again"
         )
 
 
 def _deinterlaced(frames: Iterable[Any], stream: Any) -> Iterator[Any]:
-    """Frames as they are until one is interlaced; from then on all go through a filter that leaves progressive ones alone."""
+    """Frames as they are until one is interlaced; from then on all go through a filter that leaves progressive ones
+    alone.
+    """
     graph = None
     for frame in frames:
         if graph is None and frame.interlaced_frame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from tooncrafter_jax.curation.shots import (
 )
 from tooncrafter_jax.data.records import JPEG_QUALITY, Clip, encode_frame
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 
 EXTENSIONS = frozenset(
-    ".3gp .asf .avi .divx .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogm .ogv .rm .rmvb .ts .vob .webm .wmv".split()
+    ".3gp .asf .avi .divx .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogm .ogv .rm .rmvb .ts .vob .webm "
+    ".wmv".split()
 )
-"""Extensions under which films are looked for in a folder; a named file is judged by its contents."""
+"""Extensions under which films are looked for in a folder; of a named file, the contents count."""
 COVER = (320, 512)
 """Height and width that clips still cover after shrinking: the published model's size (spec section 1)."""
 MIN_FRAMES = 16
@@ -36,9 +38,9 @@ _Path = str | os.PathLike[str]
 class Films:
     """Clips of films, as a `Production`.
 
-    A film is read twice and never held in memory: once small, for the detectors of shots, and once for the clips. Frames are
-    counted at the film's constant rate (see `read_film`), from 0. A shot is trimmed where it borders on another, left out if it is
-    too short, and divided into equal parts if it is too long.
+    A film is read twice and never held in memory: once small, for the detectors of shots, and once for the clips.
+    Frames are counted at the film's constant rate (see `read_film`), from 0. A shot is trimmed where it borders on
+    another, left out if it is too short, and divided into equal parts if it is too long.
 
     Args:
       paths: films, and folders in which films are looked for at any depth, in files that are not hidden.
@@ -85,7 +87,7 @@ class Films:
         """The file of a film."""
         return self._films[source]
 
-    def state(self, source: str) -> Mapping[str, Any]:
+    def state(self, source: str) -> JsonObject:
         """Size and time of change of the film's file.
 
         Raises:
@@ -97,7 +99,7 @@ class Films:
             raise UserError(f"'{self.path(source)}' cannot be read ({error.strerror}): check the path") from error
         return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Sizes, lengths and rates, and the settings of the detectors."""
         return {
             "cover": list(self.cover),
@@ -113,7 +115,8 @@ class Films:
         """The clips of a film, in order; none of one that is too short.
 
         Raises:
-          UserError: the film cannot be read, is damaged or cut off; no clip of it has come before, unless it changes meanwhile.
+          UserError: the film cannot be read, is damaged or cut off; no clip of it has come before, unless it changes
+            meanwhile.
         """
         path, fps = self.path(source), self._rate(source)
         ranges = self.ranges(source)
@@ -206,7 +209,9 @@ def _films_below(folder: Path) -> list[Path]:
 
 
 def _named(films: Sequence[tuple[Path, Path]]) -> dict[str, Path]:
-    """Films by the shortest of three names that no other has: without extension, with it, and with the folder's name."""
+    """Films by the shortest of three names that no other has: without extension, with it, and with the folder's
+    name.
+    """
     unique: dict[Path, tuple[Path, Path]] = {}  # one film may be named twice
     for folder, film in films:
         unique.setdefault(film.resolve(), (folder, film))

@@ -1,11 +1,11 @@
-"""Fingerprints by which clips that look the same are found: openings and stock shots come again in every episode of a series."""
+"""Fingerprints by which clips that look the same are found: openings and stock shots come again in every episode of a
+series.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,14 +15,15 @@ from tooncrafter_jax.curation.frames_of_clips import three_frames
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 
 
 @dataclass(frozen=True)
 class Fingerprint:
     """Records the perceptual hashes of first, middle and last frame one after another, in `Clip.fingerprint`.
 
-    A hash says, for each of the lowest frequencies of a shrunk grey picture, whether it is stronger than their median. Encoding,
-    size and brightness hardly change it, and what is shown does. The package imagehash computes it.
+    A hash says, for each of the lowest frequencies of a shrunk grey picture, whether it is stronger than their median.
+    Encoding, size and brightness hardly change it, and what is shown does. The package imagehash computes it.
 
     Attributes:
       side: frequencies a side, an even number; a hash has `side * side` bits.
@@ -45,7 +46,7 @@ class Fingerprint:
         imagehash = optional("imagehash", "taking fingerprints")
         return str(imagehash.phash(Image.fromarray(picture), hash_size=self.side))
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The size, and the version of the package.
 
         Raises:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from tooncrafter_jax.data.records import Clip
 
 SAMPLES_A_SECOND = 2.0
-"""Rate at which motion is measured: cartoons hold a drawing for two or three frames, so neighbours tell little (spec section 9)."""
+"""Rate at which motion is measured: cartoons hold a drawing for two or three frames, so neighbours tell little (spec
+section 9).
+"""
 
 
 def key_frames(length: int) -> tuple[int, ...]:
@@ -19,7 +21,8 @@ def three_frames(length: int) -> tuple[int, int, int]:
 
 
 def sparse_frames(clip: Clip, rate: float = SAMPLES_A_SECOND) -> tuple[int, ...]:
-    """Indices of frames `1 / rate` seconds apart, from the first on; first and last of a clip that is shorter than that.
+    """Indices of frames `1 / rate` seconds apart, from the first on; first and last of a clip that is shorter than
+    that.
 
     Args:
       clip: the clip.

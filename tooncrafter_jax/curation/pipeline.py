@@ -1,7 +1,8 @@
 """From sources to a set of clips: makes and measures clips, decides over all of them, and writes the set and a report.
 
-`DIR/workspace` keeps what every source gave, so that a run that was killed goes on where it was, and thresholds can be changed
-without measuring again. `DIR/cartoon_clips` is the set, and `DIR/report` shows what was kept, what was dropped, and why.
+`DIR/workspace` keeps what every source gave, so that a run that was killed goes on where it was, and thresholds can be
+changed without measuring again. `DIR/cartoon_clips` is the set, and `DIR/report` shows what was kept, what was dropped,
+and why.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tooncrafter_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class CurationResult:
     """What a run did.
 
     Attributes:
@@ -50,11 +51,11 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Listener:
-    """What is told while a run goes on; by default nothing is done about it.
+    """What is called while a run goes on; by default nothing is done.
 
     Attributes:
       on_start: the number of sources, and that of those which an earlier run has finished.
-      on_source: a source that has just been finished, or failed; not told when another Beam runner does the work.
+      on_source: a source that has just been finished, or failed; not called when another Beam runner does the work.
       on_step: what is done next, in a few words.
     """
 
@@ -79,7 +80,7 @@ def curate(
     beam_arguments: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     listener: Listener | None = None,
-) -> Outcome:
+) -> CurationResult:
     """Makes a set of clips, or goes on with one.
 
     Sources that an earlier run finished in the same way are not made again; those that failed are tried again.
@@ -93,11 +94,11 @@ def curate(
       workers: processes on this machine; 0 does all work in this process, None takes one for each core.
       beam_arguments: flags of another Beam runner, which works instead of this machine's processes.
       shard_bytes: size at which a shard ends.
-      listener: is told how it goes.
+      listener: is called as it goes on.
 
     Raises:
-      UserError: there are no sources, the directory belongs to another production or run or cannot be written, or no clip
-        is good enough; what was finished is kept.
+      UserError: there are no sources, the directory belongs to another production or run or cannot be written, or no
+        clip is good enough; what was finished is kept.
     """
     thresholds, splits, listener = thresholds or Thresholds(), splits or SplitRule(), listener or Listener()
     directory = Path(directory)
@@ -136,7 +137,7 @@ def rethreshold(
     splits: Mapping[str, int | float] | None = None,
     workers: int | None = None,
     listener: Listener | None = None,
-) -> Outcome:
+) -> CurationResult:
     """Writes a set again with other thresholds or splits, from what was measured when it was made.
 
     Args:
@@ -144,7 +145,7 @@ def rethreshold(
       thresholds: fields of `Thresholds` to change; the others stay.
       splits: fields of `SplitRule` to change; the others stay.
       workers: processes on this machine; 0 does all work in this process, None takes one for each core.
-      listener: is told how it goes.
+      listener: is called as it goes on.
 
     Raises:
       UserError: `curate` has not worked there, a threshold is impossible, or no clip is good enough.
@@ -185,8 +186,8 @@ def _make_sources(
 
     def on_death(source: str, death: WorkerDied) -> None:
         sentence = (
-            f"the process that worked on it died ({death}): its file may crash the decoder, or there is too little memory for "
-            "so many workers"
+            f"the process that worked on it died ({death}): its file may crash the decoder, or there is too little "
+            "memory for so many workers"
         )
         listener.on_source(workspace.write_failure(source, sentence, "", began))
 
@@ -210,7 +211,7 @@ def _write_set(
     thresholds: Thresholds,
     splits: SplitRule,
     listener: Listener,
-) -> Outcome:
+) -> CurationResult:
     listener.on_step("choosing clips")
     results = [_result(workspace, source) for source in run["sources"]]
     failures = {result.source: result.failure for result in results if result.failure}
@@ -235,15 +236,15 @@ def _write_set(
 
     final = write_clips(directory, references, shard_bytes=run["shard_bytes"], write=write)
     reused = sum(source not in just_made for source in made)
-    return Outcome(len(made) - reused, reused, failures, decision, final, report)
+    return CurationResult(len(made) - reused, reused, failures, decision, final, report)
 
 
 def _result(workspace: Workspace, source: str) -> SourceResult:
     result = workspace.last(source)
     if result is None:
         raise UserError(
-            f"what was made of '{source}' is missing or damaged in '{workspace.directory}': run the command that made this set "
-            "again"
+            f"what was made of '{source}' is missing or damaged in '{workspace.directory}': run the command that made "
+            "this set again"
         )
     return result
 
@@ -259,7 +260,8 @@ def _nothing_kept(directory: Path, results: Sequence[SourceResult], decision: De
         )
     counts = ", ".join(f"{len(clips)} {reason}" for reason, clips in decision.dropped.items())
     return (
-        f"the thresholds drop all {decision.num_dropped} clips ({counts}): see '{directory / 'report'}', and loosen them with "
+        f"the thresholds drop all {decision.num_dropped} clips ({counts}): see '{directory / 'report'}', and loosen "
+        "them with "
         f"`tooncrafter curate rethreshold {directory}`"
     )
 

@@ -1,15 +1,16 @@
 """What the parts of curation must be, so that a user can put an own one in any place.
 
-Curation goes: a `Production` makes clips of each of its sources; every `Stage` adds what it measures to a clip; thresholds,
-duplicates and splits are decided over the whole set from what is in the records.
+Curation goes: a `Production` makes clips of each of its sources; every `Stage` adds what it measures to a clip;
+thresholds, duplicates and splits are decided over the whole set from what is in the records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from tooncrafter_jax.data.records import Clip
+from tooncrafter_jax.typing import JsonObject
 
 
 @runtime_checkable
@@ -36,7 +37,7 @@ class Production(Protocol):
         """
         ...
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Everything the clips depend on, as JSON values: when it changes, the clips are made again."""
         ...
 
@@ -45,7 +46,7 @@ class Production(Protocol):
 class ChangingSources(Protocol):
     """What a `Production` has in addition when its sources can change behind their names, as files do."""
 
-    def state(self, source: str) -> Mapping[str, Any]:
+    def state(self, source: str) -> JsonObject:
         """What tells the source's content from another, as JSON values, e.g. a file's size and time of change.
 
         When it changes, the clips of this source are made again, and those of the others are not.
@@ -72,6 +73,6 @@ class Stage(Protocol):
         """The clip with what was measured (`dataclasses.replace`); all else stays as it is."""
         ...
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Everything the measurement depends on, as JSON values: when it changes, it is measured again."""
         ...

@@ -1,5 +1,5 @@
-"""The page that shows a set's curation: how many clips each threshold drops, histograms of all scores, and pictures of what
-was kept, of what was dropped and why, and of the cuts.
+"""The page that shows a set's curation: how many clips each threshold drops, histograms of all scores, and pictures of
+what was kept, of what was dropped and why, and of the cuts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from tooncrafter_jax.data.records import SCORES
 from tooncrafter_jax.io.atomic_files import cannot_write, replace_directory
 from tooncrafter_jax.io.markup import html_text
 from tooncrafter_jax.io.owned_files import foreign
+from tooncrafter_jax.typing import JsonObject
 
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left }
 td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100%; border: 1px solid #ddd }
 h2 { margin-top: 2em } .note { color: #666 }
 """
@@ -35,7 +37,7 @@ _TITLE = "Clips from "
 
 def write_report(
     directory: Path,
-    run: Mapping[str, Any],
+    run: JsonObject,
     results: Sequence[SourceResult],
     decision: Decision,
     workspace: Workspace,
@@ -49,7 +51,7 @@ def write_report(
       results: of all sources.
       decision: what became of the clips.
       workspace: where their pictures are.
-      thresholds: by which they were judged.
+      thresholds: that were applied.
 
     Returns:
       The page.
@@ -109,7 +111,7 @@ class _Page:
         self.kept = [clip for clips in decision.splits.values() for clip in clips]
         self.parts: list[str] = []
 
-    def write(self, run: Mapping[str, Any]) -> None:
+    def write(self, run: JsonObject) -> None:
         title = f"{_TITLE}{run['production']}"
         self._summary(title, run)
         self._counts()
@@ -118,7 +120,8 @@ class _Page:
         self._pictures()
         self._failures()
         body = "\n".join(self.parts)
-        page = f"<!doctype html>\n<meta charset=utf-8>\n<title>{html_text(title)}</title>\n<style>{_STYLE}</style>\n{body}\n"
+        head = f"<!doctype html>\n<meta charset=utf-8>\n<title>{html_text(title)}</title>\n<style>{_STYLE}</style>"
+        page = f"{head}\n{body}\n"
         (self.directory / PAGE).write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
 
     def _summary(self, title: str, run: Mapping[str, Any]) -> None:
@@ -184,7 +187,8 @@ class _Page:
         self._image(f"histogram-{name}.png", f"histogram of {name}")
         if len(measured) < len(values):
             self._add(
-                f"<p class=note>{html_text(name)}: not measured in {len(values) - len(measured)} of {len(values)} clips.</p>"
+                f"<p class=note>{html_text(name)}: not measured in {len(values) - len(measured)} of {len(values)} "
+                "clips.</p>"
             )
 
     def _pictures(self) -> None:

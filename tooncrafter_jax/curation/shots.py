@@ -1,7 +1,7 @@
 """Where one shot of a film ends and the next begins: hard cuts, dissolves, wipes and fades.
 
-A detector watches a film go by in small pictures, and tells the frames that belong to no single shot. What several detectors
-find is put together, so a gradual transition that a detector of cuts cannot see is left to another that can.
+A detector watches a film go by in small pictures, and tells the frames that belong to no single shot. What several
+detectors find is put together, so a gradual transition that a detector of cuts cannot see is left to another that can.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from tooncrafter_jax.curation.optional import optional
+from tooncrafter_jax.typing import HostArray, JsonObject, Picture
 
 WATCHED_SIZE = (144, 256)
 """Height and width that the pictures for detectors cover; 256 columns is what PySceneDetect shrinks a film to."""
@@ -58,7 +59,7 @@ class ShotDetector(Protocol):
         """
         ...
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Everything that the result depends on, as JSON values."""
         ...
 
@@ -89,16 +90,17 @@ def shots_between(length: int, transitions: Iterable[Transition], trim: int = 0)
 class ContentShots:
     """Hard cuts by PySceneDetect's content detector: the mean change of hue, saturation and value between two frames.
 
-    A change beyond the threshold is a cut, unless the drawings around it change about as much: then the camera or the things before
-    it move fast. Without that, a chase is all cuts, and its clips, whose motion is the richest, are lost.
+    A change beyond the threshold is a cut, unless the drawings around it change about as much: then the camera or the
+    things before it move fast. Without that, a chase is all cuts, and its clips, whose motion is the richest, are lost.
 
-    PySceneDetect merges a shot below the shortest length into its neighbour, and so leaves a cut inside that one; here such a shot
-    is no shot, and belongs to the transition around it.
+    PySceneDetect merges a shot below the shortest length into its neighbour, and so leaves a cut inside that one; here
+    such a shot is no shot, and belongs to the transition around it.
 
     Attributes:
       threshold: change, 0 to 255, from which it is a cut (spec section 9: PySceneDetect's default).
       min_length: frames of the shortest shot (as before).
-      times_usual: a cut changes this many times more than the drawings around it do in the middle; 0 for PySceneDetect's own rule.
+      times_usual: a cut changes this many times more than the drawings around it do in the middle; 0 for
+        PySceneDetect's own rule.
     """
 
     threshold: float = 27.0
@@ -110,7 +112,7 @@ class ContentShots:
         """Begins a film."""
         return _ContentWatch(self, fps)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Everything that can be set."""
         return asdict(self)
 
@@ -129,7 +131,7 @@ class _ContentWatch:
         self._settings, self._fps = settings, fps
         self._changes: list[float] = []
 
-    def see(self, picture: np.ndarray) -> None:
+    def see(self, picture: Picture) -> None:
         time = self._timecode(len(self._changes), self._fps)
         self._detector.process_frame(time, picture[..., ::-1])  # it wants blue first
         (change,) = self._statistics.get_metrics(time, [self._detector.FRAME_SCORE_KEY])
@@ -158,19 +160,21 @@ class _ContentWatch:
 class GradualShots:
     """Dissolves, fades and wipes: runs of frames that are made of their two ends.
 
-    Between frames a and b of a dissolve, each frame is about (1 - w) a + w b with a growing weight w; in a wipe, each place of it
-    is that of a or of b, with w as the share of b. Moving things are neither: in between they are somewhere else. A run is a
-    transition where its ends differ in colour and in their edges, and three frames in between are so made of them, in order.
-    Lights that go on and off keep their edges, and are none. Pictures are compared at `GRID`, where small motion hardly shows.
+    Between frames a and b of a dissolve, each frame is about (1 - w) a + w b with a growing weight w; in a wipe, each
+    place of it is that of a or of b, with w as the share of b. Moving things are neither: in between they are somewhere
+    else. A run is a transition where its ends differ in colour and in their edges, and three frames in between are so
+    made of them, in order. Lights that go on and off keep their edges, and are none. Pictures are compared at `GRID`,
+    where small motion hardly shows.
 
     Attributes:
       spans: lengths in seconds that are tried; a longer dissolve is found in parts, a shorter one is a cut.
-      difference: least mean change of a colour between the ends, 0 to 255; of which one that is blank, as in a fade, needs
-        `fade_difference`.
+      difference: least mean change of a colour between the ends, 0 to 255; of which one that is blank, as in a fade,
+        needs `fade_difference`.
       fade_difference: see there.
       residual: largest distance of a frame in between from the nearest mixture, where that of the ends is 1.
       long_residual: the same for spans from `LONG_SPAN` seconds on, in which slow motion comes near a mixture too.
-      wipe_residual: largest distance of a frame in between, in the same measure, from what takes each place from the nearer end.
+      wipe_residual: largest distance of a frame in between, in the same measure, from what takes each place from the
+        nearer end.
       edges: largest correlation of the ends' edges, -1 to 1.
 
     The numbers were set on an animated film with eight dissolves and fades and two wipes: they find all ten.
@@ -189,7 +193,7 @@ class GradualShots:
         """Begins a film."""
         return _GradualWatch(self, fps)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """All attributes."""
         return asdict(self) | {"spans": list(self.spans)}
 
@@ -219,7 +223,7 @@ class _GradualWatch:
         self._count = 0
         self._found: list[Transition] = []
 
-    def see(self, picture: np.ndarray) -> None:
+    def see(self, picture: Picture) -> None:
         resized = self._resized(picture, GRID)
         self._colours.append(resized.astype(np.float32).ravel())
         self._edges.append(self._edges_of(self._resized(picture, EDGE_GRID)))
@@ -231,7 +235,7 @@ class _GradualWatch:
     def transitions(self) -> list[Transition]:
         return self._found
 
-    def _resized(self, picture: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    def _resized(self, picture: np.ndarray, grid: tuple[int, int]) -> HostArray:
         return self._cv2.resize(picture, grid[::-1], interpolation=self._cv2.INTER_AREA)
 
     def _edges_of(self, picture: np.ndarray) -> Float32[np.ndarray, "N"]:
@@ -268,8 +272,9 @@ class _GradualWatch:
     def _narrowed(self, length: int) -> Transition:
         """The frames of such a run, without those at its ends that still, or already, belong to one shot.
 
-        The first and last tenth of the other end are hidden in motion. A straight line through the frames that have them reaches 0
-        and 1 after an eighth of the time between; as dissolves begin softly and wipes in a corner, twice that is taken.
+        The first and last tenth of the other end are hidden in motion. A straight line through the frames that have
+        them reaches 0 and 1 after an eighth of the time between; as dissolves begin softly and wipes in a corner, twice
+        that is taken.
         """
         run = np.stack(list(self._colours)[-1 - length :])
         way = run[-1] - run[0]

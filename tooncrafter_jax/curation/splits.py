@@ -1,4 +1,6 @@
-"""Splits by source: all clips of a film or subject are on one side, so that a test set shows nothing that was trained on."""
+"""Splits by source: all clips of a film or subject are on one side, so that a test set shows nothing that was trained
+on.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 class SplitRule:
     """How many clips are held out of training.
 
-    A number below 1 is a share of the clips, which is met as closely as whole sources allow without going beyond; a whole
-    number is a count of clips, which is met exactly, by dropping clips of the last source that is taken.
+    A number below 1 is a share of the clips, which is met as closely as whole sources allow without going beyond; a
+    whole number is a count of clips, which is met exactly, by dropping clips of the last source that is taken.
     """
 
     # The paper holds out 1K of 271K (spec section 9).
@@ -65,9 +67,9 @@ class Assignment:
 def assign(rule: SplitRule, clips_of: Mapping[str, int]) -> Assignment:
     """Assigns sources to splits.
 
-    Sources are taken in the order of a hash of their names, passing over those that are too large for what is still wanted.
-    So the result depends on names and counts alone, and a source that is added moves few others. A held-out split has at
-    least one source, the smallest if need be, unless it would be the last one.
+    Sources are taken in the order of a hash of their names, passing over those that are too large for what is still
+    wanted. So the result depends on names and counts alone, and a source that is added moves few others. A held-out
+    split has at least one source, the smallest if need be, unless it would be the last one.
 
     Args:
       rule: sizes of the splits.
@@ -101,7 +103,8 @@ def assign(rule: SplitRule, clips_of: Mapping[str, int]) -> Assignment:
                 surplus[last] = held - wanted
         if exact and held < wanted:
             raise UserError(
-                f"the split '{split}' should have {wanted} clips, but {len(clips_of)} sources with {total} good clips cannot "
+                f"the split '{split}' should have {wanted} clips, but {len(clips_of)} sources with {total} good clips "
+                "cannot "
                 "fill it and leave any for training: ask for fewer clips, loosen the thresholds, or give more sources"
             )
         split_of |= dict.fromkeys(taken, split)

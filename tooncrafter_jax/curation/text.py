@@ -1,14 +1,13 @@
 """How much of the picture text covers: subtitles, titles and credits.
 
-The paper finds text with CRAFT, whose weights are no part of any package: with a file of them, `craft_detector` is it. Without,
-it is the detector of PP-OCR, whose weights come with the package rapidocr.
+The paper finds text with CRAFT, whose weights are no part of any package: with a file of them, `craft_detector` is it.
+Without, it is the detector of PP-OCR, whose weights come with the package rapidocr.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +17,7 @@ from jaxtyping import Float32, UInt8
 from tooncrafter_jax.curation.frames_of_clips import key_frames
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.data.records import Clip
+from tooncrafter_jax.typing import JsonObject
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class TextDetector(Protocol):
         """
         ...
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Everything that the result depends on, as JSON values."""
         ...
 
@@ -44,9 +44,10 @@ class TextDetector(Protocol):
 class PpOcrDetector:
     """The text detector of PP-OCR, on one core.
 
-    Left to itself it takes the moon, a wheel or the whole picture for a letter. Text that can be read is seldom so large, and is
-    found with more confidence: on frames of two animated films and a live one, none of 45 boxes around things passed both of the
-    following, and every subtitle of 14 to 64 pixels that was drawn over them did. A title of one huge letter is missed.
+    Left to itself it takes the moon, a wheel or the whole picture for a letter. Text that can be read is seldom so
+    large, and is found with more confidence: on frames of two animated films and a live one, none of 45 boxes around
+    things passed both of the following, and every subtitle of 14 to 64 pixels that was drawn over them did. A title of
+    one huge letter is missed.
 
     Attributes:
       confidence: least confidence in a box, 0 to 1.
@@ -70,7 +71,7 @@ class PpOcrDetector:
         sides = np.linalg.norm(boxes - np.roll(boxes, 1, 1), axis=-1)
         return boxes[(confidence >= self.confidence) & (sides.min(1) <= self.max_height * height)]
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The limits, and the version of the package that has the weights.
 
         Raises:
@@ -88,7 +89,8 @@ def _engine() -> Any:
 
 @dataclass(frozen=True)
 class Text:
-    """Measures the score "text_area": the share of the picture that text covers, the largest of first, middle and last frame.
+    """Measures the score "text_area": the share of the picture that text covers, the largest of first, middle and last
+    frame.
 
     The largest, as a title that fades in spoils a clip as much as one that stays.
 
@@ -104,7 +106,7 @@ class Text:
         shares = [covered_share(picture, self.detector(picture)) for picture in clip.decode(key_frames(len(clip)))]
         return replace(clip, scores={**clip.scores, "text_area": max(shares)})
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The detector's name and settings."""
         return {"detector": self.detector.name, **self.detector.settings()}
 

@@ -1,4 +1,6 @@
-"""Which clips are good enough: limits on what was measured, with a version that goes into every record they let pass."""
+"""Which clips are good enough: limits on what was measured, with a version that goes into every record they let
+pass.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ TOO_SHORT, DUPLICATE, SURPLUS = "too-short", "duplicate", "surplus"
 
 @runtime_checkable
 class Measured(Protocol):
-    """What can be judged: a clip, or the record of one without its pictures."""
+    """What thresholds apply to: a clip, or the record of one without its pictures."""
 
     @property
     def scores(self) -> Mapping[str, float]:
@@ -82,8 +84,8 @@ REASONS = {
 class Thresholds:
     """The limits; None turns one off, and a score that was not measured never drops a clip.
 
-    The paper gives no numbers. These are starting values after public recipes for other data (spec section 9): look at the
-    report's histograms and pictures, and change them.
+    The paper gives no numbers. These are starting values after public recipes for other data (spec section 9): look at
+    the report's histograms and pictures, and change them.
     """
 
     min_frames: Annotated[int | None, Option("fewest frames of a clip; the model takes 16")] = 16
@@ -138,7 +140,7 @@ class Thresholds:
         return cls(**{**values, "min_frames": None if frames is None else int(frames)})
 
     def reason_to_drop(self, clip: Measured) -> str | None:
-        """The first reason of `REASONS` against a clip that can be told from it alone, or None."""
+        """The first reason of `REASONS` against a clip that follows from it alone, or None."""
         if self.min_frames is not None and len(clip) < self.min_frames:
             return TOO_SHORT
         for criterion in CRITERIA:

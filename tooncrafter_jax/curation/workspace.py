@@ -1,7 +1,7 @@
 """What has been done so far: the clips of each finished source, beside a description of them and of how they were made.
 
-A directory `workspace` holds for each source a clip file and a JSON file. The JSON file names the clip file and appears last, so
-a source is finished or it is not, whenever a run is killed.
+A directory `workspace` holds for each source a clip file and a JSON file. The JSON file names the clip file and appears
+last, so a source is finished or it is not, whenever a run is killed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, write_atomically
 from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.typing import JsonObject
 
 FORMAT = 1
 """Of the JSON files; of another one, sources are made again."""
@@ -40,7 +41,8 @@ class ClipRecord:
     """Everything of a clip but its pictures: what thresholds, duplicates and splits are decided from.
 
     Attributes:
-      id, source, height, width, fps, effective_fps, start_frame, caption, caption_from, scores, fingerprint: as of `Clip`.
+      id, source, height, width, fps, effective_fps, start_frame, caption, caption_from, scores, fingerprint: as of
+      `Clip`.
       num_frames: number of frames.
       num_bytes: of the encoded frames together.
       index: its place in the clip file of its source.
@@ -61,14 +63,14 @@ class ClipRecord:
     fingerprint: str
     num_bytes: int
     index: int
-    history: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[JsonObject, ...] = ()
 
     def __len__(self) -> int:
         """Number of frames."""
         return self.num_frames
 
     @classmethod
-    def of(cls, clip: Clip, index: int, history: Sequence[Mapping[str, Any]] = ()) -> ClipRecord:
+    def of(cls, clip: Clip, index: int, history: Sequence[JsonObject] = ()) -> ClipRecord:
         """The record of a clip at a place of a clip file."""
         same = {f.name: getattr(clip, f.name) for f in dataclasses.fields(cls) if hasattr(clip, f.name)}
         num_bytes = sum(map(len, clip.frames))
@@ -196,7 +198,8 @@ class Workspace:
                 except BlockingIOError as error:
                     if time.monotonic() > deadline:
                         raise UserError(
-                            f"another run is working on '{self.directory.parent}': wait for it, or choose another directory"
+                            f"another run is working on '{self.directory.parent}': wait for it, or choose another "
+                            "directory"
                         ) from error
                     time.sleep(0.1)
                 except OSError:  # a file system without locks
@@ -208,7 +211,9 @@ class Workspace:
         return self._read(self.failure(source), source) or self.read(source)
 
     def read(self, source: str) -> SourceResult | None:
-        """The clips that were last made of a source, perhaps before it failed; None if none, or if its files are damaged."""
+        """The clips that were last made of a source, perhaps before it failed; None if none, or if its files are
+        damaged.
+        """
         return self._read(self.description(source), source)
 
     def _read(self, path: Path, source: str) -> SourceResult | None:
@@ -231,7 +236,7 @@ class Workspace:
         self,
         source: str,
         recipe: tuple[str, ...],
-        clips: Iterable[tuple[Clip, Sequence[Mapping[str, Any]]]],
+        clips: Iterable[tuple[Clip, Sequence[JsonObject]]],
         started: float,
     ) -> SourceResult:
         """Writes the clips of a source; what was there before stays until then.
@@ -266,7 +271,8 @@ class Workspace:
         return result
 
     def write_failure(self, source: str, failure: str, details: str, started: float) -> SourceResult:
-        """Notes why a source has no clips this time. Those of an earlier time are kept, in case that it can be read again.
+        """Notes why a source has no clips this time. Those of an earlier time are kept, in case that it can be read
+        again.
 
         Raises:
           UserError: it cannot be written.
@@ -279,7 +285,7 @@ class Workspace:
         """What is known of a source holds again."""
         self.failure(source).unlink(missing_ok=True)
 
-    def write_run(self, run: Mapping[str, Any]) -> None:
+    def write_run(self, run: JsonObject) -> None:
         """Keeps what was asked for, so that thresholds can be changed later.
 
         Raises:

@@ -1,7 +1,7 @@
 """Writing and reading clips: files of one source's clips, and sets of shards with splits.
 
-A clip file holds the clips of one source as curation makes them, one after another. A set holds the clips of all sources
-in ArrayRecord shards, in an order that depends on their ids alone, with the description by which TFDS opens it.
+A clip file holds the clips of one source as curation makes them, one after another. A set holds the clips of all
+sources in ArrayRecord shards, in an order that depends on their ids alone, with the description by which TFDS opens it.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ def write_clips(
 
 
 class ClipSet(Sequence[Clip]):
-    """The clips of one split, read at random; frames stay encoded until `Clip.decode`. Can be sent to other processes."""
+    """The clips of one split, read at random; frames stay encoded until `Clip.decode`. Can be sent to other
+    processes.
+    """
 
     def __init__(self, directory: _Path, split: str = "train"):
         """Opens a split.
@@ -295,8 +297,8 @@ def _open(directory: Path):
     strange = next((name for name in _classes(features) if not name.startswith(_KNOWN_CLASSES)), None)
     if strange is not None:  # TFDS would import it
         raise UserError(
-            f"the description of the set '{directory}' names {printable(strange, 100)}, which is no part of a clip and could "
-            "be a program: do not use that set"
+            f"the description of the set '{directory}' names {printable(strange, 100)}, which is no part of a clip and "
+            "could be a program: do not use that set"
         )
     try:
         return tfds.builder_from_directory(directory)

@@ -1,7 +1,7 @@
 """Making embeddings: the frozen encoders over every clip of a set, in batches of frames that cross the clips' borders.
 
-Files are written one after another and appear whole. A run that was stopped goes on behind the last of them; several processes may
-share a set, each with its part.
+Files are written one after another and appear whole. A run that was stopped goes on behind the last of them; several
+processes may share a set, each with its part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 from safetensors.numpy import save
 
 from tooncrafter_jax.data.clip_sets import ClipSet
@@ -49,7 +49,7 @@ from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.sampling.model_loading import compute_dtype, find_checkpoint, load_components
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import AnyArray, Dtype, HostArray, JsonObject, TokenIds, Tokens
 
 SHARD_BYTES = 2**29
 """Size at which a file of records ends; twice as much is kept in memory."""
@@ -79,11 +79,14 @@ def embed(
       directory: for the embeddings.
       config: what they are made of; the published recipe's by default.
       split: of the set, where its directory is given.
-      part: (p, P) makes the p-th of P parts, for P processes that write to one directory; the last to end makes the whole readable.
+      part: (p, P) makes the p-th of P parts, for P processes that write to one directory; the last to end makes the
+        whole readable.
       frames_per_batch: frames that the encoders take at a time, over all devices.
       threads: clips that are decoded ahead while the encoders run.
-      on_damaged: whether a clip that cannot be read ends the run, or has no embeddings and is left out by the loader too.
-      dtype: of the computation, where a checkpoint directory is given; by default float32 on the CPU, bfloat16 elsewhere.
+      on_damaged: whether a clip that cannot be read ends the run, or has no embeddings and is left out by the loader
+        too.
+      dtype: of the computation, where a checkpoint directory is given; by default float32 on the CPU, bfloat16
+        elsewhere.
       shard_bytes: size at which a file ends.
       on_progress: called with the clips done and their number in this part.
 
@@ -91,8 +94,8 @@ def embed(
       Whether the embeddings are complete; not so while other parts are missing.
 
     Raises:
-      UserError: the set or the model is missing or damaged, the size does not fit the model, a value does not fit the storage
-        dtype, the directory holds embeddings of something else, or it cannot be written.
+      UserError: the set or the model is missing or damaged, the size does not fit the model, a value does not fit the
+        storage dtype, the directory holds embeddings of something else, or it cannot be written.
     """
     config = EmbeddingConfig() if config is None else config
     if not 0 <= part[0] < part[1]:
@@ -139,7 +142,7 @@ def _first_entries(params: Any) -> Any:
     return {name: value[(0,) * (value.ndim - 1)][:4].astype(jnp.bfloat16) for name, value in params.items()}
 
 
-# ----------------------------------------------------------------------------------------------------------------- encoding
+# ------------------------------------------------------------------------------------------------------------- encoding
 
 
 class _Encoders:
@@ -176,16 +179,16 @@ class _Encoders:
         params = load_components(checkpoint, ENCODERS, networks, dtype=compute, devices=devices)
         return cls(checkpoint.config, networks, params, devices, config, frames_per_batch)
 
-    def encode(self, name: str, rows: np.ndarray) -> jax.Array:
+    def encode(self, name: str, rows: HostArray) -> AnyArray:
         """Starts encoding exactly `size` rows."""
         return self._compiled[name](self.params, jax.device_put(rows, self._split))
 
-    def row_shape(self, name: str, rows: np.ndarray) -> tuple[int, ...]:
+    def row_shape(self, name: str, rows: HostArray) -> tuple[int, ...]:
         """Shape of what a row becomes."""
         like = jax.ShapeDtypeStruct((self.size, *rows.shape[1:]), rows.dtype)
         return jax.eval_shape(self._compiled[name], self.params, like).shape[1:]
 
-    def zero_image(self) -> np.ndarray:
+    def zero_image(self) -> HostArray:
         """The tokens of the all-zero picture."""
         return np.asarray(self._compiled["zero_image"](self.params))
 
@@ -198,16 +201,16 @@ def _compiled(model: ModelConfig, compute: np.dtype, stored: np.dtype) -> dict[s
     def bound(params: AllParams, name: str) -> Any:
         return networks[name].bind(params[name])
 
-    def moments(params: AllParams, frames: jax.Array) -> jax.Array:
+    def moments(params: AllParams, frames: UInt8[Array, "B H W 3"]) -> Float[Array, "B h w C2"]:
         return encode_video(bound(params, "autoencoder"), to_pixels(frames)[:, None])[:, 0].astype(stored)
 
-    def image(params: AllParams, frames: jax.Array) -> jax.Array:
+    def image(params: AllParams, frames: UInt8[Array, "B H W 3"]) -> Tokens:
         return encode_pictures(bound(params, "clip_image"), to_pixels(frames)).astype(stored)
 
-    def text(params: AllParams, token_ids: jax.Array) -> jax.Array:
+    def text(params: AllParams, token_ids: TokenIds) -> Tokens:
         return bound(params, "clip_text")(token_ids).astype(stored)
 
-    def zero_image(params: AllParams) -> jax.Array:
+    def zero_image(params: AllParams) -> Float[Array, "N D"]:
         side = model.clip_image.image_size  # another size would make no difference (spec section 3.2)
         return encode_pictures(bound(params, "clip_image"), jnp.zeros((1, side, side, 3)))[0].astype(stored)
 
@@ -217,13 +220,13 @@ def _compiled(model: ModelConfig, compute: np.dtype, stored: np.dtype) -> dict[s
 class _Rows:
     """Collects rows of any number, and encodes them in full batches, one of which runs while the next is filled."""
 
-    def __init__(self, encoders: _Encoders, name: str, like: np.ndarray, dtype: str) -> None:
+    def __init__(self, encoders: _Encoders, name: str, like: HostArray, dtype: str) -> None:
         self._encoders, self._name, self._dtype = encoders, name, jnp.dtype(dtype)
         self._waiting, self._like = like[:0], like[:0]
         self._running: tuple[jax.Array, int] | None = None
         self._done: list[np.ndarray] = []
 
-    def add(self, rows: np.ndarray) -> None:
+    def add(self, rows: HostArray) -> None:
         """Takes more rows."""
         self._waiting = np.concatenate([self._waiting, rows])
         while len(self._waiting) >= self._encoders.size:
@@ -242,7 +245,7 @@ class _Rows:
             self._done.append(np.asarray(encoded)[:count])
             self._running = None
 
-    def finish(self) -> np.ndarray:
+    def finish(self) -> HostArray:
         """All encoded rows since the last call."""
         if len(self._waiting):
             self._run(len(self._waiting))
@@ -251,13 +254,13 @@ class _Rows:
         done, self._done = np.concatenate([empty, *self._done]), []
         if not np.isfinite(done.astype(np.float32)).all():
             raise UserError(
-                f"an embedding ({self._name}) is too large for {self._dtype} or not a number: store bfloat16 or float32, and "
-                "check the model"
+                f"an embedding ({self._name}) is too large for {self._dtype} or not a number: store bfloat16 or "
+                "float32, and check the model"
             )
         return done
 
 
-# ------------------------------------------------------------------------------------------------------------------ writing
+# -------------------------------------------------------------------------------------------------------------- writing
 
 
 @dataclass(frozen=True)
@@ -340,7 +343,7 @@ def _begin(
             return clips[record].id
         return ""
 
-    settings: Mapping[str, Any] = {
+    settings: JsonObject = {
         "format": FORMAT_VERSION,
         **asdict(config),
         "clips": len(clips),
@@ -353,8 +356,8 @@ def _begin(
         for name, value in settings.items():
             if before.get(name) != value:
                 raise UserError(
-                    f"'{directory}' holds embeddings with {name} = {before.get(name)}, but now it is {value}: choose another "
-                    "directory, or remove that one"
+                    f"'{directory}' holds embeddings with {name} = {before.get(name)}, but now it is {value}: choose "
+                    "another directory, or remove that one"
                 )
         return
     text = _Rows(encoders, "text", np.zeros((0, 77), np.int32), config.dtype)

@@ -9,13 +9,14 @@ A directory of embeddings belongs to one split of a set, one size and one model:
 | `records-FIRST-STOP.safetensors` | the clips FIRST to STOP - 1 of the set, one after another; see below |
 | `index.json` | which of those files there are; written when all are |
 
-Tensors of a file of records: `moments` (frames of all its clips, h, w, 2C), mean and log-variance before the scale factor, of
-which training samples; `image` (starts of all its clips, N, D), the CLIP tokens of each frame 0, m, 2m, ... from which on a
-window fits, where m is `start_multiple`; `text` (clips, 77, D); and by clip `token_ids` (77), `fps` and `lengths`. A clip with
-fewer frames than a window has no rows in `moments` and `image`; one that was damaged has length 0. The clips' ids are in the
-file's metadata.
+Tensors of a file of records: `moments` (frames of all its clips, h, w, 2C), mean and log-variance before the scale
+factor, of which training samples; `image` (starts of all its clips, N, D), the CLIP tokens of each frame 0, m, 2m, ...
+from which on a window fits, where m is `start_multiple`; `text` (clips, 77, D); and by clip `token_ids` (77), `fps` and
+`lengths`. A clip with fewer frames than a window has no rows in `moments` and `image`; one that was damaged has length
+0. The clips' ids are in the file's metadata.
 
-At 320x512 in 16 bits a frame's moments take 41 KB, and the CLIP tokens of a start 658 KB: m = 16 keeps both about equal.
+At 320x512 in 16 bits a frame's moments take 41 KB, and the CLIP tokens of a start 658 KB: m = 16 keeps both about
+equal.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int32
+from flax import nnx
+from jaxtyping import Array, Float, Int32
 from safetensors import SafetensorError, safe_open
 
 from tooncrafter_jax.data.examples import LoaderConfig, OpenPixels
@@ -42,8 +43,8 @@ from tooncrafter_jax.io.paths import local_path
 from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
 from tooncrafter_jax.models.clip_image import ClipImage
 from tooncrafter_jax.models.clip_preprocess import preprocess
-from tooncrafter_jax.models.network import Network, Params
-from tooncrafter_jax.typing import Images, Tokens, Video
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.typing import HostArray, HostParams, Images, Params, Tokens, Video
 from tooncrafter_jax.weights.safetensors_header import read_header
 
 FORMAT_VERSION = 1
@@ -53,7 +54,7 @@ ENCODERS = ("autoencoder", "clip_text", "clip_image")
 OPEN_SHARDS = 128
 """Files that a process keeps open."""
 
-Networks = Mapping[str, Network[Any]]
+Networks = Mapping[str, Network[nnx.Module]]
 AllParams = Mapping[str, Params]
 
 
@@ -90,11 +91,13 @@ class EmbeddingConfig:
         return length if length >= self.frames else 0
 
 
-# --------------------------------------------------------------------------------------------------------------- the encoders
+# --------------------------------------------------------------------------------------------------------- the encoders
 
 
-def encode_video(autoencoder: Autoencoder, video: Video) -> jax.Array:
-    """Mean and clipped log-variance (B, T, h, w, 2C) in float32 of the latents of frames in [-1, 1], before the scale factor."""
+def encode_video(autoencoder: Autoencoder, video: Video) -> Float[Array, "B T h w C2"]:
+    """Mean and clipped log-variance (B, T, h, w, 2C) in float32 of the latents of frames in [-1, 1], before the scale
+    factor.
+    """
     moments, _ = autoencoder(video)
     return jnp.concatenate(Posterior.from_moments(moments), axis=-1)
 
@@ -104,7 +107,7 @@ def encode_pictures(tower: ClipImage, pictures: Images) -> Tokens:
     return tower(preprocess(pictures, tower.config.image_size))
 
 
-# -------------------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------------- reading
 
 
 class EmbeddingSource:
@@ -142,7 +145,8 @@ class EmbeddingSource:
         self._shards, self._firsts = shards, [first for first, _ in shards]
         if clips is not None and len(clips) != len(self):
             raise UserError(
-                f"the embeddings in '{directory}' are of {len(self)} clips, but the set has {len(clips)}: make them again"
+                f"the embeddings in '{directory}' are of {len(self)} clips, but the set has {len(clips)}: make them "
+                "again"
             )
 
     def check(self, config: LoaderConfig) -> None:
@@ -192,12 +196,12 @@ class EmbeddingSource:
         clip = cast(Sequence[Clip], self._clips)[record]
         if clip.id != identity:
             raise UserError(
-                f"the embeddings in '{self.directory}' are of another set: its clip {record} is '{clip.id}', but they have "
-                f"'{identity}' there; make them again"
+                f"the embeddings in '{self.directory}' are of another set: its clip {record} is '{clip.id}', but they "
+                f"have '{identity}' there; make them again"
             )
         return OpenPixels(clip)
 
-    def constants(self) -> dict[str, np.ndarray]:
+    def constants(self) -> HostParams:
         """Embeddings of the empty prompt and of the all-zero picture: `text` (77, D), `image` (N, D)."""
         return _constants(self.directory)
 
@@ -216,15 +220,13 @@ class OpenEmbeddings:
         """See `OpenClip`."""
         return self._shard.token_ids[self._row]
 
-    def arrays(
-        self, window: Window, config: LoaderConfig, *, drop_text: bool, drop_image: bool
-    ) -> dict[str, np.ndarray]:
+    def arrays(self, window: Window, config: LoaderConfig, *, drop_text: bool, drop_image: bool) -> HostParams:
         """`moments`, `text` and `image` of a window as `Batch` has them, and `video` where it is asked for."""
         made, before = self._source.config, [int(length) for length in self._shard.lengths[: self._row]]
         frame = sum(map(made.rows, before)) + window.start
         stop = frame + (window.length - 1) * window.stride + 1
         start = sum(len(made.starts(length)) for length in before) + window.start // made.start_multiple
-        pixels: dict[str, np.ndarray] = {}
+        pixels: HostParams = {}
         if config.video:
             pixels = self._source.pixels(self._record, self._shard.ids[self._row]).arrays(window, config)
         constants = self._source.constants()
@@ -265,7 +267,7 @@ class _Shard:
         if (self.lengths < 0).any() or not np.isfinite(self.fps).all():
             raise ValueError("it states lengths or rates that cannot be")
 
-    def read(self, name: str, start: int, stop: int, stride: int = 1) -> np.ndarray:
+    def read(self, name: str, start: int, stop: int, stride: int = 1) -> HostArray:
         """Every `stride`-th row of a tensor."""
         try:
             rows = self._file.get_slice(name)[start:stop]  # without the stride, which safetensors before 0.8 ignores
@@ -273,7 +275,7 @@ class _Shard:
         except (OSError, SafetensorError, IndexError) as error:
             raise UserError(f"'{self._path}' is damaged: remove it and make the embeddings again") from error
 
-    def read_row(self, name: str, row: int) -> np.ndarray:
+    def read_row(self, name: str, row: int) -> HostArray:
         """One row of a tensor."""
         return self.read(name, row, row + 1)[0]
 
@@ -282,7 +284,7 @@ _open_shard = functools.lru_cache(maxsize=OPEN_SHARDS)(_Shard)
 
 
 @functools.lru_cache(maxsize=4)
-def _constants(directory: Path) -> dict[str, np.ndarray]:
+def _constants(directory: Path) -> HostParams:
     try:
         with safe_open(directory / CONSTANTS_FILE, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in ("text", "image")}
@@ -306,8 +308,8 @@ def read_settings(directory: Path) -> dict[str, Any]:
     settings = _read_json(directory / SETTINGS_FILE)
     if settings.get("format") != FORMAT_VERSION:
         raise UserError(
-            f"the embeddings in '{directory}' have format {settings.get('format')}, but this version reads {FORMAT_VERSION}: "
-            "make them again"
+            f"the embeddings in '{directory}' have format {settings.get('format')}, but this version reads "
+            f"{FORMAT_VERSION}: make them again"
         )
     return settings
 

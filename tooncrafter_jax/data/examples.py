@@ -27,6 +27,7 @@ from tooncrafter_jax.data.transforms import (
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.sketches.selection import BISECTION_DEPTHS, BISECTION_SHARE, choose_sketched_frames
+from tooncrafter_jax.typing import HostArray, HostParams
 
 REPLACEMENTS = 1000
 """Clips in a row that may be unusable before the set is."""
@@ -37,7 +38,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What examples are made of, and how they are served; the defaults are the published recipe's (spec sections 8.1 to 8.4).
+    """What examples are made of, and how they are served; the defaults are the published recipe's (spec sections 8.1 to
+    8.4).
 
     Attributes:
       directory: of the set that `Loader.open` opens.
@@ -46,26 +48,27 @@ class LoaderConfig:
       batch: examples of a batch, over all processes.
       frames: of an example.
       height, width: pixels of an example.
-      crop_from: height and width that frames are brought to before the example's pixels are cut out of them at a random place
-        (`transforms.random_crop`); empty where the example is the whole picture, as published.
+      crop_from: height and width that frames are brought to before the example's pixels are cut out of them at a random
+        place (`transforms.random_crop`); empty where the example is the whole picture, as published.
       strides: smallest and largest step between two frames.
-      start_multiple: an example starts at a multiple of this in its clip; 1 is the published rule, more let embeddings hold
-        fewer pictures.
+      start_multiple: an example starts at a multiple of this in its clip; 1 is the published rule, more let embeddings
+        hold fewer pictures.
       antialias: whether downscaling averages over all source pixels; see `transforms.resize_and_crop`.
       dropout: probability p of the condition dropout; at most 1/3.
       bisection_share: of the examples whose sketched frames are found by bisection (spec section 8.7).
       bisection_depths: how often such a clip may be bisected, all as likely; 1 alone for models that are to follow one
         sketch.
-      most_random_sketches: frames of the largest random subset that the other examples get; 0 for as many as an example has.
-      sketched_share: of the examples that have sketches at all: below 1 where a denoiser learns with the sketch encoder, which
-        must not forget how to do without.
+      most_random_sketches: frames of the largest random subset that the other examples get; 0 for as many as an example
+        has.
+      sketched_share: of the examples that have sketches at all: below 1 where a denoiser learns with the sketch
+        encoder, which must not forget how to do without.
       seed: of all randomness, 0 to 2**64 - 1.
       shuffle: whether every epoch takes the clips in another order, or each in the order of the set.
       repeat: whether it goes on over epochs for ever, or ends after one with a batch that is filled up (`Batch.valid`).
       on_damaged: whether a clip that cannot be read ends the run, or is left out like one that is too short.
       num_workers: processes that make batches; 0 for threads of this process.
-      prefetch: batches that every worker keeps ready, there and once more on the way; without workers, threads that make batches
-        and batches kept ready, where 0 makes each when it is asked for.
+      prefetch: batches that every worker keeps ready, there and once more on the way; without workers, threads that
+        make batches and batches kept ready, where 0 makes each when it is asked for.
       video: whether batches have the pixels also where embeddings are read.
     """
 
@@ -138,10 +141,11 @@ class Batch(TypedDict):
     """The rows of a global batch that one process needs, all of them or some, in their order; b is how many.
 
     Attributes:
-      video: frames; `transforms.to_pixels` makes [-1, 1] of them on the device. Absent where embeddings are read instead.
+      video: frames; `transforms.to_pixels` makes [-1, 1] of them on the device. Absent where embeddings are read
+        instead.
       token_ids: of the caption; those of the empty prompt where the text is dropped.
       drop_image: whether the picture given to CLIP becomes all zero.
-      fps: integer frame rate that the denoiser is told, floor(source fps / stride).
+      fps: integer frame rate that the denoiser is conditioned on, floor(source fps / stride).
       stride: step between two frames in the clip.
       sketched: frames whose sketch guides, for training with sketches (spec section 8.7).
       seed: of the example, for its noise and time on the device (`diffusion.noise.clip_noise`).
@@ -149,7 +153,8 @@ class Batch(TypedDict):
       valid: False for a row that only fills up the last batch of an evaluation, or stands for an unusable clip there.
       moments: mean and log-variance of the latents before the scale factor, (b, T, h, w, 2C); with embeddings.
       text: tokens of the caption or, where it is dropped, of the empty prompt, (b, 77, D); with embeddings.
-      image: CLIP's tokens of the first frame or, where it is dropped, of the all-zero picture, (b, N, D); with embeddings.
+      image: CLIP's tokens of the first frame or, where it is dropped, of the all-zero picture, (b, N, D); with
+        embeddings.
     """
 
     video: NotRequired[UInt8[np.ndarray, "b T H W 3"]]
@@ -184,7 +189,7 @@ class OpenClip(Protocol):
 
     def arrays(
         self, window: Window, config: LoaderConfig, *, drop_text: bool, drop_image: bool
-    ) -> Mapping[str, np.ndarray]:
+    ) -> Mapping[str, HostArray]:
         """The large arrays of an example: video, or embeddings.
 
         Raises:
@@ -247,7 +252,7 @@ class OpenPixels:
 
     def arrays(
         self, window: Window, config: LoaderConfig, *, drop_text: bool = False, drop_image: bool = False
-    ) -> dict[str, np.ndarray]:
+    ) -> HostParams:
         """The video of a window, uint8 (T, H, W, 3)."""
         pictures = self.clip.decode(window.frames)
         return {"video": resize_and_crop(pictures, config.height, config.width, config.antialias)}
@@ -262,8 +267,8 @@ def empty_prompt_ids() -> Int32[np.ndarray, "77"]:
 class Examples:
     """Makes the example of any number; a callable that travels to other processes.
 
-    Example numbers count up over epochs and over the rows of all processes. All that is random about an example is a function of
-    the seed and its number.
+    Example numbers count up over epochs and over the rows of all processes. All that is random about an example is a
+    function of the seed and its number.
     """
 
     def __init__(self, source: Source, config: LoaderConfig) -> None:
@@ -272,8 +277,8 @@ class Examples:
     def __call__(self, number: int, record: int) -> dict[str, Any]:
         """The example of this number, of the clip of this index or, where that is unusable, of others.
 
-        An unusable clip (too short; damaged, where that is allowed) is replaced by one drawn from the whole set; the published
-        code takes the next one instead. Where each clip comes once (`repeat` off), the row is not valid then.
+        An unusable clip (too short; damaged, where that is allowed) is replaced by one drawn from the whole set; the
+        published code takes the next one instead. Where each clip comes once (`repeat` off), the row is not valid then.
 
         Returns:
           A row of `Batch`, and how many clips were unusable: "too_short", "damaged".
@@ -301,8 +306,8 @@ class Examples:
             valid = self._config.repeat
             record = int(redraw.integers(len(self._source)))
         raise UserError(
-            f"{REPLACEMENTS} clips in a row cannot be used ({unusable['too_short']} have fewer than {self._config.frames} "
-            f"frames, {unusable['damaged']} are damaged): check the set, or ask for fewer frames"
+            f"{REPLACEMENTS} clips in a row cannot be used ({unusable['too_short']} have fewer than "
+            f"{self._config.frames} frames, {unusable['damaged']} are damaged): check the set, or ask for fewer frames"
         )
 
     def _sketched(self, rng: np.random.Generator) -> Bool[np.ndarray, "T"]:

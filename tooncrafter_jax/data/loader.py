@@ -1,13 +1,14 @@
 """The loader: batches of training examples, the same for any number of processes and workers, resumed exactly.
 
-Examples are numbered over epochs and processes: number n is the clip at place n mod N of epoch n // N, and all that is random about
-it is a function of the seed and n (`data.examples`). Global batch k holds the numbers k·B to (k+1)·B - 1, and a process loads those
-of its rows that the process's devices hold, which the sharding of a batch tells (`training.sharding.process_rows`): several
-processes may hold the same row, and a process's rows need not be neighbours. So the only state is how many examples all processes
-together have been given. A batch may span the end of an epoch; nothing is dropped there.
+Examples are numbered over epochs and processes: number n is the clip at place n mod N of epoch n // N, and all that is
+random about it is a function of the seed and n (`data.examples`). Global batch k holds the numbers k·B to (k+1)·B - 1,
+and a process loads those of its rows that the process's devices hold, which the sharding of a batch tells
+(`training.sharding.process_rows`): several processes may hold the same row, and a process's rows need not be
+neighbours. So the only state is how many examples all processes together have been given. A batch may span the end of
+an epoch; nothing is dropped there.
 
-In a program with workers (`num_workers` > 0), what starts the program stands under `if __name__ == "__main__":`, as the workers
-import its file.
+In a program with workers (`num_workers` > 0), what starts the program stands under `if __name__ == "__main__":`, as the
+workers import its file.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ import grain
 import jax
 import numpy as np
 from absl import flags
+from jaxtyping import Int
 
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.data.embeddings import EmbeddingSource
 from tooncrafter_jax.data.examples import Batch, Examples, LoaderConfig, PixelSource, Source
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import HostArray
 
 __all__ = ["Batch", "Loader", "LoaderConfig"]
 
@@ -47,8 +50,8 @@ class Loader(Iterator[Batch]):
     Attributes:
       config: how examples are made.
       clips: number of clips in the set.
-      unusable: clips that were left out so far, "too_short" or "damaged", as this process met them; an epoch later they are met
-        again.
+      unusable: clips that were left out so far, "too_short" or "damaged", as this process met them; an epoch later they
+        are met again.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Loader(Iterator[Batch]):
         source: Sequence[Clip] | Source,
         config: LoaderConfig | None = None,
         *,
-        rows: Sequence[int] | np.ndarray | None = None,
+        rows: Sequence[int] | Int[np.ndarray, "rows"] | None = None,
     ) -> None:
         """Opens a loader at its beginning; nothing is read before the first batch is asked for.
 
@@ -86,7 +89,7 @@ class Loader(Iterator[Batch]):
         self._closed = False
 
     @classmethod
-    def open(cls, config: LoaderConfig, *, rows: Sequence[int] | np.ndarray | None = None) -> Loader:
+    def open(cls, config: LoaderConfig, *, rows: Sequence[int] | Int[np.ndarray, "rows"] | None = None) -> Loader:
         """Opens what the config names: the embeddings if it names any, else the set.
 
         Raises:
@@ -140,11 +143,6 @@ class Loader(Iterator[Batch]):
                 *(self.unusable["too_short"], self.config.frames, self.unusable["damaged"]),
             )
 
-    @property
-    def epoch(self) -> float:
-        """How often the set has been gone through."""
-        return self._examples / self.clips
-
     # ------------------------------------------------------------------------------------------------------------ state
 
     def state(self) -> dict[str, int]:
@@ -166,8 +164,8 @@ class Loader(Iterator[Batch]):
         for name, own in (("clips", self.clips), ("seed", self.config.seed)):
             if given[name] != own:
                 raise UserError(
-                    f"the data loader's state was saved with {name} = {given[name]}, but now it is {own}: go on with the "
-                    "same set and seed, or start the data afresh"
+                    f"the data loader's state was saved with {name} = {given[name]}, but now it is {own}: go on with "
+                    "the same set and seed, or start the data afresh"
                 )
         self._stop()
         self._examples = int(state["examples"])
@@ -205,8 +203,8 @@ class Loader(Iterator[Batch]):
         if not os.path.isdir(_SHARED_MEMORY):
             return False
         config = self.config
-        # As much again as the pixels for everything else. A worker's batches wait twice, on its side and on this one, and
-        # one is in work on each.
+        # As much again as the pixels for everything else. A worker's batches wait twice, on its side and on this one,
+        # and one is in work on each.
         batch = 2 * local * config.frames * config.height * config.width * 3
         return shutil.disk_usage(_SHARED_MEMORY).free < config.num_workers * (2 * config.prefetch + 2) * batch
 
@@ -232,7 +230,7 @@ class Loader(Iterator[Batch]):
 class _Numbered:
     """Numbers of the examples in some rows of the batches from a place on, each with the index of its clip."""
 
-    def __init__(self, places: grain.MapDataset, start: int, batch: int, rows: np.ndarray) -> None:
+    def __init__(self, places: grain.MapDataset, start: int, batch: int, rows: Int[np.ndarray, "rows"]) -> None:
         self._places, self._start, self._batch, self._rows = places, start, batch, rows
 
     def __len__(self) -> int:
@@ -254,8 +252,10 @@ class _Unpacked:
         return self._examples(*numbered)
 
 
-def _own(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy where it is a view: of shared memory, which a worker's arrays give back, or of a constant."""
+def _own(array: np.ndarray) -> HostArray:
+    """The array, or a copy where it is a view: of shared memory, which a worker's arrays give back, or of a
+    constant.
+    """
     return array if type(array) is np.ndarray and array.flags.owndata else np.array(array)
 
 

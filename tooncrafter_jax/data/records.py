@@ -1,7 +1,8 @@
 """The clip record: what curation makes, what the shards hold, and what the loader reads.
 
 A clip is a run of frames of one shot, each frame an encoded picture, with where it came from, what it shows, and every
-score that curation measured. Scores stay in the record, so a set can be judged by other thresholds without measuring again.
+score that curation measured. Scores stay in the record, so other thresholds can be applied to a set without measuring
+again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.typing import Uint8Video
 
 SCORES: dict[str, str] = {
-    "motion": "mean optical-flow magnitude in pixels between samples taken at low frame rate, on frames 512 pixels wide",
+    "motion": "mean optical-flow magnitude in pixels between samples taken at low frame rate, "
+    "on frames 512 pixels wide",
     "text_area": "share of the picture, 0 to 1, that detected text covers",
     "aesthetic": "mean aesthetic score of the first, middle and last frame, about 1 to 10",
     "agreement": "mean cosine between caption and frames (first, middle, last), -1 to 1",

@@ -1,6 +1,7 @@
 """From a clip to a training example: which frames, at what size, and which conditions are left out (spec section 8).
 
-Every function is pure: what is random comes from a generator that the caller makes of the run's seed and the example's number.
+Every function is pure: what is random comes from a generator that the caller makes of the run's seed and the example's
+number.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def generator(seed: int, example: int, draw: Draw) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed + draw * _UINT64, counter=example * _UINT64**2))
 
 
-# -------------------------------------------------------------------------------------------------------------- which frames
+# --------------------------------------------------------------------------------------------------------- which frames
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def choose_window(
 ) -> Window:
     """Draws the frames of an example (spec section 8.4).
 
-    The stride is uniform. Where the clip is too short for it, it becomes the largest one that cuts the clip into `length` parts,
-    clip_length // length. The start is uniform over the places where the window fits.
+    The stride is uniform. Where the clip is too short for it, it becomes the largest one that cuts the clip into
+    `length` parts, clip_length // length. The start is uniform over the places where the window fits.
 
     Differs from the published code: a stride that was reduced for a short clip has no effect on another clip.
 
@@ -107,18 +108,18 @@ def choose_window(
 
 
 def frame_rate(source_fps: float, stride: int) -> int:
-    """The integer frame rate that the denoiser is told: floor(source fps / stride) (spec section 8.3)."""
+    """The integer frame rate that the denoiser is conditioned on: floor(source fps / stride) (spec section 8.3)."""
     return int(source_fps // stride)
 
 
-# ----------------------------------------------------------------------------------------------------------- which conditions
+# ----------------------------------------------------------------------------------------------------- which conditions
 
 
 def choose_dropout(rng: np.random.Generator, probability: float = DROPOUT) -> tuple[bool, bool]:
     """Draws which conditions of an example are left out (spec section 8.3).
 
-    One uniform u decides: the text is dropped if u < 2p, the image if p <= u < 3p. So text alone, both, and image alone are each
-    dropped with probability p.
+    One uniform u decides: the text is dropped if u < 2p, the image if p <= u < 3p. So text alone, both, and image alone
+    are each dropped with probability p.
 
     Args:
       rng: where the number comes from.
@@ -131,7 +132,7 @@ def choose_dropout(rng: np.random.Generator, probability: float = DROPOUT) -> tu
     return u < 2 * probability, probability <= u < 3 * probability
 
 
-# ------------------------------------------------------------------------------------------------------------------ what size
+# ------------------------------------------------------------------------------------------------------------ what size
 
 
 def resize_and_crop(
@@ -143,8 +144,9 @@ def resize_and_crop(
 
     The published loader resizes float tensors with a library that did not antialias them, so the default here does not
     either: a model that goes on from published weights sees in training what those saw. Pictures much larger than the
-    result then alias, thin lines above all; `antialias` gives what the published command line does with a user's pictures.
-    Differs from the published code: the result is rounded to 8 bits, by which it changes by 1/510 of the range at most.
+    result then alias, thin lines above all; `antialias` gives what the published command line does with a user's
+    pictures. Differs from the published code: the result is rounded to 8 bits, by which it changes by 1/510 of the
+    range at most.
 
     Args:
       pictures: (T, H, W, 3), 0 to 255.
@@ -183,8 +185,8 @@ def random_crop(
 ) -> UInt8[np.ndarray, "T {height} {width} 3"]:
     """Cuts a window of height x width out of frames (T, H, W, 3), at the same place in all; every place is as likely.
 
-    Not in the published loader. It lets layers that see no more than a neighbourhood learn on frames of full resolution at the
-    cost of small ones.
+    Not in the published loader. It lets layers that see no more than a neighbourhood learn on frames of full resolution
+    at the cost of small ones.
 
     Args:
       rng: where the place comes from.
@@ -239,7 +241,7 @@ def _interpolate(picture: np.ndarray, rows: _Taps, columns: _Taps, into: np.ndar
 def to_pixels(video: UInt8[_AnyArray, "*shape"]) -> Float[_AnyArray, "*shape"]:
     """uint8 frames as the networks take them, float32 in [-1, 1]: x / 255 * 2 - 1.
 
-    Batches hold uint8, a quarter of the bytes in the host's memory and on the way to the device; call this on the device, inside
-    the jitted step.
+    Batches hold uint8, a quarter of the bytes in the host's memory and on the way to the device; call this on the
+    device, inside the jitted step.
     """
     return video.astype(np.float32) / 127.5 - 1

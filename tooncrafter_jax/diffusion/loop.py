@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from tooncrafter_jax.diffusion.solvers.solver import Carry, Rows, Solver, number_of_rows
 from tooncrafter_jax.typing import Latents, Trajectory
 
-Denoise = Callable[[Latents, jax.Array], Latents]
+Denoise = Callable[[Latents, Int[Array, ""]], Latents]
 """Predicts v from the noisy latents and the time (a scalar)."""
 
 
@@ -50,7 +51,7 @@ def run_chunk(
     denoise: Denoise,
     carry: Carry,
     chunk: Chunk,
-    noise_of_row: Callable[[jax.Array], Latents],
+    noise_of_row: Callable[[Int[Array, ""]], Latents],
     *,
     with_predictions: bool = False,
 ) -> tuple[Carry, Trajectory | None]:

@@ -1,4 +1,6 @@
-"""Noise that depends on a clip's own seed and frame, never on the batch, its position, the devices or the user's settings."""
+"""Noise that depends on a clip's own seed and frame, never on the batch, its position, the devices or the user's
+settings.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,14 @@ import enum
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from tooncrafter_jax.typing import Latents
 
 GENERATOR = "threefry2x32"
-"""Always this one: JAX's default generator is a setting, and some accelerators are run with one whose draws differ by device."""
+"""Always this one: JAX's default generator is a setting, and some accelerators are run with one whose draws differ by
+device.
+"""
 
 
 class Stream(enum.IntEnum):
@@ -33,7 +37,7 @@ def clip_noise(
     stream: Stream,
     frames: Int[Array, "T"],
     frame_shape: tuple[int, ...],
-    step: jax.Array | int = 0,
+    step: Int[Array, ""] | int = 0,
 ) -> Latents:
     """Standard normal noise (B, T, h, w, C), float32.
 
@@ -45,7 +49,7 @@ def clip_noise(
       step: number of the sampling step, for `Stream.STEP`.
     """
 
-    def one_frame(seed: jax.Array, frame: jax.Array) -> jax.Array:
+    def one_frame(seed: UInt32[Array, ""], frame: Int[Array, ""]) -> Float[Array, "..."]:
         key = jax.random.fold_in(_key(seed), stream)
         key = jax.random.fold_in(jax.random.fold_in(key, step), frame)
         return jax.random.normal(key, frame_shape, jnp.float32)
@@ -62,7 +66,7 @@ def clip_timesteps(seeds: UInt32[Array, "B"], timesteps: int, last_share: float 
       last_share: probability in [0, 1] that a clip has the last time instead.
     """
 
-    def one(seed: jax.Array) -> jax.Array:
+    def one(seed: UInt32[Array, ""]) -> Int[Array, ""]:
         time = jax.random.randint(jax.random.fold_in(_key(seed), Stream.TIMESTEP), (), 0, timesteps)
         if not last_share:
             return time

@@ -53,7 +53,9 @@ def clean_from_v(schedule: NoiseSchedule, noisy: Latents, v: Latents, timesteps:
 
 
 def without_rescale(schedule: NoiseSchedule, scaled: Latents, timesteps: Timesteps) -> Latents:
-    """The clean latents (B, T, h, w, C) that are `scaled` after the dynamic rescale of times (B,) (spec section 6.2)."""
+    """The clean latents (B, T, h, w, C) that are `scaled` after the dynamic rescale of times (B,) (spec section
+    6.2).
+    """
     if not schedule.config.dynamic_rescale:
         return scaled
     return scaled / _at(schedule.dynamic_scale, timesteps, scaled.ndim)

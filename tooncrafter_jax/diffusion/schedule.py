@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import HostParams
 
 Spacing = Literal["uniform_trailing", "uniform"]
 
@@ -22,7 +24,8 @@ class ScheduleConfig:
       linear_start, linear_end: first and last beta; their square roots are spaced linearly.
       zero_terminal_snr: whether the schedule is rescaled so that the last time is pure noise.
       dynamic_rescale: whether clean latents are scaled down with the time.
-      base_scale, turning_step: the dynamic scale falls linearly from 1 to `base_scale` over `turning_step` times, then stays.
+      base_scale, turning_step: the dynamic scale falls linearly from 1 to `base_scale` over `turning_step` times, then
+        stays.
       scale_factor: what latents are multiplied by after encoding.
     """
 
@@ -54,28 +57,28 @@ class NoiseSchedule:
         self.alphas_cumprod_f64 = np.cumprod(1.0 - self.betas)
 
     @cached_property
-    def alphas_cumprod(self) -> np.ndarray:
+    def alphas_cumprod(self) -> Float[np.ndarray, "times"]:
         """(timesteps,) float32: the share of signal variance at each time."""
         return self.alphas_cumprod_f64.astype(np.float32)
 
     @cached_property
-    def sqrt_alphas_cumprod(self) -> np.ndarray:
+    def sqrt_alphas_cumprod(self) -> Float[np.ndarray, "times"]:
         """(timesteps,) float32."""
         return np.sqrt(self.alphas_cumprod_f64).astype(np.float32)
 
     @cached_property
-    def sqrt_one_minus_alphas_cumprod(self) -> np.ndarray:
+    def sqrt_one_minus_alphas_cumprod(self) -> Float[np.ndarray, "times"]:
         """(timesteps,) float32."""
         return np.sqrt(1.0 - self.alphas_cumprod_f64).astype(np.float32)
 
     @cached_property
-    def dynamic_scale(self) -> np.ndarray:
+    def dynamic_scale(self) -> Float[np.ndarray, "more_times"]:
         """(turning_step + timesteps,) float32; only the first `timesteps` are used (quirk of the published buffers)."""
         config = self.config
         falling = np.linspace(1.0, config.base_scale, config.turning_step)
         return np.concatenate([falling, np.full(config.timesteps, config.base_scale)]).astype(np.float32)
 
-    def buffers(self) -> dict[str, np.ndarray]:
+    def buffers(self) -> HostParams:
         """The 13 buffers that a published checkpoint carries, by their official names, float32."""
         alphas_cumprod, betas = self.alphas_cumprod_f64, self.betas
         previous = np.append(1.0, alphas_cumprod[:-1])
@@ -99,7 +102,7 @@ class NoiseSchedule:
         return {name: value.astype(np.float32) for name, value in buffers.items()}
 
 
-def rescale_to_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+def rescale_to_zero_terminal_snr(betas: Float[np.ndarray, "times"]) -> Float[np.ndarray, "times"]:
     """Shifts and scales sqrt(alphas_cumprod) so that its last value is 0 and its first stays (spec section 6.1)."""
     root = np.sqrt(np.cumprod(1.0 - betas))
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
@@ -108,7 +111,7 @@ def rescale_to_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     return 1.0 - alphas
 
 
-def spaced_timesteps(timesteps: int, spacing: Spacing, steps: int) -> np.ndarray:
+def spaced_timesteps(timesteps: int, spacing: Spacing, steps: int) -> Int[np.ndarray, "visited"]:
     """The times that a run visits, ascending (spec section 6.3).
 
     Args:

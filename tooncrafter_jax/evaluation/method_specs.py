@@ -1,4 +1,6 @@
-"""What an evaluation is asked for: methods as they are named on a command line, and the columns of the paper's tables."""
+"""What an evaluation is asked for: methods as they are named on a command line, and the columns of the paper's
+tables.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ def chosen_methods(named: Sequence[str] | None, preset: str | None) -> Sequence[
 
 
 def chosen_metrics(named: Sequence[str] | None, preset: str | None, *, with_clip: bool) -> list[str]:
-    """The metrics that are computed; a preset's that need CLIP are left out, with a note, where its weights are not given.
+    """The metrics that are computed; a preset's that need CLIP are left out, with a note, where its weights are not
+    given.
 
     Args:
       named: by the user, if any.
@@ -88,7 +91,8 @@ def chosen_metrics(named: Sequence[str] | None, preset: str | None, *, with_clip
     without = [] if with_clip else [name for name in names if name in NEED_CLIP]
     if without and not preset:
         raise UserError(
-            f"{' and '.join(without)} need the weights of CLIP: give them with --clip-weights, or leave these metrics out"
+            f"{' and '.join(without)} need the weights of CLIP: give them with --clip-weights, or leave these metrics "
+            "out"
         )
     if without:
         note(f"{' and '.join(without)} need the weights of CLIP (--clip-weights) and are left out")

@@ -12,12 +12,13 @@ import numpy as np
 from tooncrafter_jax.evaluation.metrics.intervals import Interval
 from tooncrafter_jax.io.figures import new_figure, save_figure
 from tooncrafter_jax.io.markup import plot_text
+from tooncrafter_jax.typing import HostArray
 
 COLUMNS = 3
 _ARROW = {"lower": "lower is better", "higher": "higher is better"}
 
 
-def write_by_frame(path: Path, title: str, better: str, curves: Mapping[str, np.ndarray]) -> None:
+def write_by_frame(path: Path, title: str, better: str, curves: Mapping[str, HostArray]) -> None:
     """Writes one metric over the frame index, a line a method (Figure 8 of the paper).
 
     Args:

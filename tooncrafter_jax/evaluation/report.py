@@ -19,8 +19,9 @@ from tooncrafter_jax.evaluation.run import Evaluation, Measured, Truth, per_clip
 from tooncrafter_jax.io import write_json
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.markup import markdown_code, markdown_text
+from tooncrafter_jax.typing import HostArray, JsonObject
 
-JUDGES = ("lpips_alexnet", "lpips_vgg16", "psnr", "ssim")
+RANKED_BY = ("lpips_alexnet", "lpips_vgg16", "psnr", "ssim")
 """Metrics by which the best and the worst clips are chosen: the first of these that was measured."""
 CASES = 4
 """Clips that are shown of each kind."""
@@ -38,7 +39,7 @@ class Numbers:
     """
 
     found: Mapping[str, Mapping[str, Interval]]
-    by_frame: Mapping[str, Mapping[str, np.ndarray]]
+    by_frame: Mapping[str, Mapping[str, HostArray]]
 
 
 def numbers_of(metrics: Sequence[Metric], measured: Sequence[Measured]) -> Numbers:
@@ -52,7 +53,7 @@ def numbers_of(metrics: Sequence[Metric], measured: Sequence[Measured]) -> Numbe
 
 
 def write_report(
-    evaluation: Evaluation, measured: Sequence[Measured], request: Mapping[str, Any], shown: Sequence[int] = ()
+    evaluation: Evaluation, measured: Sequence[Measured], request: JsonObject, shown: Sequence[int] = ()
 ) -> Path:
     """Writes the report into the evaluation's directory, in place of an older one.
 
@@ -102,18 +103,19 @@ def write_report(
     return path
 
 
-def _head(evaluation: Evaluation, request: Mapping[str, Any]) -> list[str]:
+def _head(evaluation: Evaluation, request: JsonObject) -> list[str]:
     clips, rule = evaluation.clips, evaluation.clips.rule
     left_out = f" {clips.left_out} shorter ones were left out." if clips.left_out else ""
-    told = [f"- {name}: {markdown_code(value)}" for name, value in request.items()]
+    settings = [f"- {name}: {markdown_code(value)}" for name, value in request.items()]
     return [
         "# Evaluation",
         "",
-        f"{len(clips)} clips of the split {markdown_code(clips.clips.split)} of {markdown_code(clips.clips.directory)}: "
-        f"{rule.frames} frames of "
-        f"{rule.height}x{rule.width} pixels, stride {rule.stride}, from the {_START[rule.start]} of each clip.{left_out}",
+        f"{len(clips)} clips of the split {markdown_code(clips.clips.split)} of "
+        f"{markdown_code(clips.clips.directory)}: {rule.frames} frames of "
+        f"{rule.height}x{rule.width} pixels, stride {rule.stride}, from the {_START[rule.start]} of each "
+        f"clip.{left_out}",
         "",
-        *told,
+        *settings,
         "",
     ]
 
@@ -161,15 +163,15 @@ def _notes(metrics: Sequence[Metric], measured: Sequence[Measured]) -> list[str]
 
 def _cases(evaluation: Evaluation, measured: Sequence[Measured]) -> list[str]:
     """Sheets and videos of the clips that the first method but the truth made worst and best, and of some between."""
-    judge = next((metric for name in JUDGES for metric in evaluation.metrics if metric.name == name), None)
-    judged = next((method for method in measured if method.name != Truth.name), None)
-    if judge is None or judged is None:
+    metric_of_rank = next((metric for name in RANKED_BY for metric in evaluation.metrics if metric.name == name), None)
+    ranked = next((method for method in measured if method.name != Truth.name), None)
+    if metric_of_rank is None or ranked is None:
         return []
-    scores = per_clip(judge, judged.rows[judge.name])
-    order = np.argsort(scores if judge.better == "lower" else -scores, kind="stable")  # best first
+    scores = per_clip(metric_of_rank, ranked.rows[metric_of_rank.name])
+    order = np.argsort(scores if metric_of_rank.better == "lower" else -scores, kind="stable")  # best first
     middle = len(order) // 2
     kinds = {"best": order[:CASES], "middling": order[middle : middle + CASES], "worst": order[::-1][:CASES]}
-    lines = [f"## Clips by {judge.title} of {markdown_text(judged.title)}", ""]
+    lines = [f"## Clips by {metric_of_rank.title} of {markdown_text(ranked.title)}", ""]
     for kind, indices in kinds.items():
         for place, index in enumerate(indices.tolist(), start=1):
             lines += _case(evaluation, index, f"{kind}-{place}", f"{kind} {place}, {scores[index]:.4g}")
@@ -190,7 +192,8 @@ def _case(evaluation: Evaluation, index: int, name: str, title: str) -> list[str
     methods = [method for method in evaluation.methods if method.name != Truth.name]
     videos = [clip.video, *(evaluation.videos_of(method, index) for method in methods)]
     path = evaluation.store.directory / "cases" / name
-    guided = {frame for method in methods for frame in method.settings().get("sketches", {}).get("frames", ())}
+    sketches: list[Any] = [method.settings().get("sketches", {}) for method in methods]
+    guided = {frame for of_method in sketches for frame in of_method.get("frames", ())}
     titles = ["truth", *(method.title for method in methods)]
     write_side_by_side(path.with_suffix(".png"), titles, videos, also=sorted(guided))
     write_together(path.with_suffix(".mp4"), videos, float(min(clip.fps, FASTEST)))

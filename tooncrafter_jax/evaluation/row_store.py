@@ -4,8 +4,8 @@
     OUT/rows/METHOD/00003.npz             rows of one batch of clips, all metrics together
     OUT/videos/METHOD/CLIP.mp4            what a method made, every pixel kept
 
-Files appear whole, so a run that was stopped goes on after its last batch, and processes that share the directory never see half a
-file.
+Files appear whole, so a run that was stopped goes on after its last batch, and processes that share the directory never
+see half a file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.lossless import read_lossless, write_lossless
 from tooncrafter_jax.io.owned_files import foreign
-from tooncrafter_jax.typing import Uint8Video, Uint8Videos
+from tooncrafter_jax.typing import HostArray, HostParams, JsonObject, Uint8Video, Uint8Videos
 
 REPORTS = ("report.md", "report.json")
 """Files that the report adds."""
@@ -44,7 +44,8 @@ class RowStore:
     Args:
       directory: is made if it is missing.
       request: what is evaluated, plain values; must equal that of an earlier run in the directory.
-      methods: name -> what a method's clips depend on, plain values. Methods may be added in a later run, but not change.
+      methods: name -> what a method's clips depend on, plain values. Methods may be added in a later run, but not
+        change.
       restart: whether an earlier evaluation of something else is thrown away instead of being an error.
       as_now: brings what an earlier version wrote of a method to the form of this one, and leaves that as it is.
 
@@ -55,21 +56,25 @@ class RowStore:
     def __init__(
         self,
         directory: Path,
-        request: Mapping[str, Any],
-        methods: Mapping[str, Mapping[str, Any]],
+        request: JsonObject,
+        methods: Mapping[str, JsonObject],
         *,
         restart: bool = False,
         as_now: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
         self.directory = Path(directory)
         path = self.directory / "run.json"
-        told = json.loads(json.dumps({"request": dict(request), "methods": {k: dict(v) for k, v in methods.items()}}))
+        described = json.loads(
+            json.dumps({"request": dict(request), "methods": {k: dict(v) for k, v in methods.items()}})
+        )
         earlier = _read_json(path)
         if earlier:
-            differing = [key for key in told["request"] if earlier["request"].get(key) != told["request"][key]]
+            differing = [
+                key for key in described["request"] if earlier["request"].get(key) != described["request"][key]
+            ]
             differing += [
                 f"method {name}"
-                for name, v in told["methods"].items()
+                for name, v in described["methods"].items()
                 if as_now(earlier["methods"].get(name, v)) != as_now(v)
             ]
             if differing and not restart:
@@ -81,17 +86,17 @@ class RowStore:
                 for part in _PARTS:
                     _remove_ours(self.directory / part)
             else:
-                told["methods"] = earlier["methods"] | told["methods"]
+                described["methods"] = earlier["methods"] | described["methods"]
         else:
             for name in (*_PARTS, *REPORTS):
                 if os.path.lexists(self.directory / name):
                     raise foreign(self.directory / name, "choose another --out, or move it away")
-        if earlier != told:
-            write_json(path, told)
+        if earlier != described:
+            write_json(path, described)
 
     # ------------------------------------------------------------------------------------------------------------- rows
 
-    def rows(self, method: str, batch: int, clips: Sequence[str]) -> dict[str, np.ndarray]:
+    def rows(self, method: str, batch: int, clips: Sequence[str]) -> HostParams:
         """The rows of a batch that were kept, by "metric/row"; none if there are none, or they are of other clips."""
         try:
             with np.load(self._rows_path(method, batch), allow_pickle=False) as stored:
@@ -101,7 +106,7 @@ class RowStore:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: measured again
             return {}
 
-    def keep_rows(self, method: str, batch: int, clips: Sequence[str], rows: Mapping[str, np.ndarray]) -> None:
+    def keep_rows(self, method: str, batch: int, clips: Sequence[str], rows: Mapping[str, HostArray]) -> None:
         """Keeps the rows of a batch in place of those that were kept before.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Metric, Rows
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips
-from tooncrafter_jax.typing import Uint8Video, Uint8Videos
+from tooncrafter_jax.typing import HostArray, HostParams, JsonObject, Uint8Video, Uint8Videos
 
 _SEPARATOR = "/"
 """Between a metric's name and that of its row, where rows of all metrics lie together."""
@@ -32,7 +32,7 @@ class Method(Protocol):
     name: str
     title: str
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """What the clips depend on besides the truth, as JSON values."""
         ...
 
@@ -58,8 +58,8 @@ class Measured:
 class Evaluation:
     """Methods and metrics on true clips, kept in a directory.
 
-    Batches are shared between the processes of a run, which must see the same directory; within a process, a batch is spread
-    over its devices by whoever makes and measures it.
+    Batches are shared between the processes of a run, which must see the same directory; within a process, a batch is
+    spread over its devices by whoever makes and measures it.
 
     Args:
       clips: the truth.
@@ -141,16 +141,14 @@ class Evaluation:
         expected = (len(truth), *truth[0].video.shape)
         if videos.shape != expected:
             raise UserError(
-                f"'{method.name}' made clips of shape {videos.shape[1:]}, but the true ones have {expected[1:]}: give --frames, "
-                "--height and --width that it can make"
+                f"'{method.name}' made clips of shape {videos.shape[1:]}, but the true ones have {expected[1:]}: give "
+                "--frames, --height and --width that it can make"
             )
         if self.keep_videos:
             self.store.keep_videos(method.name, [clip.id for clip in truth], videos)
         return videos
 
-    def _measured(
-        self, metrics: Sequence[Metric], videos: Uint8Videos, truth: Sequence[TrueClip]
-    ) -> dict[str, np.ndarray]:
+    def _measured(self, metrics: Sequence[Metric], videos: Uint8Videos, truth: Sequence[TrueClip]) -> HostParams:
         """Rows by "metric/row". A last batch is filled up, so that nothing is compiled for its size."""
         count, spare = len(truth), self.batch - len(truth)
         filled = [*truth, *(truth[-1] for _ in range(spare))]
@@ -173,11 +171,11 @@ class Evaluation:
             lacking = [metric.name for metric in self.metrics if not _has(rows, metric)]
             if lacking:
                 raise UserError(
-                    f"'{self.store.directory}' lacks the rows of {lacking[0]} of '{method.name}' that another process measured: "
-                    "all processes must see the same --out"
+                    f"'{self.store.directory}' lacks the rows of {lacking[0]} of '{method.name}' that another process "
+                    "measured: all processes must see the same --out"
                 )
             batches.append(rows)
-        found: dict[str, dict[str, np.ndarray]] = {metric.name: {} for metric in self.metrics}
+        found: dict[str, HostParams] = {metric.name: {} for metric in self.metrics}
         for key in batches[0]:
             metric, _, row = key.partition(_SEPARATOR)
             if metric in found:
@@ -185,11 +183,11 @@ class Evaluation:
         return Measured(method.name, method.title, found)
 
 
-def _has(rows: Mapping[str, np.ndarray], metric: Metric) -> bool:
+def _has(rows: Mapping[str, HostArray], metric: Metric) -> bool:
     return any(key.startswith(metric.name + _SEPARATOR) for key in rows)
 
 
-def per_clip(metric: Metric, rows: Rows) -> np.ndarray:
+def per_clip(metric: Metric, rows: Rows) -> HostArray:
     """A metric's number of each clip alone, (clips,); of use only for metrics of frames."""
     count = len(next(iter(rows.values())))
     return np.array([metric.summarise({name: row[i : i + 1] for name, row in rows.items()}) for i in range(count)])
@@ -200,7 +198,7 @@ class Truth:
 
     name, title = "truth", "truth"
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """None."""
         return {}
 

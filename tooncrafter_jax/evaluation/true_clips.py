@@ -31,7 +31,8 @@ class WindowRule:
       frames: of a window, the two key frames included.
       height, width: pixels that frames are brought to, as in training (`transforms.resize_and_crop`).
       stride: step between frames; a clip that is too short for it gets the largest one that fits.
-      start: `middle` of the clip, its `first` frame, or where the mean difference of successive frames is largest (`motion`).
+      start: `middle` of the clip, its `first` frame, or where the mean difference of successive frames is largest
+        (`motion`).
     """
 
     frames: int = 16
@@ -68,8 +69,9 @@ class TrueClip:
       source: what must not be in training too.
       video: the true frames.
       prompt: its caption, or "".
-      fps: frame rate that a model is told, floor(source fps / stride) (spec section 8.3).
-      seed: of whatever is random, a function of the id alone, so that it is the same for every method, order and process.
+      fps: frame rate that a model is conditioned on, floor(source fps / stride) (spec section 8.3).
+      seed: of whatever is random, a function of the id alone, so that it is the same for every method, order and
+        process.
     """
 
     id: str
@@ -138,9 +140,9 @@ class TrueClips(Sequence[TrueClip]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the set's clips and with the rule, so that rows of another evaluation are told apart."""
-        told = "\n".join([repr(self.rule), *self.ids])
-        return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
+        """Changes with the set's clips and with the rule, so that rows of another evaluation are never mixed in."""
+        described = "\n".join([repr(self.rule), *self.ids])
+        return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()
 
 
 def seed_of(clip_id: str) -> int:

@@ -102,7 +102,8 @@ def replace_directory(new: Path, old: Path, is_ours: Callable[[str], bool]) -> N
     Args:
       new: the finished directory.
       old: where it goes.
-      is_ours: of an entry's name, whether this program makes such files there; all others move on into the new directory.
+      is_ours: of an entry's name, whether this program makes such files there; all others move on into the new
+        directory.
 
     Raises:
       OSError: as the operating system has it.

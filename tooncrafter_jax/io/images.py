@@ -25,7 +25,7 @@ from tooncrafter_jax.io.transparency import bit_depth, over, split
 from tooncrafter_jax.notes import note
 
 SUPPORTED_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Extensions that pictures are looked for under in a folder; a named file is judged by its contents."""
+"""Extensions that pictures are looked for under in a folder; of a named file, the contents count."""
 
 _DECODERS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _UPRIGHT = {
@@ -62,8 +62,8 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W C"]:
     """Reads one picture, upright, in sRGB, with its transparency if it has any.
 
     The EXIF orientation is applied. Palette, grey, CMYK and 16-bit pictures become 8-bit RGB; 16-bit values are scaled,
-    not clipped. Colours with a profile or PNG's gAMA and cHRM are converted to sRGB, with a note. Of an animation the first
-    frame is read.
+    not clipped. Colours with a profile or PNG's gAMA and cHRM are converted to sRGB, with a note. Of an animation the
+    first frame is read.
 
     Args:
       path: a picture in one of the formats of `SUPPORTED_EXTENSIONS`, whatever its name.

@@ -49,6 +49,15 @@ def read_at_most(path: AnyPath, largest: int) -> bytes:
     return data
 
 
+def is_text(text: str) -> bool:
+    """Whether a text can be written; JSON's escapes can make halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(items)
     if len(found) != len(items):

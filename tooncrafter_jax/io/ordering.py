@@ -13,7 +13,8 @@ def by_numbers(path: Path) -> tuple[list[tuple[int, str]], str]:
       path: of which the name counts.
 
     Returns:
-      A key for `sorted`. Text between numbers compares as text; names with equal numbers, such as 1 and 01, by their text.
+      A key for `sorted`. Text between numbers compares as text; names with equal numbers, such as 1 and 01, by their
+      text.
     """
     parts = re.split(r"([0-9]+)", path.stem)
     return [(int(part) if index % 2 else -1, "" if index % 2 else part) for index, part in enumerate(parts)], path.name

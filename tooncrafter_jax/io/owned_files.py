@@ -1,7 +1,8 @@
 """Which files this program wrote, so that it replaces and deletes those and no others.
 
-A record beside the files names each with its size and checksum. What no record names belongs to somebody else and is never
-touched; what a record names, but is no longer as it was written, is kept under another name before a new file takes its place.
+A record beside the files names each with its size and checksum. What no record names belongs to somebody else and is
+never touched; what a record names, but is no longer as it was written, is kept under another name before a new file
+takes its place.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any, Literal, NamedTuple
 from tooncrafter_jax.errors import UserError, printable
 
 State = Literal["absent", "ours", "changed", "foreign"]
-"""Of a file: not there; as it was written, or without content; written by us and not the same since; somebody else's."""
+"""Of a file: not there; as it was written, or without content; written by us and not the same since; somebody
+else's.
+"""
 EARLIER = "earlier"
 """Stands before the ending of a file that was kept under another name."""
 _MAX_FILE_NAME = 255
@@ -48,11 +51,15 @@ class Stamp(NamedTuple):
 
 
 Named = Mapping[str, frozenset[Stamp] | None]
-"""File, relative to the record's directory, with / -> the contents that it may have been written with; None: not known which."""
+"""File, relative to the record's directory, with / -> the contents that it may have been written with; None: not known
+which.
+"""
 
 
 class Stamps:
-    """Sizes and checksums of files, each read once for as long as it does not change. May be used by several threads."""
+    """Sizes and checksums of files, each read once for as long as it does not change. May be used by several
+    threads.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, ...], Stamp] = {}
@@ -86,7 +93,9 @@ class Stamps:
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
-    """What changes when a file's content does: device, inode, size, and the times of content and inode in nanoseconds."""
+    """What changes when a file's content does: device, inode, size, and the times of content and inode in
+    nanoseconds.
+    """
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -146,7 +155,8 @@ def shortened(name: str, limit: int) -> str:
 
 
 def check_json_is_ours(path: Path, keys: Iterable[str]) -> None:
-    """Finds out whether a file that was named on the command line may be replaced: it is not there, empty, or such a file.
+    """Finds out whether a file that was named on the command line may be replaced: it is not there, empty, or such a
+    file.
 
     Args:
       path: the file.

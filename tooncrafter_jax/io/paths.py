@@ -1,7 +1,7 @@
 """Paths as users give them: of this machine, or the URL of a bucket.
 
-What a program writes that knows files of this machine alone goes through a `Mirror`. What cannot be done with a bucket says so in a
-sentence (`local_path`), so that no folder named `gs:` is ever made.
+What a program writes that knows files of this machine alone goes through a `Mirror`. What cannot be done with a bucket
+says so in a sentence (`local_path`), so that no folder named `gs:` is ever made.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ class Mirror:
                 copy_file(place / name, self.local / name)
 
     def sync(self, *, every: float = 0.0) -> None:
-        """Copies what has changed since; at most once in so many seconds, and then what fails is only warned of and tried again.
+        """Copies what has changed since; at most once in so many seconds, and then what fails is only warned of and
+        tried again.
 
         Raises:
           UserError: the bucket cannot be written.
@@ -183,10 +184,10 @@ class Mirror:
             self._copy(self._place)
         except Exception as error:  # each package has errors of its own
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            told = f"'{self._place}' cannot be written ({reason})"
+            sentence = f"'{self._place}' cannot be written ({reason})"
             if not every:
-                raise UserError(f"{told}: check what this machine may write") from error
-            _log.warning("%s: trying again in a while", told)
+                raise UserError(f"{sentence}: check what this machine may write") from error
+            _log.warning("%s: trying again in a while", sentence)
 
     def _copy(self, place: epath.Path) -> None:
         for file in sorted(path for path in self.local.rglob("*") if path.is_file()):

@@ -1,4 +1,6 @@
-"""Pictures that were read last: a list of clips often uses one again, as the end of one clip and the beginning of the next."""
+"""Pictures that were read last: a list of clips often uses one again, as the end of one clip and the beginning of the
+next.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ from contextvars import ContextVar
 import numpy as np
 
 from tooncrafter_jax.io.owned_files import identity
+from tooncrafter_jax.typing import HostArray
 
 Path = str | os.PathLike[str]
-Read = Callable[[Path], np.ndarray]
+Read = Callable[[Path], HostArray]
 _PICTURES = 4
 
 
@@ -29,7 +32,7 @@ class RecentPictures:
         self._count = count
         self._known: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
 
-    def read(self, path: Path, read: Read) -> np.ndarray:
+    def read(self, path: Path, read: Read) -> HostArray:
         """A picture, by `read` where it is not known; not to be written to."""
         try:
             key = identity(os.stat(path))
@@ -61,7 +64,7 @@ def remembered(read: Read) -> Read:
     """Makes a function that reads a picture look among the recent ones first, where there are any."""
 
     @functools.wraps(read)
-    def reading(path: Path) -> np.ndarray:
+    def reading(path: Path) -> HostArray:
         recent = _recent.get()
         return read(path) if recent is None else recent.read(path, read)
 

@@ -91,8 +91,8 @@ def _inflated(compressed: bytes) -> bytes:
 def _jpeg_with_its_end(data: bytes, decode: Callable[[bytes], Decoded]) -> tuple[Decoded, str] | None:
     """A JPEG that ends too early, if what may have followed does not matter.
 
-    A decoder goes on with zero bits where bits are missing. So if the pixels are the same with other bits behind the end, none
-    were missing.
+    A decoder goes on with zero bits where bits are missing. So if the pixels are the same with other bits behind the
+    end, none were missing.
     """
     whole = data.rstrip(b"\xff")
     found = decode(whole + _JPEG_END)

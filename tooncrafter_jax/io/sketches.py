@@ -52,8 +52,8 @@ def read_sheet(
 ) -> SketchSheet:
     """Finds lines and paper of a sketch.
 
-    Lines are the smaller part of a sheet, and the sheet's edge is paper. On transparent paper all that is drawn is lines: bright
-    ones are put on black, dark ones on white.
+    Lines are the smaller part of a sheet, and the sheet's edge is paper. On transparent paper all that is drawn is
+    lines: bright ones are put on black, dark ones on white.
 
     Args:
       picture: uint8 (H, W, 3), or (H, W, 4) with opacity.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.nn.attention import Attends, attention
-from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, GroupNorm, Linear, builds_with_norm_groups, silu
+from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, GroupNorm, LayerOptions, Linear, silu
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
-from tooncrafter_jax.typing import Dtype, Latents, Video, VideoFeatures
+from tooncrafter_jax.typing import Latents, Video, VideoFeatures
 
 EPSILON = 1e-6
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -57,8 +57,8 @@ class Posterior(NamedTuple):
       mean, logvar: (B, T, h, w, latent_channels); `logvar` is clipped.
     """
 
-    mean: jax.Array
-    logvar: jax.Array
+    mean: Latents
+    logvar: Latents
 
     @classmethod
     def from_moments(cls, moments: Float[Array, "B T h w C2"]) -> Posterior:
@@ -67,7 +67,7 @@ class Posterior(NamedTuple):
         return cls(mean, jnp.clip(logvar, *LOGVAR_RANGE))
 
     @property
-    def std(self) -> jax.Array:
+    def std(self) -> Latents:
         """Standard deviation."""
         return jnp.exp(0.5 * self.logvar)
 
@@ -80,19 +80,19 @@ class Res(nnx.Module):
     """Residual block of a frame, without an embedding.
 
     Args:
-      features: channels of the input, a multiple of 32.
-      out_features: channels of the output, a multiple of 32.
-      **kw: `rngs`, `dtype` and `param_dtype`, as for every block here.
+      features: channels of the input, a multiple of the groups.
+      out_features: channels of the output, a multiple of the groups.
+      groups: of the normalisations.
     """
 
-    def __init__(self, features: int, out_features: int, **kw: Any) -> None:
-        self.norm_in = GroupNorm(features, epsilon=EPSILON, **kw)
+    def __init__(self, features: int, out_features: int, groups: int, **kw: Unpack[LayerOptions]) -> None:
+        self.norm_in = GroupNorm(features, groups, epsilon=EPSILON, **kw)
         self.conv_in = Conv(features, out_features, **kw)
-        self.norm_out = GroupNorm(out_features, epsilon=EPSILON, **kw)
+        self.norm_out = GroupNorm(out_features, groups, epsilon=EPSILON, **kw)
         self.conv_out = Conv(out_features, out_features, **kw)
         self.skip = nnx.data(None if features == out_features else Conv(features, out_features, 1, **kw))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: VideoFeatures) -> VideoFeatures:
         """Maps (B T H W C) to (B T H W C')."""
         h = self.conv_in(silu(self.norm_in(x, batch_axes=2)))
         h = self.conv_out(silu(self.norm_out(h, batch_axes=2)))
@@ -103,15 +103,15 @@ class Block(nnx.Module):
     """A residual block under the name `res`, beside which a video block has a `temporal` part.
 
     Args:
-      features: channels of the input, a multiple of 32.
-      out_features: channels of the output, a multiple of 32.
-      **kw: `rngs`, `dtype` and `param_dtype`.
+      features: channels of the input, a multiple of the groups.
+      out_features: channels of the output, a multiple of the groups.
+      groups: of the normalisations.
     """
 
-    def __init__(self, features: int, out_features: int, **kw: Any) -> None:
-        self.res = Res(features, out_features, **kw)
+    def __init__(self, features: int, out_features: int, groups: int, **kw: Unpack[LayerOptions]) -> None:
+        self.res = Res(features, out_features, groups, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: VideoFeatures) -> VideoFeatures:
         """Maps (B T H W C) to (B T H W C')."""
         return self.res(x)
 
@@ -120,18 +120,18 @@ class PixelAttention(Attends, nnx.Module):
     """Single-head self-attention over the pixels of a frame, with a residual (spec section 4).
 
     Args:
-      features: channels, a multiple of 32.
-      **kw: `rngs`, `dtype` and `param_dtype`.
+      features: channels, a multiple of the groups.
+      groups: of the normalisation.
     """
 
-    def __init__(self, features: int, **kw: Any) -> None:
-        self.norm = GroupNorm(features, epsilon=EPSILON, **kw)
+    def __init__(self, features: int, groups: int, **kw: Unpack[LayerOptions]) -> None:
+        self.norm = GroupNorm(features, groups, epsilon=EPSILON, **kw)
         self.query = Linear(features, features, **kw)
         self.key = Linear(features, features, **kw)
         self.value = Linear(features, features, **kw)
         self.out = Linear(features, features, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
         """Maps (B T H W C) to the same."""
         batch, frames, height, width, _ = x.shape
         h = self.norm(x, batch_axes=2)
@@ -154,28 +154,39 @@ class Middle(nnx.Module):
 
     Args:
       blocks: the two blocks, of whichever kind.
-      features: channels, a multiple of 32.
-      **kw: `rngs`, `dtype` and `param_dtype` of the attention.
+      features: channels, a multiple of the groups.
+      groups: of the normalisation.
     """
 
-    def __init__(self, blocks: list[nnx.Module], features: int, **kw: Any) -> None:
+    def __init__(self, blocks: list[nnx.Module], features: int, groups: int, **kw: Unpack[LayerOptions]) -> None:
         self.blocks = nnx.List(blocks)
-        self.attention = PixelAttention(features, **kw)
+        self.attention = PixelAttention(features, groups, **kw)
 
 
 class DownLevel(nnx.Module):
     """Blocks of one resolution; all levels but the last end in a stride-2 convolution padded right and below only.
 
     Args:
-      features: channels of the input, a multiple of 32.
-      out_features: channels of the output, a multiple of 32.
+      features: channels of the input, a multiple of the groups.
+      out_features: channels of the output, a multiple of the groups.
+      groups: of the normalisations.
       blocks: how many.
       downsamples: whether the convolution is there.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, out_features: int, blocks: int, *, downsamples: bool, **kw: Any) -> None:
-        self.blocks = nnx.List([Block(out_features if i else features, out_features, **kw) for i in range(blocks)])
+    def __init__(
+        self,
+        features: int,
+        out_features: int,
+        groups: int,
+        blocks: int,
+        *,
+        downsamples: bool,
+        **kw: Unpack[LayerOptions],
+    ) -> None:
+        self.blocks = nnx.List(
+            [Block(out_features if i else features, out_features, groups, **kw) for i in range(blocks)]
+        )
         self.downsample = nnx.data(
             Conv(out_features, out_features, stride=2, padding=((0, 1), (0, 1)), **kw) if downsamples else None
         )
@@ -186,24 +197,26 @@ class Encoder(nnx.Module):
 
     Args:
       config: the architecture.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, config: AutoencoderConfig, **kw: Any) -> None:
+    def __init__(self, config: AutoencoderConfig, **kw: Unpack[LayerOptions]) -> None:
+        groups = config.norm_groups
         widths = [config.width * multiplier for multiplier in config.multipliers]
         self.conv_in = Conv(config.image_channels, config.width, **kw)
         levels, features = [], config.width
         for i, out_features in enumerate(widths):
             levels.append(
-                DownLevel(features, out_features, config.blocks_per_level, downsamples=i < len(widths) - 1, **kw)
+                DownLevel(
+                    features, out_features, groups, config.blocks_per_level, downsamples=i < len(widths) - 1, **kw
+                )
             )
             features = out_features
         self.down = nnx.List(levels)
-        self.mid = Middle([Block(features, features, **kw) for _ in range(2)], features, **kw)
-        self.norm_out = GroupNorm(features, epsilon=EPSILON, **kw)
+        self.mid = Middle([Block(features, features, groups, **kw) for _ in range(2)], features, groups, **kw)
+        self.norm_out = GroupNorm(features, groups, epsilon=EPSILON, **kw)
         self.conv_out = Conv(features, 2 * config.z_channels, **kw)
 
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    def __call__(self, x: Video) -> tuple[VideoFeatures, list[VideoFeatures]]:
         """Maps (B T H W 3) to moments (B T h w 2z) and the hidden states; see `Autoencoder.__call__`."""
         first = h = self.conv_in(x)
         hidden = []
@@ -223,16 +236,7 @@ class Encoder(nnx.Module):
 class Autoencoder(nnx.Module):
     """The encoder half of the KL autoencoder: pictures to posterior moments and hidden states."""
 
-    @builds_with_norm_groups
-    def __init__(
-        self,
-        config: AutoencoderConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: AutoencoderConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
         self.encoder = Encoder(config, **kw)
         self.moments = Conv(2 * config.z_channels, 2 * config.latent_channels, 1, **kw)
@@ -244,8 +248,9 @@ class Autoencoder(nnx.Module):
           images: (B, T, H, W, 3) in [-1, 1]; H and W multiples of `config.downscaling`.
 
         Returns:
-          The moments (see `Posterior.from_moments`), and the hidden states: the output of each level's last block before its
-          downsampling, from full to lowest resolution, and last the output of the first convolution (spec section 4).
+          The moments (see `Posterior.from_moments`), and the hidden states: the output of each level's last block
+          before its downsampling, from full to lowest resolution, and last the output of the first convolution (spec
+          section 4).
 
         Raises:
           ValueError: if H or W is no multiple of the downscaling.

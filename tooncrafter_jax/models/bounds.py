@@ -1,10 +1,11 @@
-"""What the numbers of an architecture can be. A description of a model comes from anybody, and networks are built by it."""
+"""What the numbers of an architecture can be. A description of a model comes from anybody, and networks are built by
+it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 LARGEST_INTEGER = 2**16
 """Of every count and width that `LARGEST` does not name; the widest layer of the published model has 5120 features."""
@@ -43,9 +44,11 @@ LONGEST_NAME = 200
 
 Need = Callable[[bool, str], None]
 """Raises an error with the sentence if the condition does not hold."""
+Value = int | float | tuple[int | float, ...]
+"""A number, numbers or a switch of a config."""
 
 
-def check_numbers(component: str, values: Mapping[str, Any], need: Need) -> None:
+def check_numbers(component: str, values: Mapping[str, Value], need: Need) -> None:
     """Checks every number of a component's config by itself.
 
     Args:
@@ -92,7 +95,7 @@ def check_extent(component: str, levels: int, blocks_per_level: int, transformer
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A number or a few as in a message; integers can have thousands of digits."""
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

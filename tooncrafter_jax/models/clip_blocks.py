@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
-import jax
+import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
 from tooncrafter_jax.nn.attention import Attends, attention
-from tooncrafter_jax.nn.layers import LayerNorm, Linear, gelu, normal
-from tooncrafter_jax.typing import Dtype, Tokens
+from tooncrafter_jax.nn.layers import LayerNorm, LayerOptions, Linear, gelu, normal
+from tooncrafter_jax.typing import AnyArray, Tokens
 
 
 class ClipAttention(Attends, nnx.Module):
@@ -25,14 +25,7 @@ class ClipAttention(Attends, nnx.Module):
       ValueError: if `heads` does not divide `width`.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        causal: bool,
-        **kw: Any,
-    ) -> None:
+    def __init__(self, width: int, heads: int, *, causal: bool, **kw: Unpack[LayerOptions]) -> None:
         if width % heads:
             raise ValueError(f"a width of {width} cannot be split into {heads} heads")
         self.heads = heads
@@ -57,12 +50,7 @@ class ClipMlp(nnx.Module):
       hidden: features in between.
     """
 
-    def __init__(
-        self,
-        width: int,
-        hidden: int,
-        **kw: Any,
-    ) -> None:
+    def __init__(self, width: int, hidden: int, **kw: Unpack[LayerOptions]) -> None:
         self.hidden = Linear(width, hidden, **kw)
         self.out = Linear(hidden, width, **kw)
 
@@ -82,13 +70,7 @@ class ClipBlock(nnx.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        mlp_ratio: float = 4.0,
-        causal: bool = False,
-        **kw: Any,
+        self, width: int, heads: int, *, mlp_ratio: float = 4.0, causal: bool = False, **kw: Unpack[LayerOptions]
     ) -> None:
         self.norm_1 = LayerNorm(width, **kw)
         self.attention = ClipAttention(width, heads, causal=causal, **kw)
@@ -101,6 +83,6 @@ class ClipBlock(nnx.Module):
         return x + self.mlp(self.norm_2(x))
 
 
-def normal_parameter(rngs: nnx.Rngs, shape: tuple[int, ...], scale: float, dtype: Dtype) -> nnx.Param[jax.Array]:
+def normal_parameter(shape: tuple[int, ...], scale: float, **kw: Unpack[LayerOptions]) -> nnx.Param[AnyArray]:
     """A parameter drawn from a normal distribution of standard deviation `scale`."""
-    return nnx.Param(normal(scale)(rngs.params(), shape, dtype))
+    return nnx.Param(normal(scale)(kw["rngs"].params(), shape, kw.get("param_dtype", jnp.float32)))

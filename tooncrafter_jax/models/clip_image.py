@@ -6,7 +6,7 @@ The published model takes all tokens after the last block, without the tower's o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.models.clip_blocks import ClipBlock, normal_parameter
-from tooncrafter_jax.nn.layers import Conv, LayerNorm
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.nn.layers import Conv, LayerNorm, LayerOptions
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,11 @@ class ClipImage(nnx.Module):
 
     Args:
       config: sizes.
-      rngs: source of keys; only `rngs.params()` is called.
-      dtype: compute dtype; normalisation statistics and softmax stay in float32.
-      param_dtype: dtype of the parameters.
     """
 
-    def __init__(
-        self,
-        config: ClipImageConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: ClipImageConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
-        self.dtype = dtype
+        self.dtype = kw.get("dtype", jnp.float32)
         width, scale = config.width, config.width**-0.5  # the scale of OpenCLIP's embeddings
         self.patch_embedding = Conv(
             3,
@@ -76,8 +64,8 @@ class ClipImage(nnx.Module):
             use_bias=False,
             **kw,
         )
-        self.class_embedding = normal_parameter(rngs, (width,), scale, param_dtype)
-        self.positional_embedding = normal_parameter(rngs, (config.tokens, width), scale, param_dtype)
+        self.class_embedding = normal_parameter((width,), scale, **kw)
+        self.positional_embedding = normal_parameter((config.tokens, width), scale, **kw)
         self.norm_pre = LayerNorm(width, **kw)
         self.blocks = nnx.List(
             ClipBlock(width, config.heads, mlp_ratio=config.mlp_ratio, **kw) for _ in range(config.layers)

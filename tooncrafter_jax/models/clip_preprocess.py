@@ -51,7 +51,7 @@ def preprocess(images: Images, size: int = 224) -> Float[Array, "B {size} {size}
 
 
 @lru_cache(maxsize=64)
-def resize_matrix(source: int, target: int, antialias: bool) -> np.ndarray:
+def resize_matrix(source: int, target: int, antialias: bool) -> Float[np.ndarray, "target source"]:
     """The (target, source) float32 matrix that resizes one axis; its rows sum to 1.
 
     Four bicubic taps at positions where the first and last pixels of both sides coincide ("align corners"); each tap

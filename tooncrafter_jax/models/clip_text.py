@@ -7,7 +7,7 @@ all 77 of them: no pooling, no projection, and padding is part of the context (s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.clip_blocks import ClipBlock, normal_parameter
-from tooncrafter_jax.nn.layers import LayerNorm, normal
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.nn.layers import LayerNorm, LayerOptions, normal
 
 CONTEXT_LENGTH = 77
 """Tokens of a prompt, with start, end and padding (spec section 3.3)."""
@@ -33,8 +32,8 @@ class ClipTextConfig:
     """Sizes of the text tower; the defaults are those of OpenCLIP ViT-H-14.
 
     Attributes:
-      vocabulary_size: number of token ids; with fewer than the tokenizer's, its ids are folded (taken modulo this), so that a small
-        model keeps a small embedding.
+      vocabulary_size: number of token ids; with fewer than the tokenizer's, its ids are folded (taken modulo this), so
+        that a small model keeps a small embedding.
       context_length: tokens of a prompt, padding included.
       width: features of a token.
       heads: attention heads, which divide `width`.
@@ -60,32 +59,21 @@ class ClipText(nnx.Module):
 
     Args:
       config: sizes.
-      rngs: source of keys; only `rngs.params()` is called.
-      dtype: compute dtype; normalisation statistics and softmax stay in float32.
-      param_dtype: dtype of the parameters.
     """
 
-    def __init__(
-        self,
-        config: ClipTextConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: ClipTextConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
-        self.dtype = dtype
+        self.dtype, param_dtype = kw.get("dtype", jnp.float32), kw.get("param_dtype", jnp.float32)
         self.token_embedding = nnx.Embed(
             config.vocabulary_size,
             config.width,
             embedding_init=normal(TOKEN_SCALE),
-            rngs=rngs,
+            rngs=kw["rngs"],
             dtype=param_dtype,  # cast after the look-up: only the rows that are used
             param_dtype=param_dtype,
         )
         positions = (config.context_length, config.width)
-        self.positional_embedding = normal_parameter(rngs, positions, POSITION_SCALE, param_dtype)
+        self.positional_embedding = normal_parameter(positions, POSITION_SCALE, **kw)
         self.blocks = nnx.List(ClipBlock(config.width, config.heads, causal=True, **kw) for _ in range(config.blocks))
         self.norm_final = LayerNorm(config.width, **kw)
 

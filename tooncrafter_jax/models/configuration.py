@@ -124,7 +124,8 @@ class ModelConfig:
             need(part.width % part.heads == 0, f"{name}.width is {part.width}, which {part.heads} heads do not divide")
         need(
             self.clip_image.image_size % self.clip_image.patch_size == 0,
-            f"clip_image.image_size is {self.clip_image.image_size}, no multiple of the patches' {self.clip_image.patch_size}",
+            f"clip_image.image_size is {self.clip_image.image_size}, no multiple of the patches' "
+            f"{self.clip_image.patch_size}",
         )
         need(
             self.sketch_encoder.hint_downscaling % HINT_DOWNSCALING == 0,
@@ -181,8 +182,9 @@ def tiny() -> ModelConfig:
 def small() -> ModelConfig:
     """A model for a laptop's CPU: 128x128 pixels, 8 million parameters in all, every part as published but narrow.
 
-    Normalisations of the autoencoder have a single group: with few channels a group would hold nearly one channel alone, whose
-    mean is the very colour to be drawn. There are no transformers at full latent resolution but the stem's.
+    Normalisations of the autoencoder have a single group: with few channels a group would hold nearly one channel
+    alone, whose mean is the very colour to be drawn. There are no transformers at full latent resolution but the
+    stem's.
     """
     first_stage: dict[str, Any] = {
         "width": 16,
@@ -261,8 +263,8 @@ def from_official(config: Any, name: str, where: str) -> ModelConfig:
       where: the file, for messages.
 
     Raises:
-      UserError: if a section or number is missing, a switch is in a position that this model family does not have, or sizes do
-        not fit each other (`ModelConfig.check`).
+      UserError: if a section or number is missing, a switch is in a position that this model family does not have, or
+        sizes do not fit each other (`ModelConfig.check`).
     """
 
     def section(path: str) -> Mapping[str, Any]:
@@ -280,7 +282,8 @@ def from_official(config: Any, name: str, where: str) -> ModelConfig:
             found = section(path).get(key, expected)
             if found != expected:
                 raise UserError(
-                    f"{where} sets {path}.{key} to {printable(repr(found), 50)}, but a ToonCrafter model has {expected!r}"
+                    f"{where} sets {path}.{key} to {printable(repr(found), 50)}, but a ToonCrafter model has "
+                    f"{expected!r}"
                 )
     try:
         result = _from_official(section, config.get("text_layer", "penultimate"), name)

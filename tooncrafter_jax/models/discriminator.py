@@ -1,38 +1,39 @@
 """The patch discriminator that the decoder is trained against (spec section 8.6; Isola et al. 2017, section 3.2.2).
 
-Every frame is judged by itself, patch by patch. Batch normalisation is functional: a call never changes the module, so the
-discriminator may be bound once and differentiated with respect to its parameters or to its images at will.
+Every frame has its own logits, patch by patch. Batch normalisation is functional: a call never changes the module, so
+the discriminator may be bound once and differentiated with respect to its parameters or to its images at will.
 
-- `discriminator(images)` normalises with the statistics of this very call, as the published training does for the pictures of
-  the data set and for the decoder's pictures apart;
-- `discriminator.logits_and_statistics(images)` does the same and hands out what the running statistics become, which the
-  training step returns beside its other state;
+- `discriminator(images)` normalises with the statistics of this very call, as the published training does for the
+  pictures of the data set and for the decoder's pictures apart;
+- `discriminator.logits_and_statistics(images)` does the same and hands out what the running statistics become, which
+  the training step returns beside its other state;
 - `discriminator(images, training=False)` normalises with the running statistics.
 
-Running statistics are `nnx.BatchStat`, all else `nnx.Param`: `nnx.split(module, nnx.Param, nnx.BatchStat)` separates them,
-and `split_statistics` does so for the flat parameters of a `Network`. Only the former are to be given to an optimiser.
+Running statistics are `nnx.BatchStat`, all else `nnx.Param`: `nnx.split(module, nnx.Param, nnx.BatchStat)` separates
+them; in the flat parameters of a `Network` their paths end in `STATISTICS`. Only the others are to be given to an
+optimiser.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import normal, uniform_fan_in
+from tooncrafter_jax.nn.layers import LayerOptions, normal, uniform_fan_in
 from tooncrafter_jax.nn.logical_axes import constrain
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import DeviceParams, Dtype
 
 KERNEL_SIZE = 4
 """Side of every convolution; all have one pixel of padding (spec section 8.6)."""
 INITIAL_STD = 0.02
-"""Standard deviation of new convolution kernels around 0 and of new normalisation scales around 1 (spec section 8.6)."""
+"""Standard deviation of new convolution kernels around 0 and of new normalisation scales around 1 (spec section
+8.6).
+"""
 LEAKY_SLOPE = 0.2
 """Slope of the activation below zero (spec section 8.6)."""
 WIDEST_MULTIPLIER = 8
@@ -52,7 +53,7 @@ class DiscriminatorConfig:
     Attributes:
       in_channels: channels of a picture.
       width: channels after the first convolution.
-      layers: convolutions of stride 2; one of stride 1 and the one that judges follow.
+      layers: convolutions of stride 2; one of stride 1 and the one that gives the logits follow.
     """
 
     in_channels: int = 3
@@ -92,29 +93,33 @@ class BatchNorm(nnx.Module):
         self.variance = nnx.BatchStat(jnp.ones((features,), jnp.float32))
         self.dtype = dtype
 
-    def moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Float[Array, "*B C"]) -> tuple[Float[Array, "C"], Float[Array, "C"]]:
         """Mean and (biased) variance (C,) of `x` (..., C), by the exact two-pass formula."""
         axes = tuple(range(x.ndim - 1))
         values = x.astype(jnp.float32)
         mean = values.mean(axes)
         return mean, jnp.square(values - mean).mean(axes)
 
-    def updated(self, mean: jax.Array, variance: jax.Array, count: int) -> dict[str, jax.Array]:
-        """The running statistics after a call with these moments of `count` values; the running variance is unbiased."""
+    def updated(self, mean: Float[Array, "C"], variance: Float[Array, "C"], count: int) -> DeviceParams:
+        """The running statistics after a call with these moments of `count` values; the running variance is
+        unbiased.
+        """
         unbiased = variance * (count / max(count - 1, 1))
         return {
             "mean": (1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean),
             "variance": (1 - MOMENTUM) * self.variance[...] + MOMENTUM * jax.lax.stop_gradient(unbiased),
         }
 
-    def __call__(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "*B C"], mean: Float[Array, "C"], variance: Float[Array, "C"]
+    ) -> Float[Array, "*B C"]:
         """Normalises `x` (..., C) with these moments (C,)."""
         factor = jax.lax.rsqrt(variance + EPSILON) * self.scale[...].astype(jnp.float32)
         return ((x.astype(jnp.float32) - mean) * factor + self.bias[...].astype(jnp.float32)).astype(self.dtype)
 
 
 class Discriminator(nnx.Module):
-    """Convolutions that judge overlapping patches of a picture: the higher the number, the more it looks like data.
+    """Convolutions that give a logit for each of the overlapping patches of a picture: high for data.
 
     The first and the last convolution have a bias and no normalisation, those between the reverse.
     """
@@ -127,7 +132,7 @@ class Discriminator(nnx.Module):
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+        kw: LayerOptions = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         widths = (config.in_channels, *config.widths, 1)
         last = len(config.strides) - 1
         self.config = config
@@ -150,7 +155,7 @@ class Discriminator(nnx.Module):
         self.norms = nnx.List([BatchNorm(features, **kw) for features in config.widths[1:]])
 
     def __call__(self, images: Float[Array, "*B H W C"], *, training: bool = True) -> Float[Array, "*B h w 1"]:
-        """Judges pictures.
+        """The logits of pictures.
 
         Args:
           images: (..., H, W, in_channels) in [-1, 1], e.g. single pictures or clips.
@@ -162,12 +167,10 @@ class Discriminator(nnx.Module):
         Raises:
           ValueError: if the pictures are smaller than a patch's stride allows or have the wrong number of channels.
         """
-        return self._judge(images, training)[0]
+        return self._logits(images, training)[0]
 
-    def logits_and_statistics(
-        self, images: Float[Array, "*B H W C"]
-    ) -> tuple[Float[Array, "*B h w 1"], dict[str, jax.Array]]:
-        """Judges pictures as `__call__` does while training, and says what the running statistics become.
+    def logits_and_statistics(self, images: Float[Array, "*B H W C"]) -> tuple[Float[Array, "*B h w 1"], DeviceParams]:
+        """The logits of `__call__` while training, and what the running statistics become.
 
         Args:
           images: (..., H, W, in_channels) in [-1, 1].
@@ -179,16 +182,16 @@ class Discriminator(nnx.Module):
         Raises:
           ValueError: as `__call__`.
         """
-        return self._judge(images, True)
+        return self._logits(images, True)
 
-    def _judge(self, images: jax.Array, training: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def _logits(self, images: jax.Array, training: bool) -> tuple[jax.Array, DeviceParams]:
         height, width, channels = images.shape[-3:]
         if channels != self.config.in_channels:
             raise ValueError(f"the discriminator takes {self.config.in_channels} channels, not {channels}")
         if min(self.config.patches(height), self.config.patches(width)) < 1:
             raise ValueError(f"pictures of {height}x{width} are too small for a discriminator of {self.config}")
         h = constrain(images.reshape(-1, height, width, channels), "batch", None, None, None)
-        statistics: dict[str, jax.Array] = {}
+        statistics: DeviceParams = {}
         for i, conv in enumerate(self.convs[:-1]):
             h = conv(h)
             if i:
@@ -201,9 +204,3 @@ class Discriminator(nnx.Module):
             h = jax.nn.leaky_relu(h, LEAKY_SLOPE)
         logits = self.convs[-1](h)
         return logits.reshape(*images.shape[:-3], *logits.shape[-3:]), statistics
-
-
-def split_statistics(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits the flat parameters of a discriminator's `Network` into those that are trained and the running statistics."""
-    statistics = {path: value for path, value in params.items() if path.rpartition(".")[2] in STATISTICS}
-    return {path: value for path, value in params.items() if path not in statistics}, statistics

@@ -1,7 +1,8 @@
 """The dual-reference 3D decoder (spec section 5); without its temporal and reference parts it is the plain KL decoder.
 
-Memory: per-frame work runs on `frames_per_chunk` frames at a time and per-pixel work on a like share of the rows. Both are
-exact: statistics over the whole clip are taken before the chunks. What stays whole is the activation between two blocks.
+Memory: per-frame work runs on `frames_per_chunk` frames at a time and per-pixel work on a like share of the rows. Both
+are exact: statistics over the whole clip are taken before the chunks. What stays whole is the activation between two
+blocks.
 """
 
 from __future__ import annotations
@@ -9,29 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
 from tooncrafter_jax.models.unet import Observer
-from tooncrafter_jax.nn.attention import Attends, attention
+from tooncrafter_jax.nn.attention import Attends, Keys, attention
 from tooncrafter_jax.nn.layers import (
     NORM_GROUPS,
     Conv,
     GroupNorm,
+    LayerOptions,
     Linear,
     TemporalConv,
-    builds_with_norm_groups,
     silu,
     upsample_nearest,
 )
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
-from tooncrafter_jax.typing import Dtype, Latents, Video
+from tooncrafter_jax.typing import FloatArray, Latents, Video, VideoFeatures
 
 TEMPORAL_EPSILON = 1e-5
 REFERENCE_HEADS = 8
@@ -45,12 +47,14 @@ class DecoderConfig:
     """Architecture of a decoder; the defaults are the published model's (spec section 5).
 
     Attributes:
-      width, multipliers, blocks_per_level, z_channels, image_channels: as in `AutoencoderConfig`; the decoder has one block more
+      width, multipliers, blocks_per_level, z_channels, image_channels: as in `AutoencoderConfig`; the decoder has one
+      block more
         a level.
       latent_channels: channels of a latent as the denoiser sees it; used with `post_quantization`.
       temporal: whether the blocks have temporal parts (the paper's P3D).
       references: whether details of two reference frames are injected (the paper's HAR).
-      post_quantization: whether a 1x1 convolution comes first, as in the plain decoder; the published pipeline skips it.
+      post_quantization: whether a 1x1 convolution comes first, as in the plain decoder; the published pipeline skips
+        it.
       norm_groups: groups of all group normalisations; 32 in the published model.
       reference_head_dim: channels of a head of the reference attention, whose time grows with them.
     """
@@ -73,11 +77,11 @@ References = list[Any]
 """What `Decoder.prepare_references` makes of the hidden states: one entry a level, and one for the head."""
 
 
-def map_chunks(fn: Callable[[jax.Array], jax.Array], x: jax.Array, axis: int, chunk: Chunk) -> jax.Array:
+def map_chunks(fn: Callable[[FloatArray], FloatArray], x: FloatArray, axis: int, chunk: Chunk) -> FloatArray:
     """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently.
 
-    Slices are read from `x` and written into one result in place, so that nothing but these two is ever whole. Where `chunk`
-    does not divide the axis, the last chunk computes some slices a second time.
+    Slices are read from `x` and written into one result in place, so that nothing but these two is ever whole. Where
+    `chunk` does not divide the axis, the last chunk computes some slices a second time.
     """
     size = x.shape[axis]
     if chunk is None or chunk >= size:
@@ -85,13 +89,13 @@ def map_chunks(fn: Callable[[jax.Array], jax.Array], x: jax.Array, axis: int, ch
     part = jax.ShapeDtypeStruct((*x.shape[:axis], chunk, *x.shape[axis + 1 :]), x.dtype)
     of_part = jax.eval_shape(fn, part)
 
-    def body(i: jax.Array, out: jax.Array) -> jax.Array:
+    def body(i: Int[Array, ""], out: FloatArray) -> FloatArray:
         start = jnp.minimum(i * chunk, size - chunk)
         result = fn(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis))
         return jax.lax.dynamic_update_slice_in_dim(out, result, start, axis)
 
-    # Every entry is overwritten. A constant here would have no inputs, and XLA would allocate all of a network's results at its
-    # start; this one cannot be made before `x` is.
+    # Every entry is overwritten. A constant here would have no inputs, and XLA would allocate all of a network's
+    # results at its start; this one cannot be made before `x` is.
     anything = x[(0,) * x.ndim].astype(of_part.dtype) * 0
     whole = jnp.broadcast_to(anything, (*of_part.shape[:axis], size, *of_part.shape[axis + 1 :]))
     return jax.lax.fori_loop(0, -(-size // chunk), body, whole)
@@ -101,21 +105,23 @@ class TemporalRes(nnx.Module):
     """Residual convolutions over time, mixed with their input by a learned weight (spec section 5.2).
 
     Args:
-      features: channels, a multiple of 32.
-      **kw: `rngs`, `dtype` and `param_dtype`, as for every block here.
+      features: channels, a multiple of the groups.
+      groups: of the normalisations.
     """
 
-    def __init__(self, features: int, **kw: Any) -> None:
-        self.norm_in = GroupNorm(features, epsilon=TEMPORAL_EPSILON, **kw)
+    def __init__(self, features: int, groups: int, **kw: Unpack[LayerOptions]) -> None:
+        self.norm_in = GroupNorm(features, groups, epsilon=TEMPORAL_EPSILON, **kw)
         self.conv_in = TemporalConv(features, features, **kw)
-        self.norm_out = GroupNorm(features, epsilon=TEMPORAL_EPSILON, **kw)
+        self.norm_out = GroupNorm(features, groups, epsilon=TEMPORAL_EPSILON, **kw)
         self.conv_out = TemporalConv(features, features, zero_init=True, **kw)
-        self.mix_logit = nnx.Param(nnx.initializers.zeros_init()(kw["rngs"].params(), (1,), kw["param_dtype"]))
+        self.mix_logit = nnx.Param(
+            nnx.initializers.zeros_init()(kw["rngs"].params(), (1,), kw.get("param_dtype", jnp.float32))
+        )
 
-    def __call__(self, x: jax.Array, rows: Chunk = None) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"], rows: Chunk = None) -> Float[Array, "B T H W C"]:
         """Maps (B T H W C) to the same; `rows` bounds how many rows are convolved at a time."""
 
-        def stage(norm: GroupNorm, conv: TemporalConv, h: jax.Array) -> jax.Array:
+        def stage(norm: GroupNorm, conv: TemporalConv, h: FloatArray) -> FloatArray:
             statistics = norm.statistics(h)
             return map_chunks(lambda part: conv(silu(norm.apply(part, *statistics))), h, 2, rows)
 
@@ -128,17 +134,16 @@ class VideoBlock(nnx.Module):
     """A residual block on frames, then (`config.temporal`) one over time.
 
     Args:
-      features: channels of the input, a multiple of 32.
-      out_features: channels of the output, a multiple of 32.
+      features: channels of the input, a multiple of the groups.
+      out_features: channels of the output, a multiple of the groups.
       config: of the decoder.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, out_features: int, config: DecoderConfig, **kw: Any) -> None:
-        self.res = Res(features, out_features, **kw)
-        self.temporal = nnx.data(TemporalRes(out_features, **kw) if config.temporal else None)
+    def __init__(self, features: int, out_features: int, config: DecoderConfig, **kw: Unpack[LayerOptions]) -> None:
+        self.res = Res(features, out_features, config.norm_groups, **kw)
+        self.temporal = nnx.data(TemporalRes(out_features, config.norm_groups, **kw) if config.temporal else None)
 
-    def __call__(self, x: jax.Array, chunk: Chunk = None) -> jax.Array:
+    def __call__(self, x: VideoFeatures, chunk: Chunk = None) -> VideoFeatures:
         """Maps (B T H W C) to (B T H W C')."""
         frames, height = x.shape[1:3]
         h = map_chunks(self.res, constrain(x, "batch", "frames", None, None, None), 1, chunk)
@@ -152,20 +157,19 @@ class ReferenceAttention(Attends, nnx.Module):
     """Attention of every frame to all pixels of the two reference frames (spec section 5.4).
 
     Args:
-      features: channels, a multiple of 32.
-      head_dim: channels of a head.
-      **kw: `rngs`, `dtype` and `param_dtype`.
+      features: channels, a multiple of the groups.
+      config: of the decoder.
     """
 
-    def __init__(self, features: int, head_dim: int, **kw: Any) -> None:
-        inner = REFERENCE_HEADS * head_dim
-        self.norm = GroupNorm(features, epsilon=EPSILON, **kw)
+    def __init__(self, features: int, config: DecoderConfig, **kw: Unpack[LayerOptions]) -> None:
+        inner = REFERENCE_HEADS * config.reference_head_dim
+        self.norm = GroupNorm(features, config.norm_groups, epsilon=EPSILON, **kw)
         self.query = Linear(features, inner, use_bias=False, **kw)
         self.key = Linear(features, inner, use_bias=False, **kw)
         self.value = Linear(features, inner, use_bias=False, **kw)
         self.out = Linear(inner, features, zero_init=True, **kw)
 
-    def prepare(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def prepare(self, hidden: Float[Array, "B 2 H W C"]) -> tuple[Keys, Keys]:
         """Keys and values (B, 2·H·W, heads, head_dim) of the references (B 2 H W C), first reference first."""
         tokens = rearrange(hidden, "b r h w c -> b (r h w) c")
         key, value = (
@@ -174,11 +178,13 @@ class ReferenceAttention(Attends, nnx.Module):
         )
         return key, value
 
-    def __call__(self, x: jax.Array, prepared: tuple[jax.Array, jax.Array], chunk: Chunk = None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B T H W C"], prepared: tuple[Keys, Keys], chunk: Chunk = None
+    ) -> Float[Array, "B T H W C"]:
         """Maps (B T H W C) to the same."""
         height, width = x.shape[2:4]
 
-        def some_frames(part: jax.Array) -> jax.Array:
+        def some_frames(part: FloatArray) -> FloatArray:
             frames = part.shape[1]
             q = rearrange(
                 self.query(self.norm(part, batch_axes=2)), "b t h w (n d) -> b (t h w) n d", n=REFERENCE_HEADS
@@ -195,17 +201,18 @@ class ReferenceResidual(nnx.Module):
 
     Args:
       features: channels.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, **kw: Any) -> None:
+    def __init__(self, features: int, **kw: Unpack[LayerOptions]) -> None:
         self.conv = Conv(features, features, 1, zero_init=True, **kw)
 
-    def prepare(self, hidden: jax.Array) -> jax.Array:
+    def prepare(self, hidden: Float[Array, "B 2 H W C"]) -> Float[Array, "B 2 H W C"]:
         """What is added (B 2 H W C): to the first frame, to the last frame."""
         return self.conv(hidden)
 
-    def __call__(self, x: jax.Array, prepared: jax.Array, chunk: Chunk = None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B T H W C"], prepared: Float[Array, "B 2 H W C"], chunk: Chunk = None
+    ) -> Float[Array, "B T H W C"]:
         """Maps (B T H W C) to the same; with one frame both references are added to it."""
         del chunk
         frame = jnp.arange(x.shape[1])[None, :, None, None, None]
@@ -220,17 +227,16 @@ class UpLevel(nnx.Module):
     Args:
       level: 0 for full resolution, which has no convolution after it.
       blocks: in the order in which they run.
-      features: channels of their result, a multiple of 32.
+      features: channels of their result, a multiple of the groups.
       config: of the decoder.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, level: int, blocks: list[VideoBlock], features: int, config: DecoderConfig, **kw: Any) -> None:
+    def __init__(
+        self, level: int, blocks: list[VideoBlock], features: int, config: DecoderConfig, **kw: Unpack[LayerOptions]
+    ) -> None:
         self.blocks = nnx.List(blocks)
         attends = config.references and level in ATTENTION_LEVELS
-        self.reference_attention = nnx.data(
-            ReferenceAttention(features, config.reference_head_dim, **kw) if attends else None
-        )
+        self.reference_attention = nnx.data(ReferenceAttention(features, config, **kw) if attends else None)
         self.reference_residual = nnx.data(
             ReferenceResidual(features, **kw) if config.references and not attends else None
         )
@@ -245,23 +251,16 @@ class UpLevel(nnx.Module):
 class Decoder(nnx.Module):
     """Latents to frames, with details of the two input frames injected at every resolution."""
 
-    @builds_with_norm_groups
-    def __init__(
-        self,
-        config: DecoderConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: DecoderConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
         features = config.width * config.multipliers[-1]
         self.post_quantization = nnx.data(
             Conv(config.latent_channels, config.z_channels, 1, **kw) if config.post_quantization else None
         )
         self.conv_in = Conv(config.z_channels, features, **kw)
-        self.mid = Middle([VideoBlock(features, features, config, **kw) for _ in range(2)], features, **kw)
+        self.mid = Middle(
+            [VideoBlock(features, features, config, **kw) for _ in range(2)], features, config.norm_groups, **kw
+        )
         levels: list[UpLevel] = []
         for level in reversed(range(len(config.multipliers))):
             out, blocks = config.width * config.multipliers[level], []
@@ -270,19 +269,19 @@ class Decoder(nnx.Module):
                 features = out
             levels.insert(0, UpLevel(level, blocks, out, config, **kw))
         self.up = nnx.List(levels)
-        self.norm_out = GroupNorm(features, epsilon=EPSILON, **kw)
+        self.norm_out = GroupNorm(features, config.norm_groups, epsilon=EPSILON, **kw)
         self.final_reference_residual = nnx.data(ReferenceResidual(features, **kw) if config.references else None)
         self.conv_out = Conv(features, config.image_channels, **kw)
         self.conv_out_temporal = nnx.data(
             TemporalConv(config.image_channels, config.image_channels, **kw) if config.temporal else None
         )
 
-    def prepare_references(self, hidden: Sequence[jax.Array]) -> References:
+    def prepare_references(self, hidden: Sequence[Float[Array, "B 2 _ _ _"]]) -> References:
         """Keys, values and residuals of the two reference frames; computed once for both decoding passes.
 
         Args:
-          hidden: the autoencoder's hidden states of the first and the last input frame, each (B, 2, H, W, C): one a level from
-            full to lowest resolution, then the first convolution's.
+          hidden: the autoencoder's hidden states of the first and the last input frame, each (B, 2, H, W, C): one a
+            level from full to lowest resolution, then the first convolution's.
 
         Raises:
           ValueError: if the decoder has no reference parts.

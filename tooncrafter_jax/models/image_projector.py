@@ -7,7 +7,7 @@ input; they are ordered frame by frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from tooncrafter_jax.models.clip_blocks import normal_parameter
 from tooncrafter_jax.nn.attention import Attends, attention
-from tooncrafter_jax.nn.layers import LayerNorm, Linear, gelu
-from tooncrafter_jax.typing import Dtype, Tokens
+from tooncrafter_jax.nn.layers import LayerNorm, LayerOptions, Linear, gelu
+from tooncrafter_jax.typing import Tokens
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,7 @@ class QueryAttention(Attends, nnx.Module):
     The columns of `key_value` are keys, then values.
     """
 
-    def __init__(
-        self,
-        config: ImageProjectorConfig,
-        **kw: Any,
-    ) -> None:
+    def __init__(self, config: ImageProjectorConfig, **kw: Unpack[LayerOptions]) -> None:
         dim, inner = config.dim, config.heads * config.head_dim
         self.heads = config.heads
         self.norm_tokens = LayerNorm(dim, **kw)
@@ -88,11 +84,7 @@ class QueryAttention(Attends, nnx.Module):
 class FeedForward(nnx.Module):
     """A norm and two linear maps without biases, with the exact GELU between them."""
 
-    def __init__(
-        self,
-        config: ImageProjectorConfig,
-        **kw: Any,
-    ) -> None:
+    def __init__(self, config: ImageProjectorConfig, **kw: Unpack[LayerOptions]) -> None:
         dim, inner = config.dim, config.dim * config.ff_mult
         self.norm = LayerNorm(dim, **kw)
         self.hidden = Linear(dim, inner, use_bias=False, **kw)
@@ -106,11 +98,7 @@ class FeedForward(nnx.Module):
 class ProjectorLayer(nnx.Module):
     """queries += attention(queries, tokens); queries += feed_forward(queries)."""
 
-    def __init__(
-        self,
-        config: ImageProjectorConfig,
-        **kw: Any,
-    ) -> None:
+    def __init__(self, config: ImageProjectorConfig, **kw: Unpack[LayerOptions]) -> None:
         self.attention = QueryAttention(config, **kw)
         self.feed_forward = FeedForward(config, **kw)
 
@@ -125,23 +113,12 @@ class ImageProjector(nnx.Module):
 
     Args:
       config: sizes.
-      rngs: source of keys; only `rngs.params()` is called.
-      dtype: compute dtype; normalisation statistics and softmax stay in float32.
-      param_dtype: dtype of the parameters.
     """
 
-    def __init__(
-        self,
-        config: ImageProjectorConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: ImageProjectorConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
-        self.dtype = dtype
-        self.queries = normal_parameter(rngs, (1, config.queries, config.dim), config.dim**-0.5, param_dtype)
+        self.dtype = kw.get("dtype", jnp.float32)
+        self.queries = normal_parameter((1, config.queries, config.dim), config.dim**-0.5, **kw)
         self.proj_in = Linear(config.input_dim, config.dim, **kw)
         self.layers = nnx.List(ProjectorLayer(config, **kw) for _ in range(config.depth))
         self.proj_out = Linear(config.dim, config.output_dim, **kw)

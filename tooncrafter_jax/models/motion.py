@@ -1,14 +1,14 @@
 """Motion guidance: what both key frames show, carried along flows to the time of each frame between (spec section 14).
 
-The flows come from a frozen network and go two ways: latents that are carried along them fill the condition of the frames between,
-and the denoiser's temporal transformers see features that are carried along them. No parameter is added.
+The flows come from a frozen network and go two ways: latents that are carried along them fill the condition of the
+frames between, and the denoiser's temporal transformers see features that are carried along them. No parameter is
+added.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
@@ -39,7 +39,8 @@ class Motion(NamedTuple):
     def at_size(self, height: int, width: int) -> Motion:
         """The motion in cells of another size, for clips whose sides keep their ratio.
 
-        As in the published code: bilinear without antialiasing, and one factor, that of the heights, for both directions.
+        As in the published code: bilinear without antialiasing, and one factor, that of the heights, for both
+        directions.
         """
         batch, full_height = self.flows.shape[0], self.flows.shape[2]
         flows, share = (
@@ -51,7 +52,9 @@ class Motion(NamedTuple):
         return Motion(flows * (height / full_height), share)
 
     def at_levels(self, height: int, width: int, levels: int) -> tuple[Motion, ...]:
-        """The motion at (height, width) and at each halving of it, each resampled from this size, not from the level above."""
+        """The motion at (height, width) and at each halving of it, each resampled from this size, not from the level
+        above.
+        """
         return tuple(self.at_size(height >> level, width >> level) for level in range(levels))
 
     def carried(self, features: VideoFeatures) -> VideoFeatures:
@@ -61,7 +64,7 @@ class Motion(NamedTuple):
         """
         frames = features.shape[1]
 
-        def from_frame(index: int, flows: jax.Array) -> jax.Array:
+        def from_frame(index: int, flows: Float[Array, "B T H W 2"]) -> VideoFeatures:
             source = jnp.repeat(features[:, index].astype(jnp.float32), frames, axis=0)
             return rearrange(
                 warped(source, rearrange(flows, "b t h w c -> (b t) h w c")), "(b t) h w c -> b t h w c", t=frames

@@ -1,12 +1,12 @@
 """A network as a pure function of a flat dict of parameters.
 
-Modules are NNX, but what crosses `jax.jit` is a plain dict from dotted path ("down.0.blocks.1.spatial_res.conv_in.kernel") to
-array: cheap to dispatch, easy to shard, mask, save and print.
+Modules are NNX, but what crosses `jax.jit` is a plain dict from dotted path
+("down.0.blocks.1.spatial_res.conv_in.kernel") to array: cheap to dispatch, easy to shard, mask, save and print.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -14,35 +14,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import PRNGKeyArray
 
 from tooncrafter_jax.nn.attention import Attends, Backend
 from tooncrafter_jax.nn.layers import Drawn, HostKey, count_parameters
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import AnyArray, DeviceParams, Dtype, HostArray, HostParams, Params
 
-Module = TypeVar("Module", bound=nnx.Module)
-Params = Mapping[str, Any]
-"""Dotted path -> array (or shape)."""
-View = Callable[[str, jax.Array], jax.Array]
+Module = TypeVar("Module", bound=nnx.Module, covariant=True)
+View = Callable[[str, AnyArray], AnyArray]
 """(dotted path, stored parameter) -> what a layer computes with."""
 
 
 class _ConstantRngs(nnx.Rngs):
     """Hands out one key for ever: `nnx.Rngs` makes abstract construction quadratic in the number of parameters."""
 
-    def __init__(self, key: jax.Array) -> None:
+    def __init__(self, key: PRNGKeyArray) -> None:
         self._key = key
 
-    def params(self) -> jax.Array:
+    def params(self) -> PRNGKeyArray:
         return self._key
 
 
 class _FoldingRngs(nnx.Rngs):
     """A fresh key each time, without NNX state."""
 
-    def __init__(self, key: jax.Array) -> None:
+    def __init__(self, key: PRNGKeyArray) -> None:
         self._key, self._count = key, 0
 
-    def params(self) -> jax.Array:
+    def params(self) -> PRNGKeyArray:
         self._count += 1
         return jax.random.fold_in(self._key, self._count)
 
@@ -53,7 +52,7 @@ class _HostRngs(nnx.Rngs):
     def __init__(self) -> None:
         self.key = HostKey()
 
-    def params(self) -> Any:
+    def params(self) -> HostKey:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.key
 
 
@@ -61,7 +60,9 @@ _Skeleton = tuple[Any, list[tuple[tuple[Any, ...], nnx.Variable]]]
 """The graph definition, and for each parameter its path and an abstract variable."""
 
 
-def _build(module: Callable[..., Any], config: Any, dtype: Any, param_dtype: Any, attention: Backend, rngs: Any) -> Any:
+def _build(
+    module: Callable[..., Any], config: Any, dtype: Dtype, param_dtype: Dtype, attention: Backend, rngs: nnx.Rngs
+) -> Any:
     built = module(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
     for _, layer in nnx.iter_modules(built):
         if isinstance(layer, Attends):
@@ -70,7 +71,9 @@ def _build(module: Callable[..., Any], config: Any, dtype: Any, param_dtype: Any
 
 
 @lru_cache(maxsize=64)  # a command makes the same networks several times, and the published one takes seconds
-def _skeleton(module: Callable[..., Any], config: Any, dtype: Any, param_dtype: Any, attention: Backend) -> _Skeleton:
+def _skeleton(
+    module: Callable[..., Any], config: Any, dtype: Dtype, param_dtype: Dtype, attention: Backend
+) -> _Skeleton:
     abstract = nnx.eval_shape(
         lambda: _build(module, config, dtype, param_dtype, attention, _ConstantRngs(jax.random.key(0)))
     )
@@ -104,7 +107,7 @@ class Network(Generic[Module]):
         self.attention: Backend = attention
         self._module = module
 
-    def _build(self, rngs: Any) -> Module:
+    def _build(self, rngs: nnx.Rngs) -> Module:
         return _build(self._module, self.config, self.dtype, self.param_dtype, self.attention, rngs)
 
     @cached_property
@@ -123,18 +126,18 @@ class Network(Generic[Module]):
         """How many numbers the network has."""
         return count_parameters(self.abstract_params)
 
-    def init(self, key: jax.Array) -> dict[str, jax.Array]:
+    def init(self, key: PRNGKeyArray) -> DeviceParams:
         """Freshly initialised parameters (jittable; under `jax.jit` with `out_shardings` they are made in place)."""
         _, state = nnx.split(self._build(_FoldingRngs(key)))
         return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
 
-    def init_on_host(self, seed: int) -> dict[str, np.ndarray]:
+    def init_on_host(self, seed: int) -> HostParams:
         """Freshly initialised parameters as numpy arrays: nothing is compiled, and every machine draws the same."""
         return dict(self.drawn(seed))
 
-    def drawn(self, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-        """The parameters of `init_on_host` by path, one after another, so that only one need be in memory; zeros and ones
-        come last.
+    def drawn(self, seed: int) -> Iterator[tuple[str, HostArray]]:
+        """The parameters of `init_on_host` by path, one after another, so that only one need be in memory; zeros and
+        ones come last.
         """
         rngs, path_of, constants = _HostRngs(), {}, {}
         _, state = nnx.split(self._build(rngs))
@@ -156,8 +159,9 @@ class Network(Generic[Module]):
 
         Args:
           params: dotted path -> array.
-          view: what a layer sees of a parameter when it uses it, e.g. a gathered copy of a sharded one. Because it acts at the
-            point of use, what it makes inside a checkpointed block is made again in the backward pass instead of kept.
+          view: what a layer sees of a parameter when it uses it, e.g. a gathered copy of a sharded one. Because it acts
+            at the point of use, what it makes inside a checkpointed block is made again in the backward pass instead of
+            kept.
 
         Raises:
           KeyError: if a parameter is missing.
@@ -171,5 +175,5 @@ class Network(Generic[Module]):
         return nnx.merge(graphdef, nnx.from_flat_state(leaves))
 
 
-def _look(view: View, name: str) -> Callable[[Any, jax.Array], jax.Array]:
+def _look(view: View, name: str) -> Callable[[object, AnyArray], AnyArray]:
     return lambda _, value: view(name, value)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import PRNGKeyArray
 
 from tooncrafter_jax.models.unet import Level, down_levels, dropout_keys, encoder_blocks
-from tooncrafter_jax.models.unet_blocks import BlockOptions, ContextKeys, TimeEmbedding, UNetBlock
+from tooncrafter_jax.models.unet_blocks import BlockOptions, ContextKeys, Embedding, TimeEmbedding, UNetBlock
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
-from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, builds_with_norm_groups, silu
+from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, LayerOptions, silu
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
-from tooncrafter_jax.typing import Context, Dtype, Hints, Latents, Timesteps, VideoFeatures
+from tooncrafter_jax.typing import Context, Hints, Latents, Timesteps, VideoFeatures
 
 HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
 """Widths of the hint convolutions before the last, which has the encoder's width (spec section 7)."""
@@ -30,7 +30,8 @@ class SketchEncoderConfig:
     """Architecture of the sketch encoder; the defaults are the published model's (spec section 7).
 
     Attributes are those of `UNetConfig`; `in_channels` counts the noisy latent alone, `hint_channels` the sketch's.
-    `hint_downscaling`, 8 or a multiple of it, is the autoencoder's; beyond 8 the first hint convolution has a stride too.
+    `hint_downscaling`, 8 or a multiple of it, is the autoencoder's; beyond 8 the first hint convolution has a stride
+    too.
     """
 
     in_channels: int = 4
@@ -60,7 +61,7 @@ class SketchEncoderConfig:
 class HintEncoder(nnx.Module):
     """Eight convolutions from a sketch in pixels to features at latent resolution."""
 
-    def __init__(self, config: SketchEncoderConfig, **kw: Any) -> None:
+    def __init__(self, config: SketchEncoderConfig, **kw: Unpack[LayerOptions]) -> None:
         widths = (config.hint_channels, *HINT_WIDTHS, config.width)
         last = len(config.hint_strides) - 1
         self.convs = nnx.List(
@@ -70,7 +71,7 @@ class HintEncoder(nnx.Module):
             ]
         )
 
-    def __call__(self, hints: jax.Array) -> jax.Array:
+    def __call__(self, hints: Hints) -> VideoFeatures:
         """Maps (B T H W 1) to (B T H/8 W/8 width)."""
         h = self.convs[0](hints)
         for conv in self.convs[1:]:
@@ -81,16 +82,7 @@ class HintEncoder(nnx.Module):
 class SketchEncoder(nnx.Module):
     """Turns sketches and the noisy clip into residuals for the denoiser's skips and middle, frame by frame."""
 
-    @builds_with_norm_groups
-    def __init__(
-        self,
-        config: SketchEncoderConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: SketchEncoderConfig, **kw: Unpack[LayerOptions]) -> None:
         options = config.block_options
         self.config = config
         self.time_embedding = TimeEmbedding(config.width, options.embedding_dim, **kw)
@@ -114,7 +106,9 @@ class SketchEncoder(nnx.Module):
         }
 
     def hint_features(self, hints: Hints) -> VideoFeatures:
-        """Features (B T h w width) of sketches (B T 8h 8w 1) in [0, 1], bright lines on black; independent of the time."""
+        """Features (B T h w width) of sketches (B T 8h 8w 1) in [0, 1], bright lines on black; independent of the
+        time.
+        """
         with jax.named_scope("hint"):
             return self.hint(hints)
 
@@ -125,7 +119,7 @@ class SketchEncoder(nnx.Module):
         context: dict[str, list[ContextKeys]],
         hint_features: VideoFeatures,
         *,
-        dropout_key: jax.Array | None = None,
+        dropout_key: PRNGKeyArray | None = None,
     ) -> list[VideoFeatures]:
         """The residuals before the control scale: one for each skip of the denoiser, then one for its middle.
 
@@ -138,8 +132,8 @@ class SketchEncoder(nnx.Module):
         """
         keys = dropout_keys(dropout_key)
 
-        def run(name: str, block: UNetBlock, h: jax.Array) -> jax.Array:
-            def call(h: jax.Array, embedding: jax.Array, context_keys: list[ContextKeys] | None) -> jax.Array:
+        def run(name: str, block: UNetBlock, h: VideoFeatures) -> VideoFeatures:
+            def call(h: VideoFeatures, embedding: Embedding, context_keys: list[ContextKeys] | None) -> VideoFeatures:
                 return block(h, embedding, context_keys, keys)
 
             with jax.named_scope(name):

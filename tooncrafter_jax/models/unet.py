@@ -1,16 +1,18 @@
-"""The denoising U-Net of ToonCrafter: a spatial Stable-Diffusion-2.1 U-Net with temporal parts between (spec section 2)."""
+"""The denoising U-Net of ToonCrafter: a spatial Stable-Diffusion-2.1 U-Net with temporal parts between (spec section
+2).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet_blocks import (
@@ -18,17 +20,19 @@ from tooncrafter_jax.models.unet_blocks import (
     TEXT_TOKENS,
     BlockOptions,
     ContextKeys,
+    DropoutKeys,
+    Embedding,
     TemporalTransformer,
     TimeEmbedding,
     UNetBlock,
 )
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
-from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, GroupNorm, builds_with_norm_groups, silu, upsample_nearest
+from tooncrafter_jax.nn.layers import NORM_GROUPS, Conv, GroupNorm, LayerOptions, silu, upsample_nearest
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
-from tooncrafter_jax.typing import Context, Dtype, FramesPerSecond, Latents, Timesteps, VideoFeatures
+from tooncrafter_jax.typing import Context, FloatArray, FramesPerSecond, Latents, Timesteps, VideoFeatures
 
-Observer = Callable[[str, jax.Array], None]
+Observer = Callable[[str, FloatArray], None]
 """Called with the name and the output of each block while the network is traced; for tests and reports."""
 
 STEM_HEADS = 8
@@ -98,7 +102,12 @@ class Level(nnx.Module):
 
 
 def down_levels(
-    width: int, multipliers: tuple[int, ...], blocks: int, attends: tuple[int, ...], options: BlockOptions, **kw: Any
+    width: int,
+    multipliers: tuple[int, ...],
+    blocks: int,
+    attends: tuple[int, ...],
+    options: BlockOptions,
+    **kw: Unpack[LayerOptions],
 ) -> tuple[list[Level], list[int]]:
     """The encoder half that the denoiser and the sketch encoder have in common.
 
@@ -128,7 +137,7 @@ def encoder_blocks(down: Iterable[Level], mid: Level) -> Iterator[tuple[str, UNe
     yield from ((f"mid.blocks.{i}", block) for i, block in enumerate(mid.blocks))
 
 
-def dropout_keys(key: jax.Array | None) -> Iterator[jax.Array | None]:
+def dropout_keys(key: PRNGKeyArray | None) -> DropoutKeys:
     """A key for each dropout in turn; None for ever without a key (no dropout)."""
     if key is None:
         return repeat(None)
@@ -143,20 +152,11 @@ class UNet(nnx.Module):
       down: levels from full to lowest resolution; `mid`: the middle; `up`: levels by number, run from last to first.
     """
 
-    @builds_with_norm_groups
-    def __init__(
-        self,
-        config: UNetConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: UNetConfig, **kw: Unpack[LayerOptions]) -> None:
         options = config.block_options
         width, multipliers = config.width, config.multipliers
         self.config = config
-        self.dtype = dtype
+        self.dtype = kw.get("dtype", jnp.float32)
 
         # Embeddings and stem.
         self.time_embedding = TimeEmbedding(width, options.embedding_dim, **kw)
@@ -182,8 +182,9 @@ class UNet(nnx.Module):
             up.insert(0, Level(blocks, upsample=Conv(out, out, **kw) if level else None))
         self.up = nnx.List(up)
         # Guidance multiplies what the two branches differ by, and their rounding with it (docs/precision.md).
-        last, is_half = kw | {"dtype": jnp.float32}, jnp.dtype(dtype) != jnp.float32
-        self.norm_out = GroupNorm(width, epsilon=RES_EPSILON, **last)
+        last: LayerOptions = {**kw, "dtype": jnp.float32}
+        is_half = jnp.dtype(self.dtype) != jnp.float32
+        self.norm_out = GroupNorm(width, config.norm_groups, epsilon=RES_EPSILON, **last)
         self.conv_out = Conv(width, config.out_channels, zero_init=True, full_products=is_half, **last)
 
     def named_blocks(self) -> Iterator[tuple[str, UNetBlock]]:
@@ -196,8 +197,8 @@ class UNet(nnx.Module):
         """Keys and values of the context for every cross-attention; they do not depend on the time.
 
         Args:
-          context: (B, 77 + M, context_dim): text tokens, then image tokens. With M = 16·frames, frame t sees image tokens
-            16t to 16t+15; with any other M every frame sees all (spec section 2.4).
+          context: (B, 77 + M, context_dim): text tokens, then image tokens. With M = 16·frames, frame t sees image
+            tokens 16t to 16t+15; with any other M every frame sees all (spec section 2.4).
           frames: frames of the clip.
 
         Raises:
@@ -221,20 +222,22 @@ class UNet(nnx.Module):
         *,
         controls: list[VideoFeatures] | None = None,
         motion: Sequence[Motion] | None = None,
-        dropout_key: jax.Array | None = None,
+        dropout_key: PRNGKeyArray | None = None,
         bypass_temporal: bool = False,
         observe: Observer | None = None,
     ) -> Float[Array, "B T h w out"]:
         """Predicts v, in float32 whatever the dtype of the computation.
 
         Args:
-          x: (B, T, h, w, in_channels), noisy latent and condition latent; h and w multiples of `config.latent_multiple`.
+          x: (B, T, h, w, in_channels), noisy latent and condition latent; h and w multiples of
+            `config.latent_multiple`.
           timesteps: (B,) diffusion times.
           context: from `context_keys`.
           fps: (B,) frame rates; None for `config.default_fps`. Smaller means larger motion.
           controls: outputs of the sketch encoder, already scaled: one for each skip, then one for the middle.
-          motion: between the key frames at each level's size (`Motion.at_levels`), which guides the temporal transformers of the
-            stem, the way down and the middle (spec section 14); None: no guidance, which zero flows are not.
+          motion: between the key frames at each level's size (`Motion.at_levels`), which guides the temporal
+            transformers of the stem, the way down and the middle (spec section 14); None: no guidance, which zero flows
+            are not.
           dropout_key: turns dropout on.
           bypass_temporal: skips stem, temporal convolutions and temporal transformers (variant III of Table 3).
           observe: called with each block's name and output.
@@ -249,10 +252,10 @@ class UNet(nnx.Module):
         if height % multiple or width % multiple:
             raise ValueError(f"latents must be multiples of {multiple} high and wide, not {height}x{width}")
 
-        def run(name: str, block: UNetBlock, h: jax.Array, motion: Motion | None = None) -> jax.Array:
+        def run(name: str, block: UNetBlock, h: VideoFeatures, motion: Motion | None = None) -> VideoFeatures:
             def call(
-                h: jax.Array, embedding: jax.Array, context_keys: list[ContextKeys] | None, motion: Motion | None
-            ) -> jax.Array:
+                h: VideoFeatures, embedding: Embedding, context_keys: list[ContextKeys] | None, motion: Motion | None
+            ) -> VideoFeatures:
                 return block(h, embedding, context_keys, keys, motion=motion, bypass_temporal=bypass_temporal)
 
             with jax.named_scope(name):

@@ -1,7 +1,7 @@
 """Blocks of the denoiser: residual block, temporal convolution, spatial and temporal transformer.
 
-The sketch encoder is built from the same spatial blocks. Every block maps a video (B T H W C) to a video, so that the batch
-and the frames can each be sharded. Source: spec sections 2.3 to 2.6.
+The sketch encoder is built from the same spatial blocks. Every block maps a video (B T H W C) to a video, so that the
+batch and the frames can each be sharded. Source: spec sections 2.3 to 2.6.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from tooncrafter_jax.models.clip_text import CONTEXT_LENGTH
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.dropout import dropout
-from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, Linear, TemporalConv, gelu, silu
+from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerNorm, LayerOptions, Linear, TemporalConv, gelu, silu
 from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.typing import Context, FloatArray, VideoFeatures
 
 TEXT_TOKENS = CONTEXT_LENGTH
 """Tokens of the context that come from the prompt; all after them are image tokens (spec section 2.4)."""
@@ -32,7 +33,10 @@ EMBEDDING_MULTIPLIER = 4
 RES_EPSILON = 1e-5
 TRANSFORMER_EPSILON = 1e-6
 
-DropoutKeys = Iterator[jax.Array | None]
+DropoutKeys = Iterator[PRNGKeyArray | None]
+"""A key for each dropout in turn, or None where there is none."""
+Embedding = Float[Array, "B D"]
+"""Of the time and the frame rate."""
 
 
 class ContextKeys(NamedTuple):
@@ -43,10 +47,10 @@ class ContextKeys(NamedTuple):
       image_key, image_value: (B, T or 1, M, heads, head_dim) of the image tokens, for each frame or shared by all.
     """
 
-    key: jax.Array
-    value: jax.Array
-    image_key: jax.Array | None = None
-    image_value: jax.Array | None = None
+    key: Float[Array, "B M heads head_dim"]
+    value: Float[Array, "B M heads head_dim"]
+    image_key: Float[Array, "B T M heads head_dim"] | None = None
+    image_value: Float[Array, "B T M heads head_dim"] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class BlockOptions:
       dropout: probability inside residual blocks while training.
       temporal: whether a block has a temporal convolution and a temporal transformer.
       image_stream: whether cross-attention has keys and values of its own for the image tokens.
+      norm_groups: groups of the group normalisations.
     """
 
     embedding_dim: int
@@ -70,13 +75,14 @@ class BlockOptions:
     dropout: float
     temporal: bool
     image_stream: bool
+    norm_groups: int
 
     @classmethod
     def of(cls, config: Any, *, temporal: bool, image_stream: bool) -> BlockOptions:
         """What the blocks of a network have in common, from its config (`UNetConfig` or `SketchEncoderConfig`).
 
         Args:
-          config: has `width`, `context_dim`, `head_dim`, `transformer_depth` and `dropout`.
+          config: has `width`, `context_dim`, `head_dim`, `transformer_depth`, `dropout` and `norm_groups`.
           temporal: see the attributes.
           image_stream: see the attributes.
         """
@@ -88,6 +94,7 @@ class BlockOptions:
             dropout=config.dropout,
             temporal=temporal,
             image_stream=image_stream,
+            norm_groups=config.norm_groups,
         )
 
 
@@ -95,22 +102,21 @@ class SpatialRes(nnx.Module):
     """Residual block of a frame with the time embedding added per channel (spec section 2.3).
 
     Args:
-      features: channels of the input, a multiple of 32.
-      out_features: channels of the output, a multiple of 32.
+      features: channels of the input, a multiple of the groups.
+      out_features: channels of the output, a multiple of the groups.
       options: of the network.
-      **kw: `rngs`, `dtype` and `param_dtype`, as for every block here.
     """
 
-    def __init__(self, features: int, out_features: int, options: BlockOptions, **kw: Any) -> None:
-        self.norm_in = GroupNorm(features, epsilon=RES_EPSILON, **kw)
+    def __init__(self, features: int, out_features: int, options: BlockOptions, **kw: Unpack[LayerOptions]) -> None:
+        self.norm_in = GroupNorm(features, options.norm_groups, epsilon=RES_EPSILON, **kw)
         self.conv_in = Conv(features, out_features, **kw)
         self.embedding = Linear(options.embedding_dim, out_features, **kw)
-        self.norm_out = GroupNorm(out_features, epsilon=RES_EPSILON, **kw)
+        self.norm_out = GroupNorm(out_features, options.norm_groups, epsilon=RES_EPSILON, **kw)
         self.conv_out = Conv(out_features, out_features, zero_init=True, **kw)
         self.skip = nnx.data(None if features == out_features else Conv(features, out_features, 1, **kw))
         self.dropout = options.dropout
 
-    def __call__(self, x: jax.Array, embedding: jax.Array, keys: DropoutKeys) -> jax.Array:
+    def __call__(self, x: VideoFeatures, embedding: Embedding, keys: DropoutKeys) -> VideoFeatures:
         """Maps (B T H W C) and (B D) to (B T H W C')."""
         h = self.conv_in(silu(self.norm_in(x, batch_axes=2)))
         h = h + self.embedding(silu(embedding))[:, None, None, None]
@@ -122,13 +128,15 @@ class TemporalStage(nnx.Module):
     """Norm over the whole clip, SiLU and a convolution over time.
 
     Args:
-      features: channels, a multiple of 32.
+      features: channels, a multiple of the groups.
+      options: of the network.
       zero_init: whether the convolution starts at zero.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, *, zero_init: bool = False, **kw: Any) -> None:
-        self.norm = GroupNorm(features, epsilon=RES_EPSILON, **kw)
+    def __init__(
+        self, features: int, options: BlockOptions, *, zero_init: bool = False, **kw: Unpack[LayerOptions]
+    ) -> None:
+        self.norm = GroupNorm(features, options.norm_groups, epsilon=RES_EPSILON, **kw)
         self.conv = TemporalConv(features, features, zero_init=zero_init, **kw)
 
 
@@ -136,19 +144,21 @@ class TemporalConvBlock(nnx.Module):
     """Four temporal stages and a residual; the last stage starts at zero (spec section 2.3).
 
     Args:
-      features: channels, a multiple of 32.
-      **kw: `rngs`, `dtype` and `param_dtype`.
+      features: channels, a multiple of the groups.
+      options: of the network.
     """
 
     STAGES = 4
     DROPOUT = 0.1
     """In stages 2 to 4, fixed in the published code."""
 
-    def __init__(self, features: int, **kw: Any) -> None:
+    def __init__(self, features: int, options: BlockOptions, **kw: Unpack[LayerOptions]) -> None:
         last = self.STAGES - 1
-        self.stages = nnx.List([TemporalStage(features, zero_init=i == last, **kw) for i in range(self.STAGES)])
+        self.stages = nnx.List(
+            [TemporalStage(features, options, zero_init=i == last, **kw) for i in range(self.STAGES)]
+        )
 
-    def __call__(self, x: jax.Array, keys: DropoutKeys) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"], keys: DropoutKeys) -> Float[Array, "B T H W C"]:
         """Maps (B T H W C) to the same."""
         h = x
         for i, stage in enumerate(self.stages):
@@ -164,16 +174,15 @@ class FeedForward(nnx.Module):
 
     Args:
       features: channels of the tokens.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
     MULTIPLIER = 4
 
-    def __init__(self, features: int, **kw: Any) -> None:
+    def __init__(self, features: int, **kw: Unpack[LayerOptions]) -> None:
         self.gate_in = Linear(features, 2 * self.MULTIPLIER * features, **kw)
         self.out = Linear(self.MULTIPLIER * features, features, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*S C"]) -> Float[Array, "*S C"]:
         """Maps (... C) to the same."""
         value, gate = jnp.split(self.gate_in(x), 2, axis=-1)
         return self.out(value * gelu(gate))
@@ -186,10 +195,9 @@ class SelfAttention(Attends, nnx.Module):
       features: channels of the tokens.
       heads: number of heads.
       head_dim: channels of a head; heads x head_dim need not be `features`.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, heads: int, head_dim: int, **kw: Any) -> None:
+    def __init__(self, features: int, heads: int, head_dim: int, **kw: Unpack[LayerOptions]) -> None:
         inner = heads * head_dim
         self.query = Linear(features, inner, use_bias=False, **kw)
         self.key = Linear(features, inner, use_bias=False, **kw)
@@ -197,7 +205,7 @@ class SelfAttention(Attends, nnx.Module):
         self.out = Linear(inner, features, **kw)
         self.heads = heads
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "A B N C"]) -> Float[Array, "A B N C"]:
         """Maps (A B N C) to the same; every (a, b) is a sequence of its own."""
         leading = x.shape[0]
         q, k, v = (
@@ -217,10 +225,9 @@ class CrossAttention(Attends, nnx.Module):
       features: channels of the tokens.
       heads: number of heads, of `options.head_dim` channels.
       options: of the network.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
+    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Unpack[LayerOptions]) -> None:
         inner = heads * options.head_dim
         self.query = Linear(features, inner, use_bias=False, **kw)
         self.key = Linear(options.context_dim, inner, use_bias=False, **kw)
@@ -232,13 +239,13 @@ class CrossAttention(Attends, nnx.Module):
         self.heads = heads
         self.image_stream = options.image_stream
 
-    def context_keys(self, context: jax.Array, frames: int) -> ContextKeys:
+    def context_keys(self, context: Context, frames: int) -> ContextKeys:
         """Keys and values of a context (B, 77 + M, D) for a clip of `frames` frames.
 
         With 77 + 16·frames tokens, frame t sees image tokens 16t to 16t+15; otherwise every frame sees all of them.
         """
 
-        def heads(x: jax.Array) -> jax.Array:
+        def heads(x: FloatArray) -> FloatArray:
             return rearrange(x, "... (heads d) -> ... heads d", heads=self.heads)
 
         if not self.image_stream:
@@ -250,7 +257,7 @@ class CrossAttention(Attends, nnx.Module):
             heads(self.key(text)), heads(self.value(text)), heads(self.image_key(image)), heads(self.image_value(image))
         )
 
-    def __call__(self, x: jax.Array, context: ContextKeys) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T N C"], context: ContextKeys) -> Float[Array, "B T N C"]:
         """Maps (B T N C) to the same."""
         frames = x.shape[1]
         q = rearrange(self.query(x), "b t n (heads d) -> b t n heads d", heads=self.heads)
@@ -277,10 +284,9 @@ class SpatialTransformerBlock(nnx.Module):
       features: channels of the tokens.
       heads: number of heads.
       options: of the network.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
+    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Unpack[LayerOptions]) -> None:
         self.norm_1 = LayerNorm(features, **kw)
         self.self_attention = SelfAttention(features, heads, options.head_dim, **kw)
         self.norm_2 = LayerNorm(features, **kw)
@@ -288,7 +294,7 @@ class SpatialTransformerBlock(nnx.Module):
         self.norm_3 = LayerNorm(features, **kw)
         self.feed_forward = FeedForward(features, **kw)
 
-    def __call__(self, x: jax.Array, context: ContextKeys) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T N C"], context: ContextKeys) -> Float[Array, "B T N C"]:
         """Maps (B T N C) to the same."""
         x = x + self.self_attention(self.norm_1(x))
         x = x + self.cross_attention(self.norm_2(x), context)
@@ -299,26 +305,25 @@ class SpatialTransformer(nnx.Module):
     """Transformer over the pixels of each frame (spec section 2.4).
 
     Args:
-      features: channels, a multiple of 32 and at least `options.head_dim`.
+      features: channels, a multiple of the groups and at least `options.head_dim`.
       options: of the network.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, options: BlockOptions, **kw: Any) -> None:
+    def __init__(self, features: int, options: BlockOptions, **kw: Unpack[LayerOptions]) -> None:
         heads = features // options.head_dim
         inner = heads * options.head_dim
-        self.norm = GroupNorm(features, epsilon=TRANSFORMER_EPSILON, **kw)
+        self.norm = GroupNorm(features, options.norm_groups, epsilon=TRANSFORMER_EPSILON, **kw)
         self.proj_in = Linear(features, inner, **kw)
         self.blocks = nnx.List(
             [SpatialTransformerBlock(inner, heads, options, **kw) for _ in range(options.transformer_depth)]
         )
         self.proj_out = Linear(inner, features, zero_init=True, **kw)
 
-    def context_keys(self, context: jax.Array, frames: int) -> list[ContextKeys]:
+    def context_keys(self, context: Context, frames: int) -> list[ContextKeys]:
         """The keys and values of each block; see `CrossAttention.context_keys`."""
         return [block.cross_attention.context_keys(context, frames) for block in self.blocks]
 
-    def __call__(self, x: jax.Array, context: list[ContextKeys]) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"], context: list[ContextKeys]) -> Float[Array, "B T H W C"]:
         """Maps (B T H W C) to the same."""
         height = x.shape[2]
         h = self.proj_in(rearrange(self.norm(x, batch_axes=2), "b t h w c -> b t (h w) c"))
@@ -334,10 +339,9 @@ class TemporalTransformerBlock(nnx.Module):
       features: channels of the tokens.
       heads: number of heads.
       head_dim: channels of a head.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, heads: int, head_dim: int, **kw: Any) -> None:
+    def __init__(self, features: int, heads: int, head_dim: int, **kw: Unpack[LayerOptions]) -> None:
         self.norm_1 = LayerNorm(features, **kw)
         self.self_attention_1 = SelfAttention(features, heads, head_dim, **kw)
         self.norm_2 = LayerNorm(features, **kw)
@@ -345,7 +349,7 @@ class TemporalTransformerBlock(nnx.Module):
         self.norm_3 = LayerNorm(features, **kw)
         self.feed_forward = FeedForward(features, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B P T C"]) -> Float[Array, "B P T C"]:
         """Maps (B P T C), P pixels, to the same."""
         x = x + self.self_attention_1(self.norm_1(x))
         x = x + self.self_attention_2(self.norm_2(x))
@@ -356,22 +360,21 @@ class TemporalTransformer(nnx.Module):
     """Transformer over the frames at each pixel, without positions (spec sections 2.5 and 2.6).
 
     Args:
-      features: channels, a multiple of 32.
+      features: channels, a multiple of the groups.
       heads: number of heads; the stem has 8 whatever its width, so that its inner width differs from `features`.
       options: of the network.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Any) -> None:
+    def __init__(self, features: int, heads: int, options: BlockOptions, **kw: Unpack[LayerOptions]) -> None:
         inner = heads * options.head_dim
-        self.norm = GroupNorm(features, epsilon=TRANSFORMER_EPSILON, **kw)
+        self.norm = GroupNorm(features, options.norm_groups, epsilon=TRANSFORMER_EPSILON, **kw)
         self.proj_in = Linear(features, inner, **kw)
         self.blocks = nnx.List(
             [TemporalTransformerBlock(inner, heads, options.head_dim, **kw) for _ in range(options.transformer_depth)]
         )
         self.proj_out = Linear(inner, features, zero_init=True, **kw)
 
-    def __call__(self, x: jax.Array, motion: Motion | None = None) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"], motion: Motion | None = None) -> Float[Array, "B T H W C"]:
         """Maps (B T H W C) to the same.
 
         With motion, the blocks run a second time, on tokens that are carried along it, and both results are averaged
@@ -387,7 +390,7 @@ class TemporalTransformer(nnx.Module):
         h = constrain(self.proj_out(h), "batch", None, "frames", None)
         return x + rearrange(h, "b (h w) t c -> b t h w c", h=height)
 
-    def _blocks(self, tokens: jax.Array) -> jax.Array:
+    def _blocks(self, tokens: FloatArray) -> FloatArray:
         h = constrain(tokens, "batch", "pixels", None, None)  # devices trade their frames for pixels
         for block in self.blocks:
             h = block(h)
@@ -398,17 +401,18 @@ class UNetBlock(nnx.Module):
     """Residual block, temporal convolution, spatial transformer, temporal transformer, as far as the network has them.
 
     Args:
-      features: channels of the input, a multiple of 32.
-      out_features: channels of the output, a multiple of 32.
+      features: channels of the input, a multiple of the groups.
+      out_features: channels of the output, a multiple of the groups.
       options: of the network.
       attends: whether the block has transformers.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, out_features: int, options: BlockOptions, *, attends: bool, **kw: Any) -> None:
+    def __init__(
+        self, features: int, out_features: int, options: BlockOptions, *, attends: bool, **kw: Unpack[LayerOptions]
+    ) -> None:
         temporal = options.temporal
         self.spatial_res = SpatialRes(features, out_features, options, **kw)
-        self.temporal_conv = nnx.data(TemporalConvBlock(out_features, **kw) if temporal else None)
+        self.temporal_conv = nnx.data(TemporalConvBlock(out_features, options, **kw) if temporal else None)
         self.spatial_transformer = nnx.data(SpatialTransformer(out_features, options, **kw) if attends else None)
         self.temporal_transformer = nnx.data(
             TemporalTransformer(out_features, out_features // options.head_dim, options, **kw)
@@ -418,14 +422,14 @@ class UNetBlock(nnx.Module):
 
     def __call__(
         self,
-        x: jax.Array,
-        embedding: jax.Array,
+        x: VideoFeatures,
+        embedding: Embedding,
         context: list[ContextKeys] | None,
         keys: DropoutKeys,
         *,
         motion: Motion | None = None,
         bypass_temporal: bool = False,
-    ) -> jax.Array:
+    ) -> VideoFeatures:
         """Maps (B T H W C) to (B T H W C').
 
         `motion` guides the temporal transformer; `bypass_temporal` skips the temporal parts.
@@ -449,13 +453,14 @@ class TimeEmbedding(nnx.Module):
       features: width of the sinusoid.
       out_features: width of the embedding.
       zero_init: whether the second map starts at zero.
-      **kw: `rngs`, `dtype` and `param_dtype`.
     """
 
-    def __init__(self, features: int, out_features: int, *, zero_init: bool = False, **kw: Any) -> None:
+    def __init__(
+        self, features: int, out_features: int, *, zero_init: bool = False, **kw: Unpack[LayerOptions]
+    ) -> None:
         self.hidden = Linear(features, out_features, **kw)
         self.out = Linear(out_features, out_features, zero_init=zero_init, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Embedding) -> Float[Array, "B E"]:
         """Maps (B D) to (B D')."""
         return self.out(silu(self.hidden(x)))

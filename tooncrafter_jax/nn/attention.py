@@ -10,10 +10,10 @@ All back ends give equal results up to rounding; `auto` chooses by device, dtype
 | `cudnn`     | NVIDIA   | none (flash)             | fp16/bf16 and head_dim <= 128, from Ampere on         |
 | `splash`    | TPU      | none (flash, Pallas)     | long sequences that its block sizes divide            |
 
-The layers of a network (`Attends`) may be told to prefer a back end: it computes what it can, `auto` chooses for the rest.
+The layers of a network (`Attends`) may prefer a back end: it computes what it can, `auto` chooses for the rest.
 
-Compilers cannot split the fused kernels (`cudnn`, `splash`) over devices by themselves. Within `axis_rules` they run in a
-`shard_map`, so that each device attends with its own clips, heads and queries to all of their keys; this is exact.
+Compilers cannot split the fused kernels (`cudnn`, `splash`) over devices by themselves. Within `axis_rules` they run in
+a `shard_map`, so that each device attends with its own clips, heads and queries to all of their keys; this is exact.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import Names, shard_shape, sharding_of
 from tooncrafter_jax.nn.platform import Target, current_platform, current_target, use_cpu_forms
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import Dtype, FloatArray
 
 Backend = Literal["auto", "xla", "chunked", "broadcast", "cudnn", "splash"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -40,7 +40,9 @@ Queries = Float[Array, "B N heads head_dim"]
 Keys = Float[Array, "#B M heads head_dim"]
 
 MAX_SCORES = 2**26
-"""Number of scores (batch x heads x queries x keys) of a device above which not all are materialised: 256 MiB in float32."""
+"""Number of scores (batch x heads x queries x keys) of a device above which not all are materialised: 256 MiB in
+float32.
+"""
 CHUNK_SCORES = 2**24
 """Number of scores of a device that a chunk may hold on an accelerator."""
 CPU_CHUNK_SCORES = 2**20
@@ -57,7 +59,7 @@ class Attends:
     """A layer that calls `attention(..., prefer=self.attention_backend)`.
 
     Attributes:
-      attention_backend: what the network that the layer is in was told; see `models.network.Network`.
+      attention_backend: what the network of the layer prefers; see `models.network.Network`.
     """
 
     attention_backend: Backend = "auto"
@@ -144,8 +146,8 @@ def attention(
 
 
 def choose_backend(
-    query: jax.Array,
-    key: jax.Array,
+    query: Queries,
+    key: Keys,
     causal: bool,
     queries_per_device: int | None = None,
     sharers: int = 1,
@@ -231,14 +233,14 @@ def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, s
     chunks = jnp.moveaxis(padded.reshape(batch, count, chunk, heads, head_dim), 1, 0)
     starts = jnp.arange(count) * chunk
 
-    def one_chunk(item: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def one_chunk(item: tuple[Int[Array, ""], FloatArray]) -> FloatArray:
         start, part = item
         return _plain(part, key, value, causal, start)
 
-    def one_chunk_by_head(item: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def one_chunk_by_head(item: tuple[Int[Array, ""], FloatArray]) -> FloatArray:
         start, part = item
 
-        def one_example_and_head(index: jax.Array) -> jax.Array:
+        def one_example_and_head(index: Int[Array, ""]) -> FloatArray:
             example, head = index // heads, index % heads
             of_keys = jnp.minimum(example, key.shape[0] - 1)
             q = part[example, :, head][None, :, None]
@@ -288,7 +290,7 @@ def _on_each_device(
     What the devices do not divide is computed by each of them.
     """
 
-    def own_keys(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    def own_keys(q: Queries, k: Keys, v: Keys) -> Queries:
         if k.shape[0] != q.shape[0]:  # shared by the batch
             k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[1:])) for x in (k, v))
         return kernel(q, k, v)

@@ -1,9 +1,9 @@
 """Layers whose backward pass is written for the CPU: the numbers of automatic differentiation, sooner.
 
-XLA's CPU compiler fuses the gradients that meet in a residual stream into everything that reads them, so that long sums are
-computed again for every bias, and it sums over several axes without vector instructions. Here each gradient is finished once
-(`optimization_barrier`) and summed as a matrix. Only `nn.layers` calls this, for float32 on one CPU device: on meshes the merging
-of axes would move data.
+XLA's CPU compiler fuses the gradients that meet in a residual stream into everything that reads them, so that long sums
+are computed again for every bias, and it sums over several axes without vector instructions. Here each gradient is
+finished once (`optimization_barrier`) and summed as a matrix. Only `nn.layers` calls this, for float32 on one CPU
+device: on meshes the merging of axes would move data.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from tooncrafter_jax.nn.logical_axes import on_several_devices
 from tooncrafter_jax.nn.platform import use_cpu_forms
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import AnyArray, Dtype
 
 _finished = jax.lax.optimization_barrier
 
 
-def use_cpu_gradients(x: jax.Array, dtype: Dtype) -> bool:
+def use_cpu_gradients(x: AnyArray, dtype: Dtype) -> bool:
     """Whether a layer that computes in `dtype` should use this module for `x`."""
     return use_cpu_forms() and x.dtype == jnp.float32 and dtype == jnp.float32 and not on_several_devices()
 
 
-def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+def linear(
+    x: Float[Array, "*B I"], kernel: Float[Array, "I O"], bias: Float[Array, "O"] | None
+) -> Float[Array, "*B O"]:
     """x·kernel + bias over the last axis; x (..., I), kernel (I, O), bias (O)."""
     y = _product(x.reshape(-1, x.shape[-1]), kernel)
     return (y if bias is None else add_bias(y, bias)).reshape(*x.shape[:-1], kernel.shape[-1])
@@ -50,7 +53,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 @jax.custom_vjp
-def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+def add_bias(y: Float[Array, "*B C"], bias: Float[Array, "C"]) -> Float[Array, "*B C"]:
     """Adds a bias (C) to the last axis of y (..., C)."""
     return y + bias
 
@@ -64,7 +67,9 @@ add_bias.defvjp(lambda y, bias: (y + bias, None), _add_bias_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float) -> jax.Array:
+def group_norm(
+    x: Float[Array, "N M C"], scale: Float[Array, "C"], bias: Float[Array, "C"], groups: int, epsilon: float
+) -> Float[Array, "N M C"]:
     """Normalises every row of `x` (N, M, C) over M and each group of channels, then scales and shifts each channel."""
     return _group_norm_forward(x, scale, bias, groups, epsilon)[0]
 
@@ -101,7 +106,9 @@ group_norm.defvjp(_group_norm_forward, _group_norm_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+def layer_norm(
+    x: Float[Array, "N C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float
+) -> Float[Array, "N C"]:
     """Normalises every row of `x` (N, C), then scales and shifts each channel."""
     return _layer_norm_forward(x, scale, bias, epsilon)[0]
 

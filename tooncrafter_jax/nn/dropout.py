@@ -1,9 +1,9 @@
 """Dropout with cheap masks that do not depend on how an activation is spread over devices.
 
-Drawing a random number takes about 130 integer operations on an accelerator (threefry): a number for each element was 8 % of a
-training step. So four elements share the four bytes of one 32-bit number, and a probability is a multiple of 1/256: 34
-operations an element. Which byte of which number an element gets follows from its place in the whole array, so that the same
-key makes the same mask on any mesh.
+Drawing a random number takes about 130 integer operations on an accelerator (threefry): a number for each element was 8
+% of a training step. So four elements share the four bytes of one 32-bit number, and a probability is a multiple of
+1/256: 34 operations an element. Which byte of which number an element gets follows from its place in the whole array,
+so that the same key makes the same mask on any mesh.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
 LEVELS = 256
 """Values of a byte."""
@@ -19,16 +20,19 @@ SHARERS = 4
 
 
 def kept_levels(rate: float) -> int:
-    """How many of the 256 values of a byte keep an element: the share nearest to 1 - rate that is neither none nor all."""
+    """How many of the 256 values of a byte keep an element: the share nearest to 1 - rate that is neither none nor
+    all.
+    """
     return min(max(round(LEVELS * (1.0 - rate)), 1), LEVELS - 1)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Sets elements to zero with probability `rate`, to the nearest 1/256, and scales the others so that the mean stays.
+def dropout(x: Float[Array, "*S"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*S"]:
+    """Sets elements to zero with probability `rate`, to the nearest 1/256, and scales the others so that the mean
+    stays.
 
     Args:
-      x: of any shape. Random numbers are shared along its height, width or channels (axes -3, -2, -1), never along the first axis
-        unless it is the only one.
+      x: of any shape. Random numbers are shared along its height, width or channels (axes -3, -2, -1), never along the
+        first axis unless it is the only one.
       rate: in [0, 1).
       key: of the mask; None for no dropout.
 

@@ -19,8 +19,8 @@ def sinusoidal_embedding(values: Int[Array, "B"] | Float[Array, "B"], features: 
     """
     half = features // 2
     exponents = np.float32(-np.log(MAX_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    # One ulp here is 6e-5 radians at time 1000. At the published width, 320, the power of two of a float32 exponent is within
-    # 2.2e-5 of the published code's exponential; a correctly rounded one only within 8.4e-5.
+    # One ulp here is 6e-5 radians at time 1000. At the published width, 320, the power of two of a float32 exponent is
+    # within 2.2e-5 of the published code's exponential; a correctly rounded one only within 8.4e-5.
     frequencies = np.exp2((exponents * np.float32(np.log2(np.e))).astype(np.float64)).astype(np.float32)
     angles = values.astype(jnp.float32)[:, None] * frequencies[None]
     embedding = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -6,26 +6,27 @@ zero where a layer is built with `zero_init=True` (spec section 2.7).
 
 from __future__ import annotations
 
-import contextvars
 import functools
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from tooncrafter_jax.nn import cpu_gradients, products
 from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
 from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
 from tooncrafter_jax.nn.products import Window
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import Dtype, HostArray, PyTree
 
 
 class HostKey:
-    """What an initialiser may be given instead of a key: it notes down what is to be drawn on the host, leaf after leaf.
+    """What an initialiser may be given instead of a key: it notes down what is to be drawn on the host, leaf after
+    leaf.
 
     In place of an array an initialiser then returns a `Drawn`, so that no network is ever whole in memory.
 
@@ -34,12 +35,16 @@ class HostKey:
     """
 
     def __init__(self) -> None:
-        self.draws: list[Callable[[np.random.Generator], np.ndarray]] = []
+        self.draws: list[Callable[[np.random.Generator], HostArray]] = []
 
-    def note(self, draw: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray:
+    def note(self, draw: Callable[[np.random.Generator], HostArray]) -> HostArray:
         """Notes a draw down, and returns what stands for its array."""
         self.draws.append(draw)
         return np.asarray(len(self.draws) - 1).view(Drawn)
+
+
+Initialiser = Callable[..., Any]
+"""(key or `HostKey`, shape, dtype) -> an array, or what stands for it."""
 
 
 class Drawn(np.ndarray):
@@ -48,10 +53,10 @@ class Drawn(np.ndarray):
     __array_ufunc__ = None  # pyright: ignore[reportAssignmentType]
 
 
-def normal(std: float, mean: float = 0.0) -> Callable[..., jax.Array]:
+def normal(std: float, mean: float = 0.0) -> Initialiser:
     """An initialiser that draws from a normal distribution."""
 
-    def init(key: jax.Array | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
+    def init(key: PRNGKeyArray | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
         if isinstance(key, HostKey):
             return key.note(lambda draw: (mean + std * draw.standard_normal(tuple(shape), np.float32)).astype(dtype))
         return mean + std * jax.random.normal(key, tuple(shape), dtype)
@@ -59,11 +64,11 @@ def normal(std: float, mean: float = 0.0) -> Callable[..., jax.Array]:
     return init
 
 
-def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
+def uniform_fan_in(fan_in: int) -> Initialiser:
     """An initialiser that draws uniformly from plus or minus 1/sqrt(fan_in)."""
     bound = float(fan_in) ** -0.5
 
-    def init(key: jax.Array | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
+    def init(key: PRNGKeyArray | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
         if isinstance(key, HostKey):
             return key.note(lambda draw: draw.uniform(-bound, bound, tuple(shape)).astype(dtype))
         return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
@@ -71,7 +76,12 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
-def _initialisers(fan_in: int, zero_init: bool) -> dict[str, Any]:
+class _Initialisers(TypedDict):
+    kernel_init: Initialiser
+    bias_init: Initialiser
+
+
+def _initialisers(fan_in: int, zero_init: bool) -> _Initialisers:
     init = nnx.initializers.zeros_init() if zero_init else uniform_fan_in(fan_in)
     return {"kernel_init": init, "bias_init": init}
 
@@ -100,7 +110,7 @@ def _conv_3x3_as_row_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
     _, height, width, channels = x.shape
     rows = kernel.reshape(3, 3 * channels, kernel.shape[-1])
 
-    def one_image(image: jax.Array) -> jax.Array:
+    def one_image(image: Float[Array, "H W C"]) -> Float[Array, "H W O"]:
         padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
         columns = jnp.concatenate([padded[:, i : i + width] for i in range(3)], axis=-1)  # (H+2) W 3C
         total = sum(
@@ -122,6 +132,20 @@ def _two_axis_convolution(
     window: Window, x: jax.Array, kernel: jax.Array, precision: jax.lax.Precision | None = None
 ) -> jax.Array:
     return _conv_general_dilated(x, kernel, *window, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision)
+
+
+class LayerOptions(TypedDict):
+    """What every layer of a network is built with, handed on as `**kw`.
+
+    Attributes:
+      rngs: source of keys; only `rngs.params()` is called.
+      dtype: of the computation, float32 by default; statistics of normalisations and softmax stay in float32.
+      param_dtype: in which parameters are initialised, float32 by default.
+    """
+
+    rngs: nnx.Rngs
+    dtype: NotRequired[Dtype]
+    param_dtype: NotRequired[Dtype]
 
 
 class Linear(nnx.Linear):
@@ -148,7 +172,7 @@ class Linear(nnx.Linear):
             **_initialisers(in_features, zero_init),
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Maps (... in) to (... out)."""
         if use_cpu_gradients(x, self.dtype):
             bias = None if self.bias is None else self.bias[...].astype(x.dtype)
@@ -160,8 +184,8 @@ class Linear(nnx.Linear):
 class Conv(nnx.Conv):
     """A 2-D convolution of (... H W C), kernel (kh, kw, in, out); padding as in the published code (same, symmetric).
 
-    With `full_products`, float32 operands keep at least 16 bits on accelerators too, whose default products keep 7 or 10: on TPUs
-    three products of bfloat16 make one.
+    With `full_products`, float32 operands keep at least 16 bits on accelerators too, whose default products keep 7 or
+    10: on TPUs three products of bfloat16 make one.
     """
 
     def __init__(
@@ -196,7 +220,7 @@ class Conv(nnx.Conv):
             **_initialisers(in_features * kernel_size**2, zero_init),
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(self, x: Float[Array, "*B H W I"]) -> Float[Array, "*B h w O"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Maps (... H W in) to (... H' W' out)."""
         count, rows = products.merged_rows(x.shape[:-3])
         images, kernel = x.astype(self.dtype).reshape(count, *x.shape[-3:]), self.kernel[...]
@@ -235,7 +259,7 @@ class TemporalConv(nnx.Module):
         self.bias = nnx.Param(init["bias_init"](rngs.params(), (out_features,), param_dtype))
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W O"]:
         """Maps (B T H W C) to (B T H W out)."""
         batch, frames, height, width, channels = x.shape
         rows = x.astype(self.dtype).reshape(batch, frames, height * width, channels)
@@ -259,7 +283,7 @@ class LayerNorm(nnx.LayerNorm):
             features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Normalises the last axis of (... C)."""
         assert self.scale is not None and self.bias is not None  # no norm here is built without them
         scale, bias = self.scale[...].astype(jnp.float32), self.bias[...].astype(jnp.float32)
@@ -274,44 +298,31 @@ class LayerNorm(nnx.LayerNorm):
 
 NORM_GROUPS = 32
 """Groups of every group normalisation of the published model (spec section 12)."""
-_norm_groups = contextvars.ContextVar("norm_groups", default=NORM_GROUPS)
-
-
-def builds_with_norm_groups(init: Callable[..., None]) -> Callable[..., None]:
-    """Makes the constructor of a network build its group normalisations with `config.norm_groups` groups.
-
-    Narrow networks want fewer than the published 32: with one channel a group, the mean of every channel would be lost.
-    """
-
-    @functools.wraps(init)
-    def build(self: Any, config: Any, **kw: Any) -> None:
-        token = _norm_groups.set(config.norm_groups)
-        try:
-            init(self, config, **kw)
-        finally:
-            _norm_groups.reset(token)
-
-    return build
+Statistics = Float[Array, "*R C"]
+"""Of every group, repeated for its channels, with axes of length 1 where they are shared."""
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation over the last axis, with 32 groups or those of the network that is being built.
+    """Group normalisation over the last axis.
 
     Args:
       features: channels, a multiple of the groups.
+      groups: narrow networks want fewer than the published 32: with one channel a group, every channel's mean would be
+        lost.
       epsilon: 1e-5 in res-blocks and temporal convolutions, 1e-6 in transformers and the autoencoder (spec section 12).
     """
 
     def __init__(
         self,
         features: int,
+        groups: int = NORM_GROUPS,
         *,
         epsilon: float,
         rngs: nnx.Rngs,
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
-        self.groups = _norm_groups.get()
+        self.groups = groups
         if features % self.groups:
             raise ValueError(f"group normalisation needs a multiple of {self.groups} channels, not {features}")
         self.scale = nnx.Param(nnx.initializers.ones_init()(rngs.params(), (features,), param_dtype))
@@ -319,7 +330,7 @@ class GroupNorm(nnx.Module):
         self.epsilon = epsilon
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array, *, batch_axes: int = 1) -> jax.Array:
+    def __call__(self, x: Float[Array, "*S C"], *, batch_axes: int = 1) -> Float[Array, "*S C"]:
         """Normalises `x` (..., C); statistics are taken over every axis but the first `batch_axes` and the groups.
 
         A video (B T H W C) is normalised jointly over time with `batch_axes=1` and frame by frame with `batch_axes=2`.
@@ -331,7 +342,7 @@ class GroupNorm(nnx.Module):
             return jnp.reshape(cpu_gradients.group_norm(rows, scale, bias, self.groups, self.epsilon), x.shape)
         return self.apply(x, *self.statistics(x, batch_axes=batch_axes))
 
-    def statistics(self, x: jax.Array, *, batch_axes: int = 1) -> tuple[jax.Array, jax.Array]:
+    def statistics(self, x: Float[Array, "*S C"], *, batch_axes: int = 1) -> tuple[Statistics, Statistics]:
         """Mean and 1/std of each group in float32, repeated for its channels, with axes of length 1 where reduced."""
         axes = tuple(range(batch_axes, x.ndim - 1))
         values = x.astype(jnp.float32)
@@ -339,7 +350,7 @@ class GroupNorm(nnx.Module):
         variance = self._per_group(jnp.mean(jnp.square(values - mean), axes, keepdims=True))
         return mean, jax.lax.rsqrt(variance + self.epsilon)
 
-    def apply(self, x: jax.Array, mean: jax.Array, inverse_std: jax.Array) -> jax.Array:
+    def apply(self, x: Float[Array, "*S C"], mean: Statistics, inverse_std: Statistics) -> Float[Array, "*S C"]:
         """Normalises `x` with given statistics, so that parts of a clip can be normalised like the whole."""
         factor = inverse_std * self.scale[...].astype(jnp.float32)
         return ((x.astype(jnp.float32) - mean) * factor + self.bias[...].astype(jnp.float32)).astype(self.dtype)
@@ -351,23 +362,23 @@ class GroupNorm(nnx.Module):
         return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(shape)
 
 
-def silu(x: jax.Array) -> jax.Array:
+def silu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """x·sigmoid(x)."""
     return jax.nn.silu(x)
 
 
-def gelu(x: jax.Array) -> jax.Array:
+def gelu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """The exact (erf) GELU, the only kind in this model (spec section 12)."""
     return jax.nn.gelu(x, approximate=False)
 
 
-def upsample_nearest(x: jax.Array) -> jax.Array:
+def upsample_nearest(x: Float[Array, "*B H W C"]) -> Float[Array, "*B 2*H 2*W C"]:
     """Doubles the height and width of (... H W C) by repetition."""
     *batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[..., :, None, :, None, :], (*batch, height, 2, width, 2, channels))
     return x.reshape(*batch, 2 * height, 2 * width, channels)
 
 
-def count_parameters(tree: Any) -> int:
+def count_parameters(tree: PyTree) -> int:
     """How many numbers a tree of arrays, shapes or variables holds."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))

@@ -1,7 +1,7 @@
 """Names for the axes of activations, so that a model file never mentions a mesh.
 
-A model calls `constrain(x, "batch", "frames", None, None, None)`. Outside `axis_rules` this is the identity; inside, each
-name is looked up and the activation is constrained to the mesh axes that the rule gives.
+A model calls `constrain(x, "batch", "frames", None, None, None)`. Outside `axis_rules` this is the identity; inside,
+each name is looked up and the activation is constrained to the mesh axes that the rule gives.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from math import prod
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 MeshAxes = str | tuple[str, ...] | None
 Names = str | tuple[str, ...] | None
@@ -53,7 +54,7 @@ def devices_sharing(name: str, size: int) -> int:
     return prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
-def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+def constrain(x: Shaped[Array, "*S"], *names: str | None) -> Shaped[Array, "*S"]:
     """Constrains `x` (one name or None per axis) to the rules in force; the identity without rules.
 
     An axis that the devices do not divide is shared by as many mesh axes, from the first, as do divide it.
@@ -87,8 +88,8 @@ def sharding_of(shape: Sequence[int], *names: Names) -> tuple[Mesh, PartitionSpe
 
     Args:
       shape: of the array.
-      *names: for each axis its logical name, the names that are merged in it (first the slowest), or None. An axis that the
-        devices do not divide is shared by as many mesh axes, from the first, as do divide it.
+      *names: for each axis its logical name, the names that are merged in it (first the slowest), or None. An axis that
+        the devices do not divide is shared by as many mesh axes, from the first, as do divide it.
 
     Returns:
       The mesh and the spec; None without rules or on a mesh of one device.

@@ -1,8 +1,8 @@
 """Which platform a graph is being traced for.
 
 Some operations have a form of their own for the CPU. The choice is made while tracing, so that a program can also be
-compiled for a machine that is not there (`with tracing_for("tpu"): jitted.lower(...)`). It is part of the key by which JAX
-remembers what it has traced: a function that was traced for the CPU before is traced anew.
+compiled for a machine that is not there (`with tracing_for("tpu"): jitted.lower(...)`). It is part of the key by which
+JAX remembers what it has traced: a function that was traced for the CPU before is traced anew.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def tracing_on(device: Device) -> Iterator[None]:
 def exact_float32(dtype: Dtype) -> Iterator[None]:
     """Traces what is inside with float32 products that are float32, if that is the `dtype` of the computation.
 
-    By default accelerators round the operands of float32 products to 7 (TPU) or 10 bits (GPU), which is quicker; a CPU does not.
-    A gradient that is taken inside has the same products. Also a decorator of functions that are to be jitted.
+    By default accelerators round the operands of float32 products to 7 (TPU) or 10 bits (GPU), which is quicker; a CPU
+    does not. A gradient that is taken inside has the same products. Also a decorator of functions that are to be
+    jitted.
     """
     coarse_by_default = current_platform() != "cpu"
     with contextlib.ExitStack() as stack:
@@ -105,7 +106,9 @@ def exact_float32(dtype: Dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_cpu_forms() -> Iterator[None]:
-    """Traces what is inside with the forms that accelerators use, on the CPU too; to measure what the CPU forms are worth."""
+    """Traces what is inside with the forms that accelerators use, on the CPU too; to measure what the CPU forms are
+    worth.
+    """
     with _cpu_forms(False):
         yield
 

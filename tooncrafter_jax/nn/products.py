@@ -1,9 +1,10 @@
 """Products with stored weights whose gradients keep the weights' own precision.
 
-A layer computes in bfloat16 with weights that training stores in float32. Were the weight cast first and multiplied then, as is
-usual, its gradient would be a bfloat16 array: rounded on each device, and summed over the devices in bfloat16. Here the gradient of
-a weight is accumulated and given in the dtype in which the layer sees it, so that devices sum float32. Whoever wants the sum in
-bfloat16, for half the traffic, shows the layer a bfloat16 copy of the weight (`training.sharding.gathering_view`).
+A layer computes in bfloat16 with weights that training stores in float32. Were the weight cast first and multiplied
+then, as is usual, its gradient would be a bfloat16 array: rounded on each device, and summed over the devices in
+bfloat16. Here the gradient of a weight is accumulated and given in the dtype in which the layer sees it, so that
+devices sum float32. Whoever wants the sum in bfloat16, for half the traffic, shows the layer a bfloat16 copy of the
+weight (`training.sharding.gathering_view`).
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.logical_axes import sharding_of
+from tooncrafter_jax.nn.logical_axes import Names, sharding_of
 from tooncrafter_jax.nn.platform import current_platform
+from tooncrafter_jax.typing import Dtype, FloatArray
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def linear(product: Product, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def linear(product: Product, x: Float[Array, "*B I"], kernel: Float[Array, "I O"]) -> Float[Array, "*B O"]:
     """x·kernel over the last axis, in the dtype of x (..., I); kernel (I, O).
 
     Args:
@@ -62,8 +65,12 @@ class Window(NamedTuple):
 
 
 def convolution(
-    product: Product, x: jax.Array, kernel: jax.Array, window: Window, rows: str | tuple[str, ...]
-) -> jax.Array:
+    product: Product,
+    x: Float[Array, "N H W C"],
+    kernel: Float[Array, "kh kw C O"],
+    window: Window,
+    rows: Names,
+) -> Float[Array, "N h w O"]:
     """A convolution of x (N, H, W, C) with a kernel (h, w, C, O), in the dtype of x.
 
     Args:
@@ -77,19 +84,19 @@ def convolution(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _convolution(product: Product, window: Window, rows: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolution(product: Product, window: Window, rows: Names, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return product(x, kernel.astype(x.dtype))
 
 
 def _convolution_forward(
-    product: Product, window: Window, rows: Any, x: jax.Array, kernel: jax.Array
+    product: Product, window: Window, rows: Names, x: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     narrow = kernel.astype(x.dtype)
     return product(x, narrow), (x, narrow, _of_dtype(kernel))
 
 
 def _convolution_backward(
-    product: Product, window: Window, rows: Any, saved: tuple[jax.Array, ...], of_y: jax.Array
+    product: Product, window: Window, rows: Names, saved: tuple[jax.Array, ...], of_y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, narrow, like = saved
     (of_x,) = jax.vjp(lambda x: product(x, narrow), x)[1](of_y)
@@ -103,7 +110,7 @@ def _convolution_backward(
     mesh, spec = layout
     shared = spec[0] or ()
 
-    def own_share(x: jax.Array, of_y: jax.Array) -> jax.Array:
+    def own_share(x: FloatArray, of_y: FloatArray) -> FloatArray:
         return jax.lax.psum(gradient(x, of_y, dtype=x.dtype).astype(like.dtype), shared)
 
     run = jax.shard_map(own_share, mesh=mesh, in_specs=(spec, spec), out_specs=PartitionSpec(), check_vma=False)
@@ -113,8 +120,12 @@ def _convolution_backward(
 _convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
-def _kernel_gradient(x: jax.Array, of_y: jax.Array, *, shape: tuple[int, ...], window: Window, dtype: Any) -> jax.Array:
-    """The gradient (h, w, C, O) of a kernel: the input convolved with the gradient of the output, the batch summed over."""
+def _kernel_gradient(
+    x: jax.Array, of_y: jax.Array, *, shape: tuple[int, ...], window: Window, dtype: Dtype
+) -> jax.Array:
+    """The gradient (h, w, C, O) of a kernel: the input convolved with the gradient of the output, the batch summed
+    over.
+    """
     sides = []
     for axis in (0, 1):
         before, reach = window.padding[axis][0], (of_y.shape[axis + 1] - 1) * window.strides[axis]
@@ -126,7 +137,7 @@ def _kernel_gradient(x: jax.Array, of_y: jax.Array, *, shape: tuple[int, ...], w
 
 
 @jax.custom_vjp
-def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+def add_bias(y: Float[Array, "*B C"], bias: Float[Array, "C"]) -> Float[Array, "*B C"]:
     """Y (..., C) + bias (C), in the dtype of y; the bias' gradient is summed and given in its own."""
     return y + bias.astype(y.dtype)
 

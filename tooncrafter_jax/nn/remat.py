@@ -14,10 +14,13 @@ from typing import Any, Literal, TypeVar
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from tooncrafter_jax.typing import FloatArray, PyTree
+
 Result = TypeVar("Result")
 RematPolicy = Literal["none", "blocks", "dots", "offload"]
-"""`none`: everything is kept. `blocks`: only the blocks' inputs. `dots`: also the results of matrix products with weights.
-`offload`: the blocks' inputs, in the host's memory (TPU and GPU)."""
+"""`none`: everything is kept. `blocks`: only the blocks' inputs. `dots`: also the results of matrix products with
+weights. `offload`: the blocks' inputs, in the host's memory (TPU and GPU).
+"""
 
 _BLOCK_INPUT = "block_input"
 _active: contextvars.ContextVar[RematPolicy] = contextvars.ContextVar("remat_policy", default="none")
@@ -33,7 +36,7 @@ def remat_policy(policy: RematPolicy) -> Iterator[None]:
         _active.reset(token)
 
 
-def run_block(block: Callable[..., Result], x: jax.Array, *args: Any) -> Result:
+def run_block(block: Callable[..., Result], x: FloatArray, *args: PyTree) -> Result:
     """block(x, *args), checkpointed by the policy in force; weights that `block` closes over are never copied.
 
     Args:
@@ -45,13 +48,13 @@ def run_block(block: Callable[..., Result], x: jax.Array, *args: Any) -> Result:
     if policy == "none":
         return block(x, *args)
 
-    def named(x: jax.Array, *args: Any) -> Result:
+    def named(x: FloatArray, *args: PyTree) -> Result:
         return block(checkpoint_name(x, _BLOCK_INPUT), *args)
 
     return jax.checkpoint(named, policy=_POLICIES[policy]())(x, *args)
 
 
-_POLICIES: dict[str, Callable[[], Any]] = {
+_POLICIES: dict[str, Callable[[], Callable[..., Any]]] = {
     "blocks": lambda: jax.checkpoint_policies.nothing_saveable,
     "dots": lambda: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "offload": lambda: jax.checkpoint_policies.save_and_offload_only_these_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def resized(x: Float[Array, "N H W C"], height: int, width: int) -> Float[Array, "N {height} {width} C"]:
@@ -28,7 +28,7 @@ def warped(image: Float[Array, "N H W C"], flow: Float[Array, "N H W 2"]) -> Flo
     rows = [top.astype(jnp.int32), jnp.minimum(top.astype(jnp.int32) + 1, height - 1)]
     flat = image.reshape(count, height * width, channels)
 
-    def at(row: jax.Array, column: jax.Array) -> jax.Array:
+    def at(row: Int[Array, "N H W"], column: Int[Array, "N H W"]) -> Float[Array, "N H W C"]:
         index = (row * width + column).reshape(count, -1, 1)
         return jnp.take_along_axis(flat, index, axis=1).reshape(image.shape)
 

@@ -1,13 +1,13 @@
 """Compiled programs that persist across runs.
 
-With several processes JAX lets the first one alone write, while each looks in its directory. So a directory that all hosts share (a
-network disk, or a bucket such as gs://...) serves all of them in the next run, and one in a host's home serves the first one only.
-In the first run every process compiles for itself, all at the same time. (On CPU devices JAX's key for a program differs from
-process to process, so there the first one alone finds its programs again.)
+With several processes JAX lets the first one alone write, while each looks in its directory. So a directory that all
+hosts share (a network disk, or a bucket such as gs://...) serves all of them in the next run, and one in a host's home
+serves the first one only. In the first run every process compiles for itself, all at the same time. (On CPU devices
+JAX's key for a program differs from process to process, so there the first one alone finds its programs again.)
 
-`jax_share_binary_between_hosts`, by which the first process hands what it compiled to the others, is not turned on: it saves no
-time, as they would wait as long as they compile, and with directories that are not shared they wait in vain (20 minutes, then an
-error) for a program that the first process did not compile but found in its own.
+`jax_share_binary_between_hosts`, by which the first process hands what it compiled to the others, is not turned on: it
+saves no time, as they would wait as long as they compile, and with directories that are not shared they wait in vain
+(20 minutes, then an error) for a program that the first process did not compile but found in its own.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def enable_compilation_cache(directory: str | None = None) -> None:
     """Turns on JAX's persistent compilation cache; to be called when the processes have found each other.
 
     Args:
-      directory: for the programs, on this machine or remote (gs://...). By default the one that the user has chosen for all JAX
-        programs (JAX_COMPILATION_CACHE_DIR), else `cache_directory`; where several processes would use the latter, a note says
-        that only the first one gains from it.
+      directory: for the programs, on this machine or remote (gs://...). By default the one that the user has chosen for
+        all JAX programs (JAX_COMPILATION_CACHE_DIR), else `cache_directory`; where several processes would use the
+        latter, a note says that only the first one gains from it.
 
     Raises:
       UserError: the directory that is given cannot be used.
@@ -68,6 +68,7 @@ def _checked(directory: str) -> str:
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"--compilation-cache={directory} cannot be used ({reason}): name a directory that can be written, or leave it out"
+            f"--compilation-cache={directory} cannot be used ({reason}): name a directory that can be written, or "
+            "leave it out"
         ) from error
     return os.fspath(path)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import AnyPath
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.typing import AnyArray, HostArray
 
 try:
     import fcntl
@@ -46,9 +47,10 @@ class _Others(NamedTuple):
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
     """Joins the other processes, before any device is used; does nothing, and takes no time, where there are none.
 
-    Without arguments the environment is asked: `JAX_COORDINATOR_ADDRESS` (with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, unless a
-    cluster tells them), Cloud TPU VMs, TPU pods of Kubernetes, Slurm, Open MPI, and indexed jobs of Kubernetes, as far as JAX's own
-    detection knows them. Where the environment says that there are others, a process never goes on alone.
+    Without arguments the environment is asked: `JAX_COORDINATOR_ADDRESS` (with `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID`, unless a cluster tells them), Cloud TPU VMs, TPU pods of Kubernetes, Slurm, Open MPI, and indexed
+    jobs of Kubernetes, as far as JAX's own detection knows them. Where the environment says that there are others, a
+    process never goes on alone.
 
     Args:
       coordinator: "host:port" of the first process.
@@ -71,8 +73,8 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
         processes, process = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
     if not others.found_by_jax:
         raise UserError(
-            f"{others.where}, which cannot find each other by that alone: give {ARGUMENTS}, or --num-processes=1 for a process "
-            "that is alone"
+            f"{others.where}, which cannot find each other by that alone: give {ARGUMENTS}, or --num-processes=1 for a "
+            "process that is alone"
         )
     if os.environ.get("JAX_PLATFORMS", "") == "cpu" or jax.config.jax_platforms == "cpu":  # pyright: ignore
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -82,8 +84,8 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if others.certain:
             raise UserError(
-                f"the processes cannot find each other ({others.where}; {reason}): give {ARGUMENTS}, or --num-processes=1 "
-                "for a process that is alone"
+                f"the processes cannot find each other ({others.where}; {reason}): give {ARGUMENTS}, or "
+                "--num-processes=1 for a process that is alone"
             ) from error
         note(f"{others.where} names no other hosts ({reason}): going on alone")
 
@@ -113,8 +115,8 @@ def describe_machine(mesh: Mesh) -> str:
 def only_run_in(workdir: AnyPath) -> Iterator[None]:
     """Holds a working directory for one run at a time; all processes of a run must ask, and the first one holds it.
 
-    It is held by a lock on `WORKDIR/.lock`, which ends with the process however it ends. File systems without locks are trusted, as
-    are buckets.
+    It is held by a lock on `WORKDIR/.lock`, which ends with the process however it ends. File systems without locks are
+    trusted, as are buckets.
 
     Raises:
       UserError: another run holds it, as when two processes of one run each believe to be the first.
@@ -122,7 +124,7 @@ def only_run_in(workdir: AnyPath) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         holder = ""
         if fcntl is not None and is_main_process() and isinstance(workdir, Path):
-            with contextlib.suppress(OSError):  # that it cannot be written is told by those who write more than a lock
+            with contextlib.suppress(OSError):  # those who write more than a lock report that it cannot be written
                 workdir.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((workdir / LOCK_FILE).open("a+"))
                 try:
@@ -136,7 +138,8 @@ def only_run_in(workdir: AnyPath) -> Iterator[None]:
                     file.flush()
         if not as_the_main_process_says([not holder])[0]:
             raise UserError(
-                f"{workdir} is in use by {holder or 'another process'}, which trains there now: wait for it or choose another "
+                f"{workdir} is in use by {holder or 'another process'}, which trains there now: wait for it or choose "
+                "another "
                 f"--workdir; if both are one run on several hosts, they did not find each other: give {ARGUMENTS}"
             )
         yield
@@ -165,7 +168,7 @@ def as_all_processes_say(answers: Sequence[bool]) -> list[bool]:
     return [bool(answer) for answer in multihost_utils.process_allgather(np.asarray(answers)).all(axis=0)]
 
 
-def to_host(x: jax.Array) -> np.ndarray:
+def to_host(x: AnyArray) -> HostArray:
     """The whole array as numpy, on every process; all must ask."""
     if x.is_fully_addressable:
         return np.asarray(x)

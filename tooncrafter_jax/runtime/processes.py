@@ -10,7 +10,8 @@ _started_in: int | None = None
 
 
 def check_not_forked() -> None:
-    """Finds out whether this process was forked from one that had made a model; the first call says which process it is.
+    """Finds out whether this process was forked from one that had made a model; the first call says which process it
+    is.
 
     JAX's threads are not copied by a fork, and whoever waits for them waits for ever.
 
@@ -22,6 +23,6 @@ def check_not_forked() -> None:
         _started_in = os.getpid()
     elif _started_in != os.getpid():
         raise UserError(
-            "this process was forked from one that had loaded a model, which JAX does not survive: start processes with "
-            "multiprocessing.get_context('spawn'), and load the model in each of them"
+            "this process was forked from one that had loaded a model, which JAX does not survive: start processes "
+            "with multiprocessing.get_context('spawn'), and load the model in each of them"
         )

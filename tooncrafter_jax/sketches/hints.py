@@ -15,13 +15,13 @@ def hints_of_sketches(
     """The hints of one training clip, by the same conversion (`sketch_to_hint`) that a user's sketches go through.
 
     Args:
-      sketches: (T, H, W, 1), dark lines on light paper; floats in [0, 1], as extractors draw them, are rounded to 8 bits like a
-        user's files.
+      sketches: (T, H, W, 1), dark lines on light paper; floats in [0, 1], as extractors draw them, are rounded to 8
+        bits like a user's files.
       sketched: (T,), which frames are guided, e.g. of `choose_sketched_frames`.
 
     Returns:
-      float32 (T, H, W, 1) in [0, 1], bright lines on black; a frame that is not guided gets the empty image, which is all zero
-      (spec section 7).
+      float32 (T, H, W, 1) in [0, 1], bright lines on black; a frame that is not guided gets the empty image, which is
+      all zero (spec section 7).
     """
     drawn = np.asarray(sketches)
     if drawn.dtype != np.uint8:

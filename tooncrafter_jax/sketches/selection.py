@@ -2,11 +2,11 @@
 
 Frames are numbered from 0 here. The paper numbers them from 1 to L; its frame k is our frame k - 1.
 
-The paper says: in four of five clips, the frames found by bisecting the clip to a random depth; in one of five, a random
-subset. It doesn't state how many frames the random subset has: here every size from 1 to L is as likely as another, so that
-nearly empty and nearly full subsets, which a user draws, are both met often, and then every subset of that size is as likely as
-another. A clip without any sketch would teach the encoder nothing about sketches, and is there only where it is asked for, for a
-denoiser that learns beside the encoder.
+The paper says: in four of five clips, the frames found by bisecting the clip to a random depth; in one of five, a
+random subset. It doesn't state how many frames the random subset has: here every size from 1 to L is as likely as
+another, so that nearly empty and nearly full subsets, which a user draws, are both met often, and then every subset of
+that size is as likely as another. A clip without any sketch would teach the encoder nothing about sketches, and is
+there only where it is asked for, for a denoiser that learns beside the encoder.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BISECTION_SHARE = 0.8
 def bisection_frames(depth: int, length: int) -> tuple[int, ...]:
     """The frames found by bisecting a clip.
 
-    A segment (i, j) of the paper's numbers, at first (1, L), yields frame floor((i + j) / 2), and then both halves are bisected;
-    a segment of two neighbours yields its left one.
+    A segment (i, j) of the paper's numbers, at first (1, L), yields frame floor((i + j) / 2), and then both halves are
+    bisected; a segment of two neighbours yields its left one.
 
     Args:
       depth: how often segments are halved, at least 1; 2**depth - 1 frames, fewer where segments have run out.

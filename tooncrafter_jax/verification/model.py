@@ -163,7 +163,7 @@ class Model:
         Raises:
           UserError: if the component has no such tensor.
         """
-        entries = self._map(component).plan.entries
+        entries = self._map(component).assignment.entries
         if name not in entries:
             raise UserError(f"{self._source.where} asks for the tensor {name}, which the {component} does not have")
         return entries[name][1]

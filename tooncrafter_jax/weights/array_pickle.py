@@ -1,7 +1,8 @@
 """Reads pickles that hold numpy arrays in nested dicts, without ever running what is in them.
 
-A pickle is a program: it names functions and calls them. Here three names are known, those by which numpy writes an array, and
-each stands for a class of this module that only keeps what it is given. Arrays are then made from the plain bytes.
+A pickle is a program: it names functions and calls them. Here three names are known, those by which numpy writes an
+array, and each stands for a class of this module that only keeps what it is given. Arrays are then made from the plain
+bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
+
+from tooncrafter_jax.typing import HostArray, Tensors
 
 
 class UnsafePickle(Exception):
@@ -36,7 +39,7 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def array(self) -> np.ndarray:
+    def array(self) -> HostArray:
         """The float32 array that the state describes, in row-major order.
 
         Raises:
@@ -76,7 +79,7 @@ class _Unpickler(pickle.Unpickler):
         return _KNOWN[global_name]
 
 
-def read_arrays(data: bytes) -> dict[tuple[str, ...], np.ndarray]:
+def read_arrays(data: bytes) -> Tensors:
     """The float32 arrays of a pickle of nested dicts.
 
     Args:
@@ -89,7 +92,7 @@ def read_arrays(data: bytes) -> dict[tuple[str, ...], np.ndarray]:
       UnsafePickle: if the pickle holds or names anything but dicts and float32 arrays, or is damaged.
     """
     try:
-        found: dict[tuple[str, ...], np.ndarray] = {}
+        found: Tensors = {}
         _collect(_Unpickler(io.BytesIO(data)).load(), (), found)
         return found
     except UnsafePickle:

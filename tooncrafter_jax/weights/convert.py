@@ -46,8 +46,8 @@ def convert(
 ) -> Conversion:
     """Converts a weight file.
 
-    A sketch encoder's file or a U-Net's, converted into an existing checkpoint directory of the same architecture, is added
-    to it (or replaces that component with `overwrite`).
+    A sketch encoder's file or a U-Net's, converted into an existing checkpoint directory of the same architecture, is
+    added to it (or replaces that component with `overwrite`).
 
     Args:
       source: .safetensors or .ckpt of the full model, the sketch encoder or the U-Net.
@@ -72,12 +72,12 @@ def convert(
             writer.copy(old.directory, kept)
         for component in mapped.components:
             if on_component is not None:
-                on_component(component, sum(owner == component for owner, _ in mapped.plan.entries.values()))
+                on_component(component, sum(owner == component for owner, _ in mapped.assignment.entries.values()))
             writer.write(component, dict(mapped.iterate(component, dtype)))
     return Conversion(
-        consumed=len(mapped.plan.entries),
-        buffers=len(mapped.plan.buffers),
-        unused=mapped.plan.unused,
+        consumed=len(mapped.assignment.entries),
+        buffers=len(mapped.assignment.buffers),
+        unused=mapped.assignment.unused,
         components=mapped.components,
         kept=kept,
     )

@@ -1,9 +1,9 @@
 """Parameter groups: named predicates over parameter paths, for freezing, ablations and tables (spec section 2.8).
 
-A path starts with its component: "unet.down.0.blocks.1.spatial_res.conv_in.kernel". Every parameter of the U-Net belongs to
-exactly one of `spatial`, `temporal`, `image_kv` and `fps`. The projector, the decoder, the sketch encoder, the autoencoder and
-the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder, `decoder.har` has two parts,
-and `sketch.added` is what the sketch encoder does not take over from the denoiser.
+A path starts with its component: "unet.down.0.blocks.1.spatial_res.conv_in.kernel". Every parameter of the U-Net
+belongs to exactly one of `spatial`, `temporal`, `image_kv` and `fps`. The projector, the decoder, the sketch encoder,
+the autoencoder and the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder,
+`decoder.har` has two parts, and `sketch.added` is what the sketch encoder does not take over from the denoiser.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def _is_sketch(path: str) -> bool:
 
 
 def _is_sketch_added(path: str) -> bool:
-    """What the sketch encoder has beyond the denoiser's encoder half: convolutions of the sketch, and taps that hand results on."""
+    """What the sketch encoder has beyond the denoiser's encoder half: convolutions of the sketch, and taps that hand
+    results on.
+    """
     return path.startswith(("sketch_encoder.hint.", "sketch_encoder.skip_taps.", "sketch_encoder.mid_tap."))
 
 

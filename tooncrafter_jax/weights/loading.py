@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import Dtype
-from tooncrafter_jax.weights.official import PREFIXES, LevelLayout, Plan, plan, to_our_layout
+from tooncrafter_jax.typing import Dtype, HostArray, HostParams
+from tooncrafter_jax.weights.official import PREFIXES, Assignment, LevelLayout, assign, to_our_layout
 from tooncrafter_jax.weights.rule import SKETCH_PREFIX
 from tooncrafter_jax.weights.sources import TensorSource
 
@@ -29,7 +29,7 @@ class PrefixedSource:
         self.where, self._source, self._prefix = source.where, source, prefix
         self.shapes = {prefix + name: shape for name, shape in source.shapes.items()}
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The tensor of this prefixed name."""
         return self._source.read(name.removeprefix(self._prefix))
 
@@ -40,21 +40,21 @@ class MappedSource:
 
     Attributes:
       source: the tensors.
-      plan: what becomes of each.
+      assignment: what becomes of each.
       components: the components that it fills.
     """
 
     source: TensorSource
-    plan: Plan
+    assignment: Assignment
     components: tuple[str, ...]
 
-    def params(self, component: str, dtype: Dtype | None = np.float32) -> dict[str, np.ndarray]:
+    def params(self, component: str, dtype: Dtype | None = np.float32) -> HostParams:
         """The flat parameters of one component; see `iterate`."""
         return dict(self.iterate(component, dtype))
 
-    def iterate(self, component: str, dtype: Dtype | None = np.float32) -> Iterator[tuple[str, np.ndarray]]:
+    def iterate(self, component: str, dtype: Dtype | None = np.float32) -> Iterator[tuple[str, HostArray]]:
         """Path and value of each parameter of a component, contiguous, converted to `dtype` (None keeps the file's)."""
-        for name, (owner, path) in self.plan.entries.items():
+        for name, (owner, path) in self.assignment.entries.items():
             if owner == component:
                 value = to_our_layout(path, self.source.read(name))
                 yield path, np.ascontiguousarray(value, dtype=value.dtype if dtype is None else np.dtype(dtype))
@@ -74,7 +74,8 @@ def components_in(source: TensorSource) -> tuple[str, ...]:
     found = [component for component, prefixes in PREFIXES.items() if any(name.startswith(prefixes) for name in names)]
     if not found:
         raise UserError(
-            f"{source.where} holds no ToonCrafter tensors (its first name is '{next(iter(names), '')}'); expected names like "
+            f"{source.where} holds no ToonCrafter tensors (its first name is '{next(iter(names), '')}'); expected "
+            "names like "
             "'model.diffusion_model.input_blocks.0.0.weight' or, for a sketch encoder, 'input_hint_block.0.weight'"
         )
     return tuple(found)
@@ -84,7 +85,7 @@ def map_source(
     source: TensorSource,
     config: ModelConfig,
     components: Iterable[str] | None = None,
-    networks: Mapping[str, Network[Any]] | None = None,
+    networks: Mapping[str, Network[nnx.Module]] | None = None,
 ) -> MappedSource:
     """Assigns every tensor of a source to a parameter of `config`'s components.
 
@@ -95,7 +96,8 @@ def map_source(
       networks: component -> network; by default those of `config`.
 
     Raises:
-      UserError: if tensors are missing, left over or misshaped (all are listed), or a schedule buffer is not the computed one.
+      UserError: if tensors are missing, left over or misshaped (all are listed), or a schedule buffer is not the
+        computed one.
     """
     wanted = tuple(components) if components is not None else components_in(source)
     if any(name.startswith("input_hint_block.") for name in source.shapes):
@@ -105,37 +107,38 @@ def map_source(
     networks = config.networks() if networks is None else networks
     targets = {name: {path: leaf.shape for path, leaf in networks[name].abstract_params.items()} for name in wanted}
     unet = config.sketch_encoder if wanted == ("sketch_encoder",) else config.unet
-    mapped = plan(
+    assignment = assign(
         source.shapes,
         targets,
         unet=LevelLayout(len(unet.multipliers), unet.blocks_per_level),
         autoencoder=LevelLayout(len(config.decoder.multipliers), config.decoder.blocks_per_level),
         where=source.where,
     )
-    check_buffers(source, mapped, NoiseSchedule(config.schedule))
-    return MappedSource(source, mapped, wanted)
+    check_buffers(source, assignment, NoiseSchedule(config.schedule))
+    return MappedSource(source, assignment, wanted)
 
 
-def check_buffers(source: TensorSource, mapped: Plan, schedule: NoiseSchedule) -> None:
+def check_buffers(source: TensorSource, assignment: Assignment, schedule: NoiseSchedule) -> None:
     """Checks that the schedule stored in a checkpoint is the one that will be used (spec section 1).
 
     Raises:
       UserError: if a buffer differs by more than rounding.
     """
     computed = schedule.buffers()
-    for name in mapped.buffers:
+    for name in assignment.buffers:
         if name not in computed:
             raise UserError(f"{source.where} holds the schedule buffer {name}, which this schedule does not have")
         expected = computed[name]
         if tuple(source.shapes[name]) != expected.shape:
             raise UserError(
-                f"the schedule buffer {name} of {source.where} has {prod(source.shapes[name])} entries instead of {expected.size}"
+                f"the schedule buffer {name} of {source.where} has {prod(source.shapes[name])} entries instead of "
+                f"{expected.size}"
             )
         stored = source.read(name)
         tolerance = BUFFER_TOLERANCE.get(str(stored.dtype), 2e-6)
         error = np.abs(stored.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
         if not error.max() <= tolerance:  # nor is it a number
             raise UserError(
-                f"the schedule buffer {name} of {source.where} differs from the schedule of the config by {error.max():.2g}; "
-                "this model was trained with other diffusion constants"
+                f"the schedule buffer {name} of {source.where} differs from the schedule of the config by "
+                f"{error.max():.2g}; this model was trained with other diffusion constants"
             )

@@ -1,7 +1,8 @@
 """Low-rank factors (Hu et al. 2021): a kernel W acts as W + scale · A·B, scale being alpha / rank.
 
-The factors of "unet.x.kernel" are the parameters "lora.unet.x.kernel.a" (in, rank) and ".b" (rank, out). A convolution's kernel is
-the matrix that it multiplies a patch with: its rows are those of the patch, one pixel's channels after the other's.
+The factors of "unet.x.kernel" are the parameters "lora.unet.x.kernel.a" (in, rank) and ".b" (rank, out). A
+convolution's kernel is the matrix that it multiplies a patch with: its rows are those of the patch, one pixel's
+channels after the other's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.paths import AnyPath, GivenPath, local_path
+from tooncrafter_jax.typing import AnyArray, HostParams, Params
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
 PREFIX = "lora."
@@ -34,7 +35,7 @@ class Lora(NamedTuple):
       scale: alpha / rank.
     """
 
-    factors: dict[str, np.ndarray]
+    factors: HostParams
     scale: float
 
 
@@ -43,7 +44,7 @@ def matrix_shape(kernel: tuple[int, ...]) -> tuple[int, int]:
     return prod(kernel[:-1]), kernel[-1]
 
 
-def merge(path: str, kernel: jax.Array, params: Mapping[str, Any], scale: float) -> jax.Array:
+def merge(path: str, kernel: AnyArray, params: Params, scale: float) -> AnyArray:
     """What a layer computes with: the kernel with its factors' product, or the kernel itself where it has none."""
     a = params.get(f"{PREFIX}{path}.a")
     if a is None:
@@ -53,7 +54,7 @@ def merge(path: str, kernel: jax.Array, params: Mapping[str, Any], scale: float)
     return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
 
-def save_lora(file: AnyPath, params: Mapping[str, Any], scale: float) -> None:
+def save_lora(file: AnyPath, params: Params, scale: float) -> None:
     """Writes the factors alone into a safetensors file.
 
     Raises:

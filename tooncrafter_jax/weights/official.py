@@ -1,7 +1,7 @@
 """The published checkpoint's tensor names and layouts, as a table to our components, paths and layouts.
 
-Official names are PyTorch state-dict names. The table is a list of rewriting rules per component; applying it to a list of
-tensors (`plan`) must consume every tensor and fill every parameter, or it fails with all that does not fit.
+Official names are PyTorch state-dict names. The table is a list of rewriting rules per component; applying it to a list
+of tensors (`assign`) must consume every tensor and fill every parameter, or it fails with all that does not fit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tooncrafter_jax.typing import HostArray
 from tooncrafter_jax.weights.misfit import by, check_fit
 from tooncrafter_jax.weights.rule import SKETCH_PREFIX
 
@@ -114,7 +115,9 @@ def _unet_part(rest: str) -> str:
 
 
 def unet_path(name: str, layout: LevelLayout, *, is_sketch_encoder: bool = False) -> str:
-    """Our path for a tensor of the denoiser or the sketch encoder, given its name without prefix (and before the leaf rule)."""
+    """Our path for a tensor of the denoiser or the sketch encoder, given its name without prefix (and before the leaf
+    rule).
+    """
     head, _, rest = name.partition(".")
     per_level = layout.blocks + 1
     if head == "time_embed" or head in ("fps_embedding", "framestride_embed"):
@@ -239,7 +242,7 @@ def leaf_path(path: str, ndim: int) -> str:
     return stem + ("scale" if ndim == 1 else "kernel")
 
 
-def to_our_layout(path: str, value: np.ndarray) -> np.ndarray:
+def to_our_layout(path: str, value: HostArray) -> HostArray:
     """Axes of a PyTorch tensor in our order, as a view; `path` is our path of it."""
     if not path.endswith(".kernel"):
         return value
@@ -291,7 +294,7 @@ UNUSED: list[tuple[str, str]] = [
 
 
 @dataclass
-class Plan:
+class Assignment:
     """What becomes of every tensor of a checkpoint.
 
     Attributes:
@@ -310,14 +313,14 @@ def our_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return to_our_layout(path, np.broadcast_to(np.zeros((), np.int8), shape)).shape
 
 
-def plan(
+def assign(
     tensors: Mapping[str, tuple[int, ...]],
     components: Mapping[str, Mapping[str, tuple[int, ...]]],
     *,
     unet: LevelLayout,
     autoencoder: LevelLayout,
     where: str,
-) -> Plan:
+) -> Assignment:
     """Maps a checkpoint's tensors to parameters.
 
     Args:
@@ -331,7 +334,7 @@ def plan(
       UserError: if a tensor is left over, a parameter has no tensor, or a shape differs; all of them are listed.
     """
     paths = paths_of_components(unet, autoencoder)
-    result, leftover, misshaped = Plan(), [], []
+    result, leftover, misshaped = Assignment(), [], []
     open_paths = {(component, path) for component, paths in components.items() for path in paths}
     for name, shape in tensors.items():
         if name in SCHEDULE_BUFFERS:

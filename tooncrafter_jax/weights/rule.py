@@ -1,8 +1,8 @@
 """Deterministic weights for parity checks: every value is a function of a tensor's official name and shape.
 
-The rule: take prod(shape) raw 64-bit outputs of numpy's PCG64 seeded with crc32(name); keep the upper 24 bits of the upper
-40 as a uniform number of mean 0 and variance 1; scale and shift it by the kind of the tensor. Raw PCG64 streams are frozen by
-numpy's compatibility policy. Reference numbers are made with these weights, so they need not be stored.
+The rule: take prod(shape) raw 64-bit outputs of numpy's PCG64 seeded with crc32(name); keep the upper 24 bits of the
+upper 40 as a uniform number of mean 0 and variance 1; scale and shift it by the kind of the tensor. Raw PCG64 streams
+are frozen by numpy's compatibility policy. Reference numbers are made with these weights, so they need not be stored.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from math import prod, sqrt
 
 import numpy as np
 
+from tooncrafter_jax.typing import HostArray, HostParams
+
 SKETCH_PREFIX = "control_model."
 """Prefix under which the sketch encoder's tensors are generated."""
 
 
-def unit_noise(name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+def unit_noise(name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike = np.float32) -> HostArray:
     """Uniform noise of mean 0 and variance 1 that depends on `name` and `shape` only."""
     generator = np.random.PCG64(zlib.crc32(name.encode()))
     raw = np.asarray(generator.random_raw(prod(shape)))
@@ -35,23 +37,24 @@ def offset_and_scale(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return 0.0, 0.1 if name.endswith("bias") else 0.5
 
 
-def make(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def make(name: str, shape: tuple[int, ...]) -> HostArray:
     """The float32 tensor called `name`, in the official layout."""
     offset, scale = offset_and_scale(name, tuple(shape))
     return np.asarray(offset + scale * unit_noise(name, tuple(shape), np.float64), np.float32)
 
 
-def random_params(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+def random_params(shapes: Mapping[str, tuple[int, ...]], seed: int) -> HostParams:
     """Parameters of a usual size for our own paths and layouts, made on the host in no time.
 
-    Matrices and convolutions keep the variance of what passes through; layers that training starts at zero are random too.
+    Matrices and convolutions keep the variance of what passes through; layers that training starts at zero are random
+    too.
 
     Args:
       shapes: path -> shape; kernels have their outputs last.
       seed: other seeds give other values.
     """
 
-    def value(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    def value(path: str, shape: tuple[int, ...]) -> HostArray:
         noise = unit_noise(f"{seed}:{path}", shape)
         if path.endswith("kernel"):
             return noise * np.float32(1.0 / sqrt(prod(shape[:-1])))

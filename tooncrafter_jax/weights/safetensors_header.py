@@ -1,8 +1,8 @@
 """The header of a .safetensors file, checked whole before a byte of a tensor is read.
 
-A file begins with the length of its header, 8 bytes; then the header, a JSON object from names to dtype, shape and place; then the
-tensors' bytes, one tensor after another without holes (github.com/huggingface/safetensors, "Format"). Nothing in it is trusted: a
-file can come from anybody.
+A file begins with the length of its header, 8 bytes; then the header, a JSON object from names to dtype, shape and
+place; then the tensors' bytes, one tensor after another without holes (github.com/huggingface/safetensors, "Format").
+Nothing in it is trusted: a file can come from anybody.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.json_files import is_text
 
 LARGEST_HEADER = 2**24
-"""Bytes. The format allows 100 MB; all names of the published model take less than 0.5 MB, and JSON grows twentyfold when read."""
+"""Bytes. The format allows 100 MB; all names of the published model take less than 0.5 MB, and JSON grows twentyfold
+when read.
+"""
 MOST_DIMENSIONS = 8
 """Of a tensor; a convolution's kernel over space and time has 5."""
 LONGEST_NAME = 1000
@@ -63,7 +66,8 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Reads and checks a header: afterwards every tensor lies inside the file, alone, with as many bytes as its shape has.
+    """Reads and checks a header: afterwards every tensor lies inside the file, alone, with as many bytes as its shape
+    has.
 
     Raises:
       UserError: the file is no safetensors file, is cut off, or its header contradicts itself.
@@ -139,7 +143,7 @@ def _check(path: Path, entries: Mapping[str, Entry], start: int, size: int) -> N
             raise UserError(
                 f"{path} has a tensor with a name of {len(name):,} characters: it is damaged or no weight file"
             )
-        if not _is_text(name):
+        if not is_text(name):
             raise UserError(f"{path} has a tensor whose name is not text: it is damaged, copy it again")
         if len(entry.shape) > MOST_DIMENSIONS or max(entry.shape, default=0) > LARGEST_DIMENSION:
             raise UserError(
@@ -157,15 +161,6 @@ def _check(path: Path, entries: Mapping[str, Entry], start: int, size: int) -> N
         place = entry.stop
     if place != size:
         raise UserError(f"{path} is damaged: {size - place:,} bytes behind its tensors belong to none; copy it again")
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written; JSON's escapes can make halves of characters."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _short(name: str) -> str:

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from tooncrafter_jax.errors import UserError, missing_extra
-from tooncrafter_jax.weights import rule
+from tooncrafter_jax.typing import HostArray
 from tooncrafter_jax.weights.safetensors_header import read_header
 
 DEEPSPEED_PREFIX_LENGTH = 16
@@ -38,25 +38,9 @@ class TensorSource(Protocol):
         """Shape of every tensor."""
         ...
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """One tensor (float32, float16 or bfloat16)."""
         ...
-
-
-class RuleSource:
-    """Tensors made by the weight rule, for a list of names and shapes.
-
-    Args:
-      shapes: name -> shape.
-      where: for messages.
-    """
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], where: str = "the weight rule") -> None:
-        self.where, self.shapes = where, dict(shapes)
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor of this name, float32."""
-        return rule.make(name, self.shapes[name])
 
 
 _SAFETENSORS_DTYPES: dict[str, Any] = {
@@ -96,7 +80,7 @@ class SafetensorsSource:
         """Of all tensors together."""
         return sum(entry.stop - entry.start for entry in self._entries.values())
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The tensor of this name in the file's dtype.
 
         Raises:
@@ -134,11 +118,12 @@ class CkptSource:
         self._tensors = _unwrap(loaded, str(path), torch.Tensor)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The tensor of this name in the file's dtype.
 
         Raises:
-          UserError: if it is of a type or layout that no weights have, or states more numbers than the file holds for it.
+          UserError: if it is of a type or layout that no weights have, or states more numbers than the file holds for
+            it.
         """
         import torch
 

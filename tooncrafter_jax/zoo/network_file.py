@@ -9,15 +9,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from flax import nnx
 from safetensors.numpy import save
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import Dtype, HostArray, HostParams
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import SafetensorsSource, TensorSource, open_source
 
@@ -38,7 +38,7 @@ class Target:
     axes: tuple[int, ...] | None = None
     flipped: bool = False
 
-    def ours(self, value: np.ndarray) -> np.ndarray:
+    def ours(self, value: HostArray) -> HostArray:
         """The official tensor in our layout, as a view."""
         value = value if self.axes is None else value.transpose(self.axes)
         return value[::-1, ::-1] if self.flipped else value
@@ -51,8 +51,8 @@ class Target:
 
 
 def map_tensors(
-    source: TensorSource, table: Mapping[str, Target], network: Network[Any], *, dtype: Dtype = np.float32
-) -> dict[str, np.ndarray]:
+    source: TensorSource, table: Mapping[str, Target], network: Network[nnx.Module], *, dtype: Dtype = np.float32
+) -> HostParams:
     """A network's parameters from tensors under other names.
 
     Args:
@@ -77,7 +77,7 @@ def map_tensors(
 
 
 def write_network(
-    path: Path, kind: str, params: Mapping[str, np.ndarray], provenance: Mapping[str, str], *, overwrite: bool = False
+    path: Path, kind: str, params: Mapping[str, HostArray], provenance: Mapping[str, str], *, overwrite: bool = False
 ) -> None:
     """Writes parameters to a file that is never seen half written.
 
@@ -108,11 +108,23 @@ def network_kind(path: Path) -> str | None:
     return _open(path)[1].get(NETWORK_KEY)
 
 
-def read_network(path: Path, kind: str, network: Network[Any]) -> dict[str, np.ndarray]:
-    """The parameters in a file of `write_network`, checked.
+def write_converted(path: Path, kind: str, params: HostParams, source: Path, *, overwrite: bool) -> int:
+    """Writes the parameters of a published file as `write_network` does, to be read without torch; returns how many
+    there are.
 
     Raises:
-      UserError: if the file is missing or damaged, holds another network, or tensors are missing, left over or misshaped.
+      UserError: see `write_network`.
+    """
+    write_network(path, kind, params, {"converted_from": source.name}, overwrite=overwrite)
+    return len(params)
+
+
+def read_network(path: Path, kind: str, network: Network[nnx.Module], *, dtype: Dtype | None = None) -> HostParams:
+    """The parameters in a file of `write_network`, checked; in the dtypes of the file without `dtype`.
+
+    Raises:
+      UserError: if the file is missing or damaged, holds another network, or tensors are missing, left over or
+        misshaped.
     """
     source, metadata = _open(path)
     found = metadata.get(NETWORK_KEY)
@@ -123,10 +135,10 @@ def read_network(path: Path, kind: str, network: Network[Any]) -> dict[str, np.n
     params = {name: source.read(name) for name in wanted}
     if checksum(params) != metadata.get(CHECKSUM_KEY):
         raise UserError(f"'{path}' is damaged, its checksum is another than when it was written: convert it again")
-    return params
+    return params if dtype is None else {name: value.astype(np.dtype(dtype)) for name, value in params.items()}
 
 
-def checksum(params: Mapping[str, np.ndarray]) -> str:
+def checksum(params: Mapping[str, HostArray]) -> str:
     """SHA-256 over names, dtypes, shapes and values, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(params):

@@ -26,7 +26,8 @@ class Package:
 
     Attributes:
       name, version: as pip knows it.
-      archive_sha256: of its source archive, or of its wheel where it has only that; pip refuses another before it looks into it.
+      archive_sha256: of its source archive, or of its wheel where it has only that; pip refuses another before it looks
+        into it.
       wheel: whether there is no source archive, but a wheel for every platform.
     """
 
@@ -53,7 +54,8 @@ class PackageFiles:
     """Reads files of packages; a context manager that removes at its end what was downloaded.
 
     Args:
-      folder: with the archives (.whl, .tar.gz), or with the packages unpacked; None for the installed ones, or else pip.
+      folder: with the archives (.whl, .tar.gz), or with the packages unpacked; None for the installed ones, or else
+        pip.
       otherwise: for messages, what to do with an archive that was downloaded elsewhere.
     """
 

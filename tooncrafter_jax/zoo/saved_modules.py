@@ -6,9 +6,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import HostArray
 from tooncrafter_jax.weights.sources import TensorSource, import_torch, load_without_code, open_source
 
 PARALLEL_PREFIX = "module."
@@ -40,7 +39,7 @@ class _Unwrapped:
         self.where, self._source = source.where, source
         self.shapes = {name.removeprefix(PARALLEL_PREFIX): shape for name, shape in source.shapes.items()}
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The tensor of this name."""
         return self._source.read(PARALLEL_PREFIX + name)
 
@@ -57,6 +56,6 @@ class _OldTorchSource:
         self._tensors = {str(name): value for name, value in loaded.items()}
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The tensor of this name, float32."""
         return self._tensors[name].detach().contiguous().float().numpy()

@@ -16,7 +16,7 @@ def write_package(folder: Path, names: dict[str, dict]) -> Path:
     return folder
 
 
-def write_emoji(path: Path, *, frames=20, hue=(220, 60, 40), shape="ball", milliseconds=42) -> None:
+def write_emoji(path: Path, *, frames=20, hue=(220, 60, 40), shape="ball", milliseconds: int | list[int] = 42) -> None:
     """A disc or a bust that moves, on transparency; one frame makes a still picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = [_picture(index / max(1, frames), hue, shape) for index in range(frames)]

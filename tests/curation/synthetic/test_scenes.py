@@ -129,6 +129,7 @@ def test_things_move_while_the_camera_rests(motion):
     layer = scenes.prop_layer(np.random.default_rng(0), Prop(picture, motion), shot, cast.width / WIDTH, HEIGHT, WIDTH)
     assert max(np.ptp(layer.x), np.ptp(layer.y)) > 4
     if motion == "roll":  # without slipping: the way is the angle times the radius
+        assert layer.degrees is not None
         turned = np.radians(layer.degrees[-1] - layer.degrees[0])
         radius = 8 * layer.scale[0]
         assert -turned * radius == pytest.approx(layer.x[-1] - layer.x[0], rel=1e-6)

@@ -83,7 +83,9 @@ def test_no_scale_without_dynamic_rescale() -> None:
 
 @pytest.mark.parametrize(("spacing", "eta", "index"), CASES)
 def test_a_step_equals_the_reference(spacing: Any, eta: int, index: int) -> None:
-    """Guidance 7.5 and rescale 0.7, as published; values are of about unit size after operations on values of about 10."""
+    """Guidance 7.5 and rescale 0.7, as published; values are of about unit size after operations on values of about
+    10.
+    """
     rows = DDIM.rows(SCHEDULE, SolverOptions(spacing, 50, float(eta)))
     row = DdimRows(*(jnp.asarray(column[len(rows.timestep) - 1 - index]) for column in rows))
     cond, uncond, x, eps = (
@@ -128,8 +130,8 @@ def test_the_published_last_step_leaves_a_scale_and_noise(steps: int, scale: flo
 def test_the_first_step_of_pure_noise_forgets_its_input() -> None:
     """At the last time with eta 1 the new latents are signal and fresh noise.
 
-    What is left of the old ones is the root of the rounding of a radicand that is 0 in exact arithmetic; the published code
-    has it too, in float32: one unit in the last place of 1, 2^-24, hence 2^-12.
+    What is left of the old ones is the root of the rounding of a radicand that is 0 in exact arithmetic; the published
+    code has it too, in float32: one unit in the last place of 1, 2^-24, hence 2^-12.
     """
     rows, clean = DDIM.rows(SCHEDULE, SolverOptions(steps=50)), normal(0)
     row = DdimRows(*(jnp.asarray(column[0]) for column in rows))

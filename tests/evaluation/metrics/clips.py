@@ -27,7 +27,9 @@ def batch(videos: np.ndarray, truth: np.ndarray, prompts: tuple[str, ...] | None
 
 
 def drawing(height: int = 150, width: int = 200) -> np.ndarray:
-    """A cartoon of discs and bars in flat colours with lines of one pixel around them and faint noise, uint8 (H, W, 3)."""
+    """A cartoon of discs and bars in flat colours with lines of one pixel around them and faint noise, uint8 (H, W,
+    3).
+    """
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     picture = np.full((height, width, 3), (200.0, 220.0, 240.0))
     for centre_y, centre_x, radius, colour in (

@@ -31,8 +31,10 @@ def test_frames_without_a_number_are_left_out() -> None:
 
 
 def test_the_first_entry_may_belong_to_a_later_frame() -> None:
-    metric = Brightness()
-    metric.first_frame = 1
+    class Later(Brightness):
+        first_frame = 1
+
+    metric = Later()
     np.testing.assert_array_equal(metric.by_frame({"brightness": np.array([[1.0, 2.0], [3.0, 4.0]])}), [np.nan, 2, 3])
 
 

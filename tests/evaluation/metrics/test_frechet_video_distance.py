@@ -29,7 +29,9 @@ def test_against_scipy(clips_a: int, clips_b: int, features: int) -> None:
 
 
 def test_against_scipy_with_fewer_clips_than_features() -> None:
-    """Singular covariances: the root of what rounding leaves of a zero is 1e-8 in scipy, times some hundred features."""
+    """Singular covariances: the root of what rounding leaves of a zero is 1e-8 in scipy, times some hundred
+    features.
+    """
     first, second = correlated(50, 120, 0), correlated(60, 120, 1, shift=0.5)
     assert frechet_distance(first, second) == pytest.approx(by_matrix_square_root(first, second), rel=1e-6)
 

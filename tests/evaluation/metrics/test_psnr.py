@@ -12,7 +12,9 @@ from tooncrafter_jax.evaluation.metrics.psnr import CAP, Psnr, psnr
 
 
 def test_against_scikit_image() -> None:
-    """Numbers of scikit-image 0.26.0, made by tests/golden/metrics/make_skimage.py; 5e-6 dB were seen, float32 rounding."""
+    """Numbers of scikit-image 0.26.0, made by tests/golden/metrics/make_skimage.py; 5e-6 dB were seen, float32
+    rounding.
+    """
     rows = Psnr().measure(batch(changed_clips(), clips()))
     with np.load(GOLDEN / "metrics" / "skimage.npz") as theirs:
         np.testing.assert_allclose(rows["psnr"], theirs["psnr"], atol=2e-5, rtol=0)

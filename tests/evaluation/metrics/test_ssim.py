@@ -12,7 +12,9 @@ from tooncrafter_jax.evaluation.metrics.ssim import C1, Ssim, ssim
 
 
 def test_against_scikit_image() -> None:
-    """Numbers of scikit-image 0.26.0, made by tests/golden/metrics/make_skimage.py; 2e-7 were seen, float32 rounding."""
+    """Numbers of scikit-image 0.26.0, made by tests/golden/metrics/make_skimage.py; 2e-7 were seen, float32
+    rounding.
+    """
     rows = Ssim().measure(batch(changed_clips(), clips()))
     with np.load(GOLDEN / "metrics" / "skimage.npz") as theirs:
         np.testing.assert_allclose(rows["ssim"], theirs["ssim"], atol=2e-6, rtol=0)

@@ -37,7 +37,9 @@ class KnownFlow:
 
 
 def test_the_true_flow_gives_the_true_frames() -> None:
-    """The ground under the square's old place is only in the last picture, that under its new place only in the first."""
+    """The ground under the square's old place is only in the last picture, that under its new place only in the
+    first.
+    """
     truth = sliding_square()
     video = FlowWarp(KnownFlow())([request(truth)])[0]
     for index in range(1, 15):

@@ -31,7 +31,9 @@ def written(folder: Path, form: str, clip: str = "intro/000120-000168", video: n
 
 @pytest.mark.parametrize(("form", "least"), [("mp4", 25), ("gif", 20), ("webp", 99), ("folder", 99)])
 def test_every_form_gives_its_frames(tmp_path: Path, form: str, least: float) -> None:
-    """Colour at half the resolution in an mp4, 256 colours in a GIF; a shift by one frame is below 21 dB around the square."""
+    """Colour at half the resolution in an mp4, 256 colours in a GIF; a shift by one frame is below 21 dB around the
+    square.
+    """
     written(tmp_path / "film", form)
     rival = Folder(tmp_path / "film")
     assert (rival.name, rival.title) == ("film", "film")

@@ -8,7 +8,7 @@ import pytest
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.rivals.in_betweener import InBetweener
-from tooncrafter_jax.evaluation.rivals.registry import FACTORIES, in_betweener, in_betweeners
+from tooncrafter_jax.evaluation.rivals.registry import FACTORIES, in_betweener
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -22,24 +22,12 @@ def test_titles_differ() -> None:
     assert len(set(titles)) == len(titles)
 
 
-def test_the_order_is_kept_and_a_folder_gives_its_name(tmp_path: Path) -> None:
-    (tmp_path / "film").mkdir()
-    found = in_betweeners(["cross_fade", f"folder:{tmp_path / 'film'}", "still"])
-    assert list(found) == ["cross_fade", "film", "still"]
-
-
 @pytest.mark.parametrize(("given", "near"), [("crossfade", "cross_fade"), ("RIFE", "rife"), ("flowwarp", "flow_warp")])
 def test_an_unknown_name_names_the_nearest(given: str, near: str) -> None:
     with pytest.raises(
         UserError, match=rf"no rival '{given}' \(did you mean '{near}'\?\): choose of still, .*folder:PATH"
     ):
         in_betweener(given)
-
-
-def test_names_are_unique(tmp_path: Path) -> None:
-    (tmp_path / "rife").mkdir()
-    with pytest.raises(UserError, match="two rivals are called 'rife'"):
-        in_betweeners(["rife", f"folder:{tmp_path / 'rife'}"])
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

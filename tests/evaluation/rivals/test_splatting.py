@@ -48,8 +48,8 @@ def test_nothing_is_lost_inside() -> None:
 def test_sampling_undoes_a_shift() -> None:
     """Whole pixels exactly; half pixels as means; beyond the border from the border."""
     image = unit_noise("image", (5, 7, 3))
-    moved = sampled(image, np.broadcast_to(np.float32([2, -1]), (5, 7, 2)))
+    moved = sampled(image, np.broadcast_to(np.asarray([2, -1], np.float32), (5, 7, 2)))
     np.testing.assert_array_equal(moved[1:, :5], image[:-1, 2:])
     np.testing.assert_array_equal(moved[0, 6], image[0, 6])
-    between = sampled(image, np.broadcast_to(np.float32([0.5, 0.5]), (5, 7, 2)))
+    between = sampled(image, np.broadcast_to(np.asarray([0.5, 0.5], np.float32), (5, 7, 2)))
     np.testing.assert_allclose(between[1, 2], image[1:3, 2:4].mean((0, 1)), atol=1e-6)

@@ -1,6 +1,7 @@
 """Runs the text detector CRAFT as the package easyocr 1.7.2 (Apache-2.0; its CRAFT is the authors', MIT) has it.
 
-Writes craft.npz and keys.tsv beside this file. Needs torch, torchvision, OpenCV and the package's files, which the tests do not:
+Writes craft.npz and keys.tsv beside this file. Needs torch, torchvision, OpenCV and the package's files, which the
+tests do not:
 
   pip download --no-deps easyocr==1.7.2 && unzip easyocr-1.7.2-*.whl -d EASYOCR
   python -m tests.golden.craft.make EASYOCR

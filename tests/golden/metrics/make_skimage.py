@@ -1,6 +1,7 @@
 """Runs scikit-image 0.26.0 on the pictures of the tests of the metrics.
 
-Writes skimage.npz beside this file. Needs scikit-image, which the tests do not:  python -m tests.golden.metrics.make_skimage
+Writes skimage.npz beside this file. Needs scikit-image, which the tests do not: python -m
+tests.golden.metrics.make_skimage
 """
 
 from __future__ import annotations

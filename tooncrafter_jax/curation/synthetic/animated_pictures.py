@@ -15,7 +15,9 @@ from PIL import Image
 from tooncrafter_jax.errors import UserError
 
 SAME_DRAWING = 0.1
-"""Mean difference of premultiplied values, of 255, up to which two frames are one drawing held; compression makes as much."""
+"""Mean difference of premultiplied values, of 255, up to which two frames are one drawing held; compression makes as
+much.
+"""
 
 MOST_PIXELS = 2**28
 """Of all frames together, held ones counted as often as they are shown; the largest emoji has a tenth of it."""

@@ -1,4 +1,6 @@
-"""Drawn backgrounds for composed clips: flat colours, patterns, and simple landscapes and rooms, all made by this file."""
+"""Drawn backgrounds for composed clips: flat colours, patterns, and simple landscapes and rooms, all made by this
+file.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +194,9 @@ def _tree(canvas: _Canvas, x: float, y: float, size: float, leaves: Colour) -> N
 def _hills_of(
     sky: float, ground: float, saturation: float, leaves: float | None, dimming: float = 0.09
 ) -> Callable[[_Canvas], None]:
-    """Hills under a sky; hues of both and of trees, how strong the ground's colour is, and how much darker when near."""
+    """Hills under a sky; hues of both and of trees, how strong the ground's colour is, and how much darker when
+    near.
+    """
 
     def paint(canvas: _Canvas) -> None:
         rng = canvas.rng

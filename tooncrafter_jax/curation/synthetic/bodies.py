@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from tooncrafter_jax.curation.synthetic.body_scenes import make_scene
 from tooncrafter_jax.curation.synthetic.body_world import FPS, World, import_pybullet
 from tooncrafter_jax.data.records import Clip, clip_of_pictures
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 
 SHORTEST_CLIP = 16
 """Frames of a training clip (spec section 8.1)."""
@@ -66,7 +66,7 @@ class Bodies:
         import_pybullet()
         return [f"bodies-{number:06}" for number in range(self.count)]
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """All but the count, on which a scene does not depend."""
         return {"form": _FORM, "height": self.height, "width": self.width, "frames": self.frames, "seed": self.seed}
 

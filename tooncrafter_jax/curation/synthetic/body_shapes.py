@@ -1,4 +1,6 @@
-"""Surfaces of the solid bodies that `bodies` renders: triangles with smooth or flat shading and places for a texture."""
+"""Surfaces of the solid bodies that `bodies` renders: triangles with smooth or flat shading and places for a
+texture.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def _flat(faces: Sequence[Sequence[np.ndarray]]) -> Surface:
 
 
 def _turned(outlines: Sequence[Sequence[tuple[float, float, float, float]]]) -> Surface:
-    """What outlines make that turn about the vertical axis: points (distance, height) with their normals, bottom to top."""
+    """What outlines make that turn about the vertical axis: points (distance, height) with their normals, bottom to
+    top.
+    """
     points, normals, texture, triangles = [], [], [], []
     for outline in outlines:
         count = len(outline)

@@ -1,6 +1,7 @@
 """Simulating and rendering solid bodies with pybullet, on the CPU.
 
-Shadows on the floor are drawn here: the renderer's own darken the floor by itself. Edges are smoothed by rendering larger.
+Shadows on the floor are drawn here: the renderer's own darken the floor by itself. Edges are smoothed by rendering
+larger.
 """
 
 from __future__ import annotations

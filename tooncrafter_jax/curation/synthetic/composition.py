@@ -1,8 +1,8 @@
 """Putting cut-out pictures over a background that a camera moves across, with positions in fractions of pixels.
 
 A pan at whole pixels trembles, and colours that were not multiplied by their opacity leave a fringe: here pictures are
-resampled at their exact place, with colour multiplied by opacity from reading to the end. Resampling is by a triangle, which
-moves edges by exactly what the place says and, unlike sharper kernels, never overshoots into a bright rim.
+resampled at their exact place, with colour multiplied by opacity from reading to the end. Resampling is by a triangle,
+which moves edges by exactly what the place says and, unlike sharper kernels, never overshoots into a bright rim.
 """
 
 from __future__ import annotations

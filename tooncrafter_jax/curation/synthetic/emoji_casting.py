@@ -1,12 +1,15 @@
-"""Which emoji play which part in composed clips: what travels, what is cut off at a side, and the things that move along."""
+"""Which emoji play which part in composed clips: what travels, what is cut off at a side, and the things that move
+along.
+"""
 
 from __future__ import annotations
 
 TRAVELLERS = frozenset(
     (
-        "1f3c3 1f6b6 1f6b4 1f3c7 1f3cd 1f3ce 1f404 1f405 1f406 1f408 1f40c 1f40e 1f410 1f411 1f413 1f415 1f416 1f418 1f422 "
-        "1f42a 1f42b 1f682 1f68c 1f68e 1f690 1f691 1f692 1f693 1f695 1f697 1f699 1f69a 1f69b 1f69c 1f6fa 1f98c 1f98f 1f993 "
-        "1f994 1f995 1f996 1f998 1f999 1f9a3 26f9 1f681 1f41f 1f420 1f41d 1f988 1f6b5"
+        "1f3c3 1f6b6 1f6b4 1f3c7 1f3cd 1f3ce 1f404 1f405 1f406 1f408 1f40c 1f40e 1f410 1f411 1f413 1f415 1f416 1f418 "
+        "1f422 "
+        "1f42a 1f42b 1f682 1f68c 1f68e 1f690 1f691 1f692 1f693 1f695 1f697 1f699 1f69a 1f69b 1f69c 1f6fa 1f98c 1f98f "
+        "1f993 1f994 1f995 1f996 1f998 1f999 1f9a3 26f9 1f681 1f41f 1f420 1f41d 1f988 1f6b5"
     ).split()
 )
 """First code points of what runs, walks, drives, swims or flies; all these drawings look to the left."""

@@ -1,8 +1,8 @@
 """What an emoji shows, read off its code points: a phrase for captions, and the subject by which sets are split.
 
-Files of the Fluent emoji are named by code points, e.g. `1f3c3-1f3ff-200d-2640-fe0f`: runner, dark skin, joined with the sign
-for woman. Characters are named by Unicode; where that name misleads (WHITE and BLACK there mean outlined and filled) or where
-several characters are joined into one picture, this file has a name.
+Files of the Fluent emoji are named by code points, e.g. `1f3c3-1f3ff-200d-2640-fe0f`: runner, dark skin, joined with
+the sign for woman. Characters are named by Unicode; where that name misleads (WHITE and BLACK there mean outlined and
+filled) or where several characters are joined into one picture, this file has a name.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ _KIN = {
     "umbrella": {"umbrella with rain drops"},
     "hourglass": {"hourglass with flowing sand"},
 }
-"""Subjects that are one drawing recoloured, mirrored or with other hair, in the same motion (their outlines were compared)."""
+"""Subjects that are one drawing recoloured, mirrored or with other hair, in the same motion (their outlines were
+compared).
+"""
 _SUBJECT_OF_KIN = {name: subject for subject, names in _KIN.items() for name in names}
 
 

@@ -24,7 +24,9 @@ PACKAGES = {
     "fluent-emoji-anim-3": "3624d0c34c819c1794b74ccf6ae9034adff7c4cb6318dd2a645145f0196feb43",
     "fluent-emoji-anim-4": "3d4c08f1e321f70808ef4996aba0ab575a9d97b6c56ffffc92cf6161a7836aa3",
 }
-"""Packages of @lobehub (MIT, after microsoft/fluentui-emoji-animated) and the SHA-256 of their archives at `VERSION`."""
+"""Packages of @lobehub (MIT, after microsoft/fluentui-emoji-animated) and the SHA-256 of their archives at
+`VERSION`.
+"""
 
 _DONE = "complete"  # a file that is there once a package is unpacked
 _FETCH_SECONDS = 1800
@@ -76,7 +78,8 @@ def list_assets(folders: Sequence[Path]) -> list[Asset]:
     """The WebP files in the folders, by name; of two of one name the first folder's.
 
     Args:
-      folders: an unpacked package (which has `package/assets` or `assets` inside), or a folder with the files themselves.
+      folders: an unpacked package (which has `package/assets` or `assets` inside), or a folder with the files
+        themselves.
 
     Raises:
       UserError: a folder is missing or has no such files.
@@ -140,8 +143,8 @@ def _npm_pack(name: str, directory: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            f"fetching the emoji needs npm, which is not installed: install Node.js, or unpack {package} and its fellows "
-            "yourself and give their folders"
+            f"fetching the emoji needs npm, which is not installed: install Node.js, or unpack {package} and its "
+            "fellows yourself and give their folders"
         )
     command = [npm, "pack", package, "--ignore-scripts", "--loglevel=error"]
     try:

@@ -1,12 +1,13 @@
 """A cartoon set that anyone can make: animated emoji over drawn backgrounds, with captions and camera moves.
 
-The drawings are Microsoft's Fluent emoji as packed for npm (MIT): about 2100 animations of 256 by 256 pixels at 24 frames a
-second. Each becomes some clips: one before a plain background with the camera at rest, and others in a drawn landscape with the
-camera panning, zooming or following, often with a second figure or a thing that rolls, hops or floats along.
+The drawings are Microsoft's Fluent emoji as packed for npm (MIT): about 2100 animations of 256 by 256 pixels at 24
+frames a second. Each becomes some clips: one before a plain background with the camera at rest, and others in a drawn
+landscape with the camera panning, zooming or following, often with a second figure or a thing that rolls, hops or
+floats along.
 
-A source is a subject, that is, all drawings that differ in skin tone, gender, hair or colour alone. A second figure is always
-another drawing of the same subject and a thing is always a still picture that is no subject, so no clip shows the subject of
-another source, and a split by source holds every subject on one side.
+A source is a subject, that is, all drawings that differ in skin tone, gender, hair or colour alone. A second figure is
+always another drawing of the same subject and a thing is always a still picture that is no subject, so no clip shows
+the subject of another source, and a split by source holds every subject on one side.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -45,7 +45,7 @@ from tooncrafter_jax.curation.synthetic.scenes import (
 from tooncrafter_jax.data.records import Clip, clip_of_pictures
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.images import SUPPORTED_EXTENSIONS, read_image
-from tooncrafter_jax.typing import Uint8Video
+from tooncrafter_jax.typing import JsonObject, Uint8Video
 
 SHORTEST_CLIP = 16
 """Frames of a training clip (spec section 8.1): a shorter animation makes none."""
@@ -124,7 +124,7 @@ class FluentEmoji:
         self._pictures()
         return sorted(self.catalogue.subjects)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """All but where things are kept; background pictures and things go by name and size."""
         props = [f"{code} {asset.num_bytes}" for code, asset in self.catalogue.props.items()]
         pictures = [f"{Path(path).relative_to(self.backgrounds)} {size}" for path, size in self._pictures()]
@@ -138,7 +138,7 @@ class FluentEmoji:
             "backgrounds": _digest(pictures) if pictures else "",
         }
 
-    def state(self, source: str) -> Mapping[str, Any]:
+    def state(self, source: str) -> JsonObject:
         """Sizes of the subject's files."""
         return {asset.name: asset.num_bytes for asset in self.assets(source)}
 

@@ -1,7 +1,7 @@
 """What happens in a composed clip: who stands where, what moves along, and how the camera moves.
 
-Everything is chosen by the random numbers given, and so that the subjects stay whole on the screen. Places on the screen are
-shares of its width and height; the world is the background, in the same units.
+Everything is chosen by the random numbers given, and so that the subjects stay whole on the screen. Places on the
+screen are shares of its width and height; the world is the background, in the same units.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def plan_shot(rng: np.random.Generator, cast: Cast, kind: str, largest_zoom: flo
     Args:
       rng: chooses what `kind` leaves open.
       cast: the actors.
-      kind: "still"; "pan" or "zoom", where the actors stay where they are in the world; "follow", where the camera goes along
-        with them; or "cross", where they cross the screen before a camera at rest.
+      kind: "still"; "pan" or "zoom", where the actors stay where they are in the world; "follow", where the camera goes
+        along with them; or "cross", where they cross the screen before a camera at rest.
       largest_zoom: for "zoom".
       height: of the screen, in pixels.
       width: of the screen, in pixels.
@@ -245,7 +245,9 @@ def _free_place(rng: np.random.Generator, group: float, mirrored: bool, cut_side
 
 
 def _within(rng: np.random.Generator, path: Track, zoom: Track, world: float, least: float) -> Track:
-    """Puts a path of the screen's centre where the screen stays inside the world, beyond a share of what is possible."""
+    """Puts a path of the screen's centre where the screen stays inside the world, beyond a share of what is
+    possible.
+    """
     lowest = float((0.5 / zoom - path).max())
     highest = float((world - 0.5 / zoom - path).min())
     return path + lowest + rng.uniform(least, 1.0) * max(0.0, highest - lowest)

@@ -13,7 +13,7 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
 from tooncrafter_jax.diffusion.solvers.visits import visits
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.typing import Latents
+from tooncrafter_jax.typing import HostArray, Latents
 
 
 class DdimRows(NamedTuple):
@@ -77,11 +77,11 @@ class Ddim:
         return jnp.asarray(following), jnp.asarray(clean)
 
 
-def _direction(alpha_next: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+def _direction(alpha_next: np.ndarray, sigma: np.ndarray) -> HostArray:
     """sqrt(1 - alpha_next - sigma²) in float32, rounded after every operation as in the published code.
 
-    At the last time with eta 1 the radicand is 0 in exact arithmetic. A compiler that fuses multiplication and subtraction
-    leaves a residue of 1e-8 there, whose root moves the latents by 2e-4; so this is done on the host. Rounding must not
-    make it negative either.
+    At the last time with eta 1 the radicand is 0 in exact arithmetic. A compiler that fuses multiplication and
+    subtraction leaves a residue of 1e-8 there, whose root moves the latents by 2e-4; so this is done on the host.
+    Rounding must not make it negative either.
     """
     return np.sqrt(np.maximum(np.float32(1.0) - alpha_next - np.square(sigma), np.float32(0.0)))

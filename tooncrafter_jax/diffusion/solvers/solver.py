@@ -16,7 +16,9 @@ from tooncrafter_jax.typing import Latents
 Carry = Any
 """What a solver remembers from one prediction to the next: a tree of arrays of its own, with fixed shapes."""
 Rows = Any
-"""A named tuple of columns, one entry a prediction in the order in which they are made; `timestep` (int32) is one of them."""
+"""A named tuple of columns, one entry a prediction in the order in which they are made; `timestep` (int32) is one of
+them.
+"""
 Row = Any
 """One entry of each column, scalars."""
 
@@ -28,7 +30,8 @@ class SolverOptions:
     spacing: Annotated[
         Spacing,
         Option(
-            "of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero terminal SNR",
+            "of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero "
+            "terminal SNR",
             published="--timestep_spacing",
         ),
     ] = "uniform_trailing"
@@ -52,8 +55,8 @@ class SolverOptions:
             called="eta",
         ),
     ] = 1.0
-    # The published sampler ends at time 0, i.e. with noise of standard deviation 0.029 and the latent scaled by 0.985 for 50 steps.
-    # differs from the published code: only when True.
+    # The published sampler ends at time 0, i.e. with noise of standard deviation 0.029 and the latent scaled by 0.985
+    # for 50 steps. differs from the published code: only when True.
     exact_last_step: Annotated[bool, Option("remove the last bit of noise, which the published sampler leaves")] = False
 
 
@@ -62,11 +65,12 @@ SolverOptions.__doc__ = with_attributes(SolverOptions.__doc__, SolverOptions)
 
 @runtime_checkable
 class Solver(Protocol):
-    """A solver has no state of its own: what differs from run to run lies in its rows, what changes within one in its carry.
+    """A solver has no state of its own: what differs from run to run lies in its rows, what changes within one in its
+    carry.
 
-    So that one compiled program serves runs of any length, `step` sees numbers of a row as traced scalars. A solver that looks
-    back keeps its history in the carry; one that needs two predictions a step has two rows for it, and notes in them which is
-    which.
+    So that one compiled program serves runs of any length, `step` sees numbers of a row as traced scalars. A solver
+    that looks back keeps its history in the carry; one that needs two predictions a step has two rows for it, and notes
+    in them which is which.
     """
 
     def rows(self, schedule: NoiseSchedule, options: SolverOptions) -> Rows:
@@ -92,12 +96,12 @@ class Solver(Protocol):
           carry: as `init` or the step before left it.
           v: what the guided network predicts for `latents(carry)` at `row.timestep`, float32.
           row: one row.
-          noise: draws standard normal noise of the shape of `v`, the same whenever it is called for this row; a solver that never
-            calls it costs no random numbers.
+          noise: draws standard normal noise of the shape of `v`, the same whenever it is called for this row; a solver
+            that never calls it costs no random numbers.
 
         Returns:
-          The carry, and the clean latents that this prediction speaks of, with the dynamic rescale undone as far as the row's next
-          time asks (for previews).
+          The carry, and the clean latents that this prediction speaks of, with the dynamic rescale undone as far as the
+          row's next time asks (for previews).
         """
         ...
 

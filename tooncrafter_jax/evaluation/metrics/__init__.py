@@ -1,7 +1,7 @@
 """Metrics of generated clips, one file each; `metric.Metric` says what all of them have in common.
 
-`make_metrics` builds them by name. Rows of equal names are equal, whichever metric measured them, so that a run may keep the rows
-of all its metrics in one table.
+`make_metrics` builds them by name. Rows of equal names are equal, whichever metric measured them, so that a run may
+keep the rows of all its metrics in one table.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ __all__ = ["METRICS", "NEED_CLIP", "ClipBatch", "Metric", "MetricWeightFiles", "
 
 @dataclass(frozen=True)
 class MetricWeightFiles:
-    """Where metrics find their networks; each is read when the first metric that needs it is made, and once for all of them.
+    """Where metrics find their networks; each is read when the first metric that needs it is made, and once for all of
+    them.
 
     Attributes:
       networks: the directory of LPIPS and I3D that `fetch_metric_weights` wrote to; by default its own default.

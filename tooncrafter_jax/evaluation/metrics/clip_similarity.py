@@ -35,8 +35,8 @@ class ClipFeatures:
         """
         if weights is None:
             raise UserError(
-                "CLIP similarity needs weights of CLIP, which this package does not carry: name a file of OpenCLIP's or OpenAI's "
-                "weights or a published ToonCrafter checkpoint, or leave clip_image and clip_text out"
+                "CLIP similarity needs weights of CLIP, which this package does not carry: name a file of OpenCLIP's "
+                "or OpenAI's weights or a published ToonCrafter checkpoint, or leave clip_image and clip_text out"
             )
         return cls(load_clip(weights))
 
@@ -50,7 +50,14 @@ class ClipFeatures:
             return np.stack([self._model.of_pictures(frames) for frames in clips])
 
 
-class ClipImageSimilarity(FrameMetric):
+class _Similarity(FrameMetric):
+    better: Literal["lower", "higher"] = "higher"
+
+    def __init__(self, features: ClipFeatures) -> None:
+        self._features = features
+
+
+class ClipImageSimilarity(_Similarity):
     """The cosine between the CLIP vectors of a frame and the true frame of the same index.
 
     Args:
@@ -59,10 +66,6 @@ class ClipImageSimilarity(FrameMetric):
 
     name = "clip_image"
     title = "CLIP image"
-    better: Literal["lower", "higher"] = "higher"
-
-    def __init__(self, features: ClipFeatures) -> None:
-        self._features = features
 
     def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B T"]:
         """The cosine of each frame, in [-1, 1].
@@ -74,7 +77,7 @@ class ClipImageSimilarity(FrameMetric):
         return (frames.of_videos(batch) * frames.of_truth(batch)).sum(-1)
 
 
-class ClipTextSimilarity(FrameMetric):
+class ClipTextSimilarity(_Similarity):
     """The cosine between the CLIP vectors of a frame and of its clip's prompt; a clip with an empty prompt is left out.
 
     Args:
@@ -83,10 +86,6 @@ class ClipTextSimilarity(FrameMetric):
 
     name = "clip_text"
     title = "CLIP text"
-    better: Literal["lower", "higher"] = "higher"
-
-    def __init__(self, features: ClipFeatures) -> None:
-        self._features = features
 
     def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B T"]:
         """The cosine of each frame, in [-1, 1]; nan for clips without a prompt.

@@ -19,8 +19,8 @@ class ColourDrift(FrameMetric):
 
         drift_t = | m_t - (1 - s) k_0 - s k_1 |,   s = t / (T - 1)
 
-    in units of L*a*b* (2.3 can just be noticed). A cross-fade in that space has 0. The truth has a drift of its own, where things
-    come into view and go: measure it as a method to know what to compare with.
+    in units of L*a*b* (2.3 can just be noticed). A cross-fade in that space has 0. The truth has a drift of its own,
+    where things come into view and go: measure it as a method to know what to compare with.
     """
 
     name = "colour_drift"

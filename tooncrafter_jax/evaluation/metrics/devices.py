@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from math import gcd
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
+
+from tooncrafter_jax.typing import AnyArray, HostArray, PyTree
 
 _AXIS = "clips"
 
@@ -17,24 +19,25 @@ _AXIS = "clips"
 class OverLocalDevices:
     """A compiled function of clips whose batch is divided between this process's devices.
 
-    As many devices work as divide the batch, so a batch should be a multiple of them. Other processes measure other batches.
+    As many devices work as divide the batch, so a batch should be a multiple of them. Other processes measure other
+    batches.
 
     Args:
       step: (parameters, clips, ...) -> rows; what it gives for a clip must not depend on the other clips.
       params: of the network; kept on every device.
     """
 
-    def __init__(self, step: Callable[..., jax.Array], params: Any = ()) -> None:
+    def __init__(self, step: Callable[..., AnyArray], params: PyTree = ()) -> None:
         self._step, self._params = step, params
 
-    def __call__(self, *clips: np.ndarray) -> np.ndarray:
+    def __call__(self, *clips: Shaped[np.ndarray, "B ..."]) -> HostArray:
         """The rows of a batch; each of `clips` has the batch as its first axis."""
         devices = gcd(len(clips[0]), jax.local_device_count())
         compiled, params = self._on(devices, len(clips))
         return np.asarray(compiled(params, *clips))
 
     @functools.lru_cache(maxsize=8)  # noqa: B019
-    def _on(self, devices: int, arguments: int) -> tuple[Callable[..., jax.Array], Any]:
+    def _on(self, devices: int, arguments: int) -> tuple[Callable[..., AnyArray], PyTree]:
         if devices == 1:
             return jax.jit(self._step), jax.device_put(self._params, jax.local_devices()[0])
         mesh = Mesh(np.asarray(jax.local_devices()[:devices]), (_AXIS,))

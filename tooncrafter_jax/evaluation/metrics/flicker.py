@@ -19,8 +19,8 @@ class Flicker(FrameMetric):
 
         flicker_t = max(0, |l_t - l_(t-1)| - |l'_t - l'_(t-1)|)   for t = 1 ... T - 1
 
-    in units of L* (0 black, 100 white). It is one of the whole picture: what moves within it hardly counts. A still picture has 0,
-    and a steady fade that is as fast as the truth's has 0.
+    in units of L* (0 black, 100 white). It is one of the whole picture: what moves within it hardly counts. A still
+    picture has 0, and a steady fade that is as fast as the truth's has 0.
     """
 
     name = "flicker"

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-from tooncrafter_jax.evaluation.metrics.i3d_features import LOGITS, TRUE_LOGITS, I3DFeatures
-from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
+from tooncrafter_jax.evaluation.metrics.i3d_features import VideoDistance
 
 
-class FrechetVideoDistance:
-    """The Fréchet distance between the logits of what was made and of the truth; see `i3d_features.too_few_clips`.
-
-    Args:
-      features: I3D; the same object may serve `KernelVideoDistance`.
-    """
+class FrechetVideoDistance(VideoDistance):
+    """The Fréchet distance between the logits of what was made and of the truth; see `i3d_features.too_few_clips`."""
 
     name = "fvd"
     title = "FVD"
-    better: Literal["lower", "higher"] = "lower"
     bootstrap_draws = 200
     """A draw of 300 clips takes 10 ms on one core, and the standard deviation of 200 draws is known to 5 %."""
 
-    def __init__(self, features: I3DFeatures) -> None:
-        self._features = features
-
-    def measure(self, batch: ClipBatch) -> Rows:
-        """Rows "logits" and "true_logits", (B, 400) each.
-
-        Raises:
-          UserError: the clips have fewer than 9 frames.
-        """
-        return self._features.rows(batch)
-
-    def summarise(self, rows: Rows) -> float:
-        """The distance; nan for fewer than two clips."""
-        return frechet_distance(rows[LOGITS], rows[TRUE_LOGITS])
-
-    def by_frame(self, rows: Rows) -> Shaped[np.ndarray, "T"] | None:
-        """None: a clip has one row of logits."""
-        return None
+    def distance(self, made: Float[np.ndarray, "N D"], truth: Float[np.ndarray, "N D"]) -> float:
+        """See `VideoDistance.distance`."""
+        return frechet_distance(made, truth)
 
 
 def frechet_distance(first: Float[np.ndarray, "N D"], second: Float[np.ndarray, "M D"]) -> float:
@@ -49,9 +26,10 @@ def frechet_distance(first: Float[np.ndarray, "N D"], second: Float[np.ndarray, 
 
         |m - m'|² + tr S + tr S' - 2 tr (S^½ S' S^½)^½
 
-    Computed in float64 without forming a covariance. With S = A'A, A the centred features divided by sqrt(N - 1), and S' = B'B, the
-    nonzero eigenvalues of S^½ S' S^½ are those of (A B')(A B')', so the last trace is the sum of the singular values of A B'. This
-    is exact also for singular covariances (fewer clips than features), where square roots of small negative eigenvalues go wrong.
+    Computed in float64 without forming a covariance. With S = A'A, A the centred features divided by sqrt(N - 1), and
+    S' = B'B, the nonzero eigenvalues of S^½ S' S^½ are those of (A B')(A B')', so the last trace is the sum of the
+    singular values of A B'. This is exact also for singular covariances (fewer clips than features), where square roots
+    of small negative eigenvalues go wrong.
 
     Args:
       first: (N, D) features.

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float, Float32, Shaped, UInt8
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
 from tooncrafter_jax.evaluation.metrics.shared_features import SharedFeatures
-from tooncrafter_jax.typing import Video
+from tooncrafter_jax.typing import Params, Video
 from tooncrafter_jax.zoo.i3d.network import SHORTEST_CLIP
 from tooncrafter_jax.zoo.metric_weights import LoadedNetwork, load_i3d
 
 LOGITS, TRUE_LOGITS = "logits", "true_logits"
 """Names of the rows, which are the same for both distances."""
 FEWEST_CLIPS = 256
-"""Below this number the distances say little about the set that the clips were drawn from: a covariance of 400 logits has 80,200
-entries, and the Fréchet distance of few clips is far too large."""
+"""Below this number the distances say little about the set that the clips were drawn from: a covariance of 400 logits
+has 80,200 entries, and the Fréchet distance of few clips is far too large.
+"""
 
 
 def too_few_clips(clips: int) -> str:
@@ -31,8 +32,8 @@ def too_few_clips(clips: int) -> str:
     if clips >= FEWEST_CLIPS:
         return ""
     return (
-        f"measured on {clips} clips, fewer than {FEWEST_CLIPS}: it compares methods on these very clips at best, and not with "
-        "numbers of other sets"
+        f"measured on {clips} clips, fewer than {FEWEST_CLIPS}: it compares methods on these very clips at best, and "
+        "not with numbers of other sets"
     )
 
 
@@ -46,7 +47,7 @@ class I3DLogits:
     def __init__(self, network: LoadedNetwork) -> None:
         bind, size = network.network.bind, network.network.config.image_size
 
-        def step(params: Any, clips: UInt8[Array, "B T H W 3"]) -> Float[Array, "B classes"]:
+        def step(params: Params, clips: UInt8[Array, "B T H W 3"]) -> Float[Array, "B classes"]:
             return bind(params)(resized(clips.astype(jnp.float32) / 127.5 - 1, size))
 
         self._measure = OverLocalDevices(step, network.params)
@@ -59,8 +60,8 @@ class I3DLogits:
         """
         if clips.shape[1] < SHORTEST_CLIP:
             raise UserError(
-                f"FVD and KVD need clips of at least {SHORTEST_CLIP} frames, not {clips.shape[1]}: leave these metrics out or "
-                "evaluate longer clips"
+                f"FVD and KVD need clips of at least {SHORTEST_CLIP} frames, not {clips.shape[1]}: leave these metrics "
+                "out or evaluate longer clips"
             )
         return self._measure(clips)
 
@@ -94,6 +95,39 @@ class I3DFeatures:
           UserError: the clips are too short.
         """
         return {LOGITS: self._features.of_videos(batch), TRUE_LOGITS: self._features.of_truth(batch)}
+
+
+class VideoDistance:
+    """A distance between the logits of what was made and of the truth.
+
+    Args:
+      features: I3D; one object may serve several distances.
+    """
+
+    better: Literal["lower", "higher"] = "lower"
+
+    def __init__(self, features: I3DFeatures) -> None:
+        self._features = features
+
+    def measure(self, batch: ClipBatch) -> Rows:
+        """Rows "logits" and "true_logits", (B, 400) each.
+
+        Raises:
+          UserError: the clips have fewer than 9 frames.
+        """
+        return self._features.rows(batch)
+
+    def summarise(self, rows: Rows) -> float:
+        """The distance; nan for fewer than two clips."""
+        return self.distance(rows[LOGITS], rows[TRUE_LOGITS])
+
+    def distance(self, made: Float[np.ndarray, "N D"], truth: Float[np.ndarray, "N D"]) -> float:
+        """Between the logits of clips and of what they should be."""
+        raise NotImplementedError
+
+    def by_frame(self, rows: Rows) -> Shaped[np.ndarray, "T"] | None:
+        """None: a clip has one row of logits."""
+        return None
 
 
 def resized(videos: Video, size: int) -> Float[Array, "B T {size} {size} 3"]:

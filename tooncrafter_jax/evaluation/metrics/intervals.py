@@ -1,15 +1,16 @@
 """How far a metric's number may be off because of the clips that it happened to be measured on.
 
-Whole clips are drawn again with replacement (Efron 1979), what was made together with its truth, and the metric is made of each
-draw. The interval is the number, give or take t standard deviations of the draws; t is the quantile of Student's distribution for
-one degree of freedom less than there are clips, and the deviation is scaled by sqrt(n / (n - 1)), so that for means the interval is
-the textbook one.
+Whole clips are drawn again with replacement (Efron 1979), what was made together with its truth, and the metric is made
+of each draw. The interval is the number, give or take t standard deviations of the draws; t is the quantile of
+Student's distribution for one degree of freedom less than there are clips, and the deviation is scaled by sqrt(n / (n -
+1)), so that for means the interval is the textbook one.
 
-Quantiles of the draws would be wrong for the Fréchet distance: a draw holds about 63 % of the clips, some of them several times,
-which lowers the rank of its covariances, and all draws lie above the number. Such a bias moves every draw alike and leaves their
-spread. On simulated features of 300 clips the draws lay a third above the number, while their standard deviation was 0.95 times the
-true one with 100 features and 1.4 times with 400: where there are fewer clips than features, the interval errs on the wide side.
-It is one for this many clips: the distance of a larger set is smaller for every method.
+Quantiles of the draws would be wrong for the Fréchet distance: a draw holds about 63 % of the clips, some of them
+several times, which lowers the rank of its covariances, and all draws lie above the number. Such a bias moves every
+draw alike and leaves their spread. On simulated features of 300 clips the draws lay a third above the number, while
+their standard deviation was 0.95 times the true one with 100 features and 1.4 times with 400: where there are fewer
+clips than features, the interval errs on the wide side. It is one for this many clips: the distance of a larger set is
+smaller for every method.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 from scipy.special import stdtrit
 
 from tooncrafter_jax.evaluation.metrics.metric import Metric, Rows
+from tooncrafter_jax.typing import HostArray
 
 DRAWS = 1000
 """For metrics that do not say how many in `bootstrap_draws`."""
@@ -78,7 +81,7 @@ def difference(
     """
     count = _count({**rows, **{f"other {name}": row for name, row in others.items()}})
 
-    def number(index: np.ndarray) -> float:
+    def number(index: Int[np.ndarray, "clips"]) -> float:
         return metric.summarise(_taken(rows, index)) - metric.summarise(_taken(others, index))
 
     return _interval(number, count, _draws(metric, draws), seed, level)
@@ -105,7 +108,7 @@ def _draws(metric: Metric, draws: int | None) -> int:
     return chosen
 
 
-def _taken(rows: Rows, index: np.ndarray) -> Mapping[str, np.ndarray]:
+def _taken(rows: Rows, index: np.ndarray) -> Mapping[str, HostArray]:
     return {name: row[index] for name, row in rows.items()}
 
 

@@ -1,52 +1,34 @@
-"""KVD, the kernel video distance: the squared maximum mean discrepancy of I3D logits (spec section 10; Binkowski et al. 2018)."""
+"""KVD, the kernel video distance: the squared maximum mean discrepancy of I3D logits (spec section 10; Binkowski et al.
+2018).
+"""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-from tooncrafter_jax.evaluation.metrics.i3d_features import LOGITS, TRUE_LOGITS, I3DFeatures
-from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
+from tooncrafter_jax.evaluation.metrics.i3d_features import VideoDistance
+from tooncrafter_jax.typing import HostArray
 
 DEGREE, GAMMA, OFFSET = 3, 1 / 400, 1.0
 """Of the kernel (gamma x·y + offset)^degree; gamma is one over the number of logits (spec section 10)."""
 
 
-class KernelVideoDistance:
+class KernelVideoDistance(VideoDistance):
     """The unbiased estimate of the squared discrepancy between the logits of what was made and of the truth.
 
-    Unbiased, so that its size does not depend on the number of clips and it may fall below 0 where there is no difference. As each
-    clip was made from one of the true ones, a clip is never compared with its own truth; what equals the truth has exactly 0.
-
-    Args:
-      features: I3D; the same object may serve `FrechetVideoDistance`.
+    Unbiased, so that its size does not depend on the number of clips and it may fall below 0 where there is no
+    difference. As each clip was made from one of the true ones, a clip is never compared with its own truth; what
+    equals the truth has exactly 0.
     """
 
     name = "kvd"
     title = "KVD"
-    better: Literal["lower", "higher"] = "lower"
     bootstrap_draws = 500
 
-    def __init__(self, features: I3DFeatures) -> None:
-        self._features = features
-
-    def measure(self, batch: ClipBatch) -> Rows:
-        """Rows "logits" and "true_logits", (B, 400) each.
-
-        Raises:
-          UserError: the clips have fewer than 9 frames.
-        """
-        return self._features.rows(batch)
-
-    def summarise(self, rows: Rows) -> float:
-        """The distance; nan for fewer than two clips."""
-        return kernel_distance(rows[LOGITS], rows[TRUE_LOGITS], paired=True)
-
-    def by_frame(self, rows: Rows) -> Shaped[np.ndarray, "T"] | None:
-        """None: a clip has one row of logits."""
-        return None
+    def distance(self, made: Float[np.ndarray, "N D"], truth: Float[np.ndarray, "N D"]) -> float:
+        """See `VideoDistance.distance`."""
+        return kernel_distance(made, truth, paired=True)
 
 
 def kernel_distance(
@@ -59,8 +41,8 @@ def kernel_distance(
     Args:
       first: (N, D) features.
       second: (M, D) features; M may differ from N.
-      paired: whether row i of one set depends on row i of the other. The last mean is then over i != j too, without which the
-        estimate would be too low (Gretton et al. 2012, "A kernel two-sample test", section 2.2).
+      paired: whether row i of one set depends on row i of the other. The last mean is then over i != j too, without
+        which the estimate would be too low (Gretton et al. 2012, "A kernel two-sample test", section 2.2).
 
     Returns:
       The estimate, whose expectation is 0 for sets from one distribution; nan if N or M is less than 2.
@@ -78,7 +60,7 @@ def kernel_distance(
     return float(_mean_of_pairs(_kernel(x, x)) + _mean_of_pairs(_kernel(y, y)) - 2 * across)
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _kernel(x: np.ndarray, y: np.ndarray) -> HostArray:
     return (GAMMA * (x @ y.T) + OFFSET) ** DEGREE
 
 

@@ -13,9 +13,11 @@ from tooncrafter_jax.evaluation.metrics.psnr import psnr
 
 
 class KeyFrames(FrameMetric):
-    """The PSNR in dB of frames 0 and T - 1 against the truth's, which are the pictures that were given; 100 where they are equal.
+    """The PSNR in dB of frames 0 and T - 1 against the truth's, which are the pictures that were given; 100 where they
+    are equal.
 
-    A method that hands its inputs through has 100, one that passes them through an autoencoder what that leaves of them.
+    A method that hands its inputs through has 100, one that passes them through an autoencoder what that leaves of
+    them.
     """
 
     name = "key_frames"

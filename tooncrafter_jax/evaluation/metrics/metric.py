@@ -1,7 +1,8 @@
 """What every metric is: rows that are measured clip by clip, and a number that is made of all rows.
 
-Rows are small and belong to one clip each, so that a set larger than memory streams through, a run that was stopped goes on, the
-clips are shared between processes in any way, and intervals come from drawing clips again without measuring any twice.
+Rows are small and belong to one clip each, so that a set larger than memory streams through, a run that was stopped
+goes on, the clips are shared between processes in any way, and intervals come from drawing clips again without
+measuring any twice.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
+from tooncrafter_jax.typing import Params
 from tooncrafter_jax.zoo.lpips.network import LpipsNet
 from tooncrafter_jax.zoo.metric_weights import LoadedNetwork, load_lpips
 
@@ -40,11 +41,11 @@ class LpipsMetric(FrameMetric):
         bind = network.network.bind
 
         def step(
-            params: Any, videos: UInt8[Array, "B T H W 3"], truth: UInt8[Array, "B T H W 3"]
+            params: Params, videos: UInt8[Array, "B T H W 3"], truth: UInt8[Array, "B T H W 3"]
         ) -> Float[Array, "B T"]:
             measure = bind(params)
 
-            def of_clip(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+            def of_clip(pair: tuple[UInt8[Array, "T H W 3"], UInt8[Array, "T H W 3"]]) -> Float[Array, "T"]:
                 first, second = (frames.astype(jnp.float32) / 127.5 - 1 for frames in pair)
                 return measure(first, second)
 
@@ -74,7 +75,7 @@ class LpipsMetric(FrameMetric):
         height, width = batch.videos.shape[2:4]
         if min(height, width) < self._smallest:
             raise UserError(
-                f"{self.title} needs frames of at least {self._smallest}x{self._smallest} pixels, not {height}x{width}: leave it "
-                "out or evaluate larger clips"
+                f"{self.title} needs frames of at least {self._smallest}x{self._smallest} pixels, not "
+                f"{height}x{width}: leave it out or evaluate larger clips"
             )
         return self._measure(batch.videos, batch.truth)

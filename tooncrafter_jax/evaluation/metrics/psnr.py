@@ -14,14 +14,17 @@ from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
 
 PEAK = 255.0
 CAP = 100.0
-"""Of a frame, in dB: equal frames have no finite ratio. A single channel of one of 256x256 pixels that is off by one gives 101."""
+"""Of a frame, in dB: equal frames have no finite ratio. A single channel of one of 256x256 pixels that is off by one
+gives 101.
+"""
 
 
 class Psnr(FrameMetric):
-    """10 log10(255² / e), e the mean squared difference over the pixels and channels of an 8-bit RGB frame, at most 100 dB.
+    """10 log10(255² / e), e the mean squared difference over the pixels and channels of an 8-bit RGB frame, at most 100
+    dB.
 
-    The number of a clip is the ratio of its mean error over all frames, that of a set the mean over clips. A mean over frames
-    would mostly say how many frames were handed through: two equal ones of 16, at the cap, lift it by 8 dB.
+    The number of a clip is the ratio of its mean error over all frames, that of a set the mean over clips. A mean over
+    frames would mostly say how many frames were handed through: two equal ones of 16, at the cap, lift it by 8 dB.
     """
 
     name = "psnr"

@@ -18,8 +18,9 @@ Extractor = Callable[[UInt8[np.ndarray, "B T H W 3"]], Float32[np.ndarray, "B ..
 class SharedFeatures:
     """Runs a network once for all metrics that are given the same object of this class.
 
-    The made clips' features are kept until the next batch comes. The true clips' are kept for good, by the content of the batch:
-    several methods that are measured against the same batches of the same clips run the network once on those.
+    The made clips' features are kept until the next batch comes. The true clips' are kept for good, by the content of
+    the batch: several methods that are measured against the same batches of the same clips run the network once on
+    those.
 
     Args:
       extract: the network, from uint8 clips to their features.

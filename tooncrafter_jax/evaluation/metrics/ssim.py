@@ -24,11 +24,12 @@ CENTRE = 127.5
 
 
 class Ssim(FrameMetric):
-    """The mean similarity over the windows that lie wholly in the frame, of each colour channel, then over the channels.
+    """The mean similarity over the windows that lie wholly in the frame, of each colour channel, then over the
+    channels.
 
     With 8-bit RGB, data range 255, a Gaussian window of 11x11 and weighted (not sample) covariances: scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1)`. Papers that
-    measure on grey frames, or with the uniform window of 7x7 that is that function's default, have other numbers.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1)`. Papers
+    that measure on grey frames, or with the uniform window of 7x7 that is that function's default, have other numbers.
     """
 
     name = "ssim"

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
 
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, end_frames
 from tooncrafter_jax.io.blending import cross_fade
+from tooncrafter_jax.typing import JsonObject
 
 
 class Still:
     """The first picture held for the whole clip.
 
-    As is customary for this floor ("copy the last frame that is known"), it does not look at the other end: frame T-1 is the first
-    picture too. It has perfect sharpness and no motion at all.
+    As is customary for this floor ("copy the last frame that is known"), it does not look at the other end: frame T-1
+    is the first picture too. It has perfect sharpness and no motion at all.
     """
 
     name, title = "still", "first frame held"
@@ -29,7 +29,7 @@ class Still:
         first, _, frames = end_frames(requests)
         return np.repeat(first[:, None], frames, axis=1)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """None."""
         return {}
 
@@ -49,6 +49,6 @@ class CrossFade:
         """The clips; see `InBetweener`."""
         return cross_fade(*end_frames(requests))
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """None."""
         return {}

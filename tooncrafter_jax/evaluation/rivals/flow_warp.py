@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -12,10 +11,12 @@ from jaxtyping import Float, Float32, UInt8
 from tooncrafter_jax.curation.motion import DisFlow, GmFlow, OpticalFlow
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, end_frames, times
 from tooncrafter_jax.evaluation.rivals.splatting import Splat, sampled, splat
+from tooncrafter_jax.typing import HostArray, JsonObject
 
 LEAST_IMPORTANCE = 1e-4
-"""Of a pixel that the other picture contradicts: little beside one that it confirms, but far more than nothing arriving at all, as
-what is uncovered is seen in one picture only."""
+"""Of a pixel that the other picture contradicts: little beside one that it confirms, but far more than nothing arriving
+at all, as what is uncovered is seen in one picture only.
+"""
 LEAST_SIDE = 64
 """Pixels that pictures have at least while their flow is measured."""
 BLEND_WEIGHT = 1e-7
@@ -24,12 +25,13 @@ BLEND_WEIGHT = 1e-7
 
 @dataclass
 class FlowWarp:
-    """Moves every pixel of both pictures along a straight line to where it is at each time; nothing is learned, unless the flow is.
+    """Moves every pixel of both pictures along a straight line to where it is at each time; nothing is learned, unless
+    the flow is.
 
-    Where several pixels of one picture meet, the one whose flow ends at its own colour in the other picture is seen: brightness
-    constancy, as the importance of Niklaus and Liu (2020), section 3. What arrives from the two pictures is weighted by nearness
-    in time, by that importance, and by how densely it arrives; so holes are filled from the other picture, and where nothing
-    arrives from either, by their blend. Frames 0 and T-1 are the pictures themselves.
+    Where several pixels of one picture meet, the one whose flow ends at its own colour in the other picture is seen:
+    brightness constancy, as the importance of Niklaus and Liu (2020), section 3. What arrives from the two pictures is
+    weighted by nearness in time, by that importance, and by how densely it arrives; so holes are filled from the other
+    picture, and where nothing arrives from either, by their blend. Frames 0 and T-1 are the pictures themselves.
 
     Attributes:
       flow: how the flow is measured, from each picture to the other.
@@ -51,11 +53,11 @@ class FlowWarp:
         first, last, frames = end_frames(requests)
         return np.stack([self._clip(*pictures, frames) for pictures in zip(first, last, strict=True)])
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The flow's name and settings, and the strictness."""
         return {"flow": self.flow.name, **self.flow.settings(), "strictness": self.strictness}
 
-    def _clip(self, first: np.ndarray, last: np.ndarray, frames: int) -> np.ndarray:
+    def _clip(self, first: np.ndarray, last: np.ndarray, frames: int) -> HostArray:
         flows = [measured(self.flow, *pictures) for pictures in ((first, last), (last, first))]
         colours = [picture.astype(np.float32) / 255 for picture in (first, last)]
         importance = [
@@ -94,7 +96,8 @@ def brightness_constancy(
     flow: Float32[np.ndarray, "H W 2"],
     strictness: float,
 ) -> Float32[np.ndarray, "H W"]:
-    """How far the other picture confirms the flow: 1 where it has the same colour at its end, at least `LEAST_IMPORTANCE`.
+    """How far the other picture confirms the flow: 1 where it has the same colour at its end, at least
+    `LEAST_IMPORTANCE`.
 
     Args:
       picture: in [0, 1].

@@ -1,11 +1,12 @@
-"""Results that were made elsewhere, with AnimeInterp, EISAI, FILM, SEINE or anything else: a folder with a video for each clip."""
+"""Results that were made elsewhere, with AnimeInterp, EISAI, FILM, SEINE or anything else: a folder with a video for
+each clip.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +17,7 @@ from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, end_frames
 from tooncrafter_jax.io import SUPPORTED_EXTENSIONS, read_image, rgb_of_image
 from tooncrafter_jax.io.ordering import by_last_number
+from tooncrafter_jax.typing import HostArray, JsonObject
 
 FILMS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")
@@ -30,9 +32,10 @@ NEVER_SHRUNK = (10**6, 10**6)
 class Folder:
     """Reads the clips of a folder.
 
-    A clip of the id "intro/000120" is the file `intro/000120.mp4` (or .webm, .mkv, .mov, .avi, .gif, .webp, .png), or the folder
-    `intro/000120` of pictures in the order of the last number in their names. It must have as many frames as were asked for, both
-    end frames among them, and the size of the end frames: nothing is resized, as that would blur, and so be judged.
+    A clip of the id "intro/000120" is the file `intro/000120.mp4` (or .webm, .mkv, .mov, .avi, .gif, .webp, .png), or
+    the folder `intro/000120` of pictures in the order of the last number in their names. It must have as many frames as
+    were asked for, both end frames among them, and the size of the end frames: nothing is resized, as the blur of that
+    would be measured too.
 
     Args:
       path: the folder; its name is the rival's.
@@ -57,7 +60,8 @@ class Folder:
         if missing:
             some = "clip" if len(missing) == 1 else f"{len(missing)} of {len(ids)} clips, such as"
             raise UserError(
-                f"'{self._path}' lacks {some} '{missing[0]}': put {missing[0]}.mp4 there, or a folder {missing[0]} of pictures"
+                f"'{self._path}' lacks {some} '{missing[0]}': put {missing[0]}.mp4 there, or a folder {missing[0]} of "
+                "pictures"
             )
 
     def __call__(self, requests: Sequence[ClipRequest]) -> UInt8[np.ndarray, "B T H W 3"]:
@@ -69,11 +73,11 @@ class Folder:
         end_frames(requests)
         return np.stack([self._clip(request) for request in requests])
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The folder."""
         return {"folder": str(self._path.resolve())}
 
-    def _clip(self, request: ClipRequest) -> np.ndarray:
+    def _clip(self, request: ClipRequest) -> HostArray:
         path = self._find(request.id)
         frames = read_video(path, request.frames)
         if len(frames) != request.frames:
@@ -117,8 +121,8 @@ class Folder:
 def read_video(path: Path, at_most: int) -> list[UInt8[np.ndarray, "H W 3"]]:
     """The frames of a film, an animated picture, or a folder of pictures, at most one more than wanted.
 
-    Writers of animated pictures store equal neighbours as one longer frame: where frames last differently long, and all of them
-    whole multiples of what one of the wanted frames would last, they are repeated.
+    Writers of animated pictures store equal neighbours as one longer frame: where frames last differently long, and all
+    of them whole multiples of what one of the wanted frames would last, they are repeated.
 
     Args:
       path: the file or folder.

@@ -1,16 +1,19 @@
-"""What everything that draws frames between two pictures has in common: a model, its rivals, and results made elsewhere."""
+"""What everything that draws frames between two pictures has in common: a model, its rivals, and results made
+elsewhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.sampling.request import DEFAULT_FPS, DEFAULT_SEED
+from tooncrafter_jax.typing import JsonObject
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class InBetweener(Protocol):
         """
         ...
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """Everything that the result depends on besides the requests, as JSON values."""
         ...
 
@@ -102,8 +105,8 @@ def end_frames(requests: Sequence[ClipRequest]) -> EndFrames:
                 )
         if request.frames != leader.frames:
             raise UserError(
-                f"clip '{request.id}' has {request.frames} frames, but '{leader.id}' {leader.frames}: clips made together "
-                "must have one length"
+                f"clip '{request.id}' has {request.frames} frames, but '{leader.id}' {leader.frames}: clips made "
+                "together must have one length"
             )
     if leader.frames < 2:
         raise UserError(f"clip '{leader.id}' has {leader.frames} frames: it needs at least its two end frames")

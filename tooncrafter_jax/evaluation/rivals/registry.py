@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tooncrafter_jax.errors import UserError
@@ -33,21 +33,6 @@ def in_betweener(name: str, *, weights: Path | None = None) -> InBetweener:
             f"there is no rival '{name}' (did you mean '{near}'?): choose of {', '.join(FACTORIES)} and {FOLDER}PATH"
         )
     return FACTORIES[name](weights)
-
-
-def in_betweeners(names: Sequence[str], *, weights: Path | None = None) -> dict[str, InBetweener]:
-    """Makes rivals, by the names that they have in reports, in order.
-
-    Raises:
-      UserError: as `in_betweener`, or if two would have one name.
-    """
-    found: dict[str, InBetweener] = {}
-    for name in names:
-        rival = in_betweener(name, weights=weights)
-        if rival.name in found:
-            raise UserError(f"two rivals are called '{rival.name}': name each once, or rename the folder")
-        found[rival.name] = rival
-    return found
 
 
 def _still(weights: Path | None) -> InBetweener:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, Float, UInt8
 
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, end_frames, times
+from tooncrafter_jax.typing import AnyArray, JsonObject, Params
 from tooncrafter_jax.zoo.metric_weights import RIFE_PACKAGE, LoadedNetwork, load_rife
 
 PIXEL_MULTIPLE = 128
-"""Pictures are padded with black at the right and below to multiples of this many pixels, as by the package's own command."""
+"""Pictures are padded with black at the right and below to multiples of this many pixels, as by the package's own
+command.
+"""
 
 
 class Rife:
     """RIFE (Huang et al., ECCV 2022) with the published weights of version 4; see `models.rife`.
 
-    Each frame is drawn from the two pictures at its own time, t = i / (T - 1), not by halving again and again. Clips are drawn one
-    by one, so that memory does not grow with the batch. Frames 0 and T-1 are the pictures themselves.
+    Each frame is drawn from the two pictures at its own time, t = i / (T - 1), not by halving again and again. Clips
+    are drawn one by one, so that memory does not grow with the batch. Frames 0 and T-1 are the pictures themselves.
 
     Args:
       weights: the directory that `fetch-metric-weights` wrote to; the default one without.
@@ -39,10 +41,12 @@ class Rife:
         return load_rife(self._weights)
 
     @cached_property
-    def _compiled(self) -> Any:
+    def _compiled(self) -> Callable[..., AnyArray]:
         network = self._loaded.network
 
-        def draw(params: Any, first: jax.Array, last: jax.Array, when: jax.Array) -> jax.Array:
+        def draw(
+            params: Params, first: UInt8[Array, "H W 3"], last: UInt8[Array, "H W 3"], when: Float[Array, "T"]
+        ) -> UInt8[Array, "T H W 3"]:
             height, width = first.shape[:2]
             border = ((0, -height % PIXEL_MULTIPLE), (0, -width % PIXEL_MULTIPLE), (0, 0))
             ends = [
@@ -73,6 +77,6 @@ class Rife:
                 video[1:-1] = self._compiled(self._loaded.params, begin, end, when)
         return videos
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """The version of the weights."""
         return {"weights": str(RIFE_PACKAGE)}

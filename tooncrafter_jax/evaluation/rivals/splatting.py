@@ -1,4 +1,6 @@
-"""Forward warping: pixels thrown to where they move, added up by importance (Niklaus and Liu, "Softmax Splatting", CVPR 2020)."""
+"""Forward warping: pixels thrown to where they move, added up by importance (Niklaus and Liu, "Softmax Splatting", CVPR
+2020).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Splat(NamedTuple):
 def splat(
     values: Float32[np.ndarray, "H W C"], importance: Float32[np.ndarray, "H W"], flow: Float32[np.ndarray, "H W 2"]
 ) -> Splat:
-    """Throws each pixel to where its flow ends, onto the four pixels around that place; what leaves the picture is lost.
+    """Throws each pixel to where its flow ends, onto the four pixels around that place; what leaves the picture is
+    lost.
 
     Args:
       values: (H, W, C) what is thrown.
@@ -49,7 +52,7 @@ def splat(
     place, share = np.stack(places).reshape(-1), np.stack(shares)
     weighted = share * importance
 
-    def added(what: np.ndarray) -> np.ndarray:
+    def added(what: Float[np.ndarray, "4 H W"]) -> Float[np.ndarray, "H W"]:
         return np.bincount(place, what.reshape(-1), height * width).reshape(height, width)
 
     sums = np.stack([added(weighted * values[..., channel]) for channel in range(channels)], axis=-1)

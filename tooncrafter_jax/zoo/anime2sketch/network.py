@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import Conv, uniform_fan_in
+from tooncrafter_jax.nn.layers import Conv, LayerOptions, uniform_fan_in
 from tooncrafter_jax.typing import Dtype, Images
 
 KERNEL_SIZE = 4
@@ -51,12 +51,19 @@ class Anime2SketchConfig:
 class UpConv(nnx.ConvTranspose):
     """A transposed convolution that doubles height and width.
 
-    The kernel (4, 4, in, out) is correlated with the input spread out by zeros: against the kernel of PyTorch's transposed
-    convolution it is flipped in both spatial axes. Initialised as PyTorch's, whose fan-in counts the output channels.
+    The kernel (4, 4, in, out) is correlated with the input spread out by zeros: against the kernel of PyTorch's
+    transposed convolution it is flipped in both spatial axes. Initialised as PyTorch's, whose fan-in counts the output
+    channels.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, rngs: nnx.Rngs, dtype: Dtype, param_dtype: Dtype
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
     ) -> None:
         init = uniform_fan_in(out_features * KERNEL_SIZE**2)
         pad = (KERNEL_SIZE - 2, KERNEL_SIZE - 2)  # what a padding of 1 leaves of the full correlation
@@ -77,15 +84,7 @@ class UpConv(nnx.ConvTranspose):
 class Anime2Sketch(nnx.Module):
     """Draws the lines of a picture, dark on white."""
 
-    def __init__(
-        self,
-        config: Anime2SketchConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: Anime2SketchConfig, **kw: Unpack[LayerOptions]) -> None:
         widths, last = config.widths, config.levels - 1
         inputs = (config.in_channels, *widths[:-1])
         outputs = (config.out_channels, *widths[:-1])

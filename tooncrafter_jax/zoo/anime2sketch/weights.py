@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import Dtype, HostParams
 from tooncrafter_jax.weights.sources import TensorSource
 from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig
-from tooncrafter_jax.zoo.network_file import Target, map_tensors, network_kind, read_network, write_network
+from tooncrafter_jax.zoo.network_file import Target, map_tensors, network_kind, read_network, write_converted
 from tooncrafter_jax.zoo.saved_modules import PARALLEL_PREFIX, open_saved_module
 
 KIND = "anime2sketch"
@@ -23,8 +23,8 @@ UP_CONV_AXES = (2, 3, 0, 1)
 def name_table(config: Anime2SketchConfig) -> dict[str, Target]:
     """Official name -> our path and layout, for every tensor.
 
-    The official levels are nested: each holds its down convolution, the next level and its up convolution among its numbered
-    layers.
+    The official levels are nested: each holds its down convolution, the next level and its up convolution among its
+    numbered layers.
     """
     table: dict[str, Target] = {}
     for level in range(config.levels):
@@ -44,9 +44,7 @@ def is_anime2sketch(source: TensorSource) -> bool:
     return any(name.removeprefix(PARALLEL_PREFIX).startswith("model.model.1.model.3.") for name in source.shapes)
 
 
-def load_anime2sketch(
-    path: Path, config: Anime2SketchConfig | None = None, *, dtype: Dtype = np.float32
-) -> dict[str, np.ndarray]:
+def load_anime2sketch(path: Path, config: Anime2SketchConfig | None = None, *, dtype: Dtype = np.float32) -> HostParams:
     """The extractor's parameters from the published file or from one that `convert_anime2sketch` wrote.
 
     Args:
@@ -58,12 +56,13 @@ def load_anime2sketch(
       Our paths and layouts.
 
     Raises:
-      UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped; all of them are named.
+      UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped; all of them are
+        named.
     """
     network = Network(Anime2Sketch, config or Anime2SketchConfig())
     source = open_saved_module(path)
     if path.suffix == ".safetensors" and network_kind(path) is not None:
-        return {name: value.astype(np.dtype(dtype)) for name, value in read_network(path, KIND, network).items()}
+        return read_network(path, KIND, network, dtype=dtype)
     return map_tensors(source, name_table(network.config), network, dtype=dtype)
 
 
@@ -75,21 +74,6 @@ def convert_anime2sketch(
     dtype: Dtype = np.float32,
     overwrite: bool = False,
 ) -> int:
-    """Converts the published file into one safetensors file of ours, which is read without torch.
-
-    Args:
-      source: netG.pth (needs the extra `convert`) or a .safetensors file.
-      destination: the file to write; its name ends in .safetensors.
-      config: the architecture; the published one by default.
-      dtype: of the parameters written.
-      overwrite: whether an existing file is replaced.
-
-    Returns:
-      How many tensors were written.
-
-    Raises:
-      UserError: if the file cannot be read or does not fit, or the destination cannot be written.
-    """
+    """Converts netG.pth (or the same as .safetensors) into one file; see `load_anime2sketch` and `write_converted`."""
     params = load_anime2sketch(source, config, dtype=dtype)
-    write_network(destination, KIND, params, {"converted_from": source.name}, overwrite=overwrite)
-    return len(params)
+    return write_converted(destination, KIND, params, source, overwrite=overwrite)

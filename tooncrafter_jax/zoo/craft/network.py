@@ -1,29 +1,33 @@
-"""CRAFT, which finds the characters of a text and what joins them to words (Baek et al., CVPR 2019, section 3.1 and figure 2).
+"""CRAFT, which finds the characters of a text and what joins them to words (Baek et al., CVPR 2019, section 3.1 and
+figure 2).
 
-A VGG-16 with batch normalisation, widened at its deepest level by a dilated convolution, and a decoder in the manner of a U-Net.
-It serves measuring alone: batch normalisation always uses the stored moments.
+A VGG-16 with batch normalisation, widened at its deepest level by a dilated convolution, and a decoder in the manner of
+a U-Net. It serves measuring alone: batch normalisation always uses the stored moments.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import Conv, uniform_fan_in
+from tooncrafter_jax.nn.layers import Conv, LayerOptions, uniform_fan_in
 from tooncrafter_jax.typing import Dtype
 
 EPSILON = 1e-5
-"""Added to the variance in batch normalisation: the default of the library that the published network was written in."""
+"""Added to the variance in batch normalisation: the default of the library that the published network was written
+in.
+"""
 DILATION = 6
 """Cells between the taps of the first convolution behind VGG-16's; its padding is as large."""
 SKIP = 1
-"""Which convolution of a level the decoder sees. VGG-16's third of a level, where there is one, begins the next part of the
-published network."""
+"""Which convolution of a level the decoder sees. VGG-16's third of a level, where there is one, begins the next part of
+the published network.
+"""
 
 
 class Up(NamedTuple):
@@ -81,11 +85,11 @@ class BatchNorm(nnx.Module):
 class ConvNorm(nnx.Module):
     """A convolution with its bias, and batch normalisation."""
 
-    def __init__(self, in_features: int, features: int, kernel_size: int = 3, **kw: Any) -> None:
+    def __init__(self, in_features: int, features: int, kernel_size: int = 3, **kw: Unpack[LayerOptions]) -> None:
         self.conv = Conv(in_features, features, kernel_size, **kw)
-        self.norm = BatchNorm(features, param_dtype=kw["param_dtype"])
+        self.norm = BatchNorm(features, param_dtype=kw.get("param_dtype", jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
         """Maps (B H W in) to (B H W features), before the ReLU."""
         return self.norm(self.conv(x))
 
@@ -93,7 +97,15 @@ class ConvNorm(nnx.Module):
 class DilatedConv(nnx.Conv):
     """A 3x3 convolution whose taps are `DILATION` cells apart; the size stays."""
 
-    def __init__(self, in_features: int, features: int, *, rngs: nnx.Rngs, dtype: Dtype, param_dtype: Dtype) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        *,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
         init = uniform_fan_in(in_features * 9)
         super().__init__(
             in_features,
@@ -112,11 +124,11 @@ class DilatedConv(nnx.Conv):
 class UpBlock(nnx.Module):
     """A block of the decoder: a 1x1 and a 3x3 convolution, each normalised and with a ReLU."""
 
-    def __init__(self, in_features: int, widths: Up, **kw: Any) -> None:
+    def __init__(self, in_features: int, widths: Up, **kw: Unpack[LayerOptions]) -> None:
         self.mix = ConvNorm(in_features, widths.hidden, 1, **kw)
         self.refine = ConvNorm(widths.hidden, widths.out, 3, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
         """Maps (B H W in) to (B H W out)."""
         return jax.nn.relu(self.refine(jax.nn.relu(self.mix(x))))
 
@@ -124,16 +136,13 @@ class UpBlock(nnx.Module):
 class Craft(nnx.Module):
     """Pictures to maps of characters and of what joins them.
 
-    With float32 the convolutions keep their full precision on every device: what a set of clips holds must not depend on where
-    it was measured.
+    With float32 the convolutions keep their full precision on every device: what a set of clips holds must not depend
+    on where it was measured.
     """
 
-    def __init__(
-        self, config: CraftConfig, *, rngs: nnx.Rngs, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: CraftConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
-        self.dtype = dtype
+        self.dtype = kw.get("dtype", jnp.float32)
         features, levels = 3, []
         for width, convs in zip(config.widths, config.convs, strict=True):
             levels.append(nnx.List([ConvNorm(features if i == 0 else width, width, **kw) for i in range(convs)]))
@@ -158,8 +167,8 @@ class Craft(nnx.Module):
           pixels: (B, H, W, 3) RGB, normalised by ImageNet's mean and deviation.
 
         Returns:
-          (B, H // 2, W // 2, 2) float32: how near a cell is to a character's middle (the region score), and to the middle between
-          two characters of a word (the affinity score). About 0 to 1, as no function bounds them.
+          (B, H // 2, W // 2, 2) float32: how near a cell is to a character's middle (the region score), and to the
+          middle between two characters of a word (the affinity score). About 0 to 1, as no function bounds them.
 
         Raises:
           ValueError: if a side is shorter than `config.smallest_side`.

@@ -10,11 +10,11 @@ import numpy as np
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import Dtype, HostArray, HostParams
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import TensorSource
 from tooncrafter_jax.zoo.craft.network import Craft, CraftConfig
-from tooncrafter_jax.zoo.network_file import Target, map_tensors, network_kind, read_network, write_network
+from tooncrafter_jax.zoo.network_file import Target, map_tensors, network_kind, read_network, write_converted
 from tooncrafter_jax.zoo.saved_modules import open_saved_module
 
 KIND = "craft"
@@ -22,9 +22,13 @@ CONV_AXES = (2, 3, 1, 0)
 """(out, in, h, w) to (h, w, in, out)."""
 NORM_LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
 COUNTER = "num_batches_tracked"
-"""Of each normalisation, how often its moments were updated: nothing depends on it, and files from before PyTorch 0.4.1 lack it."""
+"""Of each normalisation, how often its moments were updated: nothing depends on it, and files from before PyTorch 0.4.1
+lack it.
+"""
 SLICE_STARTS = (12, 19, 29)
-"""At which of VGG-16's numbered layers the published backbone's second, third and fourth slices begin; each begins with a ReLU."""
+"""At which of VGG-16's numbered layers the published backbone's second, third and fourth slices begin; each begins with
+a ReLU.
+"""
 DILATED_SLICE = "basenet.slice5"
 """The backbone's last slice, behind VGG-16's layers: a pooling, and two convolutions that no other VGG has."""
 
@@ -90,11 +94,12 @@ def check_craft(path: Path, config: CraftConfig | None = None) -> None:
         read_network(path, KIND, network)
 
 
-def load_craft(path: Path, config: CraftConfig | None = None, *, dtype: Dtype = np.float32) -> dict[str, np.ndarray]:
+def load_craft(path: Path, config: CraftConfig | None = None, *, dtype: Dtype = np.float32) -> HostParams:
     """The detector's parameters from the published file or from one that `convert_craft` wrote.
 
     Args:
-      path: craft_mlt_25k.pth (needs the extra `convert`) or a .safetensors file, with or without `module.` before its names.
+      path: craft_mlt_25k.pth (needs the extra `convert`) or a .safetensors file, with or without `module.` before its
+        names.
       config: the architecture; the published one by default.
       dtype: of the parameters.
 
@@ -102,13 +107,13 @@ def load_craft(path: Path, config: CraftConfig | None = None, *, dtype: Dtype = 
       Our paths and layouts.
 
     Raises:
-      UserError: if the file is missing, damaged or of another network, or tensors are missing, left over or misshaped; all of them
-        are named.
+      UserError: if the file is missing, damaged or of another network, or tensors are missing, left over or misshaped;
+        all of them are named.
     """
     network = Network(Craft, config or CraftConfig())
     source = _open(path, network)
     if source is None:
-        return {name: value.astype(np.dtype(dtype)) for name, value in read_network(path, KIND, network).items()}
+        return read_network(path, KIND, network, dtype=dtype)
     return map_tensors(source, name_table(network.config), network, dtype=dtype)
 
 
@@ -120,28 +125,17 @@ def convert_craft(
     dtype: Dtype = np.float32,
     overwrite: bool = False,
 ) -> int:
-    """Converts the published file into one safetensors file of ours, which is read without torch.
-
-    Args:
-      source: craft_mlt_25k.pth (needs the extra `convert`) or a .safetensors file.
-      destination: the file to write; its name ends in .safetensors.
-      config: the architecture; the published one by default.
-      dtype: of the parameters written.
-      overwrite: whether an existing file is replaced.
-
-    Returns:
-      How many tensors were written.
-
-    Raises:
-      UserError: if the file cannot be read or does not fit, or the destination cannot be written.
+    """Converts craft_mlt_25k.pth (or the same as .safetensors) into one file; see `load_craft` and
+    `write_converted`.
     """
     params = load_craft(source, config, dtype=dtype)
-    write_network(destination, KIND, params, {"converted_from": source.name}, overwrite=overwrite)
-    return len(params)
+    return write_converted(destination, KIND, params, source, overwrite=overwrite)
 
 
 def _open(path: Path, network: Network[Craft]) -> TensorSource | None:
-    """The tensors of a published file, checked, without its counters; None for a file of ours, whose reader checks it."""
+    """The tensors of a published file, checked, without its counters; None for a file of ours, whose reader checks
+    it.
+    """
     source = open_saved_module(path)
     if path.suffix == ".safetensors" and (kind := network_kind(path)) is not None:
         if kind != KIND:
@@ -165,6 +159,6 @@ class _Without:
         self.where, self._source = source.where, source
         self.shapes = {name: shape for name, shape in source.shapes.items() if name not in names}
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The tensor of this name."""
         return self._source.read(name)

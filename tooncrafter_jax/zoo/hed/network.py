@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import Conv
-from tooncrafter_jax.typing import Dtype, Images
+from tooncrafter_jax.nn.layers import Conv, LayerOptions
+from tooncrafter_jax.typing import Images
 
 MEAN_RGB = (122.67892, 116.66877, 104.00699)
 """What VGG-16 subtracts from pixels of 0 to 255; the network reads them as blue, green, red."""
@@ -33,10 +33,10 @@ class HedConfig:
 class HedBlock(nnx.Module):
     """Convolutions at one resolution, each with a ReLU."""
 
-    def __init__(self, in_features: int, features: int, convs: int, **kw: Any) -> None:
+    def __init__(self, in_features: int, features: int, convs: int, **kw: Unpack[LayerOptions]) -> None:
         self.convs = nnx.List([Conv(in_features if i == 0 else features, features, **kw) for i in range(convs)])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
         """Maps (B H W in) to (B H W features)."""
         for conv in self.convs:
             x = jax.nn.relu(conv(x))
@@ -46,10 +46,7 @@ class HedBlock(nnx.Module):
 class Hed(nnx.Module):
     """Finds edges: fine ones of every kind at the first scale, outlines of objects at the last."""
 
-    def __init__(
-        self, config: HedConfig, *, rngs: nnx.Rngs, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: HedConfig, **kw: Unpack[LayerOptions]) -> None:
         inputs = (3, *config.widths[:-1])
         self.config = config
         self.blocks = nnx.List(
@@ -65,8 +62,8 @@ class Hed(nnx.Module):
           images: (B, H, W, 3) RGB in [-1, 1], of any size.
 
         Returns:
-          One (B, H, W, 1) for each block's side output, finest first, then their fusion. What is not used is not computed
-          under `jax.jit`: the first takes two convolutions of thirteen.
+          One (B, H, W, 1) for each block's side output, finest first, then their fusion. What is not used is not
+          computed under `jax.jit`: the first takes two convolutions of thirteen.
         """
         height, width = images.shape[1:3]
         pixels = (images.astype(jnp.float32) + 1) * 127.5 - jnp.asarray(MEAN_RGB)

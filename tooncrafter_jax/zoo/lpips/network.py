@@ -1,22 +1,23 @@
 """The learned perceptual distance LPIPS, version 0.1 (Zhang et al. 2018, section 3; spec sections 8.6 and 10).
 
-Two pictures pass through a classification network; at five depths the features of each cell are brought to length 1, and the
-squared differences are weighted channel by channel and averaged over the picture. VGG16 is the network of the decoder's
-training, AlexNet the usual one for evaluation. `weights.metric_weights.load_lpips` reads the published weights.
+Two pictures pass through a classification network; at five depths the features of each cell are brought to length 1,
+and the squared differences are weighted channel by channel and averaged over the picture. VGG16 is the network of the
+decoder's training, AlexNet the usual one for evaluation. `weights.metric_weights.load_lpips` reads the published
+weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import Conv
+from tooncrafter_jax.nn.layers import Conv, LayerOptions
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.typing import Dtype
 
@@ -93,23 +94,16 @@ class Head(nnx.Module):
 class Lpips(nnx.Module):
     """Distances between pictures; differentiable everywhere, also where a network is dead.
 
-    Convolutions run in `dtype`, lengths and averages in float32. With float32 the convolutions keep their full precision on
-    every device, so that a distance does not depend on where it was measured; for speed in training use bfloat16.
+    Convolutions run in `dtype`, lengths and averages in float32. With float32 the convolutions keep their full
+    precision on every device, so that a distance does not depend on where it was measured; for speed in training use
+    bfloat16.
 
     A new module's heads average the channels; it measures something sensible only with the published weights.
     """
 
-    def __init__(
-        self,
-        config: LpipsConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: LpipsConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
-        self.dtype = dtype
+        self.dtype = kw.get("dtype", jnp.float32)
         stages, features = [], 3
         for stage in config.stages:
             convs = []
@@ -120,10 +114,13 @@ class Lpips(nnx.Module):
                 features = conv.features
             stages.append(nnx.List(convs))
         self.stages = nnx.List(stages)
-        self.heads = nnx.List([Head(stage[-1].features, param_dtype=param_dtype) for stage in config.stages])
+        self.heads = nnx.List(
+            [Head(stage[-1].features, param_dtype=kw.get("param_dtype", jnp.float32)) for stage in config.stages]
+        )
 
     def features(self, images: Float[Array, "*B H W 3"]) -> list[Float[Array, "*B _ _ _"]]:
-        """The features that are compared: (..., h, w, C) for each depth, of length 1 in every cell, or 0 where all are 0.
+        """The features that are compared: (..., h, w, C) for each depth, of length 1 in every cell, or 0 where all are
+        0.
 
         Args:
           images: (..., H, W, 3) in [-1, 1].
@@ -162,7 +159,8 @@ class Lpips(nnx.Module):
         """The distance of each pair of pictures, float32; for equal ones 0 up to rounding (1e-12).
 
         Args:
-          first: (..., H, W, 3) in [-1, 1], e.g. single pictures or clips; H and W at least 16 for VGG16 and 31 for AlexNet.
+          first: (..., H, W, 3) in [-1, 1], e.g. single pictures or clips; H and W at least 16 for VGG16 and 31 for
+            AlexNet.
           second: likewise, of the same shape.
 
         Raises:
@@ -171,11 +169,11 @@ class Lpips(nnx.Module):
         return self.compare(self.features(first), self.features(second))
 
 
-def max_pool(x: jax.Array, window: int) -> jax.Array:
+def max_pool(x: Float[Array, "N H W C"], window: int) -> Float[Array, "N h w C"]:
     """Max pooling of (N H W C) with stride 2 and no padding; a last row or column that fills no window is left out.
 
-    Windows that do not overlap are a maximum over two axes, whose gradient is cheaper than that of a sliding window. Differs
-    from the published code: equal largest values of such a window share its gradient.
+    Windows that do not overlap are a maximum over two axes, whose gradient is cheaper than that of a sliding window.
+    Differs from the published code: equal largest values of such a window share its gradient.
     """
     if window != 2:
         return nnx.max_pool(x, (window, window), (2, 2))
@@ -184,11 +182,11 @@ def max_pool(x: jax.Array, window: int) -> jax.Array:
     return cells.max((2, 4), initial=-jnp.inf)
 
 
-def unit_length(x: jax.Array) -> jax.Array:
+def unit_length(x: Float[Array, "*S C"]) -> Float[Array, "*S C"]:
     """Brings the last axis to length 1, in float32; where all is 0, value and gradient are 0.
 
-    Differs from the published code: there the gradient of such a cell is not a number until the ReLU before drops it, which
-    stops a search for such numbers (`jax_debug_nans`) at a place where nothing is wrong.
+    Differs from the published code: there the gradient of such a cell is not a number until the ReLU before drops it,
+    which stops a search for such numbers (`jax_debug_nans`) at a place where nothing is wrong.
     """
     values = x.astype(jnp.float32)
     squares = jnp.square(values).sum(-1, keepdims=True)

@@ -1,28 +1,31 @@
-"""RIFE version 4: the picture between two others at any time, from flows estimated coarse to fine (Huang et al., ECCV 2022).
+"""RIFE version 4: the picture between two others at any time, from flows estimated coarse to fine (Huang et al., ECCV
+2022).
 
-Four blocks, each at twice the resolution of the one before, estimate how far the picture in between lies from both ends, and which
-of the two shows more at each pixel. The released version 4 draws the result from the two warped pictures alone: the paper's
-refinement is in the checkpoint, but not used. `weights.metric_weights.load_rife` reads the published weights.
+Four blocks, each at twice the resolution of the one before, estimate how far the picture in between lies from both
+ends, and which of the two shows more at each pixel. The released version 4 draws the result from the two warped
+pictures alone: the paper's refinement is in the checkpoint, but not used. `weights.metric_weights.load_rife` reads the
+published weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from tooncrafter_jax.nn.layers import Conv
+from tooncrafter_jax.nn.layers import Conv, LayerOptions
 from tooncrafter_jax.nn.warping import resized, warped
-from tooncrafter_jax.typing import Dtype, Images
+from tooncrafter_jax.typing import Images
 from tooncrafter_jax.zoo.anime2sketch.network import UpConv
 
 FAR = 32.0
-"""Pixels: where the second block moves both flows by more than this, motion is too large for the first, and everything is estimated
-anew at half the resolution (version 4's inference)."""
+"""Pixels: where the second block moves both flows by more than this, motion is too large for the first, and everything
+is estimated anew at half the resolution (version 4's inference).
+"""
 
 Flows = Float[Array, "N H W 4"]
 """To the first picture, right and down, then to the last, in pixels."""
@@ -53,9 +56,9 @@ class RifeConfig:
 class ActivatedConv(nnx.Module):
     """A 3x3 convolution, then a leaky ReLU with a slope learned for each channel."""
 
-    def __init__(self, in_features: int, features: int, stride: int = 1, **kw: Any) -> None:
+    def __init__(self, in_features: int, features: int, stride: int = 1, **kw: Unpack[LayerOptions]) -> None:
         self.conv = Conv(in_features, features, stride=stride, **kw)
-        self.slope = nnx.Param(jnp.full((features,), 0.25, kw["param_dtype"]))
+        self.slope = nnx.Param(jnp.full((features,), 0.25, kw.get("param_dtype", jnp.float32)))
 
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
         """Maps (N H W in) to (N H/stride W/stride features)."""
@@ -66,7 +69,7 @@ class ActivatedConv(nnx.Module):
 class FlowBlock(nnx.Module):
     """Estimates a correction of flows and mask at one resolution."""
 
-    def __init__(self, in_features: int, width: int, depth: int, **kw: Any) -> None:
+    def __init__(self, in_features: int, width: int, depth: int, **kw: Unpack[LayerOptions]) -> None:
         self.stem = nnx.List(
             [ActivatedConv(in_features, width // 2, 2, **kw), ActivatedConv(width // 2, width, 2, **kw)]
         )
@@ -99,10 +102,7 @@ class FlowBlock(nnx.Module):
 class Rife(nnx.Module):
     """Draws the pictures between pairs of pictures."""
 
-    def __init__(
-        self, config: RifeConfig, *, rngs: nnx.Rngs, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32
-    ) -> None:
-        kw: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+    def __init__(self, config: RifeConfig, **kw: Unpack[LayerOptions]) -> None:
         known = (7, *[12] * (len(config.widths) - 1))  # two pictures and the time; then also mask and flows
         self.config = config
         self.blocks = nnx.List(
@@ -141,7 +141,7 @@ class Rife(nnx.Module):
 
     def estimate_flows(
         self, first: Images, last: Images, times: Float[Array, "B"], scales: tuple[int, ...]
-    ) -> tuple[Flows, Mask, jax.Array]:
+    ) -> tuple[Flows, Mask, Bool[Array, "B"]]:
         """Flows and mask, and for each pair whether it moves too far for these scales."""
         pictures = [(x.astype(jnp.float32) + 1) / 2 for x in (first, last)]
         time = jnp.broadcast_to(times.astype(jnp.float32)[:, None, None, None], (*first.shape[:3], 1))

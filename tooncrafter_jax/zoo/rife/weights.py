@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
+from tooncrafter_jax.typing import HostParams, Tensors
 from tooncrafter_jax.zoo.network_file import Target
 from tooncrafter_jax.zoo.rife.network import RifeConfig
 
@@ -18,7 +15,8 @@ UP_CONV_AXES = (2, 3, 0, 1)
 def name_table(config: RifeConfig) -> dict[str, Target]:
     """Name in the checkpoint, without its prefix "module." -> our path.
 
-    What the checkpoint holds besides belongs to training (the teacher) or to the refinement that version 4 does not use.
+    What the checkpoint holds besides belongs to training (the teacher) or to the refinement that version 4 does not
+    use.
     """
     table: dict[str, Target] = {}
     for block in range(len(config.widths)):
@@ -33,9 +31,7 @@ def name_table(config: RifeConfig) -> dict[str, Target]:
     return table
 
 
-def rife_params(
-    tensors: Mapping[tuple[str, ...], np.ndarray], config: RifeConfig | None = None
-) -> dict[str, np.ndarray]:
+def rife_params(tensors: Tensors, config: RifeConfig | None = None) -> HostParams:
     """The parameters of `models.rife.Rife` from the tensors of the published checkpoint.
 
     Raises:

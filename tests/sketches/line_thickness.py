@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.typing import Images
+from tooncrafter_jax.typing import HostArray, Images
 
 PAPER, SHAPE = 0.8, -0.6
 """Grey of the measured picture's background and of the disc on it, in [-1, 1]."""
@@ -25,8 +25,8 @@ def measure_line_thickness(
 ) -> float:
     """The thickness of the line that an extractor draws along a sharp edge between two flat colours.
 
-    A picture of a dark disc on light ground is drawn. Along rays that cross the disc's edge, the width over which the ink (1 -
-    sketch) is at least half of its darkest value on that ray is taken.
+    A picture of a dark disc on light ground is drawn. Along rays that cross the disc's edge, the width over which the
+    ink (1 - sketch) is at least half of its darkest value on that ray is taken.
 
     Args:
       extract: pictures (B, H, W, 3) in [-1, 1] to sketches (B, H, W, 1) in [0, 1], dark lines on light paper.
@@ -34,8 +34,8 @@ def measure_line_thickness(
       width: of the picture, in pixels.
 
     Returns:
-      The median of all rays, in pixels of the picture, resolved to 1/8 pixel; not a number if a ray meets no line. Lines along
-      fainter edges may be thinner.
+      The median of all rays, in pixels of the picture, resolved to 1/8 pixel; not a number if a ray meets no line.
+      Lines along fainter edges may be thinner.
     """
     radius = 0.3 * min(height, width)
     row, column = (height - 1) / 2, (width - 1) / 2
@@ -52,7 +52,7 @@ def measure_line_thickness(
     return float(np.median(np.where(peaks >= FAINTEST_INK, widths, nan)))
 
 
-def _sample(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _sample(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> HostArray:
     """Bilinear interpolation of (H, W) at positions inside it."""
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = rows - top, columns - left
