@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,9 +189,9 @@ def published_names(*classes: type) -> dict[str, str]:
 
 def with_attributes(doc: str | None, cls: type) -> str:
     """A docstring that ends in its section of attributes, with the options that a class declares; for `help`."""
-    doc = (doc or "").rstrip()
-    title = "" if "Attributes:" in doc else "\n\n    Attributes:"
-    return f"{doc}{title}\n" + "".join(f"      {one.name}: {one.told}.\n" for one in declared(cls).values())
+    doc = inspect.cleandoc(doc or "")
+    title = "" if "Attributes:" in doc else "\n\nAttributes:"
+    return f"{doc}{title}\n" + "".join(f"  {one.name}: {one.told}.\n" for one in declared(cls).values())
 
 
 def _declared(cls: type) -> Iterator[Declared]:
