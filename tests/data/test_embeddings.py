@@ -21,12 +21,13 @@ from tests.reference import tiny_params
 from tooncrafter_jax.data.embedding_writer import embed, weights_digest
 from tooncrafter_jax.data.embeddings import ENCODERS, EmbeddingConfig, EmbeddingSource, encode_video
 from tooncrafter_jax.data.loader import Loader, LoaderConfig
-from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tiny
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.training.configuration import train_config
 from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.stages.encoding import picture_tokens, text_tokens
 from tooncrafter_jax.weights.store import CheckpointWriter
 
 MADE = EmbeddingConfig(height=16, width=24, start_multiple=4)
@@ -75,11 +76,11 @@ def test_they_equal_the_encoders_on_the_fly(clips, toon, directory):
 
     @jax.jit
     def encoded(params, batch):
-        autoencoder = stage.components.bind("autoencoder", params)
+        model = stage.bound(params)
         return (
-            encode_video(autoencoder, to_pixels(batch["video"])),
-            stage.text_tokens(params, batch),
-            stage.image_tokens(params, batch),
+            encode_video(model.network("autoencoder"), to_pixels(batch["video"])),
+            text_tokens(model, batch, "float32"),
+            picture_tokens(model, batch, "float32"),
         )
 
     for before, after in zip(pixels, embedded, strict=True):
@@ -89,7 +90,8 @@ def test_they_equal_the_encoders_on_the_fly(clips, toon, directory):
             np.testing.assert_array_equal(after[name], before[name], err_msg=name)
         on_the_fly = encoded(params, {name: before[name] for name in ("video", "token_ids", "drop_image")})
         given = {name: jnp.asarray(rows) for name, rows in after.items()}
-        read = given["moments"].astype(jnp.float32), stage.text_tokens({}, given), stage.image_tokens({}, given)
+        tokens = (of_batch(stage.bound({}), given, "float32") for of_batch in (text_tokens, picture_tokens))
+        read = (given["moments"].astype(jnp.float32), *tokens)
         for found, expected in zip(read, on_the_fly, strict=True):
             assert found.dtype == np.float32 and found.shape == expected.shape
             np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,7 +16,6 @@ from tooncrafter_jax.data.transforms import (
     generator,
     random_crop,
     resize_and_crop,
-    to_pixels,
 )
 from tooncrafter_jax.io import fit_image
 from tooncrafter_jax.io.fitting import resize_tensor_like_app
@@ -203,11 +201,3 @@ def test_crops_are_taken_from_every_place_alike_in_all_frames():
 def test_a_crop_larger_than_the_picture_is_refused():
     with pytest.raises(ValueError, match="high"):
         random_crop(_rng(), np.zeros((1, 5, 7, 3), np.uint8), 6, 7)
-
-
-def test_pixels_span_minus_one_to_one():
-    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 256, 1)
-    pixels = to_pixels(levels)
-    assert (pixels.min(), pixels.max(), pixels.dtype) == (-1, 1, np.float32)
-    np.testing.assert_allclose(pixels, levels / 255 * 2 - 1, atol=1e-7)
-    np.testing.assert_allclose(jax.jit(to_pixels)(levels), pixels, atol=1e-7)

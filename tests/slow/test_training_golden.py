@@ -7,11 +7,11 @@ import pytest
 
 from tests.reference import deviation, golden, noise, tiny_params
 from tooncrafter_jax.models.configuration import tiny
+from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.training.components import split
 from tooncrafter_jax.training.configuration import train_config
 from tooncrafter_jax.training.sharding import make_mesh
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.stages.denoising import Conditioned
 
 pytestmark = pytest.mark.slow
 
@@ -32,17 +32,24 @@ def params():
     return {f"unet.{path}": value for path, value in tiny_params("unet").items()}
 
 
+def conditions(model, concat, fps):
+    """Those of the fixtures."""
+    context = jnp.asarray(noise("fixture.unet.context", (2, 333, 64)))
+    return Conditions(concat, model.context_keys(context, concat.shape[1]), jnp.asarray(fps, jnp.int32))
+
+
 def test_losses_are_the_reference_s(stage, params):
     stored = golden("losses")
-    given = Conditioned(
-        latents=jnp.asarray(noise("fixture.loss.latent", (2, 4, 16, 8, 16))),
-        concat=jnp.asarray(0.5 * noise("fixture.loss.concat", (2, 4, 16, 8, 16))),
-        context=jnp.asarray(noise("fixture.unet.context", (2, 333, 64))),
-    )
+    latents = jnp.asarray(noise("fixture.loss.latent", (2, 4, 16, 8, 16)))
+    concat = jnp.asarray(0.5 * noise("fixture.loss.concat", (2, 4, 16, 8, 16)))
     drawn = jnp.asarray(noise("fixture.loss.noise", (2, 4, 16, 8, 16)))
-    batch = {"fps": jnp.asarray(stored["fs"], jnp.int32)}
     times = jnp.asarray(stored["timesteps"], jnp.int32)
-    errors = jax.jit(lambda p: stage.errors(p, batch, given, drawn, times, None))(params)
+
+    def errors_of(params):
+        model = stage.bound(params)
+        return stage.errors(model, latents, conditions(model, concat, stored["fs"]), drawn, times, None)
+
+    errors = jax.jit(errors_of)(params)
     np.testing.assert_allclose(errors, stored["loss_per_sample"], rtol=5e-5)
     np.testing.assert_allclose(jnp.mean(errors), stored["loss"], rtol=5e-5)
 
@@ -52,17 +59,14 @@ def test_gradients_are_the_reference_s(stage, params):
     stored = golden("unet")
     x = noise("fixture.unet.x", (2, 8, 16, 8, 16))
     cotangent = noise("fixture.unet.cotangent", (2, 4, 16, 8, 16))
-    given = Conditioned(x[..., :4], jnp.asarray(x[..., 4:]), jnp.asarray(noise("fixture.unet.context", (2, 333, 64))))
-    batch = {"fps": jnp.asarray(stored["fs"], jnp.int32)}
     times = jnp.asarray(stored["timesteps_a"], jnp.int32)
     trained, frozen = split(params, stage.is_trained)
     assert not any("temporal" in path for path in trained) and set(GRADIENTS.values()) <= set(trained)
 
     def objective(some):
-        from tooncrafter_jax.nn.remat import remat_policy
-
-        with remat_policy(stage.config.remat):
-            return jnp.sum(stage.predict(some | frozen, batch, jnp.asarray(x[..., :4]), given, times, None) * cotangent)
+        model = stage.bound(some | frozen)
+        given = conditions(model, jnp.asarray(x[..., 4:]), stored["fs"])
+        return jnp.sum(stage.predict(model, jnp.asarray(x[..., :4]), times, given) * cotangent)
 
     gradients = jax.jit(jax.grad(objective))(trained)
     assert set(gradients) == set(trained)

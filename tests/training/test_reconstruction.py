@@ -15,6 +15,7 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.training import trainer
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.stages.encoding import clean_latents
 from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER, DecoderStage
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture, start_params, start_state
@@ -93,7 +94,7 @@ def test_the_exported_scale_factor_gives_latents_a_deviation_of_one(run, clips):
     stage, batch, params, _ = run
     rows = put_batch(batch, stage.mesh)
     fitted = stage.fitted_model(params[-1], lambda: rows)
-    latents = jax.jit(lambda p, b: stage.latents(p, b)[0])(params[-1], rows)
+    latents = jax.jit(lambda p, b: stage.encoded(stage.bound(p), b).latents)(params[-1], rows)
     assert float(np.std(np.asarray(latents) * fitted.schedule.scale_factor)) == pytest.approx(1.0, abs=1e-4)
 
 
@@ -168,8 +169,9 @@ def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
     truth = jnp.zeros((2, 16, 8, 8, 3))
     video = truth.at[:, judged[0]].set(1.0)
     for frames, expected in ((None, 4 / 16), (judged[0], 1.0), (judged[1], 0.0)):
-        loss, told = stage.distance({}, video, truth, frames)
-        assert float(told["lpips"]) == expected and float(loss) == 4 / 16 + 0.5 * expected
+        losses, told = stage.distance({}, video, truth, frames)
+        assert float(told["lpips"]) == expected
+        assert {name: float(value) for name, value in losses.items()} == {"l1": 4 / 16, "lpips": 0.5 * expected}
 
 
 def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
@@ -186,7 +188,8 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
         params = {**fresh, **params}
         if stage.model.decoder.temporal:
             params |= {path: one.value(params) for path, one in stage.derive(missing).items()}
-        videos.append(np.asarray(jax.jit(lambda p, b, stage=stage: stage.reconstruct(p, b)[0])(params, batch)))
+        drawn = jax.jit(lambda p, b, stage=stage: stage.reconstruct(stage.bound(p), b)[0])(params, batch)
+        videos.append(np.asarray(drawn))
     np.testing.assert_allclose(videos[1], videos[0], atol=1e-5)
     assert videos[0].std() > 0.01
 
@@ -243,25 +246,26 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
     params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
     with Loader.open(settings.data) as loader:
         batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
-    drawn = stage.drawn(params, batch)
-    truth = DecoderStage.drawn(stage, params, batch)
+    model = stage.bound(params)
+    drawn = stage.latents(model, batch)
+    truth = DecoderStage.latents(stage, model, batch)
     assert np.abs(drawn - truth).max() > 0.1
 
-    def perfect(params, batch, noisy, given, times, key):
+    def perfect(noisy, times, conditions):
         noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(noisy.shape[1]), noisy.shape[2:])
-        target = noisy_target(NoiseSchedule(stage.model.schedule), given.latents, noise, times)
+        target = noisy_target(NoiseSchedule(stage.model.schedule), clean_latents(model, batch), noise, times)
         np.testing.assert_array_equal(noisy, target.noisy)
         assert len(set(times.tolist())) > 1
         return target.v
 
-    monkeypatch.setattr(stage.denoising, "predict", perfect)
-    np.testing.assert_allclose(stage.drawn(params, batch), truth, atol=1e-4)
+    monkeypatch.setattr(model, "predict_v", perfect)
+    np.testing.assert_allclose(stage.latents(model, batch), truth, atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
     settings = config(clips, "decoder", denoised_latents=True, last_time_share=share)
-    times = make_stage(settings, architecture(settings)).denoising.times({"seed": jnp.arange(8, dtype=jnp.uint32)})
+    times = make_stage(settings, architecture(settings)).times({"seed": jnp.arange(8, dtype=jnp.uint32)})
     assert (np.asarray(times) == 999).all() == bool(share)
 
 
@@ -306,7 +310,7 @@ def test_sketches_guide_the_clips_that_have_some(clips):
         batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
     batch["sketched"] = jnp.zeros_like(batch["sketched"]).at[1, 2].set(True)
     hints = jnp.where(batch["sketched"][..., None, None, None], 1.0, jnp.zeros((2, *batch["video"].shape[1:4], 1)))
-    drawn = jax.jit(stage.drawn)
+    drawn = jax.jit(lambda p, b: stage.latents(stage.bound(p), b))
     alone, guided = drawn(params, batch), drawn(params, batch | {"hints": hints})
     np.testing.assert_allclose(guided[0], alone[0], atol=1e-5)
     assert np.abs(guided[1] - alone[1]).max() > 1e-3

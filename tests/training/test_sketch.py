@@ -8,9 +8,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.reference import noise_params
 from tests.training.small import SIZE, config
-from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sketches import HedExtractor
 from tooncrafter_jax.training.hints import HintDrawing, hints_spec
 from tooncrafter_jax.training.sharding import make_mesh, put_batch

@@ -20,7 +20,7 @@ class Slope(Stage):
         self.config, self.is_trained = config, lambda path: path == PATH
 
     def gradients(self, params, batch, key, step):
-        return Gradients(jnp.zeros(()), {MODEL: {PATH: batch["gradient"]}}, {}, {})
+        return Gradients({"any": jnp.zeros(())}, {MODEL: {PATH: batch["gradient"]}}, {}, {})
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "muon"])

@@ -41,11 +41,12 @@ from tooncrafter_jax.data.embeddings import (
     shard_name,
 )
 from tooncrafter_jax.data.records import Clip
-from tooncrafter_jax.data.transforms import resize_and_crop, to_pixels
+from tooncrafter_jax.data.transforms import resize_and_crop
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.sampling.model_loading import compute_dtype, find_checkpoint, load_components
 from tooncrafter_jax.sampling.pipeline import ToonCrafter

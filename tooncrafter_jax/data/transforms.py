@@ -9,10 +9,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from tooncrafter_jax.io.fitting import kept_and_padded, short_side_size
@@ -25,7 +24,6 @@ DROPOUT = 0.05
 
 _ROWS_AT_A_TIME = 32  # so that what is interpolated stays in the processor's cache
 _UINT64 = 2**64
-_AnyArray = TypeVar("_AnyArray", np.ndarray, Array)
 
 
 class Draw(enum.IntEnum):
@@ -236,12 +234,3 @@ def _interpolate(picture: np.ndarray, rows: _Taps, columns: _Taps, into: np.ndar
         left += right
         left += 0.5  # the conversion to integers cuts
         into[block] = left.reshape(-1, len(columns.low), 3)
-
-
-def to_pixels(video: UInt8[_AnyArray, "*shape"]) -> Float[_AnyArray, "*shape"]:
-    """uint8 frames as the networks take them, float32 in [-1, 1]: x / 255 * 2 - 1.
-
-    Batches hold uint8, a quarter of the bytes in the host's memory and on the way to the device; call this on the
-    device, inside the jitted step.
-    """
-    return video.astype(np.float32) / 127.5 - 1

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, InBetweener
@@ -22,6 +21,7 @@ from tooncrafter_jax.io import to_uint8
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.dual_reference_decoder import map_chunks
 from tooncrafter_jax.nn.attention import Backend
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.options import shown
 from tooncrafter_jax.sampling.model_loading import find_checkpoint

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, UInt8, UInt32
 
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.models.dual_reference_decoder import References
+from tooncrafter_jax.models.dual_reference_decoder import References, map_chunks
 from tooncrafter_jax.models.unet_blocks import ContextKeys
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.typing import Context, FramesPerSecond, Hints, Images, Latents, Timesteps, TokenIds, Tokens, Video
 
 Moments = Float[Array, "B T h w C2"]
@@ -92,6 +93,19 @@ class BoundModel:
         """Moments of the latents of frames in [-1, 1], and the encoder's hidden states, which `references` takes."""
         return self.network("autoencoder")(frames)
 
+    def moments(self, video: Video | UInt8[Array, "B T H W 3"], frames_at_a_time: int | None = None) -> Moments:
+        """Moments of the latents of whole clips.
+
+        Args:
+          video: frames in [-1, 1], or as uint8, which take a quarter of the memory until their turn comes.
+          frames_at_a_time: how many are encoded together, with the same result; None for all. Chunks are not for gradients.
+        """
+
+        def of_part(part: jax.Array) -> jax.Array:
+            return self.encode(to_pixels(part) if part.dtype == jnp.uint8 else part)[0]
+
+        return map_chunks(of_part, video, 1, frames_at_a_time)
+
     def encode_ends(
         self,
         ends: Float[Array, "B 2 H W 3"],
@@ -108,15 +122,18 @@ class BoundModel:
           noise: (B, 2, h, w, C), instead of what the seeds draw.
         """
         moments, hidden = self.encode(ends)
-        if noise is None:
-            noise = posterior_noise(moments, seeds, jnp.asarray([0, last]))
-        return self.config.schedule.scale_factor * Posterior.from_moments(moments).sample(noise), self.references(
-            hidden
-        )
+        latents = draw_latents(moments, seeds, jnp.asarray([0, last]), noise)
+        return self.config.schedule.scale_factor * latents, self.references(hidden)
 
     def references(self, hidden: Any) -> References | None:
         """What the decoder refers to of the encoder's hidden states of both end frames; None for a plain decoder."""
         return self.network("decoder").prepare_references(hidden) if self.config.decoder.references else None
+
+    def references_of(self, ends: Float[Array, "B 2 H W 3"]) -> References | None:
+        """`references` of pictures in [-1, 1], without gradients of the encoder, which a plain decoder never runs."""
+        if not self.config.decoder.references:
+            return None
+        return self.references(jax.lax.stop_gradient(self.encode(ends)[1]))
 
     # ------------------------------------------------------------------------------------------------------ predicting
 
@@ -222,7 +239,22 @@ def condition_latents(ends: Float[Array, "B 2 h w C"], frames: int) -> Latents:
     return jnp.concatenate([ends[:, :1], middle, ends[:, 1:]], axis=1)
 
 
-def posterior_noise(moments: Moments, seeds: UInt32[Array, "B"], frames: jax.Array) -> Latents:
-    """The noise by which latents of these frames are drawn from their posteriors; a frame's depends on its clip's seed alone."""
-    *sides, channels = moments.shape[2:]
-    return clip_noise(seeds, Stream.POSTERIOR, frames, (*sides, channels // 2))
+def draw_latents(
+    moments: Moments,
+    seeds: UInt32[Array, "B"],
+    frames: jax.Array | None = None,
+    noise: Latents | None = None,
+) -> Latents:
+    """A draw from the posterior of each frame, float32, not yet times the scale factor.
+
+    Args:
+      moments: of the frames.
+      seeds: of the clips: a frame's noise depends on its clip's seed and its number alone.
+      frames: their numbers; by default counted from 0.
+      noise: (B, T, h, w, C), instead of what the seeds draw.
+    """
+    posterior = Posterior.from_moments(moments)
+    if noise is None:
+        numbers = jnp.arange(moments.shape[1]) if frames is None else frames
+        noise = clip_noise(seeds, Stream.POSTERIOR, numbers, posterior.mean.shape[2:])
+    return posterior.sample(noise)

@@ -294,7 +294,7 @@ def _bytes(tree: Any) -> int:
 def minimum_flops(stage: Stage) -> Flops:
     """What a step needs at least on all devices together; see `training.flops`.
 
-    The stages of the denoiser are counted in their forward pass. For the others, whose players pull back one reconstruction
+    The stages of the denoiser are counted in their forward pass. For the others, which pull back one reconstruction
     several times, the traced gradients themselves are counted, all under `forward`.
 
     Args:

@@ -16,8 +16,8 @@ from tooncrafter_jax.training.sharding import gathering_view
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.lora import merge
 
-Params = Mapping[str, Any]
-"""Path that starts with the component ("unet.conv_in.kernel") -> array."""
+FlatParams = Mapping[str, Any]
+"""Path that starts with the component ("unet.conv_in.kernel") -> array: the parameters of several networks in one dict."""
 
 
 class Components:
@@ -47,13 +47,13 @@ class Components:
             for path, leaf in network.abstract_params.items()
         }
 
-    def bind(self, component: str, params: Params) -> Any:
+    def bind(self, component: str, params: FlatParams) -> Any:
         """The component's module; its layers see gathered parameters, with low-rank factors merged in."""
         network = self.networks[component]
         own = {path: params[f"{component}.{path}"] for path in network.abstract_params}
         return network.bind(own, self._view(component, params))
 
-    def _view(self, component: str, params: Params) -> View | None:
+    def _view(self, component: str, params: FlatParams) -> View | None:
         gather = None
         if self.mesh is not None:
             gather = gathering_view(component, self.mesh, self.networks[component].dtype, self._gradient_dtype)
@@ -76,12 +76,12 @@ class Components:
         return fresh
 
 
-def of_component(params: Params, component: str) -> dict[str, Any]:
+def of_component(params: FlatParams, component: str) -> dict[str, Any]:
     """The parameters of one component by their paths within it."""
     return {path[len(component) + 1 :]: value for path, value in params.items() if path.startswith(component + ".")}
 
 
-def split(params: Params, is_trained: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(params: FlatParams, is_trained: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(trained, frozen) parameters."""
     trained = {path: value for path, value in params.items() if is_trained(path)}
     return trained, {path: value for path, value in params.items() if path not in trained}

@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt8
 
-from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import dividing_axes
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sketches import NetworkExtractor
 from tooncrafter_jax.training.sharding import ACTIVATION_RULES
 from tooncrafter_jax.training.stages.stage import Batch

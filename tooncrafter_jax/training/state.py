@@ -26,7 +26,7 @@ class TrainState:
       step: steps that were taken, skipped ones among them, () int32.
       trained: parameters that are trained, float32.
       frozen: all others, in `TrainConfig.frozen_dtype`; running statistics among them in float32.
-      optimizer: player -> optax state, of trained parameters only.
+      optimizer: name -> optax state, of trained parameters only.
       average: exponential moving average of the model's trained parameters; empty without.
       skipped: steps whose loss or gradient was not finite, () int32.
       skipped_in_a_row: how many of them are the last ones, () int32.
@@ -57,10 +57,10 @@ class TrainState:
 
 
 def optimizers(stage: Stage) -> dict[str, optax.GradientTransformation]:
-    """An optimizer for each player of the stage."""
+    """The optimizers of the stage by name."""
     return {
-        name: make_optimizer(config, stage.config.steps, is_trained)
-        for name, (config, is_trained) in stage.players().items()
+        name: make_optimizer(part.optimizer, stage.config.steps, part.is_trained)
+        for name, part in stage.optimized().items()
     }
 
 

@@ -48,11 +48,14 @@ def make_validation(stage: Stage, mesh: Mesh | None = None) -> Callable[[Mapping
 
 
 def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    """Gradients, one update of every player, averages; nothing of it if loss or gradients are not finite."""
+    """Gradients, one update by every optimizer, averages; nothing of it if loss or gradients are not finite."""
     config = stage.config
     found = accumulated_gradients(stage, state, batch)
     finite = jnp.isfinite(found.loss)
-    trained, states, metrics = state.trained, {}, dict(found.metrics)
+    trained, states = state.trained, {}
+    metrics = found.metrics | {"loss": found.loss}
+    if len(found.losses) > 1:
+        metrics |= {f"loss/{name}": value for name, value in found.losses.items()}
     for name, optimizer in optimizers(stage).items():
         norm = optax.global_norm(found.of[name])
         finite &= jnp.isfinite(norm)
@@ -98,13 +101,13 @@ def accumulated_gradients(stage: Stage, state: TrainState, batch: Batch) -> Grad
     parts = {name: jnp.moveaxis(rows.reshape(-1, count, *rows.shape[1:]), 1, 0) for name, rows in batch.items()}
     first = jax.tree.map(lambda rows: rows[0], parts)
     shapes = jax.eval_shape(lambda rows: stage.gradients(params, rows, key, state.step), first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes.loss, shapes.of, shapes.metrics))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes.losses, shapes.of, shapes.metrics))
 
     def one(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
         total, statistics = carry
         rows, number = part
         found = stage.gradients(params | statistics, rows, jax.random.fold_in(key, number), state.step)
-        share = (found.loss, found.of, found.metrics)
+        share = (found.losses, found.of, found.metrics)
         return (jax.tree.map(lambda a, b: a + b / count, total, share), found.statistics), None
 
     statistics = {path: params[path] for path in shapes.statistics}

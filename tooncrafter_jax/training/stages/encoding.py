@@ -1,39 +1,84 @@
-"""Latents of a batch's frames by the frozen encoder."""
+"""What a batch is to the networks: the latents of its frames, and what predictions are conditioned on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8, UInt32
+from jaxtyping import Array, Float, UInt8
 
-from tooncrafter_jax.data.transforms import to_pixels
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise
-from tooncrafter_jax.models.autoencoder import Posterior
-from tooncrafter_jax.models.dual_reference_decoder import map_chunks
+from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, Moments, draw_latents
 from tooncrafter_jax.nn.logical_axes import constrain, devices_sharing
-from tooncrafter_jax.training.components import as_float32
-from tooncrafter_jax.typing import Latents, Video
+from tooncrafter_jax.nn.pixels import to_pixels
+from tooncrafter_jax.training.stages.stage import Batch
+from tooncrafter_jax.typing import Dtype, Hints, Latents, Tokens
 
 FRAMES_AT_A_TIME = 4
 """Frames that are encoded together: the encoder's activations at full resolution are the largest of a denoiser's step."""
 
 
-def frame_moments(encode: Callable[[Video], jax.Array], video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T h w M"]:
-    """Moments of all frames, a few at a time unless the rules in force share them out to devices.
-
-    Args:
-      encode: frames in [-1, 1] -> moments.
-      video: (B, T, H, W, 3) uint8.
-    """
+def frame_moments(model: BoundModel, video: UInt8[Array, "B T H W 3"]) -> Moments:
+    """Moments of all frames, a few at a time unless the rules in force share them out to devices."""
     video = constrain(video, "batch", "frames", None, None, None)
     shared = devices_sharing("frames", video.shape[1]) > 1
-    return map_chunks(lambda part: encode(to_pixels(part)), video, 1, None if shared else FRAMES_AT_A_TIME)
+    return model.moments(video, None if shared else FRAMES_AT_A_TIME)
 
 
-def sample_posterior(moments: Float[Array, "B T h w M"], seeds: UInt32[Array, "B"]) -> Latents:
-    """A draw (B, T, h, w, M / 2) from the posterior of each frame, by the examples' seeds; not yet times the scale factor."""
-    posterior = Posterior.from_moments(as_float32(moments))
-    frames = jnp.arange(moments.shape[1])
-    return posterior.sample(clip_noise(seeds, Stream.POSTERIOR, frames, posterior.mean.shape[2:]))
+def clean_latents(model: BoundModel, batch: Batch) -> Latents:
+    """Scaled latents of all frames, drawn from the posterior by the examples' seeds, without gradient."""
+    moments = batch["moments"] if "moments" in batch else frame_moments(model, batch["video"])
+    return jax.lax.stop_gradient(model.config.schedule.scale_factor * draw_latents(moments, batch["seed"]))
+
+
+def ends_of(video: Array) -> Array:
+    """The first and the last frame (B, 2, ...) of clips (B, T, ...)."""
+    return video[:, jnp.asarray([0, -1])]
+
+
+def text_tokens(model: BoundModel, batch: Batch, dtype: Dtype) -> Tokens:
+    """Text tokens of the captions, which the loader has dropped some of; gradient only where the tower is trained."""
+    return batch["text"].astype(dtype) if "text" in batch else model.text_tokens(batch["token_ids"])
+
+
+def picture_tokens(model: BoundModel, batch: Batch, dtype: Dtype) -> Tokens:
+    """CLIP's tokens of the first frame, or of an all-zero picture where the loader says so."""
+    if "image" in batch:
+        return batch["image"].astype(dtype)
+    first = to_pixels(batch["video"][:, 0])
+    return model.picture_tokens(jnp.where(batch["drop_image"][:, None, None, None], 0.0, first))
+
+
+def conditions_of(
+    model: BoundModel,
+    batch: Batch,
+    ends: Float[Array, "B 2 h w C"],
+    frames: int,
+    dtype: Dtype,
+    hints: Hints | None = None,
+    scale: Float[Array, "B"] | None = None,
+) -> Conditions:
+    """Everything that predictions for a batch are conditioned on.
+
+    Args:
+      model: the networks.
+      batch: captions, first pictures and frame rates.
+      ends: scaled latents of the first and the last frame.
+      frames: of a clip.
+      dtype: of the computation.
+      hints: sketches, or None.
+      scale: of their control; 1 by default.
+    """
+    image = model.image_tokens(picture_tokens(model, batch, dtype))
+    return model.condition(ends, frames, text_tokens(model, batch, dtype), image, batch["fps"], hints, scale)
+
+
+def guided_hints(batch: Batch, *, every_clip: bool = False) -> tuple[Hints | None, Float[Array, "B"] | None]:
+    """A batch's sketches, if it has any, and the scale of their control: 0 for clips without one, unless all have some."""
+    if "hints" not in batch:
+        return None, None
+    hints = constrain(batch["hints"], "batch", "frames", None, None, None)
+    return hints, None if every_clip else jnp.any(batch["sketched"], axis=1).astype(jnp.float32)
+
+
+def without_hints(batch: Batch) -> Batch:
+    """The batch for a denoiser without sketches."""
+    return {name: rows for name, rows in batch.items() if name != "hints"}

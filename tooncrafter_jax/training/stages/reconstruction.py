@@ -15,24 +15,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from tooncrafter_jax.data.transforms import to_pixels
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.diffusion.objective import clean_from_v, noisy_target, without_rescale
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
+from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.nn.remat import remat_policy
-from tooncrafter_jax.training.components import Params, as_float32, split
-from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
+from tooncrafter_jax.training.components import FlatParams, as_float32, split
+from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.stages.denoising import Denoising, Rectify
-from tooncrafter_jax.training.stages.encoding import frame_moments, sample_posterior
-from tooncrafter_jax.training.stages.sketch import SketchStage, without_hints
-from tooncrafter_jax.training.stages.stage import MODEL, Batch, Derived, Gradients, Metrics, Stage, replace_config
+from tooncrafter_jax.training.stages.encoding import (
+    clean_latents,
+    conditions_of,
+    ends_of,
+    frame_moments,
+    guided_hints,
+    without_hints,
+)
+from tooncrafter_jax.training.stages.sketch import SketchStage
+from tooncrafter_jax.training.stages.stage import (
+    MODEL,
+    Batch,
+    Derived,
+    Gradients,
+    Losses,
+    Metrics,
+    Optimized,
+    Stage,
+    replace_config,
+    total,
+)
 from tooncrafter_jax.typing import Latents, Video
 from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig
 
@@ -44,6 +64,22 @@ LAST_TEMPORAL = "decoder.conv_out_temporal.kernel"
 BRANCH_ENDS = (".res.conv_out.kernel", ".attention.out.kernel")
 """Last kernels of the residual branches of the autoencoder and its decoder."""
 WEIGHT_EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
+
+
+class Encoded(NamedTuple):
+    """What a clip is decoded from.
+
+    Attributes:
+      latents: not scaled.
+      references: of its first and last frame; None for a plain decoder.
+      losses: what encoding adds to the loss.
+      metrics: what is logged of it.
+    """
+
+    latents: Latents
+    references: References | None
+    losses: Losses = {}
+    metrics: Metrics = {}
 
 
 class _Adversary(NamedTuple):
@@ -81,42 +117,44 @@ class Reconstruction(Stage):
             more[PERCEPTUAL] = Network(Lpips, LpipsConfig.vgg16(), dtype=self.config.dtype)
         return more
 
-    def players(self) -> dict[str, tuple[OptimizerConfig, Callable[[str], bool]]]:
+    def optimized(self) -> dict[str, Optimized]:
         """The model and its discriminator."""
-        return super().players() | {DISCRIMINATOR: (self.config.adversarial.optimizer, _is_discriminators)}
+        own = Optimized(self.config.adversarial.optimizer, _is_discriminators)
+        return super().optimized() | {DISCRIMINATOR: own}
 
     # -------------------------------------------------------------------------------------------------- reconstructing
 
-    def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
-        """(latents, the decoder's references or None, Kullback-Leibler divergence of the posterior from a normal)."""
+    def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
+        """What the decoder is given."""
         raise NotImplementedError
 
-    def reconstruct(self, params: Params, batch: Batch, frames_per_chunk: int | None = None) -> tuple[Video, jax.Array]:
-        """(frames, divergence); with gradients to what is trained.
+    def reconstruct(
+        self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None
+    ) -> tuple[Video, Encoded]:
+        """(frames, what they were decoded from); with gradients to what is trained.
 
-        The decoder works on `frames_per_chunk` frames at a time, with the same result, or on all; chunks are not for gradients.
+        The decoder works on `frames_at_a_time` frames together, with the same result, or on all; chunks are not for gradients.
         """
         with remat_policy(self.config.remat):
-            latents, references, divergence = self.latents(params, batch)
-            decoder = self.components.bind("decoder", params)
-            return as_float32(decoder(latents, references, frames_per_chunk=frames_per_chunk)), divergence
+            given = self.encoded(model, batch)
+            return model.decode_unscaled(given.latents, given.references, frames_at_a_time), given
 
     def distance(
         self,
-        params: Params,
+        params: FlatParams,
         video: Video,
         truth: Video,
         judged: jax.Array | None = None,
         valid: jax.Array | None = None,
-    ) -> tuple[jax.Array, Metrics]:
-        """L1 + weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6).
+    ) -> tuple[Losses, Metrics]:
+        """L1 and weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6).
 
         LPIPS is of the frames whose numbers are `judged`, or of all. Clips that are not `valid` (B,) do not count; None: all do.
         """
         l1 = mean_of_clips(jnp.abs(video - truth), valid)
         weight = self.config.adversarial.perceptual_weight
         if not weight:
-            return l1, {"l1": l1}
+            return {"l1": l1}, {"l1": l1}
         network = self.components.bind(PERCEPTUAL, params)
         if judged is not None:
             video, truth = video[:, judged], truth[:, judged]
@@ -128,7 +166,7 @@ class Reconstruction(Stage):
             of_frame = jax.checkpoint(of_frame)
         frames = (jnp.moveaxis(video, 1, 0), jnp.moveaxis(truth, 1, 0))
         perceptual = mean_of_clips(jnp.moveaxis(jax.lax.map(of_frame, frames), 1, 0), valid)
-        return l1 + weight * perceptual, {"l1": l1, "lpips": perceptual}
+        return {"l1": l1, "lpips": weight * perceptual}, {"l1": l1, "lpips": perceptual}
 
     def judged_frames(self, batch: Batch) -> jax.Array | None:
         """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed draws; None
@@ -142,32 +180,39 @@ class Reconstruction(Stage):
 
     # ------------------------------------------------------------------------------------------------------- gradients
 
-    def gradients(self, params: Params, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
+    def gradients(self, params: FlatParams, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
         """Gradients of model and discriminator; before the start step the discriminator neither takes part nor costs time."""
         del key
         settings = self.config.adversarial
         truth = to_pixels(batch["video"])
         # The adaptive weight compares gradients at the last layer, whether or not that layer is trained.
         pulled, rest = split(params, lambda path: path == LAST_LAYER or self.is_trained(path))
-        (video, divergence), pull_back = jax.vjp(lambda some: self.reconstruct(some | rest, batch), pulled)
+
+        def reconstruct(some: FlatParams) -> tuple[tuple[Video, Losses], Metrics]:
+            video, given = self.reconstruct(self.bound({**some, **rest}), batch)
+            return (video, given.losses), given.metrics
+
+        (video, own), pull_back, told = jax.vjp(reconstruct, pulled, has_aux=True)
         judged = self.judged_frames(batch)
-        of_distance: jax.Array
-        (distance, metrics), of_distance = jax.value_and_grad(
-            lambda v: self.distance(params, v, truth, judged), has_aux=True
-        )(video)
+
+        def distance(video: Video) -> tuple[jax.Array, tuple[Losses, Metrics]]:
+            losses, metrics = self.distance(params, video, truth, judged)
+            return total(losses), (losses, metrics)
+
+        (_, (distances, metrics)), of_distance = jax.value_and_grad(distance, has_aux=True)(video)
 
         # The adaptive weight: how much stronger the reconstruction pulls at the last layer. The pull-backs need only that layer.
         def strength(cotangent: jax.Array) -> jax.Array:
-            at_last = pull_back((cotangent, jnp.zeros_like(divergence)))[0][LAST_LAYER]
+            at_last = pull_back((cotangent, jax.tree.map(jnp.zeros_like, own)))[0][LAST_LAYER]
             return jnp.linalg.norm(as_float32(at_last))
 
         def adversary(video: Video) -> _Adversary:
             adversarial, of_adversarial = jax.value_and_grad(lambda v: -jnp.mean(self._logits(params, v)))(video)
             ratio = strength(of_distance) / (strength(of_adversarial) + WEIGHT_EPSILON)
             weight = settings.weight * jnp.clip(ratio, 0.0, LARGEST_WEIGHT)
-            own, rest = split(params, _is_discriminators)
-            hinge = jax.value_and_grad(lambda some: self._hinge(some | rest, truth, video), has_aux=True)
-            (judged, (statistics, judgements)), of_discriminator = hinge(own)
+            discriminators, others = split(params, _is_discriminators)
+            hinge = jax.value_and_grad(lambda some: self._hinge(some | others, truth, video), has_aux=True)
+            (judged, (statistics, judgements)), of_discriminator = hinge(discriminators)
             told = {"adversarial": adversarial, "adversarial_weight": weight, "discriminator_loss": judged} | judgements
             return _Adversary(weight * adversarial, weight * of_adversarial, of_discriminator, statistics, told)
 
@@ -179,34 +224,34 @@ class Reconstruction(Stage):
             against = jax.lax.cond(step >= settings.start_step, adversary, nobody, jax.lax.stop_gradient(video))
         else:  # it never takes part, so its gradients, which pull back twice through the decoder, are not even compiled
             against = nobody(video)
-        kl_weight = jnp.asarray(settings.kl_weight, divergence.dtype)
-        (of_pulled,) = pull_back((of_distance + against.of_video, kl_weight))
+        (of_pulled,) = pull_back((of_distance + against.of_video, jax.tree.map(jnp.ones_like, own)))
         of_model, _ = split(of_pulled, self.is_trained)
-        loss = distance + settings.kl_weight * divergence + against.loss
-        metrics |= {"loss": loss, "divergence": divergence, "psnr": psnr(video, truth)} | against.metrics
-        return Gradients(loss, {MODEL: of_model, DISCRIMINATOR: against.of_discriminator}, against.statistics, metrics)
+        losses = distances | own | {"adversarial": against.loss}
+        metrics |= told | {"psnr": psnr(video, truth)} | against.metrics
+        gradients = {MODEL: of_model, DISCRIMINATOR: against.of_discriminator}
+        return Gradients(losses, gradients, against.statistics, metrics)
 
-    def validate(self, params: Params, batch: Batch) -> Metrics:
+    def validate(self, params: FlatParams, batch: Batch) -> Metrics:
         """Distance and PSNR, of all frames and of the two that are given: means over the valid clips, each with a PSNR of its own.
 
         So they do not depend on how the clips are cut into batches.
         """
-        video, _ = self.reconstruct(params, batch)
+        video, _ = self.reconstruct(self.bound(params), batch)
         truth, valid = to_pixels(batch["video"]), batch["valid"]
-        distance, metrics = self.distance(params, video, truth, valid=valid)
+        distances, metrics = self.distance(params, video, truth, valid=valid)
         ends = jnp.asarray([0, -1])
         of_clip = jax.vmap(psnr)
         return metrics | {
-            "loss": distance,
+            "loss": total(distances),
             "psnr": mean_of_clips(of_clip(video, truth), valid),
             "psnr_of_ends": mean_of_clips(of_clip(video[:, ends], truth[:, ends]), valid),
         }
 
-    def _logits(self, params: Params, video: Video) -> jax.Array:
+    def _logits(self, params: FlatParams, video: Video) -> jax.Array:
         return self.components.bind(DISCRIMINATOR, params)(video)
 
     def _hinge(
-        self, params: Params, truth: Video, video: Video
+        self, params: FlatParams, truth: Video, video: Video
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Metrics]]:
         """The discriminator's loss, its running statistics after both calls, and how it judges."""
         real, statistics = self.components.bind(DISCRIMINATOR, params).logits_and_statistics(truth)
@@ -241,21 +286,14 @@ class DecoderStage(Reconstruction):
             LAST_TEMPORAL.replace("kernel", "bias"): Derived(None, lambda _: bias),
         }
 
-    def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
+    def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
         """Latents and references, without gradient to the encoder."""
-        references = None
-        if self.model.decoder.references:
-            autoencoder = self.components.bind("autoencoder", params)
-            _, hidden = autoencoder(to_pixels(batch["video"][:, jnp.asarray([0, -1])]))
-            decoder = self.components.bind("decoder", params)
-            references = decoder.prepare_references(jax.lax.stop_gradient(hidden))
-        return self.noisy(self.drawn(params, batch), batch["seed"]), references, jnp.zeros(())
+        references = model.references_of(to_pixels(ends_of(batch["video"])))
+        return Encoded(self.noisy(self.latents(model, batch), batch["seed"]), references)
 
-    def drawn(self, params: Params, batch: Batch) -> Latents:
-        """The latents that the decoder is to decode, before noise: the true ones."""
-        autoencoder = self.components.bind("autoencoder", params)
-        moments = frame_moments(lambda video: autoencoder(video)[0], batch["video"])
-        return jax.lax.stop_gradient(sample_posterior(moments, batch["seed"]))
+    def latents(self, model: BoundModel, batch: Batch) -> Latents:
+        """The latents that the decoder is to decode, before noise and not scaled: the true ones."""
+        return jax.lax.stop_gradient(draw_latents(frame_moments(model, batch["video"]), batch["seed"]))
 
     def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
         """The latents with as much noise as the config asks for, by the examples' seeds."""
@@ -283,7 +321,6 @@ class DenoisedDecoderStage(DecoderStage):
         kind = SketchStage if self.is_guided else Denoising
         self.uses = tuple(dict.fromkeys((*kind.uses, *DecoderStage.uses)))
         super().__init__(config, model, mesh)
-        self.denoising = kind(dataclasses.replace(config, groups=(), optimizer=OptimizerConfig()), model, mesh)
 
     def judged_frames(self, batch: Batch) -> jax.Array | None:
         """As ever, but guided frames first: those of most clips, and from the drawn place on where as many have a sketch."""
@@ -294,7 +331,7 @@ class DenoisedDecoderStage(DecoderStage):
         distance = (jnp.arange(frames) - judged[0]) % frames
         return jax.lax.top_k(jnp.sum(batch["sketched"], axis=0) - distance / frames, len(judged))[1]
 
-    def validate(self, params: Params, batch: Batch) -> Metrics:
+    def validate(self, params: FlatParams, batch: Batch) -> Metrics:
         """What every decoder's validation tells, and, if sketches guide, the same without them."""
         metrics = super().validate(params, batch)
         if not self.is_guided:
@@ -302,14 +339,19 @@ class DenoisedDecoderStage(DecoderStage):
         alone = super().validate(params, without_hints(batch))
         return metrics | {f"{name}_without_sketches": value for name, value in alone.items()}
 
-    def drawn(self, params: Params, batch: Batch) -> Latents:
+    def times(self, batch: Batch) -> Int[Array, "B"]:
+        """The diffusion time of each clip, by its seed."""
+        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.config.last_time_share)
+
+    def latents(self, model: BoundModel, batch: Batch) -> Latents:
         """The denoiser's prediction of the clean latents, from each clip's own time."""
-        given = self.denoising.condition(params, batch)
+        latents, times = clean_latents(model, batch), self.times(batch)
+        hints = guided_hints(batch, every_clip=self.config.sketch.every_frame)
+        given = conditions_of(model, batch, ends_of(latents), latents.shape[1], self.config.dtype, *hints)
         schedule = NoiseSchedule(self.model.schedule)
-        times = self.denoising.times(batch)
-        noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(given.latents.shape[1]), given.latents.shape[2:])
-        noisy = noisy_target(schedule, given.latents, noise, times).noisy
-        v = as_float32(self.denoising.predict(params, batch, noisy, given, times, None))
+        noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(latents.shape[1]), latents.shape[2:])
+        noisy = noisy_target(schedule, latents, noise, times).noisy
+        v = as_float32(model.predict_v(noisy, times, given))
         clean = without_rescale(schedule, clean_from_v(schedule, noisy, v, times), times)
         return clean / self.model.schedule.scale_factor
 
@@ -340,21 +382,22 @@ class AutoencoderStage(Reconstruction):
         """The decoder without temporal and reference parts."""
         return replace_config(model, "decoder", temporal=False, references=False)
 
-    def latents(self, params: Params, batch: Batch) -> tuple[Latents, Any, jax.Array]:
-        """Latents and the posterior's divergence, summed over a frame's latent and averaged over frames."""
-        moments, _ = self.components.bind("autoencoder", params)(to_pixels(batch["video"]))
-        posterior = Posterior.from_moments(as_float32(moments))
-        variance = jnp.exp(posterior.logvar)
-        terms = jnp.square(posterior.mean) + variance - 1.0 - posterior.logvar
-        return sample_posterior(moments, batch["seed"]), None, 0.5 * jnp.mean(jnp.sum(terms, axis=(2, 3, 4)))
+    def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
+        """Latents and the posterior's divergence from a normal, summed over a frame's latent and averaged over frames."""
+        moments, _ = model.encode(to_pixels(batch["video"]))
+        posterior = Posterior.from_moments(moments)
+        terms = jnp.square(posterior.mean) + jnp.exp(posterior.logvar) - 1.0 - posterior.logvar
+        divergence = 0.5 * jnp.mean(jnp.sum(terms, axis=(2, 3, 4)))
+        losses = {"divergence": self.config.adversarial.kl_weight * divergence}
+        return Encoded(draw_latents(moments, batch["seed"]), None, losses, {"divergence": divergence})
 
-    def fitted_model(self, params: Params, some_clips: Callable[[], Batch]) -> ModelConfig:
+    def fitted_model(self, params: FlatParams, some_clips: Callable[[], Batch]) -> ModelConfig:
         """With the scale factor that gives the latents a standard deviation of 1, on which a denoiser's schedule counts."""
 
         @jax.jit
         @exact_float32(self.config.dtype)
-        def deviation(params: Params, batch: Batch) -> jax.Array:
-            return jnp.std(self.latents(params, batch)[0])
+        def deviation(params: FlatParams, batch: Batch) -> jax.Array:
+            return jnp.std(self.encoded(self.bound(params), batch).latents)
 
         factor = 1.0 / max(float(deviation(params, some_clips())), 1e-6)
         return dataclasses.replace(self.model, schedule=dataclasses.replace(self.model.schedule, scale_factor=factor))

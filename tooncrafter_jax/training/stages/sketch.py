@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from tooncrafter_jax.nn.logical_axes import constrain
-from tooncrafter_jax.training.components import Params
-from tooncrafter_jax.training.stages.denoising import Conditioned, Denoising
+from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
+from tooncrafter_jax.training.components import FlatParams
+from tooncrafter_jax.training.stages.denoising import Denoising
+from tooncrafter_jax.training.stages.encoding import conditions_of, guided_hints, without_hints
 from tooncrafter_jax.training.stages.stage import Batch, Derived, Metrics
 from tooncrafter_jax.typing import Latents
 
@@ -56,26 +57,23 @@ class SketchStage(Denoising):
 
         return {path: hint(i, self.components.abstract_params[path].shape) for i, path in enumerate(paths)}
 
-    def predict(
-        self, params: Params, batch: Batch, noisy: Latents, given: Conditioned, times: jax.Array, key: jax.Array | None
-    ) -> Latents:
-        """The denoiser's v with the encoder's residuals, or without for clips that have no hint; the denoiser has no dropout."""
-        if "hints" not in batch:
-            return super().predict(params, batch, noisy, given, times, None)
-        unet = self.components.bind("unet", params)
-        encoder = self.components.bind("sketch_encoder", params)
-        hints = constrain(batch["hints"], "batch", "frames", None, None, None)
-        controls = encoder(
-            noisy, times, encoder.context_keys(given.context), encoder.hint_features(hints), dropout_key=key
-        )
-        context = unet.context_keys(given.context, noisy.shape[1])
-        if not self.config.sketch.every_frame:
-            guided = jnp.any(batch["sketched"], axis=1)[:, None, None, None, None]
-            controls = [jnp.where(guided, control, 0) for control in controls]
-        noisy_and_condition = jnp.concatenate([noisy, given.concat], axis=-1)
-        return unet(noisy_and_condition, times, context, batch["fps"], controls=controls)
+    def conditions(self, model: BoundModel, batch: Batch, ends: Float[Array, "B 2 h w C"], frames: int) -> Conditions:
+        """The denoiser's, and the sketches of the clips that have some."""
+        hints, scale = guided_hints(batch, every_clip=self.config.sketch.every_frame)
+        return conditions_of(model, batch, ends, frames, self.config.dtype, hints, scale)
 
-    def validate(self, params: Params, batch: Batch) -> Metrics:
+    def predict(
+        self,
+        model: BoundModel,
+        noisy: Latents,
+        times: Int[Array, "B"],
+        conditions: Conditions,
+        key: jax.Array | None = None,
+    ) -> Latents:
+        """The denoiser's v with the encoder's residuals; the denoiser, which is frozen, has no dropout."""
+        return super().predict(model, noisy, times, conditions, None if conditions.sketch is None else key)
+
+    def validate(self, params: FlatParams, batch: Batch) -> Metrics:
         """Beside the guided loss, that of the denoiser alone on the same clips, times and noise."""
         alone, _ = self.loss(params, without_hints(batch), None)
         return super().validate(params, batch) | {"loss_without_sketches": alone}
@@ -83,8 +81,3 @@ class SketchStage(Denoising):
 
 def _first_channels(kernel: Any, count: int) -> Any:
     return kernel[:, :, :count]
-
-
-def without_hints(batch: Batch) -> Batch:
-    """The batch for a denoiser without sketches."""
-    return {name: rows for name, rows in batch.items() if name != "hints"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,8 +14,9 @@ from jax.sharding import Mesh
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.training import lora
-from tooncrafter_jax.training.components import Components, Params, split
+from tooncrafter_jax.training.components import Components, FlatParams, split
 from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
 from tooncrafter_jax.weights.groups import in_groups
 from tooncrafter_jax.weights.lora import PREFIX
@@ -23,8 +26,11 @@ Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 """Scalars, and arrays of sums whose name ends in `_by_time`; micro-batches are averaged."""
 
+Losses = dict[str, jax.Array]
+"""Terms of a loss by name, each with its weight in it; their sum is what is learnt."""
+
 MODEL = "model"
-"""Name of the player that every stage has."""
+"""Name of the optimizer that every stage has: of the model's own parameters."""
 
 
 class Derived(NamedTuple):
@@ -38,7 +44,7 @@ class Derived(NamedTuple):
     source: str | None
     make: Callable[[Any], Any]
 
-    def value(self, params: Params) -> Any:
+    def value(self, params: FlatParams) -> Any:
         """Its value, given its source's."""
         return self.make(None if self.source is None else params[self.source])
 
@@ -47,16 +53,33 @@ class Gradients(NamedTuple):
     """What a stage computes on a micro-batch.
 
     Attributes:
-      loss: of the model, for finding non-finite steps.
-      of: player -> gradients of its trained parameters, by path.
+      losses: of the model, by name.
+      of: name of an optimizer -> gradients of what it trains, by path.
       statistics: parameters that are not trained but change with every step (batch normalisation), by path.
       metrics: what is logged.
     """
 
-    loss: jax.Array
+    losses: Losses
     of: dict[str, dict[str, jax.Array]]
     statistics: dict[str, jax.Array]
     metrics: Metrics
+
+    @property
+    def loss(self) -> jax.Array:
+        """The sum of the losses."""
+        return total(self.losses)
+
+
+class Optimized(NamedTuple):
+    """Parameters with an optimizer of their own.
+
+    Attributes:
+      optimizer: its config.
+      is_trained: whether a parameter path is among them.
+    """
+
+    optimizer: OptimizerConfig
+    is_trained: Callable[[str], bool]
 
 
 class Stage:
@@ -66,7 +89,7 @@ class Stage:
       config: the run's.
       model: the architecture, with what the stage changes in it.
       components: the networks, over one flat dict of parameters.
-      is_trained: whether a parameter path is trained by the model's player.
+      is_trained: whether a parameter path is trained by the model's optimizer.
     """
 
     uses: tuple[str, ...] = ()
@@ -114,37 +137,51 @@ class Stage:
         """What starts otherwise than freshly drawn, of the paths that no checkpoint gives."""
         return {}
 
-    def loss(self, params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        """The model's loss on a micro-batch; `key` turns dropout on."""
+    def losses(self, model: BoundModel, batch: Batch, key: jax.Array | None) -> tuple[Losses, Metrics]:
+        """The model's losses on a micro-batch, and what is logged beside them; `key` turns dropout on."""
         raise NotImplementedError
 
-    # What the trainer uses.
+    def optimized(self) -> dict[str, Optimized]:
+        """Name of an optimizer -> what it trains, and how."""
+        return {MODEL: Optimized(self.config.optimizer, self.is_trained)}
 
-    def players(self) -> dict[str, tuple[OptimizerConfig, Callable[[str], bool]]]:
-        """Name -> (optimizer, whether a path is trained by it)."""
-        return {MODEL: (self.config.optimizer, self.is_trained)}
-
-    def trained_by_any(self, path: str) -> bool:
-        """Whether a parameter is trained at all."""
-        return any(is_trained(path) for _, is_trained in self.players().values())
-
-    def gradients(self, params: Params, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
-        """Loss and gradients on a micro-batch; gradients are taken for trained parameters only."""
+    def gradients(self, params: FlatParams, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
+        """Losses and gradients on a micro-batch; gradients are taken for trained parameters only."""
         del step
         trained, frozen = split(params, self.is_trained)
         function = jax.value_and_grad(lambda some: self.loss(some | frozen, batch, key), has_aux=True)
-        (loss, metrics), gradients = function(trained)
-        return Gradients(loss, {MODEL: gradients}, {}, metrics | {"loss": loss})
+        (_, (losses, metrics)), gradients = function(trained)
+        return Gradients(losses, {MODEL: gradients}, {}, metrics)
 
-    def fitted_model(self, params: Params, some_clips: Callable[[], Batch]) -> ModelConfig:
+    # What the trainer uses.
+
+    def bound(self, params: FlatParams) -> BoundModel:
+        """The networks of the model with these parameters, for one trace."""
+        return BoundModel(self.model, lambda component: self.components.bind(component, params))
+
+    def loss(self, params: FlatParams, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, tuple[Losses, Metrics]]:
+        """The sum of `losses`, and what it is made of."""
+        losses, metrics = self.losses(self.bound(params), batch, key)
+        return total(losses), (losses, metrics)
+
+    def trained_by_any(self, path: str) -> bool:
+        """Whether a parameter is trained at all."""
+        return any(part.is_trained(path) for part in self.optimized().values())
+
+    def fitted_model(self, params: FlatParams, some_clips: Callable[[], Batch]) -> ModelConfig:
         """The architecture with what is found out about it after training; `some_clips` reads a batch."""
         del params, some_clips
         return self.model
 
-    def validate(self, params: Params, batch: Batch) -> Metrics:
+    def validate(self, params: FlatParams, batch: Batch) -> Metrics:
         """What is logged of a validation batch, without dropout."""
-        loss, metrics = self.loss(params, batch, None)
+        loss, (_, metrics) = self.loss(params, batch, None)
         return metrics | {"loss": loss}
+
+
+def total(losses: Losses) -> jax.Array:
+    """The sum of losses, in their order."""
+    return functools.reduce(operator.add, losses.values())
 
 
 def replace_config(model: ModelConfig, component: str, **changes: Any) -> ModelConfig:
