@@ -16,8 +16,9 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.nn.platform import current_platform, tracing_for
+from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.sampler import Guidance, Sampler, sampling_mesh
+from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
 
 
 def sampler(dtype: str, **settings: Any) -> Sampler:

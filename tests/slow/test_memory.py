@@ -12,7 +12,8 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import SOLVERS, SolverOptions
 from tooncrafter_jax.models.configuration import ModelConfig, tiny, tooncrafter_512
 from tooncrafter_jax.models.tooncrafter import Conditions
-from tooncrafter_jax.sampling.sampler import Guidance, Sampler
+from tooncrafter_jax.sampling.denoise import Guidance
+from tooncrafter_jax.sampling.sampler import Sampler
 
 MIB = 2**20
 

@@ -28,7 +28,8 @@ from tooncrafter_jax.planning.hlo import parse_program
 from tooncrafter_jax.planning.hlo_report import Buffer, Collective
 from tooncrafter_jax.planning.topologies import Topology, topology_devices
 from tooncrafter_jax.runtime.quick_compilation import quick_options
-from tooncrafter_jax.sampling.sampler import Guidance, Sampler, sampling_mesh
+from tooncrafter_jax.sampling.denoise import Guidance
+from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
 from tooncrafter_jax.training.components import split
 from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.hints import hints_spec

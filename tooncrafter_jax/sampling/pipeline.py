@@ -29,6 +29,7 @@ from tooncrafter_jax.nn.platform import tracing_on
 from tooncrafter_jax.notes import once
 from tooncrafter_jax.runtime.distributed import to_host
 from tooncrafter_jax.runtime.processes import check_not_forked
+from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.model_loading import (
     DEFAULT_MODEL,
     compute_dtype,
@@ -54,7 +55,7 @@ from tooncrafter_jax.sampling.request import (
     make_pairs,
     prepare,
 )
-from tooncrafter_jax.sampling.sampler import Guidance, Sampler, sampling_mesh
+from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.lora import load_lora, merged

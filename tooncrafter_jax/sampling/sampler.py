@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from functools import wraps
 from math import gcd, prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.diffusion.guidance import guide, guide_in_two_stages
-from tooncrafter_jax.diffusion.loop import Chunk, run_chunk
+from tooncrafter_jax.diffusion.loop import Chunk
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.solvers import Carry, Solver
 from tooncrafter_jax.models.clip_preprocess import preprocess
@@ -28,7 +27,7 @@ from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, SketchCondition
 from tooncrafter_jax.models.unet_blocks import ContextKeys
-from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
+from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
 from tooncrafter_jax.typing import Device, Hints, Images, Latents, TokenIds, Tokens, Trajectory, Video
 
@@ -37,20 +36,6 @@ AllParams = Mapping[str, Params]
 
 BranchedContext = Float[Array, "rows N D"]
 """Contexts of all clips in all guidance branches."""
-
-
-class Guidance(NamedTuple):
-    """Strengths of the conditions; all scalars, all traced.
-
-    Attributes:
-      scale: of the prompt and the image tokens together, or of the prompt alone in the three-branch variant.
-      rescale: share of the prediction brought back to the conditional standard deviation.
-      image_scale: of the image tokens; used in the three-branch variant only.
-    """
-
-    scale: jax.Array | float
-    rescale: jax.Array | float
-    image_scale: jax.Array | float = 1.0
 
 
 def sampling_mesh(devices: list[Device], rows: int, frames: int) -> Mesh | None:
@@ -98,25 +83,6 @@ def second_pass_frames(frames: int) -> tuple[list[int], slice, slice]:
     del kept[1], kept[-2]
     middle, of_kept = frames // 2, len(kept) // 2
     return kept, slice(middle - 1, middle + 1), slice(of_kept - 1, of_kept + 1)
-
-
-def map_rows(fn: Callable[[Any], jax.Array], rows: Any, at_a_time: int) -> jax.Array:
-    """fn(rows), for a tree of arrays with a common leading axis, computed on `at_a_time` entries of it at a time.
-
-    Args:
-      fn: treats the entries independently.
-      rows: a tree of arrays (rows, ...).
-      at_a_time: must divide the number of rows, unless it is larger.
-
-    Returns:
-      (rows, ...).
-    """
-    count = jax.tree.leaves(rows)[0].shape[0]
-    if at_a_time >= count:
-        return fn(rows)
-    groups = jax.tree.map(lambda x: x.reshape(count // at_a_time, at_a_time, *x.shape[1:]), rows)
-    out = jax.lax.map(fn, groups)
-    return out.reshape(count, *out.shape[2:])
 
 
 class Sampler:
@@ -250,58 +216,20 @@ class Sampler:
         with_predictions: bool = False,
         noise: Trajectory | None = None,
     ) -> tuple[Carry, Trajectory | None]:
-        """A chunk of sampling steps.
-
-        Args:
-          params: components `unet` and, with sketches, `sketch_encoder`.
-          carry: the solver's, before the chunk; donated.
-          chunk: the solver's rows.
-          seeds: (B,) uint32.
-          conditions: of the clips; contexts are those of every branch, one after another: conditional, (image), unconditional.
-          guidance: strengths.
-          solver: what is made of the predictions.
-          branches: 1 without guidance, 2 with, 3 for the three-branch variant.
-          with_predictions: whether to return the clean latents predicted at each step.
-          noise: (rows, B, T, h, w, C), replaces the noise drawn from the seeds.
-        """
-        batch, frames = conditions.concat.shape[:2]
-        model, sketch = self._model(params), conditions.sketch
-
-        def every_branch(value: jax.Array) -> jax.Array:
-            return jnp.concatenate([value] * branches)
-
-        branched = Conditions(every_branch(conditions.concat), conditions.context, every_branch(conditions.fps))
-        if sketch is not None:
-            features, scale = every_branch(sketch.hint_features), every_branch(sketch.scale)
-            branched = branched._replace(sketch=SketchCondition(sketch.context, features, scale))
-
-        def predict(rows: tuple[Latents, jax.Array, Conditions]) -> Latents:
-            """The prediction for some rows: clips in some branch."""
-            noisy, times, given = rows
-            noisy = constrain(noisy, "batch", "frames", None, None, None)
-            given = given._replace(concat=constrain(given.concat, "batch", "frames", None, None, None))
-            v = model.predict_v(noisy, times, given)
-            return constrain(v.astype(jnp.float32), "batch", "frames", None, None, None)
-
-        def denoise(x: Latents, timestep: jax.Array) -> Latents:
-            times = jnp.full((branches * batch,), timestep, jnp.int32)
-            rows = (every_branch(x), times, branched)
-            v = map_rows(predict, rows, self._rows_at_a_time(branches * batch))
-            if branches == 1:
-                return v
-            if branches == 2:
-                cond, uncond = jnp.split(v, 2)
-                return guide(cond, uncond, guidance.scale, guidance.rescale)
-            cond, image, uncond = jnp.split(v, 3)
-            return guide_in_two_stages(cond, image, uncond, guidance.scale, guidance.image_scale, guidance.rescale)
-
-        def noise_of_row(index: jax.Array) -> Latents:
-            if noise is not None:
-                return noise[index - chunk.index[0]]
-            drawn = clip_noise(seeds, Stream.STEP, jnp.arange(frames), conditions.concat.shape[2:], index)
-            return constrain(drawn, None, "frames", None, None, None)
-
-        return run_chunk(solver, denoise, carry, chunk, noise_of_row, with_predictions=with_predictions)
+        """`denoise_chunk` with the components `unet` and, with sketches, `sketch_encoder`; the carry is donated."""
+        return denoise_chunk(
+            self._model(params),
+            carry,
+            chunk,
+            seeds,
+            conditions,
+            guidance,
+            solver=solver,
+            branches=branches,
+            rows_at_a_time=self._rows_at_a_time(branches * conditions.concat.shape[0]),
+            with_predictions=with_predictions,
+            noise=noise,
+        )
 
     # ---------------------------------------------------------------------------------------------------------- decoding
 

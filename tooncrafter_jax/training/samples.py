@@ -14,18 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.data.loader import Loader
-from tooncrafter_jax.diffusion.loop import chunks, run_chunk
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule
-from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.io import to_uint8, write_contact_sheet, write_mp4
-from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain
-from tooncrafter_jax.nn.pixels import to_pixels
+from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.training.components import FlatParams
@@ -33,13 +27,10 @@ from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.reporting import Reporter
 from tooncrafter_jax.training.sharding import BATCH_AXES
 from tooncrafter_jax.training.stages import Stage
-from tooncrafter_jax.training.stages.denoising import Denoising
-from tooncrafter_jax.training.stages.encoding import FRAMES_AT_A_TIME, clean_latents, ends_of
-from tooncrafter_jax.training.stages.reconstruction import Reconstruction
+from tooncrafter_jax.training.stages.encoding import FRAMES_AT_A_TIME
 from tooncrafter_jax.training.stages.stage import Batch
 
 CLIPS = 2
-STEPS = 25
 FPS = 8.0
 
 Clip = dict[str, np.ndarray]
@@ -63,7 +54,7 @@ class Samples:
     def write(self, params: FlatParams, step: int, directory: Path, reporter: Reporter) -> None:
         """Writes a video and a contact sheet of each clip into a directory: truth above, the model's below.
 
-        Every process must call it; the first one writes. Denoising stages are sampled with 25 steps, without guidance.
+        Every process must call it; the first one writes. What is drawn is the stage's choice, see `Stage.sample`.
 
         Raises:
           UserError: a clip cannot be read.
@@ -114,7 +105,7 @@ def make_sampling(stage: Stage, mesh: Mesh) -> Callable[[FlatParams, Batch], jax
 
     def sample(params: FlatParams, batch: Batch) -> jax.Array:
         with axis_rules(mesh, rules), exact_float32(stage.config.dtype):
-            return _make(stage, params, batch, at_a_time)[0]
+            return stage.sample(stage.bound(params), batch, at_a_time)[0]
 
     return jax.jit(sample, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -133,27 +124,3 @@ def sampling_rules(mesh: Mesh, frames: int) -> dict[str, MeshAxes]:
 
     taken = max((choice for choice in choices if frames % shares(choice) == 0), key=shares)
     return {"batch": None, "frames": taken, "pixels": taken}
-
-
-def _make(stage: Stage, params: FlatParams, batch: Batch, frames_at_a_time: int | None) -> jax.Array:
-    """Videos (B, T, H, W, 3) in about [-1, 1]."""
-    model = stage.bound(params)
-    if isinstance(stage, Reconstruction):
-        return stage.reconstruct(model, batch, frames_at_a_time)[0]
-    assert isinstance(stage, Denoising)
-    latents = clean_latents(model, batch)
-    given = stage.conditions(model, batch, ends_of(latents), latents.shape[1])
-    schedule = NoiseSchedule(stage.model.schedule)
-    shape = latents.shape
-
-    def denoise(x: jax.Array, timestep: jax.Array) -> jax.Array:
-        times = jnp.full((shape[0],), timestep, jnp.int32)
-        v = stage.predict(model, x, times, given).astype(jnp.float32)
-        return constrain(v, "batch", "frames", None, None, None)
-
-    solver = solver_named(DEFAULT_SOLVER)
-    (chunk,) = chunks(solver.rows(schedule, SolverOptions(steps=STEPS, eta=0.0)), STEPS)
-    x = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(shape[1]), shape[2:])
-    carry, _ = run_chunk(solver, denoise, solver.init(x), chunk, lambda index: jnp.zeros_like(x))
-    references = model.references_of(to_pixels(ends_of(batch["video"])))
-    return model.decode(solver.latents(carry), references, frames_at_a_time)

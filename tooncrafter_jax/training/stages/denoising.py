@@ -6,16 +6,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from tooncrafter_jax.diffusion.loop import chunks
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.remat import remat_policy
+from tooncrafter_jax.sampling.denoise import denoise_chunk
 from tooncrafter_jax.training.components import as_float32
 from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of
 from tooncrafter_jax.training.stages.stage import Batch, Losses, Metrics, Stage
-from tooncrafter_jax.typing import Latents
+from tooncrafter_jax.typing import Latents, Video
 
+SAMPLE_STEPS = 25
 TIME_BUCKETS = 10
 """The loss is logged for so many equal ranges of diffusion time."""
 
@@ -70,6 +75,18 @@ class Denoising(Stage):
             return model.predict_v(
                 noisy, times, conditions, bypass_temporal=self.config.bypass_temporal, dropout_key=key
             )
+
+    def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
+        """Clips drawn from their end frames in 25 steps, without guidance, as a user of the exported model would draw them."""
+        frames, seeds = batch["video"].shape[1], batch["seed"]
+        ends, references = model.encode_ends(to_pixels(ends_of(batch["video"])), seeds, frames - 1)
+        solver = solver_named(DEFAULT_SOLVER)
+        rows = solver.rows(NoiseSchedule(self.model.schedule), SolverOptions(steps=SAMPLE_STEPS, eta=0.0))
+        (chunk,) = chunks(rows, SAMPLE_STEPS)
+        x = clip_noise(seeds, Stream.INITIAL, jnp.arange(frames), ends.shape[2:])
+        conditions = self.conditions(model, batch, ends, frames)
+        carry, _ = denoise_chunk(model, solver.init(x), chunk, seeds, conditions, solver=solver)
+        return model.decode(solver.latents(carry), references, frames_at_a_time)
 
 
 class Rectify(Denoising):

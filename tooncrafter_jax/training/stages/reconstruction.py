@@ -139,6 +139,10 @@ class Reconstruction(Stage):
             given = self.encoded(model, batch)
             return model.decode_unscaled(given.latents, given.references, frames_at_a_time), given
 
+    def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
+        """The clips, reconstructed."""
+        return self.reconstruct(model, batch, frames_at_a_time)[0]
+
     def distance(
         self,
         params: FlatParams,

@@ -18,6 +18,7 @@ from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.components import Components, FlatParams, split
 from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
+from tooncrafter_jax.typing import Video
 from tooncrafter_jax.weights.groups import in_groups
 from tooncrafter_jax.weights.lora import PREFIX
 
@@ -152,6 +153,13 @@ class Stage:
         function = jax.value_and_grad(lambda some: self.loss(some | frozen, batch, key), has_aux=True)
         (_, (losses, metrics)), gradients = function(trained)
         return Gradients(losses, {MODEL: gradients}, {}, metrics)
+
+    def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
+        """What the model makes of a batch, to be looked at while training: frames in about [-1, 1].
+
+        The decoder works on `frames_at_a_time` frames together, or on all.
+        """
+        raise NotImplementedError
 
     # What the trainer uses.
 
