@@ -13,13 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, InBetweener
 from tooncrafter_jax.evaluation.true_clips import TrueClip
 from tooncrafter_jax.io import to_uint8
-from tooncrafter_jax.models.autoencoder import Posterior
-from tooncrafter_jax.models.dual_reference_decoder import map_chunks
+from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
@@ -177,20 +175,15 @@ class Reconstruction:
             part: checkpoint.restore(part, networks[part], sharding=device, dtype=lambda leaf: jnp.float32)
             for part in ("autoencoder", "decoder")
         }
-        with_references = checkpoint.config.decoder.references
+        config = checkpoint.config
 
         @jax.jit
         @exact_float32(jnp.float32)
         def reconstruct(params: Any, videos: jax.Array, seeds: jax.Array) -> jax.Array:
-            autoencoder = networks["autoencoder"].bind(params["autoencoder"])
-            decoder = networks["decoder"].bind(params["decoder"])
-            moments = map_chunks(lambda part: autoencoder(to_pixels(part))[0], videos, 1, FRAMES_AT_A_TIME)
-            posterior = Posterior.from_moments(moments)
-            noise = clip_noise(seeds, Stream.POSTERIOR, jnp.arange(videos.shape[1]), posterior.mean.shape[2:])
-            references = None
-            if with_references:
-                references = decoder.prepare_references(autoencoder(to_pixels(videos[:, jnp.asarray([0, -1])]))[1])
-            return decoder(posterior.sample(noise), references, frames_per_chunk=FRAMES_AT_A_TIME)
+            model = BoundModel(config, lambda part: networks[part].bind(params[part]))
+            latents = draw_latents(model.moments(videos, FRAMES_AT_A_TIME), seeds)
+            references = model.references_of(to_pixels(videos[:, jnp.asarray([0, -1])]))
+            return model.decode_unscaled(latents, references, FRAMES_AT_A_TIME)
 
         self._reconstruct = partial(reconstruct, self._params)
         self._multiple = checkpoint.config.autoencoder.downscaling
