@@ -20,5 +20,5 @@ def get_config():
     config.optimizer.learning_rate = 4.5e-6  # paper, section 4.1
     config.optimizer.beta1, config.optimizer.beta2 = 0.5, 0.9  # published autoencoder class (spec section 8.1)
     config.optimizer.clip_norm = 0.0
-    config.adversarial.perceptual_weight = 0.1  # paper, equation 6
+    config.decoder.perceptual_weight = 0.1  # paper, equation 6
     return config

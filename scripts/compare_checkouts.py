@@ -24,7 +24,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-STAGES = ("autoencoder", "base", "rectify", "lora", "decoder", "sketch")
+STAGES = ("autoencoder", "base", "rectify", "lora", "decoder", "sketch", "joint")
+BEFORE_JOINT = (
+    "--config=configs/tiny.py:decoder",
+    "--config.denoised_latents=True",
+    "--config.groups=('decoder', 'spatial', 'sketch')",
+)
+"""How versions without the stage `joint` train it."""
 LOSS_TOLERANCE = 1e-6
 """Relative; the order of operations may differ, the mathematics not."""
 LEVELS = 1
@@ -52,12 +58,19 @@ def demo(checkout: Path, out: Path) -> dict[str, np.ndarray]:
     return {str(file.relative_to(out)): np.asarray(Image.open(file)) for file in sorted(out.rglob("frame_*.png"))}
 
 
+def config_of(checkout: Path, stage: str) -> tuple[str, ...]:
+    """The arguments by which a checkout trains a stage of the tiny model."""
+    if stage == "joint" and not (checkout / "tooncrafter_jax/training/stages/joint.py").exists():
+        return BEFORE_JOINT
+    return (f"--config=configs/tiny.py:{stage}",)
+
+
 def losses(checkout: Path, stage: str, clips: Path, workdir: Path) -> np.ndarray:
     """The loss of each of 20 steps."""
     run(
         checkout,
         "train.py",
-        f"--config=configs/tiny.py:{stage}",
+        *config_of(checkout, stage),
         f"--workdir={workdir}",
         f"--config.data.directory={clips}",
         "--config.save_every=0",

@@ -46,7 +46,7 @@ def test_it_is_the_whole_preset_in_16_mb(checkpoint):
 def test_its_provenance_is_told(checkpoint):
     told = checkpoint.provenance
     assert {"licence", "data", "configs", "commit", "seed"} <= set(told)
-    assert (REPOSITORY / "configs/small").is_dir() and told["configs"].startswith("configs/small")
+    assert (REPOSITORY / "configs/small.py").is_file() and told["configs"].startswith("configs/small")
     notice = (REPOSITORY / "NOTICE").read_text()
     assert "tooncrafter_jax/bundled/small" in notice
     assert all(pictures.name in notice for pictures in EXAMPLES.iterdir() if pictures.is_dir())

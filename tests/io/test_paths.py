@@ -81,7 +81,7 @@ def test_a_run_is_kept_where_a_scheme_says(tmp_path, monkeypatch):
     """The checkpoints and the config of a run, whose start and workdir are URLs, and what it exports."""
     monkeypatch.chdir(tmp_path)
     Disk.root = str(tmp_path / "disk")
-    settings = config(tmp_path, "autoencoder", groups=("autoencoder",), adversarial={"width": 8})
+    settings = config(tmp_path, "autoencoder", groups=("autoencoder",), options={"discriminator": {"width": 8}})
     model = make_stage(settings, architecture(settings)).model
     with CheckpointWriter("disk://begin", model, {}) as writer:
         for name in ("autoencoder", "decoder"):

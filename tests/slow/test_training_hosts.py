@@ -19,9 +19,9 @@ nothing.
 """
 STAGES = {
     "rectify": {},
-    "lora": {"lora": {"rank": 2}},
+    "lora": {"options": {"lora": {"rank": 2}}},
     # Without the adversary, whose ratio of gradients would amplify rounding.
-    "decoder": {"stage": "decoder", "adversarial": {"start_step": 100}} | WHOLE_PICTURES,
+    "decoder": {"stage": "decoder", "options": {"discriminator": {"start_step": 100}}} | WHOLE_PICTURES,
     "sketch": {"stage": "sketch"} | WHOLE_PICTURES,
 }
 CASES = [("rectify", *mesh) for mesh in MESHES]

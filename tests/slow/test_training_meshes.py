@@ -84,8 +84,8 @@ def test_losses_are_those_of_one_device(clips, on_one_device, tmp_path, mesh):
 
 
 def test_a_decoder_and_its_denoiser_learn_the_same_on_a_mesh(clips, tmp_path):
-    together = {"stage": "decoder", "denoised_latents": True, "groups": ("decoder", "spatial", "projector"), "steps": 5}
-    together["adversarial"] = {"start_step": 100}  # its ratio of gradients would amplify rounding
+    together = {"stage": "joint", "groups": ("decoder", "spatial", "projector"), "steps": 5}
+    together["options"] = {"discriminator": {"start_step": 100}}  # its ratio of gradients would amplify rounding
     expected = _train(clips, tmp_path / "one", "data:1", **together)
     losses = _train(clips, tmp_path / "mesh", "data:2,fsdp:2", devices=4, **together)
     print(f"\nlargest relative difference {np.max(np.abs(losses / expected - 1)):.1e}")

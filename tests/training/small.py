@@ -54,9 +54,20 @@ NARROW_CHANGES = MODEL_CHANGES | {
 """One level, one block, 16 x 16 pixels: compiles in seconds."""
 
 
-def config(directory, stage="rectify", **changes):
-    """A run's config; nested changes are merged."""
+RECONSTRUCTS = {"perceptual_weight": 0.0, "discriminator": {"start_step": 1, "weight": 0.5}}
+OPTIONS = {
+    "sketch": {"extractor": "hed"},
+    "decoder": RECONSTRUCTS,
+    "autoencoder": RECONSTRUCTS,
+    "joint": RECONSTRUCTS | {"extractor": "hed"},
+}
+"""Of the stages, for runs of a few steps."""
+
+
+def config(directory, stage="rectify", options=(), **changes):
+    """A run's config; nested changes are merged, `options` into those of the stage."""
     values = {
+        stage: _merged(OPTIONS.get(stage, {}), dict(options)),
         "stage": stage,
         "model": "tiny",
         "model_changes": MODEL_CHANGES,
@@ -66,8 +77,6 @@ def config(directory, stage="rectify", **changes):
         "remat": "none",
         "mesh": "auto",
         "optimizer": {"learning_rate": 1e-3},
-        "adversarial": {"start_step": 1, "perceptual_weight": 0.0, "weight": 0.5},
-        "sketch": {"extractor": "hed"},
         "data": {
             "directory": str(directory),
             "batch": 8,

@@ -30,19 +30,19 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sketch_512.py:zero_gate", "sketch", 32, 5e-5),
         ("rectify_512_variants.py:v", "rectify", 32, 1e-5),
         ("tiny.py:lora", "rectify", 2, 1e-4),
-        ("emoji_tiny.py:decoder", "decoder", 2, 2e-4),
-        ("small/autoencoder.py", "autoencoder", 8, 2e-3),
-        ("small/autoencoder.py:lpips", "autoencoder", 4, 1e-3),
-        ("small/base.py", "base", 8, 1.5e-3),
-        ("small/rectify.py:long", "rectify", 8, 3e-3),
-        ("small/rectify.py:lora", "rectify", 8, 5e-3),
-        ("small/decoder.py:plain_true", "decoder", 1, 4e-4),
-        ("small/decoder.py:full_lpips", "decoder", 1, 4e-4),
-        ("small/decoder.py:full_joint", "decoder", 1, 2e-4),
-        ("small/sketch.py", "sketch", 4, 2e-3),
-        ("small/sketch.py:pictures", "decoder", 1, 1e-3),
-        ("small/sketch.py:sparse", "decoder", 1, 1.5e-3),
-        ("small/sketch.py:together", "decoder", 1, 4e-4),
+        ("tiny.py:joint", "joint", 2, 1e-4),
+        ("small.py:autoencoder", "autoencoder", 8, 2e-3),
+        ("small.py:autoencoder_lpips", "autoencoder", 4, 1e-3),
+        ("small.py:base", "base", 8, 1.5e-3),
+        ("small.py:rectify_long", "rectify", 8, 3e-3),
+        ("small.py:rectify_lora", "rectify", 8, 5e-3),
+        ("small.py:decoder_plain_true", "decoder", 1, 4e-4),
+        ("small.py:decoder_full_lpips", "decoder", 1, 4e-4),
+        ("small.py:joint", "joint", 1, 2e-4),
+        ("small.py:sketch", "sketch", 4, 2e-3),
+        ("small.py:sketch_pictures", "joint", 1, 1e-3),
+        ("small.py:sketch_sparse", "joint", 1, 1.5e-3),
+        ("small.py:together", "joint", 1, 4e-4),
     ],
 )
 def test_config_files(name, stage, batch, rate):
@@ -54,7 +54,7 @@ def test_variants_differ_in_what_is_trained():
     read = {name: read_config(f"{CONFIGS}/rectify_512_variants.py:{name}", []) for name in ("ii", "iii", "iv", "v")}
     assert "temporal" in read["ii"].groups and "temporal" not in read["iv"].groups
     assert read["v"].groups == ("projector",)
-    assert [name for name in read if read[name].bypass_temporal] == ["iii"]
+    assert [name for name in read if read[name].options.bypass_temporal] == ["iii"]
 
 
 def test_a_value_is_changed_on_the_command_line():
@@ -68,11 +68,27 @@ def test_a_value_is_changed_on_the_command_line():
     ("name", "overrides", "said"),
     [
         (
-            "small/sketch.py:nonsense",
+            "small.py:nonsense",
             [],
-            "sketch.py:nonsense' cannot be used: there is no variant 'nonsense': choose pictures",
+            "small.py:nonsense' cannot be used: there is no run 'nonsense': choose one of autoencoder",
         ),
         ("tiny.py", ["--config.stepss=3"], "with --config.stepss=3 cannot be used: 'stepss' Did you mean \"steps\""),
+        (
+            "tiny.py",
+            ["--config.adversarial.start_step=3"],
+            "cannot be used: config.adversarial.start_step is config.STAGE.discriminator.start_step now",
+        ),
+        (
+            "tiny.py",
+            ["--config.latent_noise=0.5"],
+            "cannot be used: config.latent_noise is config.decoder.latent_noise now",
+        ),
+        ("tiny.py", ["--config.denoised_latents=True"], "config.denoised_latents is the stage 'joint' now"),
+        (
+            "tiny.py",
+            ["--config.optimizer.momentum=0.9"],
+            "config.optimizer.momentum is no option any more and always 0.95",
+        ),
         ("tiny.py", ["--config.steps=abc"], "cannot be used: flag --config.steps=abc: invalid literal for int()"),
     ],
 )
@@ -81,6 +97,16 @@ def test_a_wrong_config_is_told_in_one_line(name, overrides, said):
         read_config(str(CONFIGS / name), overrides)
     assert said in str(error.value)
     assert "Traceback" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_every_run_of_the_small_model_starts_from_runs_of_its_table():
+    """And has the options of its stage: no config file sets what its stage lacks."""
+    module = {}
+    exec((CONFIGS / "small.py").read_text(), module)
+    for name in module["RUNS"]:
+        read = read_config(f"{CONFIGS}/small.py:{name}", [])
+        starts = [start.split("/")[2] for start in filter(None, read.start.split(","))]
+        assert set(starts) <= set(module["RUNS"]) and (starts or name == "autoencoder")
 
 
 def test_a_mistake_in_a_config_file_is_told_with_its_line(tmp_path):
@@ -153,8 +179,11 @@ def test_rates_that_mean_nothing(text, message):
 
 
 def test_rates_by_group_are_not_for_lora():
-    with pytest.raises(UserError, match="group_rates means nothing to config.lora"):
-        train_config({"optimizer": {"group_rates": "spatial:2"}, "lora": {"rank": 4}})
+    with pytest.raises(UserError, match="group_rates means nothing to low-rank factors"):
+        settings = train_config(
+            {"model": "tiny", "optimizer": {"group_rates": "spatial:2"}, "rectify": {"lora": {"rank": 4}}}
+        )
+        make_stage(settings, architecture(settings))
 
 
 def test_meshes():
@@ -176,7 +205,10 @@ def _trainer(tmp_path, clips, **changes):
         ({"optimizer": {"learning_rat": 1.0}}, "config.optimizer has no key 'learning_rat'"),
         ({"steps": "many"}, "config.steps must be of type int"),
         ({"steps": 0}, "config.steps must be at least 1"),
-        ({"stage": "paint"}, "config.stage must be one of base, rectify"),
+        (
+            {"stage": "paint"},
+            "config.stage must be one of base, rectify, sketch, decoder, joint, autoencoder, not 'paint'",
+        ),
         ({"ema_decay": 1.0}, r"config.ema_decay must be in \[0, 1\)"),
         ({"groups": ["temporall"]}, "did you mean 'temporal'"),
         ({"groups": ["decoder"]}, "the stage 'rectify' cannot train"),
@@ -194,27 +226,33 @@ def _trainer(tmp_path, clips, **changes):
         ({"data": {"height": 30}}, "must be multiples of 16"),
         ({"remat": "offload"}, "needs a TPU or a GPU"),
         ({"attention": "splash"}, "config.attention is 'splash', which needs a TPU"),
-        ({"lora": {"rank": 2, "targets": ["nothing"]}}, "match no kernel"),
-        ({"stage": "decoder", "lora": {"rank": 2}}, "works with the stage 'rectify'"),
-        ({"latent_noise": 0.5}, "latent_noise means nothing to the stage 'rectify'"),
-        ({"denoised_latents": True}, "denoised_latents means nothing to the stage 'rectify'"),
-        ({"last_time_share": 1.5}, "last_time_share must be in"),
+        ({"options": {"lora": {"rank": 2, "targets": ["nothing"]}}}, "rectify.lora.targets .* match no kernel"),
         (
-            {"stage": "decoder", "last_time_share": 0.5},
-            "last_time_share means nothing to the stage 'decoder', which has no den",
+            {"stage": "decoder", "rectify": {"lora": {"rank": 2}}},
+            "config.rectify.lora.rank is set, but config.stage is 'decoder', which has no such option",
         ),
-        ({"stage": "decoder", "latent_noise": -1.0}, "latent_noise must be at least 0"),
-        ({"stage": "decoder", "adversarial": {"perceptual_frames": -1}}, "perceptual_frames must be at least 0"),
+        ({"decoder": {"latent_noise": 0.5}}, "config.decoder.latent_noise is set, but config.stage is 'rectify'"),
+        ({"decoder": {"latent_nose": 0.5}}, "config.decoder has no key 'latent_nose'; did you mean 'latent_noise'"),
+        (
+            {"stage": "sketch", "options": {"last_time_share": 1.5}},
+            r"config.sketch.last_time_share must be in \[0, 1\]",
+        ),
+        ({"stage": "decoder", "options": {"latent_noise": -1.0}}, "config.decoder.latent_noise must be at least 0"),
+        ({"stage": "joint", "options": {"perceptual_frames": -1}}, "config.joint.perceptual_frames must be at least 0"),
+        (
+            {"stage": "decoder", "options": {"discriminator": {"width": 0}}},
+            "config.decoder.discriminator.width must be at least 1, not 0",
+        ),
         (
             {"optimizer": {"group_rates": "decoder.har:2"}},
             "group_rates has 'decoder.har', which the stage 'rectify' cannot train",
         ),
-        ({"stage": "sketch", "sketch": {"extractor": "anime2sketch"}}, "netG.pth"),
+        ({"stage": "sketch", "options": {"extractor": "anime2sketch"}}, "netG.pth"),
     ],
 )
 def test_mistakes(tmp_path, clips, changes, message):
     with pytest.raises(UserError, match=message):
-        _trainer(tmp_path, clips, **changes)()
+        _trainer(tmp_path, clips, **changes)().run()
     assert not (tmp_path / "run").exists()
 
 

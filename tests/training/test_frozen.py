@@ -28,7 +28,7 @@ STAGES = {
     "new sketch parts": {"stage": "sketch", "groups": ("sketch.added",)},
     "decoder": {"stage": "decoder"},
     "new decoder parts": {"stage": "decoder", "groups": ("decoder.p3d",)},
-    "decoder behind the denoiser": {"stage": "decoder", "denoised_latents": True, "groups": ("spatial", "decoder.har")},
+    "decoder behind the denoiser": {"stage": "joint", "groups": ("spatial", "decoder.har")},
     "autoencoder": {"stage": "autoencoder", "groups": ("decoder",)},
 }
 
@@ -62,13 +62,14 @@ def make(clips, begin, **changes):
             decoder = dataclasses.replace(model.decoder, temporal=False, references=False)
             write_begin(plain, dataclasses.replace(model, decoder=decoder))
         begin = plain
+    reconstructs = changes["stage"] in ("decoder", "joint", "autoencoder")
     settings = config(
         clips,
         model_changes={},
         start=str(begin),
         frozen_dtype="bfloat16",
         steps=20,
-        adversarial={"width": 8},
+        options={"discriminator": {"width": 8}} if reconstructs else {},
         data={"batch": 1},
         **changes,
     )

@@ -24,7 +24,7 @@ def without_zeros(value):
 @pytest.mark.gate
 def test_factors_of_matrices_and_convolutions_learn_and_merge(clips, tmp_path):
     lora = {"rank": 2, "alpha": 4.0, "targets": ["attention.", "conv_in"]}
-    settings = config(clips, lora=lora, optimizer={"learning_rate": 1e-2})
+    settings = config(clips, options={"lora": lora}, optimizer={"learning_rate": 1e-2})
     mesh = make_mesh("data:1", jax.devices()[:1])
     stage = make_stage(settings, architecture(settings), mesh)
     assert any(len(stage.components.abstract_params[path].shape) == 4 for path in stage.lora_targets)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import tooncrafter_jax
-from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.run_config import TrainConfig
+from tooncrafter_jax.training.stages import STAGES
 
 PACKAGE = Path(tooncrafter_jax.__file__).parent
 KEY = re.compile(r"(?<![\w.])config\.([a-z_0-9]+(?:\.[a-z_0-9]+)*)")
@@ -34,6 +35,8 @@ def texts(tree):
 def exists(path, kind=TrainConfig):
     """Whether a dotted path names a value of the config; below a mapping any key does."""
     name, _, rest = path.partition(".")
+    if kind is TrainConfig and name in STAGES:
+        return not rest or exists(rest, STAGES[name].Options)
     if not dataclasses.is_dataclass(kind):
         return typing.get_origin(kind) is not None
     hints = typing.get_type_hints(kind)

@@ -9,16 +9,12 @@ import pytest
 
 from tests.training.small import config
 from tooncrafter_jax.data.loader import Loader
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise
-from tooncrafter_jax.diffusion.objective import noisy_target
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.training import trainer
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.stages.encoding import clean_latents
-from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER, DecoderStage
+from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER
 from tooncrafter_jax.training.stages.stage import MODEL
-from tooncrafter_jax.training.start import architecture, start_params, start_state
+from tooncrafter_jax.training.start import architecture, start_state
 from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.training.step import make_step, make_validation
 
@@ -31,11 +27,7 @@ def run(clips):
     settings = config(
         clips,
         "autoencoder",
-        adversarial={
-            "start_step": START,
-            "width": 8,
-            "optimizer": {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0},
-        },
+        options={"discriminator": {"start_step": START, "width": 8, "learning_rate": 1e-3}},
         data={"batch": 2, "frames": 2},
     )
     mesh = make_mesh("data:1", jax.devices()[:1])
@@ -154,7 +146,7 @@ def test_the_peak_to_noise_ratio_is_of_each_clip(validation):
 
 def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
     """Where the config asks for some frames: all are met in turn, and the others do not count."""
-    settings = config(clips, "decoder", adversarial={"perceptual_weight": 0.5, "perceptual_frames": 4})
+    settings = config(clips, "decoder", options={"perceptual_weight": 0.5, "perceptual_frames": 4})
     stage = make_stage(settings, architecture(settings))
 
     def judged_of(seed, frames=16):
@@ -199,7 +191,7 @@ def test_new_parts_alone_learn_against_the_discriminator(clips):
     """The adaptive weight compares gradients at a layer that is frozen here; the weight is that of training everything."""
     weights = []
     for groups in ((), ("decoder.har", "decoder.p3d")):
-        settings = config(clips, "decoder", groups=groups, adversarial={"start_step": 0, "width": 8})
+        settings = config(clips, "decoder", groups=groups, options={"discriminator": {"start_step": 0, "width": 8}})
         mesh = make_mesh("data:1", jax.devices()[:1])
         stage = make_stage(settings, architecture(settings), mesh)
         with Loader.open(settings.data) as loader:
@@ -229,102 +221,11 @@ def test_an_autoencoder_from_nothing_starts_with_quiet_branches(run):
 def test_latent_noise_is_of_every_strength_up_to_the_configs_by_the_examples_seeds(clips):
     seeds = jax.numpy.arange(400, dtype=np.uint32)
     latents = np.zeros((400, 2, 4, 4, 4), np.float32)
-    stages = [
-        make_stage(config(clips, "decoder", latent_noise=most), architecture(config(clips))) for most in (0.0, 0.5)
-    ]
+    configs = [config(clips, "decoder", options={"latent_noise": most}) for most in (0.0, 0.5)]
+    stages = [make_stage(settings, architecture(settings)) for settings in configs]
     clean, noisy = (np.asarray(stage.noisy(jax.numpy.asarray(latents), seeds)) for stage in stages)
     assert not clean.any()
     strengths = noisy.std(axis=(1, 2, 3, 4)) * stages[1].model.schedule.scale_factor
     assert strengths.max() < 0.65 and strengths.min() < 0.02 and strengths.mean() == pytest.approx(0.25, abs=0.03)
     again = stages[1].noisy(jax.numpy.asarray(latents[:3]), seeds[5:8])
     np.testing.assert_array_equal(noisy[5:8], np.asarray(again))
-
-
-def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatch):
-    settings = config(clips, "decoder", denoised_latents=True, data={"batch": 4})
-    stage = make_stage(settings, architecture(settings))
-    params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
-    with Loader.open(settings.data) as loader:
-        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
-    model = stage.bound(params)
-    drawn = stage.latents(model, batch)
-    truth = DecoderStage.latents(stage, model, batch)
-    assert np.abs(drawn - truth).max() > 0.1
-
-    def perfect(noisy, times, conditions):
-        noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(noisy.shape[1]), noisy.shape[2:])
-        target = noisy_target(NoiseSchedule(stage.model.schedule), clean_latents(model, batch), noise, times)
-        np.testing.assert_array_equal(noisy, target.noisy)
-        assert len(set(times.tolist())) > 1
-        return target.v
-
-    monkeypatch.setattr(model, "predict_v", perfect)
-    np.testing.assert_allclose(stage.latents(model, batch), truth, atol=1e-4)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
-    settings = config(clips, "decoder", denoised_latents=True, last_time_share=share)
-    times = make_stage(settings, architecture(settings)).times({"seed": jnp.arange(8, dtype=jnp.uint32)})
-    assert (np.asarray(times) == 999).all() == bool(share)
-
-
-@pytest.mark.parametrize(
-    ("groups", "learning"),
-    [
-        ((), {"decoder"}),
-        (("decoder", "spatial", "projector"), {"decoder", "unet", "image_projector"}),
-        (("sketch",), {"sketch_encoder"}),
-    ],
-)
-@pytest.mark.gate
-def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(clips, groups, learning):
-    settings = config(clips, "decoder", denoised_latents=True, groups=groups, data={"batch": 1})
-    stage = make_stage(settings, architecture(settings))
-    assert {path.split(".")[0] for path in stage.components.abstract_params if stage.is_trained(path)} == learning
-    if not groups:
-        return
-    params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
-    with Loader.open(settings.data) as loader:
-        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
-    if stage.is_guided:
-        # A new denoiser and new taps end in zeros, which let no gradient through.
-        params = {
-            path: value + 0.01 if path.startswith(("unet.", "sketch_encoder.")) else value
-            for path, value in params.items()
-        }
-        batch["hints"] = jnp.mean(batch["video"], axis=-1, keepdims=True) / 255
-    found = jax.jit(stage.gradients)(params, batch, jax.random.key(0), jnp.asarray(0)).of[MODEL]
-    assert {path.split(".")[0] for path, gradient in found.items() if np.abs(gradient).max() > 0} >= learning - {
-        "image_projector"
-    }
-
-
-@pytest.mark.gate
-def test_sketches_guide_the_clips_that_have_some(clips):
-    settings = config(clips, "decoder", denoised_latents=True, groups=("sketch",), data={"batch": 2})
-    stage = make_stage(settings, architecture(settings))
-    params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
-    params = {path: value + 0.01 if path.startswith(("unet.", "sketch_")) else value for path, value in params.items()}
-    with Loader.open(settings.data) as loader:
-        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
-    batch["sketched"] = jnp.zeros_like(batch["sketched"]).at[1, 2].set(True)
-    hints = jnp.where(batch["sketched"][..., None, None, None], 1.0, jnp.zeros((2, *batch["video"].shape[1:4], 1)))
-    drawn = jax.jit(lambda p, b: stage.latents(stage.bound(p), b))
-    alone, guided = drawn(params, batch), drawn(params, batch | {"hints": hints})
-    np.testing.assert_allclose(guided[0], alone[0], atol=1e-5)
-    assert np.abs(guided[1] - alone[1]).max() > 1e-3
-
-
-def test_guided_frames_are_judged_first(clips):
-    guided = config(clips, "decoder", denoised_latents=True, groups=("sketch",), adversarial={"perceptual_frames": 3})
-    stage = make_stage(guided, architecture(guided))
-    frames = guided.data.frames
-    few, many = jnp.zeros((2, frames), bool), jnp.ones((2, frames), bool)
-    few = few.at[0, [1, 3]].set(True).at[1, 3].set(True)
-    for seed in range(frames):
-        batch = {"video": jnp.zeros((2, frames, 8, 8, 3)), "seed": jnp.asarray([seed, 7], jnp.uint32)}
-        judged = np.asarray(stage.judged_frames(batch | {"sketched": few}))
-        assert judged.tolist()[:2] == [3, 1] and judged[2] not in (1, 3)
-        of_all = np.asarray(stage.judged_frames(batch | {"sketched": many}))
-        np.testing.assert_array_equal(of_all, (seed + np.arange(3)) % frames)

@@ -226,7 +226,7 @@ def test_a_run_goes_on_though_its_config_lacks_keys_that_are_new(rectify, clips,
     Checkpoints(tmp_path, stage).close()
     file = tmp_path / "config.json"
     told = json.loads(file.read_text())
-    del told["last_time_share"], told["data"]["bisection_depths"], told["optimizer"]["weight_decay"]
+    del told["ema_decay"], told["data"]["bisection_depths"], told["optimizer"]["weight_decay"]
     file.write_text(json.dumps(told))
     Checkpoints(tmp_path, stage).close()
     assert json.loads(file.read_text())["data"]["bisection_depths"] == [1, 2, 3, 4]

@@ -22,7 +22,7 @@ from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
 @pytest.fixture(scope="module", params=["zeros", "scaled"])
 def encoder(request, tmp_path_factory):
     """How its hint convolutions begin, and the new encoder bound to its parameters."""
-    run = config(tmp_path_factory.mktemp("set"), "sketch", sketch={"hint_start": request.param})
+    run = config(tmp_path_factory.mktemp("set"), "sketch", options={"hint_start": request.param})
     stage = make_stage(run, architecture(run))
     fresh = dict(stage.components.init(0, ["unet", "sketch_encoder"]))
     missing = {path for path in fresh if path.startswith("sketch_encoder.")}

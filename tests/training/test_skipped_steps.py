@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
+from tooncrafter_jax.training.run_config import OptimizerConfig, TrainConfig
 from tooncrafter_jax.training.stages.stage import MODEL, Gradients, Stage
 from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.training.step import make_step

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.training.configuration import LoraConfig
-from tooncrafter_jax.training.lora import init, targets
+from tooncrafter_jax.training.lora import LoraConfig, init, targets
 from tooncrafter_jax.weights.lora import load_lora, merge, merged, save_lora
 
 DRAW = np.random.default_rng(0)

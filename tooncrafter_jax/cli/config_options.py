@@ -18,7 +18,9 @@ from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.cli.vocabulary import add_shared
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path, copy_file, url_of
-from tooncrafter_jax.training.configuration import TrainConfig, train_config
+from tooncrafter_jax.training import former_keys
+from tooncrafter_jax.training.configuration import train_config
+from tooncrafter_jax.training.run_config import TrainConfig
 
 
 def add_config(parser: Parser) -> None:
@@ -76,8 +78,20 @@ def _read_config(file: str, local: str, overrides: list[str]) -> TrainConfig:
         config: Any = values["config"].value
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, SyntaxError, ImportError) as error:
         changes = f" with {' '.join(overrides)}" if overrides else ""
-        raise UserError(f"the config '{file}'{changes} cannot be used: {_reason(error)}") from error
+        reason = _reason(error)
+        moved = filter(None, (_moved(key) for key in [*_keys(overrides), *re.findall(r"'(\w+)'", reason)]))
+        raise UserError(f"the config '{file}'{changes} cannot be used: {next(moved, reason)}") from error
     return train_config(config.to_dict())
+
+
+def _keys(overrides: Sequence[str]) -> list[str]:
+    """The keys of `--config.KEY=VALUE`."""
+    return [override.removeprefix("--config.").partition("=")[0] for override in overrides]
+
+
+def _moved(key: str) -> str | None:
+    """Where a key of an earlier version is now; None for those of now."""
+    return former_keys.advice(key)
 
 
 def _reason(error: BaseException) -> str:

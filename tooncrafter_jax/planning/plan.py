@@ -31,12 +31,11 @@ from tooncrafter_jax.runtime.quick_compilation import quick_options
 from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
 from tooncrafter_jax.training.components import split
-from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.hints import hints_spec
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.run_mesh import run_mesh
 from tooncrafter_jax.training.sharding import batch_sharding, bytes_a_device, check_batch, process_rows
 from tooncrafter_jax.training.stages import Stage, make_stage
-from tooncrafter_jax.training.stages.denoising import Denoising
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import TrainState, abstract_state
 from tooncrafter_jax.training.step import make_step
@@ -259,7 +258,7 @@ def abstract_batch(
     }
     video = rows(jnp.uint8, frames, height, width, 3)
     embedded = bool(config.data.embeddings) and not evaluation
-    if not embedded or config.data.video or config.stage in ("sketch", "decoder", "autoencoder"):
+    if not embedded or config.data.video or stage.needs_pixels:
         batch["video"] = video
     if embedded:
         *sides, channels = latent_shape(config, model)
@@ -295,8 +294,8 @@ def _bytes(tree: Any) -> int:
 def minimum_flops(stage: Stage) -> Flops:
     """What a step needs at least on all devices together; see `training.flops`.
 
-    The stages of the denoiser are counted in their forward pass. For the others, which pull back one reconstruction
-    several times, the traced gradients themselves are counted, all under `forward`.
+    Stages with the gradients of a plain loss are counted in their forward pass. For the others, which pull back one
+    reconstruction several times, the traced gradients themselves are counted, all under `forward`.
 
     Args:
       stage: made without a mesh.
@@ -307,7 +306,7 @@ def minimum_flops(stage: Stage) -> Flops:
 
     def of_clips(count: int) -> Flops:
         batch = abstract_batch(stage, count)
-        if isinstance(stage, Denoising):
+        if type(stage).gradients is Stage.gradients:
 
             def loss(some: Any, rest: Any, rows: Any) -> Any:
                 return stage.loss({**some, **rest}, rows, jax.random.key(0))[0]

@@ -20,7 +20,7 @@ from tooncrafter_jax.planning.plan import (
     planned_mesh,
 )
 from tooncrafter_jax.planning.topologies import Topology
-from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.samples import make_sampling
 from tooncrafter_jax.training.sharding import batch_sharding, tree_shardings
 from tooncrafter_jax.training.stages import make_stage

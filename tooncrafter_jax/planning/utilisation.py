@@ -7,7 +7,7 @@ import jax
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.planning.plan import minimum_flops
 from tooncrafter_jax.planning.topologies import CHIPS
-from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.stages import make_stage
 
 PEAK_FLOPS = {

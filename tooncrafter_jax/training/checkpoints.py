@@ -20,7 +20,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.json_files import read_json
@@ -28,7 +27,8 @@ from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
 from tooncrafter_jax.runtime.distributed import as_the_main_process_says, is_main_process, to_host
 from tooncrafter_jax.training.components import of_component
-from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.configuration import config_values, saved_values
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.start import SMALL, Start, component_holders
@@ -38,7 +38,7 @@ from tooncrafter_jax.weights.store import CheckpointWriter
 
 MAY_CHANGE = frozenset(
     "steps validation validate_every validation_batches max_skipped_steps mesh remat attention gradient_dtype log_every "
-    "save_every sample_every keep_last keep_every log_norms accumulation start".split()
+    "save_every sample_every keep_last keep_every accumulation start".split()
 )
 """What a run may be resumed with another value of; `data`'s workers and prefetching too."""
 _LOADER_MAY_CHANGE = frozenset(("num_workers", "prefetch", "on_damaged"))
@@ -125,7 +125,7 @@ class Checkpoints:
                     state=ocp.args.PyTreeSave(_as_dict(_without(state, self._frozen))),
                     data=ocp.args.JsonSave(dict(data)),
                     **{_START: ocp.args.JsonSave(self._fingerprints)},
-                    config=ocp.args.JsonSave(to_dict(self._stage.config)),
+                    config=ocp.args.JsonSave(config_values(self._stage.config)),
                 ),
             )
             if wait:
@@ -234,7 +234,7 @@ def export(
     if stage.lora_targets:
         factors = _on_host({path: value for path, value in params.items() if path.startswith(PREFIX)})
         if is_main_process():
-            save_lora(directory / "lora.safetensors", factors, stage.config.lora.scale)
+            save_lora(directory / "lora.safetensors", factors, stage.lora.scale)
         return
     model = replace(model, name=f"{stage.config.stage} of {model.name.rpartition(' of ')[2]}")
     start = Start(stage)
@@ -321,13 +321,14 @@ def _check_config(workdir: AnyPath, config: TrainConfig, *, write: bool = True) 
 
 def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> None:
     file = workdir / "config.json"
-    now = json.loads(json.dumps(to_dict(config)))
+    now = json.loads(json.dumps(config_values(config)))
     if file.is_file():
         try:
-            before = _completed(read_json(file), json.loads(json.dumps(to_dict(TrainConfig()))))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            before = json.loads(json.dumps(saved_values(read_json(file))))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UserError(f"{file} is damaged: choose another --workdir") from error
-        difference = next(iter(_differences(before, now)), None)
+        stages = before["stage"], now["stage"]
+        difference = ("stage", *stages) if stages[0] != stages[1] else next(iter(_differences(before, now)), None)
         if difference:
             key, old, new = difference
             raise UserError(
@@ -335,16 +336,6 @@ def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> No
             )
     if write:
         write_atomically(file, (json.dumps(now, indent=1) + "\n").encode())
-
-
-def _completed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run, with the default of each key that there was not yet when it began."""
-    nested = {
-        key: _completed(config[key], value)
-        for key, value in defaults.items()
-        if value and isinstance(value, dict) and isinstance(config.get(key), dict)
-    }
-    return {**defaults, **config, **nested}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Any:

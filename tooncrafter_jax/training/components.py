@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tooncrafter_jax.models.network import Network, View
-from tooncrafter_jax.training.configuration import LoraConfig
+from tooncrafter_jax.training.lora import LoraConfig
 from tooncrafter_jax.training.sharding import gathering_view
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.lora import merge

@@ -6,13 +6,34 @@ A is drawn as the layer itself would be, B is zero, so that training starts from
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.training.configuration import LoraConfig
 from tooncrafter_jax.weights.lora import PREFIX, matrix_shape
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation: instead of chosen kernels, small factors beside them are trained.
+
+    Attributes:
+      rank: of the factors; 0 for no adaptation.
+      alpha: the product of the factors is scaled by alpha / rank.
+      targets: parts of paths; kernels of the trained groups whose path contains one of them are adapted, those of convolutions
+        too (e.g. "conv_").
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("attention.", "feed_forward.")
+
+    @property
+    def scale(self) -> float:
+        """Factor of the product."""
+        return self.alpha / self.rank
 
 
 def targets(config: LoraConfig, shapes: Mapping[str, Any], is_chosen: Callable[[str], bool]) -> list[str]:
@@ -27,7 +48,7 @@ def targets(config: LoraConfig, shapes: Mapping[str, Any], is_chosen: Callable[[
         if is_chosen(path) and path.endswith(".kernel") and any(part in path for part in config.targets)
     ]
     if not found:
-        raise UserError(f"config.lora.targets {list(config.targets)} match no kernel of the trained groups")
+        raise UserError(f"config.rectify.lora.targets {list(config.targets)} match no kernel of the trained groups")
     return found
 
 

@@ -11,7 +11,7 @@ import jax
 import optax
 import optax.contrib
 
-from tooncrafter_jax.training.configuration import OptimizerConfig
+from tooncrafter_jax.training.run_config import OptimizerConfig
 
 Paths = Mapping[str, Any]
 """Parameter path -> array."""
@@ -62,6 +62,8 @@ def make_optimizer(
     return optax.masked(optax.chain(*parts), lambda params: {path: is_trained(path) for path in params})  # pyright: ignore
 
 
+MUON_MOMENTUM = 0.95
+"""As in arXiv 2502.16982."""
 MUON_RMS = 0.2
 """Root mean square of an update of Muon in learning rates: that of Adam's, so that rates carry over (arXiv 2502.16982, 2.2)."""
 
@@ -74,7 +76,7 @@ def _muon(config: OptimizerConfig, rate: Callable[[Any], Any]) -> optax.Gradient
 
     return optax.contrib.muon(
         rate,
-        beta=config.momentum,
+        beta=MUON_MOMENTUM,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
         adam_b1=config.beta1,

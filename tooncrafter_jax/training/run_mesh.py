@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import automatic_mesh, make_mesh
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.state import abstract_state

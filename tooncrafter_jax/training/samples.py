@@ -23,8 +23,8 @@ from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.training.components import FlatParams
-from tooncrafter_jax.training.configuration import TrainConfig
 from tooncrafter_jax.training.reporting import Reporter
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import BATCH_AXES
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.encoding import FRAMES_AT_A_TIME

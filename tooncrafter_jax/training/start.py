@@ -18,7 +18,7 @@ from tooncrafter_jax.io.paths import any_path
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.training import lora
-from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
@@ -223,7 +223,7 @@ class Start:
                     yield f"{_LPIPS}{name}", value
         if any(path.startswith(PREFIX) for path in wanted):
             shapes = stage.components.abstract_params
-            factors = lora.init(stage.config.lora, shapes, stage.lora_targets, stage.config.seed)
+            factors = lora.init(stage.lora, shapes, stage.lora_targets, stage.config.seed)
             yield from ((path, value) for path, value in factors.items() if path in wanted)
         drawn = set[str]()
         for path in self._missing & wanted:

@@ -103,7 +103,7 @@ def abstract_state(stage: Stage) -> TrainState:
     params = dict(stage.components.abstract_params)
     for path in stage.lora_targets:
         inputs, outputs = matrix_shape(params[path].shape)
-        rank = stage.config.lora.rank
+        rank = stage.lora.rank
         params[f"{PREFIX}{path}.a"] = jax.ShapeDtypeStruct((inputs, rank), jnp.float32)
         params[f"{PREFIX}{path}.b"] = jax.ShapeDtypeStruct((rank, outputs), jnp.float32)
     params = {path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(stage, path)) for path, leaf in params.items()}

@@ -66,8 +66,7 @@ def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Me
         updates, states[name] = optimizer.update(gradients, state.optimizer[name], everything)
         moved = {path: optax.apply_updates(trained[path], updates[path]) for path in found.of[name]}
         trained = {**trained, **moved}
-    if config.log_norms:
-        metrics |= norms_by_group(found.of[MODEL], "gradient_norm") | norms_by_group(trained, "parameter_norm")
+    metrics |= norms_by_group(found.of[MODEL], "gradient_norm") | norms_by_group(trained, "parameter_norm")
 
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)

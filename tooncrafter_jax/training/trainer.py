@@ -20,12 +20,13 @@ from tooncrafter_jax.planning.utilisation import seconds_at_peak
 from tooncrafter_jax.runtime.distributed import check_joined, describe_machine, only_run_in
 from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
-from tooncrafter_jax.training.configuration import TrainConfig
+from tooncrafter_jax.training.configuration import config_values
 from tooncrafter_jax.training.hints import HintDrawing
 from tooncrafter_jax.training.interruption import watched
 from tooncrafter_jax.training.pacing import Pacing
 from tooncrafter_jax.training.profiling import Profile
 from tooncrafter_jax.training.reporting import Reporter, mean_of_batches, parameter_table
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.run_mesh import run_mesh
 from tooncrafter_jax.training.samples import Samples
 from tooncrafter_jax.training.sharding import check_batch, process_rows, put_batch
@@ -34,9 +35,6 @@ from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import TrainState
 from tooncrafter_jax.training.step import make_step, make_validation
-
-VIDEO_STAGES = ("decoder", "autoencoder", "sketch")
-"""Stages that need pixels even where embeddings are read."""
 
 
 class Outcome(NamedTuple):
@@ -62,7 +60,8 @@ class Trainer:
       profile: whether to trace a few steps into `workdir / "profile"`.
 
     Raises:
-      UserError: for anything that can be known to be wrong before a program is compiled.
+      UserError: for anything about the config, its start and the devices that can be known to be wrong. Clips and sketches are
+        looked at when a run needs them.
     """
 
     def __init__(self, config: TrainConfig, workdir: GivenPath, *, profile: bool = False) -> None:
@@ -85,9 +84,7 @@ class Trainer:
                 f"config.data asks for {size[0]}x{size[1]} pixels, which must be multiples of {model.pixel_multiple}"
             )
         self.stage: Stage = make_stage(config, model, self.mesh)
-        self.loader = self._loader(config.data.split)
-        self._hints = self._sketcher()
-        self._seconds_at_peak = seconds_at_peak(config, model)
+        self._hints: HintDrawing | None = None
         self._validation = make_validation(self.stage, self.mesh)
         self._samples = Samples(self.stage, self.mesh, self._with_hints)
 
@@ -97,7 +94,7 @@ class Trainer:
         settings = replace(self.config.data, split=split)
         if evaluation:
             settings = replace(settings.evaluation(), embeddings="")
-        if self.config.stage in VIDEO_STAGES:
+        if self.stage.needs_pixels:
             settings = replace(settings, video=True)
         loader = Loader.open(settings, rows=process_rows(self.mesh, settings.batch))
         if loader.clips < settings.batch and not evaluation:
@@ -108,11 +105,11 @@ class Trainer:
         return loader
 
     def _sketcher(self) -> HintDrawing | None:
-        if not self.stage.is_guided:
+        source = self.stage.sketches
+        if source is None:
             return None
-        settings = self.config.sketch
-        extractor = load_extractor(settings.extractor, local_path(settings.weights) if settings.weights else None)
-        return HintDrawing(extractor, self.mesh, every_frame=settings.every_frame)
+        extractor = load_extractor(source.extractor, local_path(source.weights) if source.weights else None)
+        return HintDrawing(extractor, self.mesh, every_frame=source.every_frame)
 
     def _with_hints(self, batch: Batch) -> Batch:
         """A batch on the devices, with its sketches where they guide the stage."""
@@ -129,28 +126,29 @@ class Trainer:
         """Trains to the last step, or until the run is told to stop.
 
         Raises:
-          UserError: too many steps in a row were not finite, a clip is damaged, a checkpoint cannot be written, or another run is
-            going on in the working directory.
+          UserError: the clips or the extractor's weights are missing, before anything is written; too many steps in a row were not
+            finite, a clip is damaged, a checkpoint cannot be written, or another run is going on in the working directory.
         """
-        with only_run_in(self.workdir):
-            return self._run()
+        self._hints = self._sketcher()
+        with self._loader(self.config.data.split) as loader, only_run_in(self.workdir):
+            return self._run(loader)
 
-    def _run(self) -> Outcome:
+    def _run(self, loader: Loader) -> Outcome:
         config = self.config
         checkpoints = Checkpoints(self.workdir, self.stage)
-        with jax.set_mesh(self.mesh), watched() as interruption, self.loader as loader:
+        with jax.set_mesh(self.mesh), watched() as interruption:
             if checkpoints.latest is None:
                 state = checkpoints.start.state(self.mesh)
             else:
-                state, data = checkpoints.restore(self.mesh)
-                loader.restore(data)
+                state, position = checkpoints.restore(self.mesh)
+                loader.restore(position)
             done = int(state.step)
             reporter = Reporter(
                 self.workdir,
                 steps=config.steps,
                 done=done,
                 clips=config.data.batch,
-                seconds_at_peak=self._seconds_at_peak,
+                seconds_at_peak=seconds_at_peak(config, architecture(config)),
             )
             reporter.say(parameter_table(self.stage))
             if done:
@@ -250,9 +248,7 @@ class Trainer:
             return next(loader)
 
     def _provenance(self, step: int) -> dict[str, Any]:
-        from tooncrafter_jax.config_codec import to_dict
-
-        return {"trained_by": "tooncrafter_jax", "steps": step, "config": to_dict(self.config)}
+        return {"trained_by": "tooncrafter_jax", "steps": step, "config": config_values(self.config)}
 
 
 def _until_end(loader: Loader) -> Iterator[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""Stages of the denoiser: `rectify`, the paper's toon rectification, and `base`, a motion prior from nothing (spec section 8.3)."""
+"""What stages that train the denoiser or beside it have in common (spec section 8.3)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ TIME_BUCKETS = 10
 class Denoising(Stage):
     """The v-prediction loss on clips whose first and last frame are given."""
 
+    last_time_share: float = 0.0
+    """Share of the clips that are noised to the last diffusion time; the others' times are drawn evenly."""
+    bypass_temporal: bool = False
+    """Whether the training forward skips the temporal layers."""
     uses = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder")
 
     def conditions(self, model: BoundModel, batch: Batch, ends: Float[Array, "B 2 h w C"], frames: int) -> Conditions:
@@ -36,7 +40,7 @@ class Denoising(Stage):
 
     def times(self, batch: Batch) -> Int[Array, "B"]:
         """The diffusion time of each clip, by its seed."""
-        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.config.last_time_share)
+        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.last_time_share)
 
     def losses(self, model: BoundModel, batch: Batch, key: jax.Array | None) -> tuple[Losses, Metrics]:
         """Mean squared error of v over valid clips, at times and with noise drawn by the examples' seeds."""
@@ -72,9 +76,7 @@ class Denoising(Stage):
     ) -> Latents:
         """The denoiser's v; `key` turns dropout on."""
         with remat_policy(self.config.remat):
-            return model.predict_v(
-                noisy, times, conditions, bypass_temporal=self.config.bypass_temporal, dropout_key=key
-            )
+            return model.predict_v(noisy, times, conditions, bypass_temporal=self.bypass_temporal, dropout_key=key)
 
     def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
         """Clips drawn from their end frames in 25 steps, without guidance, as a user of the exported model would draw them."""
@@ -87,22 +89,6 @@ class Denoising(Stage):
         conditions = self.conditions(model, batch, ends, frames)
         carry, _ = denoise_chunk(model, solver.init(x), chunk, seeds, conditions, solver=solver)
         return model.decode(solver.latents(carry), references, frames_at_a_time)
-
-
-class Rectify(Denoising):
-    """Toon rectification: projector and spatial layers learn cartoons, temporal layers keep their motion (spec section 8.5)."""
-
-    trains = ("projector", "spatial", "image_kv", "fps")
-    may_train = ("projector", "spatial", "temporal", "image_kv", "fps")
-
-
-class Base(Denoising):
-    """The whole denoiser, to learn motion from nothing; light text and image towers may be trained with it."""
-
-    trains = ("projector", "spatial", "temporal", "image_kv", "fps")
-    may_train = (*trains, "clip_text", "clip_image")
-    fresh = ("unet", "image_projector", "clip_text", "clip_image")
-    """Autoencoder and decoder must be given, or latents would mean nothing."""
 
 
 def by_time(errors: jax.Array, weights: jax.Array, times: jax.Array, timesteps: int) -> Metrics:

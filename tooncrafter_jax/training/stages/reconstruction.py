@@ -1,4 +1,4 @@
-"""Stages that reconstruct clips: `decoder`, the dual-reference decoder, and `autoencoder`, from nothing (spec section 8.6).
+"""What stages that learn from reconstructed clips have in common (spec section 8.6).
 
 The loss is L1 + weight·LPIPS, and from a start step a hinge GAN whose weight adapts to the reconstruction's gradient. Model and
 discriminator are trained in one step on one reconstruction; differs from the published lineage, which reconstructs twice.
@@ -6,51 +6,29 @@ discriminator are trained in one step on one reconstruction; differs from the pu
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Collection
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
-from tooncrafter_jax.diffusion.objective import clean_from_v, noisy_target, without_rescale
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule
-from tooncrafter_jax.models.autoencoder import Posterior
-from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
+from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.nn.pixels import to_pixels
-from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.training.components import FlatParams, as_float32, split
-from tooncrafter_jax.training.configuration import TrainConfig
-from tooncrafter_jax.training.stages.denoising import Denoising, Rectify
-from tooncrafter_jax.training.stages.encoding import (
-    clean_latents,
-    conditions_of,
-    ends_of,
-    frame_moments,
-    guided_hints,
-    without_hints,
-)
-from tooncrafter_jax.training.stages.sketch import SketchStage
+from tooncrafter_jax.training.run_config import OptimizerConfig, ranged
 from tooncrafter_jax.training.stages.stage import (
     MODEL,
     Batch,
-    Derived,
     Gradients,
     Losses,
     Metrics,
     Optimized,
     Stage,
-    replace_config,
     total,
 )
 from tooncrafter_jax.typing import Latents, Video
@@ -60,10 +38,47 @@ DISCRIMINATOR = "discriminator"
 PERCEPTUAL = "perceptual"
 LAST_LAYER = "decoder.conv_out.kernel"
 """The layer at which the two losses' gradients are compared (spec section 8.6 says why it is a choice)."""
-LAST_TEMPORAL = "decoder.conv_out_temporal.kernel"
-BRANCH_ENDS = (".res.conv_out.kernel", ".attention.out.kernel")
-"""Last kernels of the residual branches of the autoencoder and its decoder."""
 WEIGHT_EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
+
+
+@dataclass(frozen=True)
+class DiscriminatorOptions:
+    """The discriminator's part, which Adam trains as the published autoencoder's does.
+
+    Attributes:
+      width: channels after its first convolution.
+      start_step: from which it takes part; before, it neither trains nor is trained against. If the run has no such step, nothing
+        of it is compiled.
+      weight: factor of the adaptive weight.
+      learning_rate: its own.
+    """
+
+    width: int = ranged(64, least=1)
+    start_step: int = ranged(50_001, least=0)
+    weight: float = 0.5
+    learning_rate: float = 4.5e-6
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """Adam as in the published autoencoder class (spec section 8.1)."""
+        return OptimizerConfig(
+            name="adam", learning_rate=self.learning_rate, beta1=0.5, beta2=0.9, weight_decay=0.0, clip_norm=0.0
+        )
+
+
+@dataclass(frozen=True)
+class ReconstructionOptions:
+    """Options of every stage that learns from reconstructed clips.
+
+    Attributes:
+      perceptual_weight: of LPIPS beside the L1 loss; 0 leaves it (and its weights) out.
+      perceptual_frames: frames of a clip that LPIPS is measured on in a step of training, others in each; 0 for all.
+      discriminator: from its start step on.
+    """
+
+    perceptual_weight: float = 0.1
+    perceptual_frames: int = ranged(0, least=0)
+    discriminator: DiscriminatorOptions = DiscriminatorOptions()
 
 
 class Encoded(NamedTuple):
@@ -101,8 +116,11 @@ class _Adversary(NamedTuple):
 
 
 class Reconstruction(Stage):
-    """What the two stages have in common."""
+    """L1, LPIPS and a discriminator on what is decoded; a stage says of what (`encoded`)."""
 
+    Options = ReconstructionOptions
+    options: ReconstructionOptions
+    needs_pixels = True
     uses = ("autoencoder", "decoder")
     fresh = ("decoder", DISCRIMINATOR)
 
@@ -110,16 +128,16 @@ class Reconstruction(Stage):
         """The discriminator, and LPIPS if it has a weight."""
         more: dict[str, Network[Any]] = {
             DISCRIMINATOR: Network(
-                Discriminator, DiscriminatorConfig(width=self.config.adversarial.width), dtype=self.config.dtype
+                Discriminator, DiscriminatorConfig(width=self.options.discriminator.width), dtype=self.config.dtype
             )
         }
-        if self.config.adversarial.perceptual_weight:
+        if self.options.perceptual_weight:
             more[PERCEPTUAL] = Network(Lpips, LpipsConfig.vgg16(), dtype=self.config.dtype)
         return more
 
     def optimized(self) -> dict[str, Optimized]:
         """The model and its discriminator."""
-        own = Optimized(self.config.adversarial.optimizer, _is_discriminators)
+        own = Optimized(self.options.discriminator.optimizer, _is_discriminators)
         return super().optimized() | {DISCRIMINATOR: own}
 
     # -------------------------------------------------------------------------------------------------- reconstructing
@@ -156,7 +174,7 @@ class Reconstruction(Stage):
         LPIPS is of the frames whose numbers are `judged`, or of all. Clips that are not `valid` (B,) do not count; None: all do.
         """
         l1 = mean_of_clips(jnp.abs(video - truth), valid)
-        weight = self.config.adversarial.perceptual_weight
+        weight = self.options.perceptual_weight
         if not weight:
             return {"l1": l1}, {"l1": l1}
         network = self.components.bind(PERCEPTUAL, params)
@@ -176,7 +194,7 @@ class Reconstruction(Stage):
         """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed draws; None
         for all.
         """
-        frames, count = batch["video"].shape[1], self.config.adversarial.perceptual_frames
+        frames, count = batch["video"].shape[1], self.options.perceptual_frames
         if not 0 < count < frames:
             return None
         start = (batch["seed"][0] % frames).astype(jnp.int32)
@@ -187,7 +205,7 @@ class Reconstruction(Stage):
     def gradients(self, params: FlatParams, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
         """Gradients of model and discriminator; before the start step the discriminator neither takes part nor costs time."""
         del key
-        settings = self.config.adversarial
+        settings = self.options.discriminator
         truth = to_pixels(batch["video"])
         # The adaptive weight compares gradients at the last layer, whether or not that layer is trained.
         pulled, rest = split(params, lambda path: path == LAST_LAYER or self.is_trained(path))
@@ -264,151 +282,6 @@ class Reconstruction(Stage):
         renamed = {f"{DISCRIMINATOR}.{path}": jax.lax.stop_gradient(value) for path, value in statistics.items()}
         loss = (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake))) / 2
         return loss, (renamed, {"logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)})
-
-
-class DecoderStage(Reconstruction):
-    """The dual-reference decoder, with the encoder frozen; frames 0 and T - 1 are the references.
-
-    Temporal and reference parts that a plain image decoder lacks start so that they change nothing.
-    """
-
-    trains = ("decoder",)
-    may_train = ("decoder", "decoder.p3d", "decoder.har", "decoder.har.attention", "decoder.har.residual")
-
-    def derive(self, missing: Collection[str]) -> dict[str, Derived]:
-        """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.
-
-        Differs from the published code: there it is drawn at random, and training would first have to find the pictures again.
-        """
-        if LAST_TEMPORAL not in missing:
-            return {}
-        kernel = np.zeros(self.components.abstract_params[LAST_TEMPORAL].shape, np.float32)
-        kernel[kernel.shape[0] // 2, 0, 0] = np.eye(kernel.shape[-1])
-        bias = np.zeros(kernel.shape[-1:], np.float32)
-        return {
-            LAST_TEMPORAL: Derived(None, lambda _: kernel),
-            LAST_TEMPORAL.replace("kernel", "bias"): Derived(None, lambda _: bias),
-        }
-
-    def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
-        """Latents and references, without gradient to the encoder."""
-        references = model.references_of(to_pixels(ends_of(batch["video"])))
-        return Encoded(self.noisy(self.latents(model, batch), batch["seed"]), references)
-
-    def latents(self, model: BoundModel, batch: Batch) -> Latents:
-        """The latents that the decoder is to decode, before noise and not scaled: the true ones."""
-        return jax.lax.stop_gradient(draw_latents(frame_moments(model, batch["video"]), batch["seed"]))
-
-    def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
-        """The latents with as much noise as the config asks for, by the examples' seeds."""
-        if not self.config.latent_noise:
-            return latents
-        schedule = self.model.schedule
-        share = clip_timesteps(seeds, schedule.timesteps)[:, None, None, None, None] / schedule.timesteps
-        noise = clip_noise(seeds, Stream.STEP, jnp.arange(latents.shape[1]), latents.shape[2:])
-        return latents + self.config.latent_noise / schedule.scale_factor * share * noise
-
-
-class DenoisedDecoderStage(DecoderStage):
-    """The dual-reference decoder on latents as the denoiser draws them (`config.denoised_latents`).
-
-    A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is decoded: near
-    the truth at early times, and what it knows of the motion from the ends alone at the last. The denoiser is frozen unless
-    `config.groups` names parts of it: these learn from the pictures too. If it names the sketch encoder's, sketches guide the
-    denoiser, and LPIPS is measured on guided frames first.
-    """
-
-    may_train = (*DecoderStage.may_train, *Rectify.may_train, *SketchStage.may_train)
-
-    def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
-        self.is_guided = any(group in SketchStage.may_train for group in config.groups)
-        kind = SketchStage if self.is_guided else Denoising
-        self.uses = tuple(dict.fromkeys((*kind.uses, *DecoderStage.uses)))
-        super().__init__(config, model, mesh)
-
-    def judged_frames(self, batch: Batch) -> jax.Array | None:
-        """As ever, but guided frames first: those of most clips, and from the drawn place on where as many have a sketch."""
-        judged = super().judged_frames(batch)
-        if judged is None or not self.is_guided:
-            return judged
-        frames = batch["video"].shape[1]
-        distance = (jnp.arange(frames) - judged[0]) % frames
-        return jax.lax.top_k(jnp.sum(batch["sketched"], axis=0) - distance / frames, len(judged))[1]
-
-    def validate(self, params: FlatParams, batch: Batch) -> Metrics:
-        """What every decoder's validation tells, and, if sketches guide, the same without them."""
-        metrics = super().validate(params, batch)
-        if not self.is_guided:
-            return metrics
-        alone = super().validate(params, without_hints(batch))
-        return metrics | {f"{name}_without_sketches": value for name, value in alone.items()}
-
-    def times(self, batch: Batch) -> Int[Array, "B"]:
-        """The diffusion time of each clip, by its seed."""
-        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.config.last_time_share)
-
-    def latents(self, model: BoundModel, batch: Batch) -> Latents:
-        """The denoiser's prediction of the clean latents, from each clip's own time."""
-        latents, times = clean_latents(model, batch), self.times(batch)
-        hints = guided_hints(batch, every_clip=self.config.sketch.every_frame)
-        given = conditions_of(model, batch, ends_of(latents), latents.shape[1], self.config.dtype, *hints)
-        schedule = NoiseSchedule(self.model.schedule)
-        noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(latents.shape[1]), latents.shape[2:])
-        noisy = noisy_target(schedule, latents, noise, times).noisy
-        v = as_float32(model.predict_v(noisy, times, given))
-        clean = without_rescale(schedule, clean_from_v(schedule, noisy, v, times), times)
-        return clean / self.model.schedule.scale_factor
-
-
-class AutoencoderStage(Reconstruction):
-    """Encoder and plain decoder from nothing, frame by frame."""
-
-    trains = ("autoencoder", "decoder")
-    may_train = ("autoencoder", "decoder")
-    fresh = ("autoencoder", "decoder", DISCRIMINATOR)
-
-    def derive(self, missing: Collection[str]) -> dict[str, Derived]:
-        """Residual branches that end in zeros, and all other kernels times the square root of 3, which keeps the variance.
-
-        What is drawn otherwise shrinks colours at every resolution until they drown in the branches, and the first thousands of
-        steps go by in grey. Differs from the published lineage, which draws all kernels alike.
-        """
-        derived = {}
-        for path in missing:
-            name = path.partition(".")[2]
-            if not path.startswith(("autoencoder.", "decoder.")) or not name.endswith("kernel"):
-                continue
-            factor = 0.0 if name.endswith(BRANCH_ENDS) else 3**0.5
-            derived[path] = Derived(path, partial(_scaled, factor=factor))
-        return derived
-
-    def adapt(self, model: ModelConfig) -> ModelConfig:
-        """The decoder without temporal and reference parts."""
-        return replace_config(model, "decoder", temporal=False, references=False)
-
-    def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
-        """Latents and the posterior's divergence from a normal, summed over a frame's latent and averaged over frames."""
-        moments, _ = model.encode(to_pixels(batch["video"]))
-        posterior = Posterior.from_moments(moments)
-        terms = jnp.square(posterior.mean) + jnp.exp(posterior.logvar) - 1.0 - posterior.logvar
-        divergence = 0.5 * jnp.mean(jnp.sum(terms, axis=(2, 3, 4)))
-        losses = {"divergence": self.config.adversarial.kl_weight * divergence}
-        return Encoded(draw_latents(moments, batch["seed"]), None, losses, {"divergence": divergence})
-
-    def fitted_model(self, params: FlatParams, some_clips: Callable[[], Batch]) -> ModelConfig:
-        """With the scale factor that gives the latents a standard deviation of 1, on which a denoiser's schedule counts."""
-
-        @jax.jit
-        @exact_float32(self.config.dtype)
-        def deviation(params: FlatParams, batch: Batch) -> jax.Array:
-            return jnp.std(self.encoded(self.bound(params), batch).latents)
-
-        factor = 1.0 / max(float(deviation(params, some_clips())), 1e-6)
-        return dataclasses.replace(self.model, schedule=dataclasses.replace(self.model.schedule, scale_factor=factor))
-
-
-def _scaled(value: np.ndarray, factor: float) -> np.ndarray:
-    return np.asarray(factor * value, np.float32)
 
 
 def _is_discriminators(path: str) -> bool:

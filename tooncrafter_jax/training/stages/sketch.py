@@ -3,36 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
 from tooncrafter_jax.training.components import FlatParams
+from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.denoising import Denoising
 from tooncrafter_jax.training.stages.encoding import conditions_of, guided_hints, without_hints
-from tooncrafter_jax.training.stages.stage import Batch, Derived, Metrics
+from tooncrafter_jax.training.stages.stage import Batch, Derived, Extractor, Metrics, SketchSource
 from tooncrafter_jax.typing import Latents
 
 
-class SketchStage(Denoising):
+@dataclass(frozen=True)
+class SketchOptions:
+    """Options of the stage `sketch`.
+
+    Attributes:
+      extractor: draws the sketches from the frames.
+      weights: file of the extractor's weights; empty for those that were fetched.
+      every_frame: a sketch for every frame instead of a few (the paper's ZeroGate ablation).
+      hint_start: how a new encoder's hint convolutions begin. `zeros` as published: default kernels, the last one zero. `scaled`:
+        all so large that a drawing keeps its contrast through the eight of them. What the encoder adds to the denoiser is zero at
+        step 0 either way.
+      last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is given alone;
+        the others' times are drawn evenly; 0 as published. For models that are to sample in one step or few.
+    """
+
+    extractor: Extractor = "anime2sketch"
+    weights: str = ""
+    every_frame: bool = False
+    hint_start: Literal["zeros", "scaled"] = "zeros"
+    last_time_share: float = ranged(0.0, least=0, most=1)
+
+
+class Sketch(Denoising):
     """Trains the sketch encoder on frames' own sketches; unguided frames get the empty image.
 
     The encoder starts as the spatial encoder half of the denoiser, which is Stable Diffusion 2.1's. The trainer draws the batch's
     hints with the config's extractor before the step; see `training.hints`.
     """
 
+    Options = SketchOptions
+    options: SketchOptions
     uses = (*Denoising.uses, "sketch_encoder")
     trains = ("sketch",)
     may_train = ("sketch", "sketch.added")
     fresh = ("sketch_encoder",)
-    is_guided = True
+    needs_pixels = True
+
+    def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
+        super().__init__(config, model, mesh)
+        self.last_time_share = self.options.last_time_share
+
+    @property
+    def sketches(self) -> SketchSource:
+        """As the options say."""
+        return SketchSource(self.options.extractor, self.options.weights, self.options.every_frame)
 
     def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """The encoder's layers that the denoiser has too, and hint convolutions that begin otherwise than published."""
-        derived = self._scaled_hints(missing) if self.config.sketch.hint_start == "scaled" else {}
+        derived = self._scaled_hints(missing) if self.options.hint_start == "scaled" else {}
         shapes = self.components.abstract_params
         for path in missing:
             name = path.removeprefix("sketch_encoder.")
@@ -59,7 +96,7 @@ class SketchStage(Denoising):
 
     def conditions(self, model: BoundModel, batch: Batch, ends: Float[Array, "B 2 h w C"], frames: int) -> Conditions:
         """The denoiser's, and the sketches of the clips that have some."""
-        hints, scale = guided_hints(batch, every_clip=self.config.sketch.every_frame)
+        hints, scale = guided_hints(batch, every_clip=self.options.every_frame)
         return conditions_of(model, batch, ends, frames, self.config.dtype, hints, scale)
 
     def predict(

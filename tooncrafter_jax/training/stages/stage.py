@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -15,9 +15,9 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tooncrafter import BoundModel
-from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.components import Components, FlatParams, split
-from tooncrafter_jax.training.configuration import OptimizerConfig, TrainConfig
+from tooncrafter_jax.training.lora import LoraConfig, targets
+from tooncrafter_jax.training.run_config import OptimizerConfig, TrainConfig
 from tooncrafter_jax.typing import Video
 from tooncrafter_jax.weights.groups import in_groups
 from tooncrafter_jax.weights.lora import PREFIX
@@ -26,6 +26,9 @@ Batch = Mapping[str, jax.Array]
 """A global batch as the loader makes it, on the devices; see `data.examples.Batch`."""
 Metrics = dict[str, jax.Array]
 """Scalars, and arrays of sums whose name ends in `_by_time`; micro-batches are averaged."""
+
+Extractor = Literal["anime2sketch", "hed", "hed_fused"]
+"""Names of what draws sketches; see `sketches.load_extractor`."""
 
 Losses = dict[str, jax.Array]
 """Terms of a loss by name, each with its weight in it; their sum is what is learnt."""
@@ -83,16 +86,39 @@ class Optimized(NamedTuple):
     is_trained: Callable[[str], bool]
 
 
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Of a stage that has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SketchSource:
+    """Where the sketches of batches come from.
+
+    Attributes:
+      extractor: draws them from the frames: a name that `sketches.load_extractor` knows.
+      weights: file of its weights; empty for those that were fetched.
+      every_frame: a sketch for every frame instead of those that the loader chose.
+    """
+
+    extractor: Extractor
+    weights: str
+    every_frame: bool
+
+
 class Stage:
     """A loss, the parameters that it trains, and what training starts from.
 
     Attributes:
       config: the run's.
+      options: those of the stage in it.
       model: the architecture, with what the stage changes in it.
       components: the networks, over one flat dict of parameters.
       is_trained: whether a parameter path is trained by the model's optimizer.
     """
 
+    Options: ClassVar[type] = NoOptions
+    """A frozen dataclass of what can be chosen of this stage alone, `config.STAGE` of a config file."""
     uses: tuple[str, ...] = ()
     """Components that the stage needs."""
     trains: ClassVar[tuple[str, ...]] = ()
@@ -101,11 +127,14 @@ class Stage:
     """Groups that it is able to train."""
     fresh: ClassVar[tuple[str, ...]] = ()
     """Components that need not be in the checkpoint that training starts from."""
-    is_guided: bool = False
-    """Whether batches carry `hints` (B, T, H, W, 1), the sketches of some frames."""
+    needs_pixels: ClassVar[bool] = False
+    """Whether batches must have pixels where embeddings are read, too."""
+    options: Any
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
-        self.config, self.model, self.mesh = config, self.adapt(model), mesh
+        self.config, self.mesh = config, mesh
+        self.options = self.Options() if config.options is None else config.options
+        self.model = self.adapt(model)
         groups = config.groups or self.trains
         for key, named in (("groups", groups), ("optimizer.group_rates", config.optimizer.factors)):
             wrong = [name for name in named if name not in self.may_train]
@@ -116,12 +145,14 @@ class Stage:
                 )
         networks = self.model.networks(config.dtype, attention=config.attention)
         chosen = {name: networks[name] for name in self.uses} | self.more_networks()
-        self.components = Components(chosen, mesh, config.lora, config.gradient_dtype)
+        self.components = Components(chosen, mesh, self.lora, config.gradient_dtype)
         self.is_chosen: Callable[[str], bool] = in_groups(groups)
         self.is_trained = self.is_chosen
         self.lora_targets: list[str] = []
-        if config.lora.rank:
-            self.lora_targets = lora.targets(config.lora, self.components.abstract_params, self.is_chosen)
+        if self.lora.rank:
+            if config.optimizer.group_rates:
+                raise UserError("config.optimizer.group_rates means nothing to low-rank factors, which are in no group")
+            self.lora_targets = targets(self.lora, self.components.abstract_params, self.is_chosen)
             self.is_trained = lambda path: path.startswith(PREFIX)
 
     # Hooks that stages override.
@@ -129,6 +160,16 @@ class Stage:
     def adapt(self, model: ModelConfig) -> ModelConfig:
         """The architecture that the stage builds."""
         return model
+
+    @property
+    def lora(self) -> LoraConfig:
+        """Low-rank adaptation of what is trained; of rank 0 for none."""
+        return LoraConfig()
+
+    @property
+    def sketches(self) -> SketchSource | None:
+        """Where batches get their `hints` (B, T, H, W, 1) from, the sketches of some frames; None where nothing guides."""
+        return None
 
     def more_networks(self) -> dict[str, Network[Any]]:
         """Networks beside the model's components."""
@@ -162,6 +203,11 @@ class Stage:
         raise NotImplementedError
 
     # What the trainer uses.
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether sketches guide the stage."""
+        return self.sketches is not None
 
     def bound(self, params: FlatParams) -> BoundModel:
         """The networks of the model with these parameters, for one trace."""

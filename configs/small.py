@@ -1,0 +1,269 @@
+"""The model `small`, every part of ToonCrafter but narrow, from nothing to what the package bundles. One row of `RUNS` is one run.
+
+    python -m tooncrafter_jax curate fluent-emoji --out=data/emoji --test=300 --validation=64
+    python -m tooncrafter_jax curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
+    python -m tooncrafter_jax fetch-metric-weights
+    python train.py --config=configs/small.py:autoencoder --workdir=runs/small/autoencoder
+
+So for every run: its working directory has its name, where those that start from it look for it. `scripts/train_small.sh` does them
+all in order; docs/small-model.md says how good the result is, and docs/experiments/small-model.md what each run gained and took.
+"""
+
+from tooncrafter_jax.training.configuration import default_config
+
+SPATIAL = ("projector", "spatial", "image_kv", "fps")
+DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
+FULL = {"model_changes.decoder": {"temporal": True, "references": True}}
+WITHOUT_P3D = {"model_changes.decoder": {"temporal": False, "references": True}}
+PLAIN = {"model_changes.decoder": {"temporal": False, "references": False}}
+
+SHARED = {
+    "model": "small",
+    "dtype": "float32",
+    "frozen_dtype": "float32",
+    "remat": "none",
+    "optimizer.name": "muon",
+    "optimizer.beta2": 0.99,
+    "optimizer.schedule": "cosine",
+    "data.directory": "data/emoji",
+    "data.height": 64,
+    "data.width": 64,
+    "validation": "validation",
+    "sample_every": 0,
+}
+# Windows out of larger frames: details and lines are as large as they will be at 128x128 pixels.
+WINDOWS = {"data.crop_from": (128, 128)}
+# 64x64 pixels cost a quarter of 128x128, and what an encoder learns on them carries over. L1 alone is quick.
+AUTOENCODER = {
+    "stage": "autoencoder",
+    "optimizer.warmup_steps": 50,
+    "autoencoder.discriminator.width": 16,
+    "validate_every": 200,
+    "log_every": 10,
+    "save_every": 200,
+    "ema_decay": 0.995,
+}
+# All variants of the paper's Table 3 take the same steps at the same rate.
+RECTIFY = {
+    "stage": "rectify",
+    "start": "base",
+    "steps": 70,
+    "optimizer.learning_rate": 3e-3,
+    "optimizer.warmup_steps": 30,
+    "optimizer.schedule": "constant",
+    "data.batch": 8,
+    "data.strides": (2, 4),
+    "validate_every": 70,
+    "validation_batches": 4,
+    "log_every": 5,
+    "save_every": 100,
+    "ema_decay": 0.95,
+}
+RECTIFY_ON = RECTIFY | {
+    "groups": (*SPATIAL, "temporal"),
+    "optimizer.schedule": "cosine",
+    "validate_every": 100,
+    "ema_decay": 0.99,
+}
+# A decoder first learns to hand its references through: two of its four frames are these.
+DECODER = WINDOWS | {
+    "stage": "decoder",
+    "start": "autoencoder_lpips",
+    "steps": 300,
+    "optimizer.learning_rate": 5e-4,
+    "optimizer.warmup_steps": 30,
+    # What is new starts from zeros and has a long way to go.
+    "optimizer.group_rates": "decoder.har.residual:10",
+    "decoder.discriminator.width": 16,
+    "decoder.perceptual_weight": 0.0,
+    "decoder.perceptual_frames": 4,
+    "data.batch": 4,
+    "data.frames": 4,
+    "data.strides": (3, 12),
+    "validate_every": 100,
+    "validation_batches": 8,
+    "log_every": 5,
+    "save_every": 50,
+    "ema_decay": 0.98,
+}
+# Then whole clips, or its layers over time would only know frames beside a reference.
+CLIPS = DECODER | {
+    "steps": 400,
+    "optimizer.learning_rate": 4e-4,
+    "optimizer.group_rates": "",
+    "optimizer.warmup_steps": 10,
+    "data.batch": 1,
+    "data.frames": 16,
+    "data.strides": (2, 4),
+}
+# At the last time nothing but the ends and the sketch tells what is there, and the model samples there, in one step.
+SKETCH = WINDOWS | {
+    "stage": "sketch",
+    "start": "joint",
+    "steps": 860,
+    "optimizer.learning_rate": 2e-3,
+    "optimizer.warmup_steps": 20,
+    "sketch.extractor": "hed",
+    "sketch.hint_start": "scaled",
+    "sketch.last_time_share": 0.8,
+    "data.batch": 4,
+    "data.strides": (2, 4),
+    "validate_every": 100,
+    "validation_batches": 4,
+    "log_every": 5,
+    "save_every": 50,
+    "ema_decay": 0.98,
+}
+# By L1 and LPIPS of decoded predictions.
+JOINT = WINDOWS | {
+    "stage": "joint",
+    "joint.discriminator.width": 16,
+    "joint.perceptual_frames": 4,
+    "data.batch": 1,
+    "data.strides": (2, 4),
+    "log_every": 5,
+    "save_every": 50,
+    "ema_decay": 0.98,
+}
+GUIDED = JOINT | {
+    "groups": ("sketch",),
+    "optimizer.warmup_steps": 20,
+    "joint.extractor": "hed",
+    "joint.last_time_share": 0.8,
+    "joint.perceptual_weight": 1.0,
+    "validate_every": 350,
+    "validation_batches": 16,
+}
+# Denoiser and decoder learn beside the sketch encoder what to do with a sketch, and without one in a quarter of the clips.
+TOGETHER = GUIDED | {
+    "groups": ("sketch", "decoder", *DENOISER),
+    "optimizer.group_rates": "sketch:2.5,decoder:0.5",
+    "data.bisection_share": 0.0,
+    "data.most_random_sketches": 3,
+    "data.sketched_share": 0.75,
+    "data.strides": (3, 5),
+}
+
+RUNS = {
+    "autoencoder": AUTOENCODER
+    | {
+        "steps": 2400,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 2e-3,
+        "autoencoder.perceptual_weight": 0.0,
+        "data.batch": 8,
+        "data.frames": 1,
+        "validation_batches": 4,
+    },
+    # Two frames of each clip, far apart, one of which LPIPS judges.
+    "autoencoder_lpips": AUTOENCODER
+    | WINDOWS
+    | {
+        "start": "autoencoder",
+        "steps": 2000,
+        "optimizer.learning_rate": 1e-3,
+        "autoencoder.perceptual_frames": 1,
+        "data.batch": 4,
+        "data.frames": 2,
+        "data.strides": (3, 12),
+        "validation_batches": 8,
+    },
+    # What moves how, on simulated bodies, before the model sees any cartoon. All later stages keep its light text and image towers.
+    "base": {
+        "stage": "base",
+        "start": "autoencoder_lpips",
+        "groups": (*DENOISER, "clip_text", "clip_image"),
+        "steps": 1200,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 1.5e-3,
+        "optimizer.warmup_steps": 50,
+        "data.directory": "data/bodies128",
+        "data.batch": 8,
+        "data.strides": (1, 3),
+        "validate_every": 100,
+        "validation_batches": 4,
+        "log_every": 5,
+        "save_every": 100,
+        "ema_decay": 0.99,
+    },
+    # Variant iv is the paper's choice, i is the start itself. Here ii wins: `base` has not seen enough to leave temporal layers as
+    # they are.
+    "rectify_ii": RECTIFY | {"groups": (*SPATIAL, "temporal")},
+    "rectify_iii": RECTIFY | {"groups": SPATIAL, "rectify.bypass_temporal": True},
+    "rectify_iv": RECTIFY | {"groups": SPATIAL},
+    "rectify_v": RECTIFY | {"groups": ("projector",)},
+    "rectify_lora": RECTIFY
+    | {
+        "rectify.lora.rank": 16,
+        "rectify.lora.alpha": 32.0,
+        "rectify.lora.targets": ("attention.", "feed_forward.", "proj_", "conv_", "sample", "embedding"),
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 5e-3,
+    },
+    "rectify_long": RECTIFY_ON | {"start": "rectify_ii", "steps": 1500},
+    "rectify": RECTIFY_ON
+    | {
+        "start": "rectify_long",
+        "steps": 110,
+        "optimizer.learning_rate": 1.5e-3,
+        "data.batch": 4,
+        "data.height": 128,
+        "data.width": 128,
+    },
+    # The paper's Table 4, on true latents.
+    "decoder_full": DECODER | FULL,
+    "decoder_without_p3d": DECODER | WITHOUT_P3D,
+    "decoder_plain": DECODER | PLAIN,
+    "decoder_full_true": CLIPS | FULL | {"start": "decoder_full"},
+    "decoder_without_p3d_true": CLIPS | WITHOUT_P3D | {"start": "decoder_without_p3d"},
+    "decoder_plain_true": CLIPS | PLAIN | {"start": "decoder_plain"},
+    # A denoiser's latents are never quite the true ones: with noise, then with LPIPS.
+    "decoder_full_16": CLIPS | FULL | {"start": "decoder_full", "steps": 200, "decoder.latent_noise": 0.5},
+    "decoder_full_lpips": CLIPS
+    | FULL
+    | {"start": "decoder_full_16", "steps": 900, "decoder.latent_noise": 0.5, "decoder.perceptual_weight": 0.1},
+    # The denoiser bears more than the decoder.
+    "joint": JOINT
+    | FULL
+    | {
+        "start": "decoder_full_lpips,rectify",
+        "groups": ("decoder", *DENOISER),
+        "steps": 800,
+        "optimizer.learning_rate": 2e-4,
+        "optimizer.group_rates": "spatial:2,temporal:2",
+        "optimizer.warmup_steps": 10,
+        "joint.perceptual_weight": 0.1,
+        "validate_every": 100,
+        "validation_batches": 8,
+    },
+    "sketch": SKETCH,
+    "sketch_pictures": GUIDED
+    | {"start": "sketch", "steps": 700, "optimizer.learning_rate": 1e-3, "joint.perceptual_weight": 0.5},
+    # With one or three sketches in most clips.
+    "sketch_sparse": GUIDED
+    | {
+        "start": "sketch_pictures",
+        "steps": 480,
+        "optimizer.learning_rate": 1.5e-3,
+        "optimizer.group_rates": "sketch.added:2",
+        "data.bisection_depths": (1, 2),
+        "data.bisection_share": 0.9,
+    },
+    "together": TOGETHER | {"start": "sketch_sparse", "steps": 1200, "optimizer.learning_rate": 4e-4},
+    "together_long": TOGETHER | {"start": "together", "steps": 2000, "optimizer.learning_rate": 8e-4},
+}
+
+
+def get_config(run=""):
+    if run not in RUNS:
+        raise ValueError(f"there is no run '{run}': choose one of {', '.join(RUNS)}")
+    row = SHARED | RUNS[run]
+    config = default_config()
+    changes = {key: row.pop(key) for key in list(row) if key.startswith("model_changes.")}
+    config.model_changes = {key.removeprefix("model_changes."): value for key, value in changes.items()}
+    config.update_from_flattened_dict(row)
+    starts = filter(None, row.get("start", "").split(","))
+    config.start = ",".join(f"runs/small/{name}/export" for name in starts)
+    if config.stage in ("autoencoder", "decoder", "joint"):
+        config[config.stage].discriminator.start_step = config.steps  # never: it would take most of the time
+    return config

@@ -1,0 +1,95 @@
+"""The stage `decoder`: the dual-reference decoder on true latents (spec section 8.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
+from tooncrafter_jax.nn.pixels import to_pixels
+from tooncrafter_jax.training.run_config import ranged
+from tooncrafter_jax.training.stages.encoding import ends_of, frame_moments
+from tooncrafter_jax.training.stages.reconstruction import Encoded, Reconstruction, ReconstructionOptions
+from tooncrafter_jax.training.stages.stage import Batch, Derived
+from tooncrafter_jax.typing import Latents
+
+LAST_TEMPORAL = "decoder.conv_out_temporal.kernel"
+
+
+class DualReferenceStage(Reconstruction):
+    """The dual-reference decoder, with the encoder frozen; frames 0 and T - 1 are the references.
+
+    Temporal and reference parts that a plain image decoder lacks start so that they change nothing.
+    """
+
+    trains = ("decoder",)
+    may_train = ("decoder", "decoder.p3d", "decoder.har", "decoder.har.attention", "decoder.har.residual")
+
+    def derive(self, missing: Collection[str]) -> dict[str, Derived]:
+        """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.
+
+        Differs from the published code: there it is drawn at random, and training would first have to find the pictures again.
+        """
+        if LAST_TEMPORAL not in missing:
+            return {}
+        kernel = np.zeros(self.components.abstract_params[LAST_TEMPORAL].shape, np.float32)
+        kernel[kernel.shape[0] // 2, 0, 0] = np.eye(kernel.shape[-1])
+        bias = np.zeros(kernel.shape[-1:], np.float32)
+        return {
+            LAST_TEMPORAL: Derived(None, lambda _: kernel),
+            LAST_TEMPORAL.replace("kernel", "bias"): Derived(None, lambda _: bias),
+        }
+
+    def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
+        """Latents and references, without gradient to the encoder."""
+        references = model.references_of(to_pixels(ends_of(batch["video"])))
+        return Encoded(self.latents(model, batch), references)
+
+    def latents(self, model: BoundModel, batch: Batch) -> Latents:
+        """The latents that the decoder is to decode, not scaled."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class DecoderOptions(ReconstructionOptions):
+    """Options of the stage `decoder`.
+
+    Attributes:
+      latent_noise: standard deviation up to which noise is added to a clip's latents, in units of the scaled latents, drawn
+        evenly from 0 on, in validation too; 0 as published. A denoiser's latents are never quite the true ones: a decoder that has
+        met noise takes more from its references.
+    """
+
+    latent_noise: float = ranged(0.0, least=0)
+
+
+class Decoder(DualReferenceStage):
+    """On the true latents, or on noisy ones."""
+
+    Options: ClassVar[type] = DecoderOptions
+    options: DecoderOptions
+
+    def latents(self, model: BoundModel, batch: Batch) -> Latents:
+        """The latents that the decoder is to decode, not scaled: the true ones, with noise where that is asked for."""
+        return self.noisy(true_latents(model, batch), batch["seed"])
+
+    def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
+        """The latents with as much noise as the config asks for, by the examples' seeds."""
+        most = self.options.latent_noise
+        if not most:
+            return latents
+        schedule = self.model.schedule
+        share = clip_timesteps(seeds, schedule.timesteps)[:, None, None, None, None] / schedule.timesteps
+        noise = clip_noise(seeds, Stream.STEP, jnp.arange(latents.shape[1]), latents.shape[2:])
+        return latents + most / schedule.scale_factor * share * noise
+
+
+def true_latents(model: BoundModel, batch: Batch) -> Latents:
+    """Latents of a batch's frames, not scaled, without gradient to the encoder."""
+    return jax.lax.stop_gradient(draw_latents(frame_moments(model, batch["video"]), batch["seed"]))

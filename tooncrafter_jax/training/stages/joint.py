@@ -1,0 +1,103 @@
+"""The stage `joint`: denoiser, decoder and sketch encoder learn from decoded pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.diffusion.objective import clean_from_v, noisy_target, without_rescale
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.tooncrafter import BoundModel
+from tooncrafter_jax.training.components import FlatParams, as_float32
+from tooncrafter_jax.training.run_config import TrainConfig, ranged
+from tooncrafter_jax.training.stages.decoder import DualReferenceStage
+from tooncrafter_jax.training.stages.denoising import Denoising
+from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, guided_hints, without_hints
+from tooncrafter_jax.training.stages.reconstruction import ReconstructionOptions
+from tooncrafter_jax.training.stages.rectify import Rectify
+from tooncrafter_jax.training.stages.sketch import Sketch
+from tooncrafter_jax.training.stages.stage import Batch, Extractor, Metrics, SketchSource
+from tooncrafter_jax.typing import Latents
+
+
+@dataclass(frozen=True)
+class JointOptions(ReconstructionOptions):
+    """Options of the stage `joint`.
+
+    Attributes:
+      last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is given alone;
+        the others' times are drawn evenly.
+      extractor: draws the sketches from the frames, where `groups` names the sketch encoder's.
+      weights: file of the extractor's weights; empty for those that were fetched.
+    """
+
+    last_time_share: float = ranged(0.0, least=0, most=1)
+    extractor: Extractor = "anime2sketch"
+    weights: str = ""
+
+
+class Joint(DualReferenceStage):
+    """The dual-reference decoder on latents as the denoiser draws them.
+
+    A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is decoded: near
+    the truth at early times, and what it knows of the motion from the ends alone at the last. The denoiser, which the start must
+    hold, is frozen unless `config.groups` names parts of it: these learn from the pictures too. If it names the sketch encoder's,
+    sketches guide the denoiser, and LPIPS is measured on guided frames first.
+    """
+
+    Options: ClassVar[type] = JointOptions
+    options: JointOptions
+    may_train = (*DualReferenceStage.may_train, *Rectify.may_train, *Sketch.may_train)
+
+    def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
+        self._is_guided = any(group in Sketch.may_train for group in config.groups)
+        denoiser = Sketch.uses if self._is_guided else Denoising.uses
+        self.uses = tuple(dict.fromkeys((*denoiser, *DualReferenceStage.uses)))
+        super().__init__(config, model, mesh)
+
+    @property
+    def sketches(self) -> SketchSource | None:
+        """As the options say, if the sketch encoder is trained."""
+        if not self._is_guided:
+            return None
+        return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
+
+    def judged_frames(self, batch: Batch) -> jax.Array | None:
+        """As ever, but guided frames first: those of most clips, and from the drawn place on where as many have a sketch."""
+        judged = super().judged_frames(batch)
+        if judged is None or not self.is_guided:
+            return judged
+        frames = batch["video"].shape[1]
+        distance = (jnp.arange(frames) - judged[0]) % frames
+        return jax.lax.top_k(jnp.sum(batch["sketched"], axis=0) - distance / frames, len(judged))[1]
+
+    def validate(self, params: FlatParams, batch: Batch) -> Metrics:
+        """What every decoder's validation tells, and, if sketches guide, the same without them."""
+        metrics = super().validate(params, batch)
+        if not self.is_guided:
+            return metrics
+        alone = super().validate(params, without_hints(batch))
+        return metrics | {f"{name}_without_sketches": value for name, value in alone.items()}
+
+    def times(self, batch: Batch) -> Int[Array, "B"]:
+        """The diffusion time of each clip, by its seed."""
+        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.options.last_time_share)
+
+    def latents(self, model: BoundModel, batch: Batch) -> Latents:
+        """The denoiser's prediction of the clean latents, from each clip's own time."""
+        latents, times = clean_latents(model, batch), self.times(batch)
+        hints = guided_hints(batch)
+        given = conditions_of(model, batch, ends_of(latents), latents.shape[1], self.config.dtype, *hints)
+        schedule = NoiseSchedule(self.model.schedule)
+        noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(latents.shape[1]), latents.shape[2:])
+        noisy = noisy_target(schedule, latents, noise, times).noisy
+        v = as_float32(model.predict_v(noisy, times, given))
+        clean = without_rescale(schedule, clean_from_v(schedule, noisy, v, times), times)
+        return clean / self.model.schedule.scale_factor
