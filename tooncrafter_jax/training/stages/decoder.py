@@ -49,7 +49,7 @@ class DualReferenceStage(Reconstruction):
     def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
         """Latents and references, without gradient to the encoder."""
         references = model.references_of(to_pixels(ends_of(batch["video"])))
-        return Encoded(self.latents(model, batch), references)
+        return Encoded(self.latents(model, batch), references, {}, {})
 
     def latents(self, model: BoundModel, batch: Batch) -> Latents:
         """The latents that the decoder is to decode, not scaled."""

@@ -93,8 +93,8 @@ class Encoded(NamedTuple):
 
     latents: Latents
     references: References | None
-    losses: Losses = {}
-    metrics: Metrics = {}
+    losses: Losses
+    metrics: Metrics
 
 
 class _Adversary(NamedTuple):
