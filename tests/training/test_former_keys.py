@@ -126,6 +126,8 @@ def test_an_option_that_is_gone_is_refused_where_it_was_another():
     with pytest.raises(UserError, match="adversarial.optimizer.beta1 is no option any more and always 0.5, not 0.4"):
         saved_values(old_run("decoder", adversarial={"optimizer": {"beta1": 0.4}}))
     saved_values(old_run("rectify", adversarial={"optimizer": {"beta1": 0.4}}))  # which has no discriminator
+    with pytest.raises(UserError, match="last_time_share is no option of the stage 'base' any more"):
+        saved_values(old_run("base", last_time_share=0.5))
     assert advice("optimizer.momentum") == "config.optimizer.momentum is no option any more and always 0.95"
     assert advice("steps") is None
 

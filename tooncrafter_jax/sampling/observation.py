@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,24 +20,3 @@ class Progress(NamedTuple):
     done: int
     total: int
     preview: Callable[[], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A run with given random numbers whose results on the way are observed: how `verify` compares with stored runs.
-
-    Attributes:
-      posterior: (B, 2, h, w, C) noise of the latents of the first and the last picture.
-      initial: (B, T, h, w, C) latents that sampling starts from.
-      steps: (steps, B, T, h, w, C) noise of each step.
-      observe: called with a name and an array: `timesteps` (steps,), `text` (B, 77, D), `image` (B, M, D), `condition_latents`
-        (B, T, h, w, C); after each chunk of n steps `latents` (B, T, h, w, C) and `clean` (n, B, T, h, w, C); and of each
-        group of clips decoded together `first_pass` and `second_pass` (B, T, H, W, 3).
-      window: frames that the decoder gets at a time, by themselves, as in the published code (spec section 5.6).
-    """
-
-    posterior: np.ndarray
-    initial: np.ndarray
-    steps: np.ndarray
-    observe: Callable[[str, Any], None]
-    window: int | None = None

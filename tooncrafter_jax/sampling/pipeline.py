@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tooncrafter_jax.diffusion.loop import chunks
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import solver_named
 from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
@@ -23,7 +21,7 @@ from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
-from tooncrafter_jax.models.tooncrafter import Conditions, condition_latents
+from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.nn.attention import Backend, check_backend
 from tooncrafter_jax.nn.platform import tracing_on
 from tooncrafter_jax.notes import once
@@ -38,7 +36,7 @@ from tooncrafter_jax.sampling.model_loading import (
     replicated,
     stored_dtype,
 )
-from tooncrafter_jax.sampling.observation import Progress, Replay
+from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import (
     ARGUMENTS,
     DEFAULT_FPS,
@@ -55,7 +53,7 @@ from tooncrafter_jax.sampling.request import (
     make_pairs,
     prepare,
 )
-from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
+from tooncrafter_jax.sampling.sampler import Sampler, branch_contexts, decode_twice, only, sampling_mesh
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.lora import load_lora, merged
@@ -258,7 +256,6 @@ class ToonCrafter:
         pairs: Sequence[PreparedPair],
         options: SamplingOptions,
         on_progress: Callable[[Progress], None] | None = None,
-        replay: Replay | None = None,
     ) -> np.ndarray:
         """`interpolate_pairs` behind the checks.
 
@@ -266,7 +263,6 @@ class ToonCrafter:
           pairs: B clips to make, of one size.
           options: how; must have been checked.
           on_progress: called after every chunk of steps.
-          replay: given noise, and who watches; without it the noise comes from the seeds.
 
         Returns:
           The frames (B, T, H, W, 3), float32 in about [-1, 1].
@@ -274,52 +270,35 @@ class ToonCrafter:
         check_not_forked()
         branches = 3 if options.image_guidance_scale is not None else 1 if options.guidance_scale == 1.0 else 2
         sampler = self.sampler(branches * len(pairs), options.frames)
-        ends, references = self._encode(pairs, options, replay)
-        conditions = self._conditions(sampler, pairs, options, branches, ends, replay)
-
+        ends, references = self._encode(pairs, options)
+        conditions = self._conditions(sampler, pairs, options, branches, ends)
         guidance = Guidance(
             options.guidance_scale,
             options.guidance_rescale,
             1.0 if options.image_guidance_scale is None else options.image_guidance_scale,
         )
-
-        # Denoise.
         seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
-        if replay is None:
-            x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=ends.shape[2:])
-        else:
-            x = jnp.copy(sampler.place(replay.initial))  # the loop is given this, which must not be the caller's memory
+        x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=ends.shape[2:])
         solver = solver_named(options.solver)
         rows = solver.rows(self.schedule, options.solver_options)
-        total = number_of_rows(rows)
-        if replay is not None:
-            replay.observe("timesteps", rows.timestep)
-        done, size, carry = 0, options.steps_per_chunk or total, solver.init(x)
-        with_sketches = ("sketch_encoder",) if conditions.sketch is not None else ()
-        params = self._params(sampler, "unet", *with_sketches)
-        for chunk in chunks(rows, size):
-            carry, predictions = sampler.denoise(
-                params,
-                carry,
-                chunk,
-                seeds,
-                conditions,
-                guidance,
-                solver=solver,
-                branches=branches,
-                with_predictions=on_progress is not None or replay is not None,
-                noise=None if replay is None else sampler.place(replay.steps[done : done + size]),
-            )
-            active = int(np.sum(chunk.active))
-            done += active
-            if replay is not None:
-                replay.observe("latents", solver.latents(carry))
-                replay.observe("clean", predictions[:active])
-            if on_progress is not None:
-                latest = predictions[active - 1]
-                preview = partial(self._preview, latest, pairs, references, options)
-                on_progress(Progress(done, total, preview))
-        return self._decode(solver.latents(carry), pairs, references, options, replay)
+        total, latents = number_of_rows(rows), x
+        for reached in sampler.sample(
+            self._placed[id(sampler)],
+            x,
+            seeds,
+            conditions,
+            guidance,
+            solver=solver,
+            rows=rows,
+            branches=branches,
+            rows_per_chunk=options.steps_per_chunk or None,
+            with_predictions=on_progress is not None,
+        ):
+            latents = reached.latents
+            if on_progress is not None and reached.predictions is not None:
+                preview = partial(self._preview, reached.predictions[-1], pairs, references, options)
+                on_progress(Progress(reached.done, total, preview))
+        return self._decode(latents, pairs, references, options)
 
     # ------------------------------------------------------------------------------------------------------------- parts
 
@@ -338,17 +317,14 @@ class ToonCrafter:
             return self._samplers[key]
 
     def _params(self, sampler: Sampler, *components: str) -> dict[str, Mapping[str, jax.Array]]:
-        params = self._placed[id(sampler)]
-        return {name: params[name] for name in components if name in params}
+        return only(self._placed[id(sampler)], *components)
 
     def _groups(self, count: int) -> tuple[int, list[slice]]:
         """Pairs that are encoded and decoded at a time: one a device, so that activations do not grow with the batch."""
         size = gcd(count, len(self.devices))
         return size, [slice(i, i + size) for i in range(0, count, size)]
 
-    def _encode(
-        self, pairs: Sequence[PreparedPair], options: SamplingOptions, replay: Replay | None
-    ) -> tuple[np.ndarray, References | None]:
+    def _encode(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> tuple[np.ndarray, References | None]:
         """Latents (B, 2, h, w, C) of all end frames, on the host, and the decoder's references if there is but one group.
 
         References take 0.5 GiB a pair in float32 at 320x512. Those of several groups are not kept while denoising: encoding
@@ -358,7 +334,7 @@ class ToonCrafter:
         sampler = self.sampler(size, options.frames)
         latents, references = [], None
         for group in groups:
-            encoded, references = self._encode_group(sampler, pairs, group, options, replay)
+            encoded, references = self._encode_group(sampler, pairs, group, options)
             latents.append(to_host(encoded))
         return np.concatenate(latents), references if len(groups) == 1 else None
 
@@ -368,13 +344,11 @@ class ToonCrafter:
         pairs: Sequence[PreparedPair],
         group: slice,
         options: SamplingOptions,
-        replay: Replay | None = None,
     ) -> tuple[jax.Array, References | None]:
         ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
         seeds = sampler.place(np.asarray([pair.seed for pair in pairs[group]], np.uint32))
-        noise = None if replay is None else sampler.place(replay.posterior[group], "batch")
         params = self._params(sampler, "autoencoder", "decoder")
-        return sampler.encode(params, ends, seeds, noise, last=np.int32(options.frames - 1))
+        return sampler.encode(params, ends, seeds, last=np.int32(options.frames - 1))
 
     def _decode(
         self,
@@ -382,28 +356,21 @@ class ToonCrafter:
         pairs: Sequence[PreparedPair],
         references: References | None,
         options: SamplingOptions,
-        replay: Replay | None = None,
     ) -> np.ndarray:
         """Frames (B, T, H, W, 3); `references` are those of the one group, or None if they must be made again."""
         size, groups = self._groups(latents.shape[0])
         sampler = self.sampler(size, options.frames)
         host = to_host(latents)
-        enough = options.frames >= MIN_FRAMES_FOR_SECOND_PASS or replay is not None
-        videos = []
+        second_pass = options.second_pass and options.frames >= MIN_FRAMES_FOR_SECOND_PASS
+        frames_per_chunk = None if sampler.shares_frames else options.decode_frames_per_chunk
+        params, videos = self._params(sampler, "decoder"), []
         for group in groups:
             of_group = references
             if of_group is None and self.config.decoder.references:
-                of_group = self._encode_group(sampler, pairs, group, options, replay)[1]
-            video = sampler.decode_twice(
-                self._params(sampler, "decoder"),
-                sampler.place(host[group], "batch", "frames"),
-                of_group,
-                second_pass=options.second_pass and enough,
-                frames_per_chunk=None if sampler.shares_frames else options.decode_frames_per_chunk,
-                window=None if replay is None else replay.window,
-                observe=None if replay is None else replay.observe,
-            )
-            videos.append(to_host(video))
+                of_group = self._encode_group(sampler, pairs, group, options)[1]
+            decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
+            placed = sampler.place(host[group], "batch", "frames")
+            videos.append(to_host(decode_twice(decode, placed, second_pass=second_pass).video))
         return np.concatenate(videos)
 
     def _preview(
@@ -422,7 +389,6 @@ class ToonCrafter:
         options: SamplingOptions,
         branches: int,
         ends: np.ndarray,
-        replay: Replay | None,
     ) -> Conditions:
         """Everything that stays the same from step to step."""
         text = sampler.text(
@@ -431,45 +397,23 @@ class ToonCrafter:
         seen = [pair.ends[0] if pair.clip_image is None else pair.clip_image for pair in pairs]
         pixels = sampler.clip_pixels(sampler.place(np.stack(seen), "batch"))
         image = sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels)
-        contexts = [jnp.concatenate([text, image], axis=1)]
-        if branches > 1:
-            empty_text, zero_image = self._unconditional_tokens(sampler)
-            empty_text = jnp.broadcast_to(empty_text, text.shape)
-            if branches == 3:
-                contexts.append(jnp.concatenate([empty_text, image], axis=1))
-            contexts.append(jnp.concatenate([empty_text, jnp.broadcast_to(zero_image, image.shape)], axis=1))
-        context = jnp.concatenate(contexts)
-
-        sketch = None
+        unconditional = self._unconditional_tokens(sampler) if branches > 1 else None
+        contexts = branch_contexts(text, image, unconditional, branches)
+        hints = scale = None
         if any(pair.hints is not None for pair in pairs):
             blank = np.zeros((options.frames, *pairs[0].ends.shape[1:3], 1), np.float32)
-            hints = np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
-            scale = np.asarray([0.0 if pair.hints is None else options.control_scale for pair in pairs], np.float32)
-            sketch = sampler.sketch_condition(
-                self._params(sampler, "sketch_encoder"),
-                context,
-                sampler.place(hints, None, "frames"),
-                sampler.place(scale),
-            )
-        concat = condition_latents(sampler.place(ends), options.frames)
-        if replay is not None:
-            for name, value in (("text", text), ("image", image), ("condition_latents", concat)):
-                replay.observe(name, value)
-        return Conditions(
-            concat=concat,
-            context=sampler.context_keys(self._params(sampler, "unet"), context, frames=options.frames),
-            fps=sampler.place(np.asarray([pair.fps for pair in pairs], np.int32)),
-            sketch=sketch,
+            drawn = np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
+            hints = sampler.place(drawn, None, "frames")
+            scales = [0.0 if pair.hints is None else options.control_scale for pair in pairs]
+            scale = sampler.place(np.asarray(scales, np.float32))
+        fps = sampler.place(np.asarray([pair.fps for pair in pairs], np.int32))
+        return sampler.conditions(
+            self._placed[id(sampler)], sampler.place(ends), options.frames, contexts, fps, hints, scale
         )
 
     def _unconditional_tokens(self, sampler: Sampler) -> tuple[jax.Array, jax.Array]:
-        """Tokens of the empty prompt (1, 77, D) and of the all-zero picture (1, M, D) (spec section 6.4); computed once."""
+        """Those of the sampler, computed once."""
         with self._lock:
             if id(sampler) not in self._unconditional:
-                size = self.config.clip_image.image_size
-                pixels = sampler.clip_pixels(sampler.place(np.zeros((1, size, size, 3), np.float32)))
-                self._unconditional[id(sampler)] = (
-                    sampler.text(self._params(sampler, "clip_text"), sampler.place(tokenizer()([""]))),
-                    sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels),
-                )
+                self._unconditional[id(sampler)] = sampler.unconditional_tokens(self._placed[id(sampler)])
             return self._unconditional[id(sampler)]

@@ -7,10 +7,10 @@ steps and the pictures are all arguments, so that one compiled program serves ev
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from math import gcd, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,24 +18,51 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.diffusion.loop import Chunk
+from tooncrafter_jax.diffusion.loop import Chunk, chunks
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.solvers import Carry, Solver
+from tooncrafter_jax.diffusion.solvers.solver import Rows, number_of_rows
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.network import Network, Params
-from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, SketchCondition
+from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, SketchCondition, condition_latents
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
-from tooncrafter_jax.typing import Device, Hints, Images, Latents, TokenIds, Tokens, Trajectory, Video
+from tooncrafter_jax.sampling.denoise import Guidance, denoise_chunk
+from tooncrafter_jax.typing import (
+    Device,
+    FramesPerSecond,
+    Hints,
+    Images,
+    Latents,
+    TokenIds,
+    Tokens,
+    Trajectory,
+    Video,
+)
 
 AllParams = Mapping[str, Params]
 """Component -> flat parameters."""
 
 BranchedContext = Float[Array, "rows N D"]
 """Contexts of all clips in all guidance branches."""
+
+
+class Sampled(NamedTuple):
+    """Where sampling stands after a chunk of rows.
+
+    Attributes:
+      done: rows that were run.
+      latents: (B, T, h, w, C).
+      predictions: (rows of the chunk, B, T, h, w, C) clean latents that were predicted, or None.
+    """
+
+    done: int
+    latents: Latents
+    predictions: Trajectory | None
 
 
 def sampling_mesh(devices: list[Device], rows: int, frames: int) -> Mesh | None:
@@ -202,6 +229,89 @@ class Sampler:
     ) -> SketchCondition:
         return self._model(params).sketch_condition(context, hints, scale)
 
+    def unconditional_tokens(self, params: AllParams) -> tuple[Tokens, Tokens]:
+        """Tokens of the empty prompt (1, 77, D) and of the all-zero picture (1, M, D) (spec section 6.4)."""
+        size = self.config.clip_image.image_size
+        pixels = self.clip_pixels(self.place(np.zeros((1, size, size, 3), np.float32)))
+        text = self.text(only(params, "clip_text"), self.place(tokenizer()([""])))
+        return text, self.image_tokens(only(params, "clip_image", "image_projector"), pixels)
+
+    def conditions(
+        self,
+        params: AllParams,
+        ends: Float[Array, "B 2 h w C"],
+        frames: int,
+        contexts: BranchedContext,
+        fps: FramesPerSecond,
+        hints: Hints | None = None,
+        scale: Float[Array, "B"] | None = None,
+    ) -> Conditions:
+        """Everything that stays the same from step to step.
+
+        Args:
+          params: components `unet` and, with sketches, `sketch_encoder`.
+          ends: scaled latents of both pictures.
+          frames: of a clip.
+          contexts: of every branch, see `branch_contexts`.
+          fps: frame rates.
+          hints: sketches, or None.
+          scale: of their control; needed with them.
+        """
+        sketch = None
+        if hints is not None:
+            sketch = self.sketch_condition(only(params, "sketch_encoder"), contexts, hints, scale)
+        keys = self.context_keys(only(params, "unet"), contexts, frames=frames)
+        return Conditions(condition_latents(ends, frames), keys, fps, sketch)
+
+    def sample(
+        self,
+        params: AllParams,
+        x: Latents,
+        seeds: jax.Array,
+        conditions: Conditions,
+        guidance: Guidance,
+        *,
+        solver: Solver,
+        rows: Rows,
+        branches: int,
+        rows_per_chunk: int | None = None,
+        with_predictions: bool = False,
+        noise: np.ndarray | None = None,
+    ) -> Iterator[Sampled]:
+        """Runs a solver over all of its rows, chunk by chunk; what a chunk gives is valid until the next one is asked for.
+
+        Args:
+          params: components `unet` and, with sketches, `sketch_encoder`.
+          x: (B, T, h, w, C) noise to start from; given up.
+          seeds: (B,) uint32.
+          conditions: of the clips, in every branch.
+          guidance: strengths.
+          solver: what is made of the predictions.
+          rows: the solver's.
+          branches: 1 without guidance, 2 with, 3 for the three-branch variant.
+          rows_per_chunk: rows of a chunk; None for all in one.
+          with_predictions: whether the clean latents predicted for each row are wanted.
+          noise: (rows, B, T, h, w, C), instead of what the seeds draw.
+        """
+        size, done, carry = rows_per_chunk or number_of_rows(rows), 0, solver.init(x)
+        used = only(params, "unet", *(() if conditions.sketch is None else ("sketch_encoder",)))
+        for chunk in chunks(rows, size):
+            carry, predictions = self.denoise(
+                used,
+                carry,
+                chunk,
+                seeds,
+                conditions,
+                guidance,
+                solver=solver,
+                branches=branches,
+                with_predictions=with_predictions,
+                noise=None if noise is None else self.place(noise[done : done + size]),
+            )
+            active = int(np.sum(chunk.active))
+            done += active
+            yield Sampled(done, solver.latents(carry), None if predictions is None else predictions[:active])
+
     def _denoise(
         self,
         params: AllParams,
@@ -244,47 +354,59 @@ class Sampler:
         """Scaled latents (B, T, h, w, C) to frames (B, T, H, W, 3), float32, about [-1, 1]."""
         return self._model(params).decode(latents, references, frames_per_chunk)
 
-    def decode_twice(
-        self,
-        params: AllParams,
-        latents: Latents,
-        references: References | None,
-        *,
-        second_pass: bool = True,
-        frames_per_chunk: int | None = None,
-        window: int | None = None,
-        observe: Callable[[str, jax.Array], None] | None = None,
-    ) -> Video:
-        """Decodes a clip, and its middle once more among other neighbours (spec section 5.5).
 
-        Args:
-          params: component `decoder`.
-          latents: (B, T, h, w, C), scaled.
-          references: of the two end frames.
-          second_pass: whether the clip is decoded again without frames 1 and T-2, to take the two middle frames from that.
-          frames_per_chunk: how many frames are worked on at a time, with the same result; None for all.
-          window: how many frames the decoder sees at a time, with another result at its borders; None for all.
-          observe: called with `first_pass` and `second_pass` and their frames.
+def only(params: AllParams, *components: str) -> dict[str, Params]:
+    """The parameters of these components, of those that there are."""
+    return {name: params[name] for name in components if name in params}
 
-        Returns:
-          (B, T, H, W, 3), float32, about [-1, 1].
-        """
-        observe = observe or (lambda name, value: None)
 
-        def decode(latents: Latents) -> Video:
-            frames = latents.shape[1]
-            size = window or frames
-            parts = [
-                self.decode(params, latents[:, i : i + size], references, frames_per_chunk=frames_per_chunk)
-                for i in range(0, frames, size)
-            ]
-            return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+def branch_contexts(
+    text: Tokens, image: Tokens, unconditional: tuple[Tokens, Tokens] | None, branches: int
+) -> BranchedContext:
+    """Contexts of clips in every guidance branch, one after another: conditional, (image), unconditional.
 
-        video = decode(latents)
-        observe("first_pass", video)
-        if not second_pass:
-            return video
-        kept, replaced, found = second_pass_frames(latents.shape[1])
-        again = decode(latents[:, np.asarray(kept)])
-        observe("second_pass", again)
-        return video.at[:, replaced].set(again[:, found])
+    Args:
+      text: (B, 77, D) tokens of the prompts.
+      image: (B, M, D) tokens of the first pictures.
+      unconditional: of the empty prompt and the all-zero picture, (1, ...) each; not needed for one branch.
+      branches: 1 without guidance, 2 with, 3 for the three-branch variant.
+    """
+    contexts = [jnp.concatenate([text, image], axis=1)]
+    if branches > 1 and unconditional is not None:
+        empty_text, zero_image = (
+            jnp.broadcast_to(a, b.shape) for a, b in zip(unconditional, (text, image), strict=True)
+        )
+        if branches == 3:
+            contexts.append(jnp.concatenate([empty_text, image], axis=1))
+        contexts.append(jnp.concatenate([empty_text, zero_image], axis=1))
+    return jnp.concatenate(contexts)
+
+
+class Passes(NamedTuple):
+    """What comes of decoding a clip twice.
+
+    Attributes:
+      video: the frames.
+      first: of all frames together.
+      second: of all but frames 1 and T - 2, which has the middle of `video`; None without.
+    """
+
+    video: Video
+    first: Video
+    second: Video | None
+
+
+def decode_twice(decode: Callable[[Latents], Video], latents: Latents, *, second_pass: bool = True) -> Passes:
+    """Decodes a clip, and its middle once more among other neighbours (spec section 5.5).
+
+    Args:
+      decode: latents (B, T, h, w, C) of any number of frames -> frames (B, T, H, W, 3).
+      latents: of the clip, scaled.
+      second_pass: whether the clip is decoded again without frames 1 and T-2, to take the two middle frames from that.
+    """
+    first = decode(latents)
+    if not second_pass:
+        return Passes(first, first, None)
+    kept, replaced, found = second_pass_frames(latents.shape[1])
+    second = decode(latents[:, np.asarray(kept)])
+    return Passes(first.at[:, replaced].set(second[:, found]), first, second)

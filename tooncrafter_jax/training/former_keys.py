@@ -31,7 +31,9 @@ MOVED = {
     "adversarial.perceptual_frames": f"{OWN}.perceptual_frames",
     "adversarial.kl_weight": "autoencoder.kl_weight",
 }
-"""Former path -> path; an option that the run's stage does not have never did anything there, and goes."""
+"""Former path -> path; an option that the run's stage does not have goes: it did nothing there, but for `NO_LONGER`."""
+NO_LONGER = {"bypass_temporal": ("base",), "last_time_share": ("base", "rectify")}
+"""Former path -> stages that had it and have it no more."""
 
 MOVED_TO_JOINT = {"sketch.extractor": "joint.extractor", "sketch.weights": "joint.weights"}
 """The same for what was the stage `decoder` with `denoised_latents`."""
@@ -81,7 +83,11 @@ def translated(
     for before, after in table.items():
         value = _pop(found, before, dataclasses.MISSING)
         path = after.replace(OWN, stage, 1)
-        if value is dataclasses.MISSING or not _has(options, stage, path):
+        if value is dataclasses.MISSING:
+            continue
+        if not _has(options, stage, path):
+            if value and stage in NO_LONGER.get(before, ()):
+                raise UserError(f"config.{before} is no option of the stage '{stage}' any more: leave it out")
             continue
         _put(found, path, value)
         moved.append((before, path))

@@ -17,7 +17,6 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS
 from tooncrafter_jax.models.dual_reference_decoder import Decoder
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.verification.folder import Folder
@@ -110,7 +109,6 @@ class Model:
         self._params: dict[str, dict[str, jax.Array]] = {}
         self._jitted: dict[Any, Callable[..., Any]] = {}
         self._lock = threading.RLock()
-        self._toon: ToonCrafter | None = None
         self._check_table()
 
     def params(self, *components: str) -> dict[str, dict[str, jax.Array]]:
@@ -126,20 +124,9 @@ class Model:
         return {component: self._params[component] for component in components}
 
     @property
-    def toon(self) -> ToonCrafter:
-        """What users sample with, on one device; with the sketch encoder if the key tables have it.
-
-        Raises:
-          UserError: if the key tables lack another component.
-        """
-        with self._lock:
-            if self._toon is None:
-                components = [name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS or self._named(name)]
-                params, devices = self.params(*components), jax.devices()[:1]
-                self._toon = ToonCrafter(
-                    self.config, params, dtype=self._dtype, devices=devices, networks=self.networks
-                )
-            return self._toon
+    def sampled_components(self) -> list[str]:
+        """What a sample needs, with the sketch encoder if the key tables have it."""
+        return [name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS or self._named(name)]
 
     def jit(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
         """`jax.jit(fn)`, the same for every call with this key, so that cases of equal shapes share one compilation."""

@@ -1,15 +1,19 @@
-"""Whole samples by users' own pipeline, with given noise, as the published programs make them."""
+"""Whole samples by the parts that users' samples go through, with given noise, as the published programs make them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.io import resize_tensor_like_app, sketch_to_hint
-from tooncrafter_jax.sampling.observation import Replay
-from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
+from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.sampling.denoise import Guidance
+from tooncrafter_jax.sampling.sampler import branch_contexts, decode_twice, only
+from tooncrafter_jax.typing import Latents, Video
 from tooncrafter_jax.verification.expressions import STEPS
 from tooncrafter_jax.verification.inputs import Inputs
 from tooncrafter_jax.verification.layout import channels_first, channels_last
@@ -131,58 +135,80 @@ def application(model: Model, inputs: Inputs) -> Results:
 
 
 def sample(model: Model, request: Request) -> Results:
-    """Runs users' own pipeline with the given noise, one step at a time, and collects what comes of it on the way.
+    """Composes the parts that users' samples go through with the given noise, one row at a time, and collects what they give.
 
     Returns:
       Everything that a manifest's pipelines store, in PyTorch layout.
     """
+    sampler, params = model.sampler, model.params(*model.sampled_components)
     initial, image_scale = channels_last(request.initial_noise), request.image_scale
-    batch = initial.shape[0]
-    fps = np.broadcast_to(np.asarray(request.fps).reshape(-1), (batch,))
-    ends, hints = np.concatenate([request.first, request.last]), request.hints
-    pairs = [
-        PreparedPair(
-            np.asarray(ends, np.float32),
-            None if hints is None else hints[0],
-            request.prompt,
-            seed=0,  # unused: all noise is given
-            fps=int(rate),
-            clip_image=np.asarray(request.clip_image[0], np.float32),
-        )
-        for rate in fps
-    ]
-    options = SamplingOptions(
-        steps=request.steps,
-        eta=request.eta,
-        guidance_scale=float(request.scale),
-        guidance_rescale=float(request.rescale),
-        # The published sampler asks for no other prediction at scale 1, whatever the scale of the image.
-        image_guidance_scale=None if image_scale is None or request.scale == 1.0 else float(image_scale),
-        spacing=request.spacing,
-        frames=initial.shape[1],
-        height=ends.shape[1],
-        width=ends.shape[2],
-        control_scale=float(request.control_scale),
-        steps_per_chunk=1,
+    batch, frames = initial.shape[:2]
+    # The published sampler asks for no other prediction at scale 1, whatever the scale of the image.
+    branches = 1 if request.scale == 1.0 else 2 if image_scale is None else 3
+
+    # Encode: clip by clip, as one device does.
+    seeds = sampler.place(np.zeros(1, np.uint32))  # unused: all noise is given
+    pictures = sampler.place(np.concatenate([request.first, request.last])[None].astype(np.float32))
+    posterior = sampler.place(channels_last(request.posterior_noise[[0, -1]])[None])
+    both = only(params, "autoencoder", "decoder")
+    ends, references = sampler.encode(both, pictures, seeds, posterior, last=np.int32(frames - 1))
+
+    # Condition.
+    text = sampler.text(only(params, "clip_text"), tokenizer()([request.prompt] * batch))
+    pixels = sampler.clip_pixels(np.repeat(np.asarray(request.clip_image, np.float32), batch, axis=0))
+    image = sampler.image_tokens(only(params, "clip_image", "image_projector"), pixels)
+    contexts = branch_contexts(text, image, sampler.unconditional_tokens(params) if branches > 1 else None, branches)
+    hints = scale = None
+    if request.hints is not None:
+        hints = sampler.place(np.repeat(request.hints, batch, axis=0))
+        scale = sampler.place(np.full(batch, request.control_scale, np.float32))
+    fps = sampler.place(np.broadcast_to(np.asarray(request.fps, np.int32).reshape(-1), (batch,)))
+    conditions = sampler.conditions(params, jnp.repeat(ends, batch, axis=0), frames, contexts, fps, hints, scale)
+
+    # Denoise.
+    solver = solver_named(DEFAULT_SOLVER)
+    rows = solver.rows(model.schedule, SolverOptions(spacing=request.spacing, steps=request.steps, eta=request.eta))
+    latents, clean = [], []
+    for _, after, predictions in sampler.sample(
+        params,
+        jnp.copy(sampler.place(initial)),  # the loop is given this, which must not be the caller's memory
+        sampler.place(np.zeros(batch, np.uint32)),
+        conditions,
+        Guidance(float(request.scale), float(request.rescale), 1.0 if image_scale is None else float(image_scale)),
+        solver=solver,
+        rows=rows,
+        branches=branches,
+        rows_per_chunk=1,
+        with_predictions=True,
+        noise=np.stack([channels_last(noise) for noise in request.step_noise]),
+    ):
+        latents.append(np.asarray(after, np.float32))
+        clean.append(np.asarray(predictions, np.float32)[0])
+
+    # Decode.
+    window = model.config.unet.temporal_length
+
+    def decode(clip: Latents) -> Video:
+        """As many frames at a time as the model's clips have, by themselves, as in the published code (spec section 5.6)."""
+        parts = [
+            sampler.decode(only(params, "decoder"), clip[:, i : i + window], references)
+            for i in range(0, clip.shape[1], window)
+        ]
+        return jnp.concatenate(parts, axis=1)
+
+    passes = [decode_twice(decode, jnp.asarray(latents[-1][i : i + 1])) for i in range(batch)]
+    video, first, second = (
+        np.concatenate([np.asarray(value) for value in values]) for values in zip(*passes, strict=True)
     )
-    found: dict[str, list[np.ndarray]] = {}
-    replay = Replay(
-        posterior=np.repeat(channels_last(request.posterior_noise[[0, -1]])[None], batch, axis=0),
-        initial=initial,
-        steps=np.stack([channels_last(noise) for noise in request.step_noise]),
-        observe=lambda name, value: found.setdefault(name, []).append(np.asarray(value, np.float32)),
-        window=model.config.unet.temporal_length,
-    )
-    frames = model.toon.sample_prepared(pairs, options, replay=replay)
     return {
         **request.extra,
-        "timesteps": found["timesteps"][0].astype(np.int64),
-        "latents_after_step": np.stack([channels_first(x) for x in found["latents"]]),
-        "pred_x0_after_step": np.stack([channels_first(x[0]) for x in found["clean"]]),
-        "frames": channels_first(frames),
-        "frames_before_replacement": channels_first(np.concatenate(found["first_pass"])),
-        "frames_second_pass": channels_first(np.concatenate(found["second_pass"])),
-        "text_context": found["text"][0][:1],
-        "image_context": found["image"][0][:1],
-        "condition_latents": channels_first(found["condition_latents"][0][0][[0, -1]]),
+        "timesteps": np.asarray(rows.timestep).astype(np.int64),
+        "latents_after_step": np.stack([channels_first(x) for x in latents]),
+        "pred_x0_after_step": np.stack([channels_first(x) for x in clean]),
+        "frames": channels_first(video),
+        "frames_before_replacement": channels_first(first),
+        "frames_second_pass": channels_first(second),
+        "text_context": np.asarray(text, np.float32)[:1],
+        "image_context": np.asarray(image, np.float32)[:1],
+        "condition_latents": channels_first(np.asarray(conditions.concat)[0][[0, -1]]),
     }
