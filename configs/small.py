@@ -1,9 +1,9 @@
 """The model `small`, every part of ToonCrafter but narrow, from nothing to what the package bundles. One row of `RUNS` is one run.
 
-    python -m tooncrafter_jax curate fluent-emoji --out=data/emoji --test=300 --validation=64
-    python -m tooncrafter_jax curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
-    python -m tooncrafter_jax fetch-metric-weights
-    python train.py --config=configs/small.py:autoencoder --workdir=runs/small/autoencoder
+    tooncrafter curate fluent-emoji --out=data/emoji --test=300 --validation=64
+    tooncrafter curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
+    tooncrafter fetch-metric-weights
+    tooncrafter train --config=configs/small.py:autoencoder --workdir=runs/small/autoencoder
 
 So for every run: its working directory has its name, where those that start from it look for it. `scripts/train_small.sh` does them
 all in order; docs/small-model.md says how good the result is, and docs/experiments/small-model.md what each run gained and took.
