@@ -7,7 +7,7 @@ discriminator are trained in one step on one reconstruction; differs from the pu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,8 +118,7 @@ class _Adversary(NamedTuple):
 class Reconstruction(Stage):
     """L1, LPIPS and a discriminator on what is decoded; a stage says of what (`encoded`)."""
 
-    Options = ReconstructionOptions
-    options: ReconstructionOptions
+    Options: ClassVar[type] = ReconstructionOptions
     needs_pixels = True
     uses = ("autoencoder", "decoder")
     fresh = ("decoder", DISCRIMINATOR)
