@@ -54,7 +54,7 @@ def run(checkout: Path, *arguments: str) -> str:
 
 def demo(checkout: Path, out: Path) -> dict[str, np.ndarray]:
     """Name -> frame of the demo's clips."""
-    run(checkout, "sample.py", f"--out={out}", "--format=png")
+    run(checkout, "sample.py", "--manifest=examples/demo.jsonl", f"--out={out}", "--format=png")
     return {str(file.relative_to(out)): np.asarray(Image.open(file)) for file in sorted(out.rglob("frame_*.png"))}
 
 
@@ -97,8 +97,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         drawn = [demo(checkout, Path(folder) / f"demo{i}") for i, checkout in enumerate(checkouts)]
-        if drawn[0].keys() != drawn[1].keys():
-            report("demo", "other files", False)
+        if not drawn[0] or drawn[0].keys() != drawn[1].keys():
+            report("demo", f"{len(drawn[0])} and {len(drawn[1])} files, not of the same names", False)
         else:
             off = {n: int(np.abs(drawn[0][n].astype(int) - drawn[1][n]).max()) for n in drawn[0]}
             changed = sum(value > 0 for value in off.values())
