@@ -13,7 +13,7 @@ FRAMES, SIZE = 5, 16
 
 @pytest.fixture(scope="module")
 def world():
-    """The tiny model's architecture, its networks, drawn parameters of the two that see pixels, and a video of uint8."""
+    """The tiny model: architecture, networks, drawn parameters of the two that see pixels; and a video of uint8."""
     config = tiny()
     networks = config.networks()
     params = {name: networks[name].init_on_host(0) for name in ("autoencoder", "decoder")}
@@ -27,7 +27,7 @@ def bound(world, params):
 
 
 def test_an_end_frames_latents_are_those_that_it_has_in_the_whole_clip(world):
-    """A frame's noise depends on its clip's seed and its number; frames are encoded alone, so the rest is float32's rounding."""
+    """A frame's noise depends on its clip's seed and its number; frames are encoded alone, to float32's rounding."""
     config, _, params, video = world
     seeds = jnp.asarray([3, 9], jnp.uint32)
 

@@ -141,7 +141,8 @@ class Batch(TypedDict):
     """The rows of a global batch that one process needs, all of them or some, in their order; b is how many.
 
     Attributes:
-      video: frames; `nn.pixels.to_pixels` makes [-1, 1] of them on the device. Absent where embeddings are read instead.
+      video: frames; `nn.pixels.to_pixels` makes [-1, 1] of them on the device. Absent where embeddings are read
+        instead.
       token_ids: of the caption; those of the empty prompt where the text is dropped.
       drop_image: whether the picture given to CLIP becomes all zero.
       fps: integer frame rate that the denoiser is conditioned on, floor(source fps / stride).
