@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
 from tooncrafter_jax.models.unet import Observer
@@ -77,7 +77,7 @@ References = list[Any]
 """What `Decoder.prepare_references` makes of the hidden states: one entry a level, and one for the head."""
 
 
-def map_chunks(fn: Callable[[FloatArray], FloatArray], x: FloatArray, axis: int, chunk: Chunk) -> FloatArray:
+def map_chunks(fn: Callable[[jax.Array], FloatArray], x: Shaped[Array, "..."], axis: int, chunk: Chunk) -> FloatArray:
     """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently.
 
     Slices are read from `x` and written into one result in place, so that nothing but these two is ever whole. Where
