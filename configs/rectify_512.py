@@ -1,7 +1,7 @@
 """Toon rectification of the published 512 model (paper section 3.1, spec sections 8.1 to 8.3).
 
-Reproduces the paper's variant IV: projector and spatial layers learn, temporal layers stay as they are. 50,000 steps with batch
-32, AdamW at 1e-5, starting from the interpolation weights of the live-action model:
+Reproduces the paper's variant IV: projector and spatial layers learn, temporal layers stay as they are. 50,000 steps
+with batch 32, AdamW at 1e-5, starting from the interpolation weights of the live-action model:
 
     tooncrafter convert dynamicrafter_512_interp.ckpt checkpoints/live
     tooncrafter train --config=configs/rectify_512.py --workdir=runs/rectify \\

@@ -1,6 +1,7 @@
 """The frame-independent sketch encoder (paper section 3.3, spec sections 8.1 and 8.7): 50,000 steps, batch 32, 5e-5.
 
-The denoiser is frozen; the encoder starts as its spatial encoder half. Sketches are drawn from the frames by Anime2Sketch:
+The denoiser is frozen; the encoder starts as its spatial encoder half. Sketches are drawn from the frames by
+Anime2Sketch:
 
     tooncrafter convert netG.pth weights/anime2sketch.safetensors
     tooncrafter train --config=configs/sketch_512.py --workdir=runs/sketch --config.start=runs/rectify/export \\

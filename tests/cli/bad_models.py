@@ -229,7 +229,9 @@ CONVERSIONS = [
     ),
     Case(
         "checkpoint-with-three-missing-tensors",
-        converting(hollow(**{GONE: None, "time_embed__2__bias": None, "time_embed__2__weight": None})),
+        converting(
+            hollow("tiny/sketch_keys.tsv", **{GONE: None, "time_embed__2__bias": None, "time_embed__2__weight": None})
+        ),
         ("3 missing: sketch_encoder.", "bias, sketch_encoder.", "kernel"),
         "convert",
     ),

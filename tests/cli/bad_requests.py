@@ -184,7 +184,7 @@ REQUESTS = [
     Case("nothing-asked-for", lambda w: ["--out=a.mp4"], ("--first with --last, --folder, or --manifest",)),
     Case("two-things-asked-for", lambda w: w.pair("--folder=a"), ("not --first and --folder together",)),
     Case("no-out", lambda w: w.pair()[:2], ("--out",)),
-    Case("first-without-last", lambda w: w.pair()[:1] + ["--out=a.mp4"], ("--first needs --last",)),
+    Case("first-without-last", lambda w: [*w.pair()[:1], "--out=a.mp4"], ("--first needs --last",)),
     Case("loop-with-last", setting("--loop"), ("leave out --last",)),
     Case("unknown-format", setting("--format=mp4,avi"), ("unknown format 'avi'", "mp4, gif, webp, png")),
     Case("unknown-ending", setting("--out=ab.mov"), ("ends in .mov", ".mp4, .gif or .webp")),

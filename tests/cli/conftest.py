@@ -55,6 +55,8 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
     def call(name: str, *argv: str) -> Result:
         capsys.readouterr()
-        return Result(run(package_main, [name, *argv]), *capsys.readouterr())
+        code = run(package_main, [name, *argv])
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
 
     return call

@@ -1,4 +1,6 @@
-"""`curate` on films that are damaged or unusual, and on requests that are wrong: a sentence each, and nothing is lost."""
+"""`curate` on films that are damaged or unusual, and on requests that are wrong: a sentence each, and nothing is
+lost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The text detector CRAFT on the command line: `convert` recognises its file, `curate` checks it before anything starts."""
+"""The text detector CRAFT on the command line: `convert` recognises its file, `curate` checks it before anything
+starts.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +46,7 @@ def test_training_reads_what_it_writes(world: Path, tmp_path: Path, command: Com
     second = command(*argv(world, out, "--start-multiple=4", "--part=1/2", "--stored-dtype=float32", "--quiet"))
     assert (second.code, second.out, second.err) == (0, f"{out}: all {len(LENGTHS)} clips\n", "")
     with Loader.open(LoaderConfig(embeddings=str(out), batch=3, height=16, width=24, start_multiple=4)) as loader:
-        batch = next(loader)
+        batch: Any = next(loader)
     assert batch["moments"].shape == (3, 16, 2, 3, 8) and batch["moments"].dtype == np.float32
 
 

@@ -171,9 +171,10 @@ def test_a_run_that_is_killed_while_its_files_take_their_places_goes_on(
             raise KeyboardInterrupt
         real(source, target)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace)
-        OutputPlan(tmp_path, ("mp4", "gif", "png"), True).write("ab", frames[::-1], RECORD)
+        with pytest.raises(KeyboardInterrupt):
+            OutputPlan(tmp_path, ("mp4", "gif", "png"), True).write("ab", frames[::-1], RECORD)
     assert killed and not plan.is_done("ab", lambda: RECORD["request"])
     again = OutputPlan(tmp_path, ("mp4", "gif", "png"), True)
     again.check_ours("ab")

@@ -1,4 +1,6 @@
-"""`tooncrafter sample`: what is written under which name, what is skipped, and that a clip can be made again from its record."""
+"""`tooncrafter sample`: what is written under which name, what is skipped, and that a clip can be made again from its
+record.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ from tooncrafter_jax.sampling.request import Pair
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL_OPTIONS = (
     "savedir ckpt_path config prompt_dir n_samples ddim_steps ddim_eta bs height width frame_stride "
-    "unconditional_guidance_scale seed video_length text_input multiple_cond_cfg cfg_img timestep_spacing guidance_rescale "
-    "perframe_ae interp loop negative_prompt"
+    "unconditional_guidance_scale seed video_length text_input multiple_cond_cfg cfg_img timestep_spacing "
+    "guidance_rescale perframe_ae interp loop negative_prompt"
 ).split()
 """Of the published script (spec section 11.1)."""
 
@@ -72,7 +74,7 @@ def test_help_fits_its_lines_and_says_every_default(monkeypatch: pytest.MonkeyPa
     text = parser.format_help()
     options = text[text.index("what to draw:") : text.index("Of the published")]
     assert max(map(len, options.splitlines())) <= 80
-    for action in parser._actions:
+    for action in parser._actions:  # noqa: SLF001 (argparse lists them nowhere else)
         assert action.help, action.option_strings
         if isinstance(action.default, int | float) and not isinstance(action.default, bool):
             assert "(default: " in action.help, action.option_strings

@@ -1,4 +1,6 @@
-"""Several hosts: every mesh gives every device its rows, and axes that cross hosts change nothing but who computes what."""
+"""Several hosts: every mesh gives every device its rows, and axes that cross hosts change nothing but who computes
+what.
+"""
 
 import numpy as np
 import pytest
@@ -35,7 +37,9 @@ def test_every_mesh_over_two_processes_gives_the_batches_of_one(clips, alone, tm
 
 
 def test_frames_shared_by_two_processes_train_as_one(clips, tmp_path):
-    """Float32 sums in another order: losses differ by rounding, which three steps of Adam let grow to no more than 1e-5."""
+    """Float32 sums in another order: losses differ by rounding, which three steps of Adam let grow to no more than
+    1e-5.
+    """
     (alone,), two = (
         train(clips, tmp_path / f"{processes}", f"frames:{processes}", processes=processes) for processes in (1, 2)
     )

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def _minimum(groups=VARIANTS["iv"], remat="none"):
     return minimum_flops(make_stage(settings, architecture(settings)))
 
 
-# ------------------------------------------------------------------------------------------------------------- the whole plan
+# ------------------------------------------------------------------------------------------------------- the whole plan
 
 
 @pytest.mark.gate
@@ -150,7 +151,7 @@ def test_a_run_without_them_is_its_step(run, monkeypatch):
     assert [program.name for program in alone.programs] == ["step"] and alone.largest.peak == run.programs[0].peak
 
 
-# ------------------------------------------------------------------------------------------------------------- operations
+# ----------------------------------------------------------------------------------------------------------- operations
 
 
 @pytest.mark.gate
@@ -200,7 +201,9 @@ def test_operations_of_one_layer_by_formula():
 
 @pytest.mark.parametrize("policy", [None, "nothing_saveable", "dots_with_no_batch_dims_saveable"])
 def test_loops_branches_and_checkpoints_by_formula(policy):
-    """Constants, carried and sliced values of a scan, a branch, a loop and a checkpointed block, on any release of JAX."""
+    """Constants, carried and sliced values of a scan, a branch, a loop and a checkpointed block, on any release of
+    JAX.
+    """
     from tooncrafter_jax.planning.flops import Flops, forward_flops, step_flops
 
     x, ws = np.zeros((4, 8), np.float32), np.zeros((3, 8, 8), np.float32)
@@ -242,18 +245,22 @@ def test_places_of_a_convolution_by_its_own_sum(size, window, settings):
     """A convolution of ones with ones sums to the number of places that count."""
     from tooncrafter_jax.planning.flops import meeting_places
 
-    dilations = {name: (settings[name],) for name in ("lhs_dilation", "rhs_dilation") if name in settings}
+    dilations: dict[str, Any] = {
+        name: (settings[name],) for name in ("lhs_dilation", "rhs_dilation") if name in settings
+    }
     ones = jnp.ones((1, 1, size)), jnp.ones((1, 1, window))
-    out = jax.lax.conv_general_dilated(*ones, (settings["stride"],), [(settings["padding"], 1)], **dilations)
+    out = jax.lax.conv_general_dilated(ones[0], ones[1], (settings["stride"],), [(settings["padding"], 1)], **dilations)
     assert meeting_places(size, window, out.shape[2], **settings) == int(out.sum())
 
 
-# -------------------------------------------------------------------------------------------------------------- precision
+# ------------------------------------------------------------------------------------------------------------ precision
 
 
 @pytest.mark.parametrize(("platform", "dtype", "is_exact"), [("tpu", "float32", True), ("tpu", "bfloat16", False)])
 def test_float32_training_multiplies_in_float32(platform, dtype, is_exact):
-    """Forward and backward: a TPU's default product of float32 matrices has 7 bits. The lowered step says what is asked for."""
+    """Forward and backward: a TPU's default product of float32 matrices has 7 bits. The lowered step says what is asked
+    for.
+    """
     from tooncrafter_jax.nn.platform import tracing_for
     from tooncrafter_jax.planning.plan import abstract_batch
     from tooncrafter_jax.training.stages import make_stage
@@ -264,7 +271,8 @@ def test_float32_training_multiplies_in_float32(platform, dtype, is_exact):
     settings = _narrow(groups=VARIANTS["iv"], dtype=dtype, frozen_dtype=dtype)
     stage = make_stage(settings, architecture(settings))
     with tracing_for(platform):
-        text = make_step(stage).lower(abstract_state(stage), abstract_batch(stage, 8)).as_text()
+        step: Any = make_step(stage)
+        text = step.lower(abstract_state(stage), abstract_batch(stage, 8)).as_text()
     products = [
         line for line in text.splitlines() if "stablehlo.dot_general" in line or "stablehlo.convolution" in line
     ]
@@ -276,7 +284,7 @@ def test_float32_training_multiplies_in_float32(platform, dtype, is_exact):
         assert len(networks) > 100 and not any("HIGHEST" in line for line in networks)
 
 
-# ---------------------------------------------------------------------------------------------------------- programs as text
+# ----------------------------------------------------------------------------------------------------- programs as text
 
 
 def test_a_compiled_loop_is_counted_as_often_as_it_runs(devices):
@@ -292,6 +300,7 @@ def test_a_compiled_loop_is_counted_as_often_as_it_runs(devices):
 
     shapes = jax.ShapeDtypeStruct((64, 32), jnp.float32), jax.ShapeDtypeStruct((5, 32, 32), jnp.float32)
     text = jax.jit(run, in_shardings=(rows, split), out_shardings=rows).lower(*shapes).compile().as_text()
+    assert text is not None
     program = parse_program(text)
     assert program_flops(program) == 5 * 2 * 8 * 32 * 32
     (gathered,) = collectives(program).values()
@@ -359,7 +368,7 @@ ENTRY %main (p: bf16[16,8]) -> bf16[16,8] {
     assert "all-reduce" not in found
 
 
-# ------------------------------------------------------------------------------------------------------ topologies, mistakes
+# ------------------------------------------------------------------------------------------------- topologies, mistakes
 
 
 def test_slices_are_named_by_their_sides():
@@ -429,4 +438,5 @@ def test_a_branch_that_may_run_counts_in_full():
         return jax.lax.cond(go, lambda x: x @ x, lambda x: x, x)
 
     text = jax.jit(run).lower(jnp.asarray(True), jnp.ones((16, 16))).compile().as_text()
+    assert text is not None
     assert program_flops(parse_program(text)) == 2 * 16**3

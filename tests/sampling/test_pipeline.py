@@ -18,6 +18,7 @@ from tests.reference import golden, tiny_params
 from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.sampling.sampler import prime_factors, sampling_mesh, second_pass_frames
+from tooncrafter_jax.typing import Device
 
 pytestmark = pytest.mark.heavy
 
@@ -25,7 +26,7 @@ SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 3, "steps_per_ch
 """Small and few: a U-Net graph of this size compiles in some ten seconds."""
 
 
-def make_toon(devices: list[jax.Device], dtype: str = "float32") -> ToonCrafter:
+def make_toon(devices: list[Device], dtype: str = "float32") -> ToonCrafter:
     params = jax.device_put({name: tiny_params(name) for name in COMPONENTS}, devices[0])
     if len(devices) > 1:
         mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
@@ -34,7 +35,7 @@ def make_toon(devices: list[jax.Device], dtype: str = "float32") -> ToonCrafter:
 
 
 @pytest.fixture(scope="module")
-def toon(devices: list[jax.Device]) -> ToonCrafter:
+def toon(devices: list[Device]) -> ToonCrafter:
     """The tiny model with rule-made weights on one device."""
     return make_toon(devices[:1])
 
@@ -49,12 +50,14 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def clip(toon: ToonCrafter, pictures: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """One clip that others are compared with."""
-    return toon.interpolate(*pictures, "walking man", seed=5, **SETTINGS)
+    return toon.interpolate(pictures[0], pictures[1], "walking man", seed=5, **SETTINGS)
 
 
 @pytest.fixture
 def compilations() -> Iterator[Callable[[], int]]:
-    """Returns how many programs were lowered or compiled since the test began (a persistent cache would hide the latter)."""
+    """Returns how many programs were lowered or compiled since the test began (a persistent cache would hide the
+    latter).
+    """
     count = 0
 
     def listen(event: str, duration: float, **_: Any) -> None:
@@ -83,14 +86,16 @@ def test_a_clip_has_the_right_form(clip: np.ndarray) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
-    again = toon.interpolate(*pictures, "walking man", seed=5, **SETTINGS)
+    again = toon.interpolate(pictures[0], pictures[1], "walking man", seed=5, **SETTINGS)
     np.testing.assert_array_equal(again, clip)
 
 
 def test_one_compile_serves_every_setting_and_each_changes_the_clip(
     toon: ToonCrafter, pictures: Any, clip: np.ndarray, compilations: Callable[[], int]
 ) -> None:
-    """Five seeds, prompts, frame rates, guidance scales and eta, and two numbers of steps: nothing is compiled again."""
+    """Five seeds, prompts, frame rates, guidance scales and eta, and two numbers of steps: nothing is compiled
+    again.
+    """
     base = {"prompt": "walking man", "seed": 5, **SETTINGS}
     changes: list[dict[str, Any]] = [
         {"seed": 6},
@@ -101,7 +106,7 @@ def test_one_compile_serves_every_setting_and_each_changes_the_clip(
         {"steps": 2, "guidance_scale": 1.5, "seed": 10, "prompt": "four"},
     ]
     for change in changes:
-        other = toon.interpolate(*pictures, **{**base, **change})
+        other = toon.interpolate(pictures[0], pictures[1], **{**base, **change})
         assert (other != clip).mean() > 0.01, change
     assert compilations() == 0, "the clip before has compiled all that is needed"
 
@@ -137,7 +142,7 @@ def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 8])
-def test_batches_on_several_devices(pictures: Any, clip: np.ndarray, devices: list[jax.Device], count: int) -> None:
+def test_batches_on_several_devices(pictures: Any, clip: np.ndarray, devices: list[Device], count: int) -> None:
     first, last = pictures
     toon = make_toon(devices[:count])
     assert_nearly_equal(toon.interpolate(first, last, "walking man", seed=5, **SETTINGS), clip)
@@ -152,11 +157,15 @@ def test_sketches_guide_and_a_zero_scale_does_not(toon: ToonCrafter, pictures: A
     sketch = np.full((64, 128, 3), 255, np.uint8)
     sketch[20:24, 30:90] = 0
     settings = {"prompt": "walking man", "seed": 5, **SETTINGS}
-    with_sketch = toon.interpolate(*pictures, sketches={7: sketch}, **settings)
+    with_sketch = toon.interpolate(pictures[0], pictures[1], sketches={7: sketch}, **settings)
     assert (with_sketch != clip).mean() > 0.01
-    inverted = toon.interpolate(*pictures, sketches={7: Sketch(255 - sketch, dark_lines=False)}, **settings)
+    inverted = toon.interpolate(
+        pictures[0], pictures[1], sketches={7: Sketch(255 - sketch, dark_lines=False)}, **settings
+    )
     np.testing.assert_array_equal(inverted, with_sketch)
-    assert_nearly_equal(toon.interpolate(*pictures, sketches={7: sketch}, control_scale=0.0, **settings), clip)
+    assert_nearly_equal(
+        toon.interpolate(pictures[0], pictures[1], sketches={7: sketch}, control_scale=0.0, **settings), clip
+    )
 
 
 @pytest.mark.gate
@@ -169,13 +178,13 @@ def test_progress_and_preview(toon: ToonCrafter, pictures: Any, clip: np.ndarray
         if progress.done == 2:
             previews.append(progress.preview())
 
-    video = toon.interpolate(*pictures, "walking man", seed=5, on_progress=on_progress, **SETTINGS)
+    video = toon.interpolate(pictures[0], pictures[1], "walking man", seed=5, on_progress=on_progress, **SETTINGS)
     assert seen == [(2, 3), (3, 3)]
     assert previews[0].shape == (1, *video.shape)
 
 
 @pytest.mark.slow
-def test_bfloat16_is_near_float32(pictures: Any, clip: np.ndarray, devices: list[jax.Device]) -> None:
+def test_bfloat16_is_near_float32(pictures: Any, clip: np.ndarray, devices: list[Device]) -> None:
     """At least 28 dB: 3 steps with guidance 7.5 amplify bf16's 3 digits; a wrong layer gives below 15 dB."""
     video = make_toon(devices[:1], "bfloat16").interpolate(*pictures, "walking man", seed=5, **SETTINGS)
     error = np.mean((video.astype(float) - clip.astype(float)) ** 2)
@@ -217,8 +226,9 @@ def test_calls_in_the_words_of_other_programs_end_in_sentences(toon: ToonCrafter
         ({"steps": "5"}, "steps must be of type int, not '5'"),
         ({"height": 2**40}, "at most 4096 pixels"),
     ):
+        options: Any = wrong
         with pytest.raises(UserError, match=phrase):
-            toon.interpolate(first, last, **wrong)
+            toon.interpolate(first, last, **options)
 
 
 @pytest.mark.usefixtures("unchecked_types")
@@ -236,7 +246,7 @@ def test_pairs_and_options_of_a_wrong_type_are_refused(toon: ToonCrafter, pictur
 @pytest.mark.usefixtures("unchecked_types")
 def test_numbers_of_numpy_are_taken(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
     settings = {name: np.int64(value) for name, value in SETTINGS.items()}
-    assert_nearly_equal(toon.interpolate(*pictures, "walking man", seed=np.uint32(5), **settings), clip)
+    assert_nearly_equal(toon.interpolate(pictures[0], pictures[1], "walking man", seed=np.uint32(5), **settings), clip)
 
 
 FORKED = """\
@@ -282,7 +292,7 @@ def test_second_pass_frames_follow_the_published_indexing() -> None:
         (1, 16, {"data": 1}),
     ],
 )
-def test_sampling_mesh(devices: list[jax.Device], rows: int, frames: int, expected: dict[str, int]) -> None:
+def test_sampling_mesh(devices: list[Device], rows: int, frames: int, expected: dict[str, int]) -> None:
     mesh = sampling_mesh(devices, rows, frames)
     assert mesh is not None
     assert {**mesh.shape, **expected} == dict(mesh.shape)

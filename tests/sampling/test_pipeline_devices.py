@@ -11,9 +11,10 @@ from tests.reference import noise_params
 from tests.training.small import FRAMES, SIZE, config
 from tooncrafter_jax import ToonCrafter
 from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.typing import Device
 
 
-def small_clip(devices: list[jax.Device]) -> np.ndarray:
+def small_clip(devices: list[Device]) -> np.ndarray:
     small = architecture(config("no clips"))
     params = {name: noise_params(network) for name, network in small.networks().items()}
     mesh = Mesh(np.asarray(devices), ("devices",), axis_types=(AxisType.Auto,))
@@ -36,8 +37,10 @@ def small_clip(devices: list[jax.Device]) -> np.ndarray:
 
 
 @pytest.mark.gate
-def test_eight_devices_give_the_same_clip(devices: list[jax.Device]) -> None:
-    """Two guidance branches, and the frames in four parts; sums in another order may move a value that is cut to a byte by one."""
+def test_eight_devices_give_the_same_clip(devices: list[Device]) -> None:
+    """Two guidance branches, and the frames in four parts; sums in another order may move a value that is cut to a byte
+    by one.
+    """
     alone, spread = small_clip(devices[:1]), small_clip(devices)
     assert alone.shape == (FRAMES, SIZE, SIZE, 3) and alone.std() > 10
     difference = np.abs(alone.astype(int) - spread.astype(int))

@@ -136,7 +136,8 @@ def test_a_pillow_image_is_treated_as_its_file_would_be(tmp_path: Path):
     }
     pictures["rotated"].info["exif"] = exif.tobytes()
     for name, picture in pictures.items():
-        picture.save(tmp_path / f"{name}.png", **({"exif": exif} if name == "rotated" else {}))
+        options: dict[str, Any] = {"exif": exif} if name == "rotated" else {}
+        picture.save(tmp_path / f"{name}.png", **options)
         with Image.open(tmp_path / f"{name}.png") as opened:
             np.testing.assert_array_equal(as_rgb(opened, name), read_image(tmp_path / f"{name}.png"))
         if name != "rotated":
@@ -271,10 +272,10 @@ def test_options_of_a_wrong_type_are_refused_however_they_are_made(
 ):
     with pytest.raises(UserError, match=phrase):
         make_options(values)
+    unchecked = object.__new__(SamplingOptions)  # as without the type checks of tests
+    for field in fields(SamplingOptions):
+        object.__setattr__(unchecked, field.name, values.get(field.name, field.default))
     with pytest.raises(UserError, match=phrase):
-        unchecked = object.__new__(SamplingOptions)  # as without the type checks of tests
-        for field in fields(SamplingOptions):
-            object.__setattr__(unchecked, field.name, values.get(field.name, field.default))
         unchecked.check(config)
 
 
@@ -404,7 +405,8 @@ def test_the_polarity_of_a_sketch_is_recognised_and_said(config: ModelConfig, tm
         (lines(), "the sketch for frame 7 has dark lines on bright paper: 6.2 % of it is ink"),
         (
             tmp_path / "bright.png",
-            f"the sketch for frame 7, '{tmp_path / 'bright.png'}', is read as bright lines on dark paper: 6.2 % of it is ink",
+            f"the sketch for frame 7, '{tmp_path / 'bright.png'}', is read as bright lines on dark paper: 6.2 % of it "
+            "is ink",
         ),
     ):
         with collected() as notes:
@@ -420,7 +422,8 @@ def test_a_polarity_that_is_said_counts_and_a_doubt_is_told(config: ModelConfig)
         pair = Pair(drawing(), drawing(), sketches={7: Sketch(lines(dark=False), dark_lines=True)})
         hints = prepare(pair, OPTIONS, config).hints
     assert notes == [
-        "the sketch for frame 7 was said to have dark lines, but looks like bright lines on dark paper: 94 % of it is ink"
+        "the sketch for frame 7 was said to have dark lines, but looks like bright lines on dark paper: 94 % of it is "
+        "ink"
     ]
     assert hints is not None and (hints[7, :, 62:66] == 0).all() and (hints[7, :, :40] == 1).all()
 

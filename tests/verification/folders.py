@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +24,8 @@ TINY = Path(__file__).parents[1] / "golden" / "tiny"
 class OfficialNames:
     """Official names and shapes for any architecture, with the stored folder's names as patterns.
 
-    Both sides of a name are split into the block's place, which depends on the architecture, and the rest, which does not.
+    Both sides of a name are split into the block's place, which depends on the architecture, and the rest, which does
+    not.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class OfficialNames:
         self._rests: dict[tuple[str, str], tuple[str, int]] = {}
         for component, prefixes in PREFIXES.items():
             mapped = model._map(component)
-            for name, (_, path) in mapped.plan.entries.items():
+            for name, (_, path) in mapped.assignment.entries.items():
                 ndim = len(mapped.source.shapes[name])
                 prefix = prefixes[0] if component not in ("autoencoder", "decoder") else "first_stage_model."
                 rest = name.removeprefix(prefix)
@@ -155,7 +156,7 @@ def write_folder(
       keys: the manifest's key tables.
     """
     (folder / "config.json").write_text(json.dumps(config))
-    np.savez(folder / "inputs.npz", **inputs)
+    np.savez(folder / "inputs.npz", **cast(Any, inputs))
     entries = {key: {"role": "input", "dtype": str(a.dtype), "shape": list(a.shape)} for key, a in inputs.items()}
     manifest = {"format": 1, "config": "config.json", "keys": dict(keys), "cases": dict(cases)}
     manifest["arrays"] = {"inputs.npz": entries}
@@ -173,6 +174,6 @@ def write_folder(
                 described[key] = entry | {"role": "input", "equals": {"case": id, "result": name}}
             else:
                 described[key] = entry | {"role": "output", "case": id, "result": name, "slice": [":"] * array.ndim}
-    np.savez(folder / "outputs.npz", **outputs)
+    np.savez(folder / "outputs.npz", **cast(Any, outputs))
     manifest["arrays"]["outputs.npz"] = described
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -38,7 +38,7 @@ def test_scales_without_a_deviation(reference, scale):
 def test_whole_numbers_and_texts_must_be_equal():
     tokens = np.asarray([[49406, 7, 0]], np.int32)
     assert compare(tokens.astype(np.int64), tokens, 0.1).ok
-    wrong = compare(tokens + [[0, 0, 1]], tokens, 0.1)
+    wrong = compare(tokens + np.asarray([[0, 0, 1]]), tokens, 0.1)
     assert not wrong.ok
     assert wrong.max_abs == 1
     assert "1 of 3 differ" in wrong.note

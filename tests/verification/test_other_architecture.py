@@ -1,7 +1,7 @@
 """A folder of quite another architecture: nothing may depend on the stored folder's numbers.
 
-There is no published code to make its numbers, so it holds our own: the test shows that every operation runs, that its results
-have the right form and that they come out the same a second time, through files.
+There is no published code to make its numbers, so it holds our own: the test shows that every operation runs, that its
+results have the right form and that they come out the same a second time, through files.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ QUICK = ["timestep_embedding.npz", "schedule.npz", "ddim_step.npz"]
 
 @pytest.fixture
 def small(tmp_path):
-    """A copy of the stored folder with the files that take no network; returns its path and a way to change its manifest."""
+    """A copy of the stored folder with the files that take no network; returns its path and a way to change its
+    manifest.
+    """
     manifest = json.loads((TINY / "manifest.json").read_text())
     manifest["arrays"] = {file: manifest["arrays"][file] for file in QUICK}
     used = {e["case"] for entries in manifest["arrays"].values() for e in entries.values() if e["role"] == "output"}

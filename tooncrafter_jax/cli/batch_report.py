@@ -69,7 +69,8 @@ def report(outcome: Outcome, plan: OutputPlan, several: bool) -> int:
         return EXIT_OK
     left = outcome.total - outcome.count
     print(
-        f"{printable(plan.directory)}: {len(outcome.made)} made, {len(outcome.skipped)} done before, {len(outcome.failed)} failed"
+        f"{printable(plan.directory)}: {len(outcome.made)} made, {len(outcome.skipped)} done before, "
+        f"{len(outcome.failed)} failed"
         + (f", {len(outcome.elsewhere)} made by another run" if outcome.elsewhere else "")
         + (f", {left} left" if left else "")
     )

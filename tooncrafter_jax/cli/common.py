@@ -48,7 +48,9 @@ class Parser(argparse.ArgumentParser):
         self.register("type", Path, _path)  # of a URL, `Path` would make a folder named "gs:"
 
     def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As argparse does, naming the nearest option for an unknown one, and the new name of an option that had another."""
+        """As argparse does, naming the nearest option for an unknown one, and the new name of an option that had
+        another.
+        """
         known = [name for action in self._actions for name in action.option_strings]
         if (sentence := renamed(sys.argv[1:] if args is None else args, known)) is not None:
             self.error(sentence)
@@ -98,7 +100,8 @@ def _path(text: str) -> Path:
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Runs a command's main: a `UserError` becomes one line and exit code 2, Ctrl-C a line and 130; a note, a line on stderr.
+    """Runs a command's main: a `UserError` becomes one line and exit code 2, Ctrl-C a line and 130; a note, a line on
+    stderr.
 
     Args:
       main: takes the arguments and returns the exit code.

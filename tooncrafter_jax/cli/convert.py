@@ -84,8 +84,8 @@ def main(argv: list[str]) -> int:
             on_component=lambda name, tensors: print(f"  {name:16} {tensors:5} tensors", flush=True),
         )
     print(
-        f"{printable(arguments.destination)}: {result.consumed} tensors consumed, {len(result.unused)} unused by design, "
-        f"{result.buffers} schedule buffers checked"
+        f"{printable(arguments.destination)}: {result.consumed} tensors consumed, {len(result.unused)} unused by "
+        f"design, {result.buffers} schedule buffers checked"
     )
     if result.kept:
         print(f"kept from before: {', '.join(result.kept)}")

@@ -35,11 +35,11 @@ from tooncrafter_jax.notes import note
 PROGRAM = "tooncrafter curate"
 EPILOG = """\
 A run that was stopped goes on where it was when the same command is given again. What is measured is kept, so
-`curate rethreshold DIR` chooses other clips without measuring again. DIR/report/index.html shows what was kept, and what
-was dropped and why: look at it before training.
+`curate rethreshold DIR` chooses other clips without measuring again. DIR/report/index.html shows what was kept, and
+what was dropped and why: look at it before training.
 
-Arguments behind -- are for Apache Beam, and let other machines do the work, which must see DIR and the sources under the
-same paths: ... --out DIR -- --runner=FlinkRunner --flink_master=host:8081
+Arguments behind -- are for Apache Beam, and let other machines do the work, which must see DIR and the sources under
+the same paths: ... --out DIR -- --runner=FlinkRunner --flink_master=host:8081
 
 exit codes: 0 done; 1 done, but some sources failed; 2 something is wrong with the request; 130 Ctrl-C
 """
@@ -135,8 +135,8 @@ def fluent_emoji_parser() -> Parser:
 
     parser = _parser(
         "fluent-emoji",
-        "Makes a cartoon set of Microsoft's animated Fluent emoji (MIT) over drawn backgrounds, with captions. The packages are\n"
-        "fetched with npm once (about 730 MB):\n\n"
+        "Makes a cartoon set of Microsoft's animated Fluent emoji (MIT) over drawn backgrounds, with captions. The "
+        "packages are\nfetched with npm once (about 730 MB):\n\n"
         f"  {PROGRAM} fluent-emoji --out sets/emoji --height 320 --width 512",
     )
     add_where(parser)
@@ -214,8 +214,8 @@ def rethreshold_parser() -> Parser:
     """All options of `rethreshold`."""
     parser = _parser(
         "rethreshold",
-        "Chooses the clips of a set again by other thresholds or splits, measuring nothing again, and rewrites set and report:\n\n"
-        f"  {PROGRAM} rethreshold sets/cartoons --min-motion 0.5",
+        "Chooses the clips of a set again by other thresholds or splits, measuring nothing again, and rewrites set and "
+        f"report:\n\n  {PROGRAM} rethreshold sets/cartoons --min-motion 0.5",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="what --out was when the set was made")
     add_workers(parser.add_argument)

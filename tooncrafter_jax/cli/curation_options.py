@@ -1,4 +1,6 @@
-"""The options that the subcommands of `curate` share: where sets go, which clips they have, and how the work is done."""
+"""The options that the subcommands of `curate` share: where sets go, which clips they have, and how the work is
+done.
+"""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 def add_declared(add: Any, cls: type, names: Iterable[str] | None = None) -> None:
     """Adds options to a command.
 
-    One that is not given is absent from the parsed arguments, so that a model's own default can take its place; `given_options`
-    reads them. A switch that is on by default becomes `--no-NAME`. Names in [brackets] are those of the published script's options.
+    One that is not given is absent from the parsed arguments, so that a model's own default can take its place;
+    `given_options` reads them. A switch that is on by default becomes `--no-NAME`. Names in [brackets] are those of the
+    published script's options.
 
     Args:
       add: `add_argument` of a parser or of a group.

@@ -23,15 +23,16 @@ from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError, printable
 
 DESCRIPTION = """\
-Runs the frozen encoders over a split of a set and writes what training needs of them: the autoencoder's moments of every frame,
-CLIP's tokens of the frames that examples may start at, and text tokens. Training that reads them
+Runs the frozen encoders over a split of a set and writes what training needs of them: the autoencoder's moments of
+every frame, CLIP's tokens of the frames that examples may start at, and text tokens. Training that reads them
 (--config.data.embeddings=DIR) holds no encoder and encodes nothing.
 
   tooncrafter curate embed data/cartoons --model=models/tooncrafter --out=data/cartoons/train_512
 
-Examples that are trained on must have the same size, and start at multiples of --start-multiple. At 320x512 a frame takes 41 KB and
-a start 658 KB, so --start-multiple=16 makes a set a tenth as large.
-A run that was stopped goes on where it was. Several machines share a set with --part=0/4 to --part=3/4 and one --out."""
+Examples that are trained on must have the same size, and start at multiples of --start-multiple. At 320x512 a frame
+takes 41 KB and a start 658 KB, so --start-multiple=16 makes a set a tenth as large.
+A run that was stopped goes on where it was. Several machines share a set with --part=0/4 to --part=3/4 and one
+--out."""
 
 
 def build_parser() -> Parser:

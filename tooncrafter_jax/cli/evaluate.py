@@ -54,10 +54,10 @@ from tooncrafter_jax.sketches import EXTRACTORS, load_extractor
 
 PROGRAM = "tooncrafter evaluate"
 DESCRIPTION = f"""\
-Lets models and rivals draw the clips of a set again from their first and last frames, measures all of them against the truth,
-and writes OUT/report.md, OUT/report.json, plots and pictures.
+Lets models and rivals draw the clips of a set again from their first and last frames, measures all of them against the
+truth, and writes OUT/report.md, OUT/report.json, plots and pictures.
 
-  {PROGRAM} data/emoji --preset=table1 --methods truth still cross_fade flow_warp rife runs/rectify/export --out=runs/table1
+  {PROGRAM} data/emoji --preset=table1 --methods truth still flow_warp rife runs/rectify/export --out=runs/table1
   {PROGRAM} data/emoji --preset=table4 --methods reconstruction:runs/decoder/export --out=runs/table4
 
 METHOD is one of
@@ -70,8 +70,8 @@ METHOD is one of
 and NAME=METHOD gives it another name in the report.
 """
 EPILOG = """\
-A run that was stopped goes on with the same command; with more metrics it measures only those. Networks of metrics are fetched by
-`tooncrafter fetch-metric-weights`.
+A run that was stopped goes on with the same command; with more metrics it measures only those. Networks of metrics are
+fetched by `tooncrafter fetch-metric-weights`.
 
 exit codes: 0 done; 2 something is wrong with the request; 130 Ctrl-C
 """

@@ -14,16 +14,17 @@ from tooncrafter_jax.planning.topologies import parse_topology
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 
 DESCRIPTION = """\
-Compiles the training step of a config for a TPU slice without having one, and says whether it fits, what memory, operations and
-exchanges it takes, and how fast it could be at best; then validation and samples, and says what the whole run holds at its peak.
+Compiles the training step of a config for a TPU slice without having one, and says whether it fits, what memory,
+operations and exchanges it takes, and how fast it could be at best; then validation and samples, and says what the
+whole run holds at its peak.
 
   tooncrafter plan --config=configs/rectify_512.py --topology=v5e:4x8 --config.mesh=data:4,fsdp:8
   tooncrafter plan --config=configs/tiny.py:rectify --topology=cpu:2 --config.mesh=fsdp:2
   tooncrafter plan --config=configs/rectify_512.py --topology=v5e:8x8 --config.mesh=data:2,fsdp:8,frames:4 --hosts
 
-TPU slices (v5e:4x8, v5p:4x4x4, v6e:8x8, two of them 2xv5e:8x8) need the extra `tpu`. With cpu:N the step is compiled for N
-simulated CPU devices. A step of the full-size model takes minutes to compile. Exit codes: 0 it fits, 1 it does not, 2 a mistake
-that the message names."""
+TPU slices (v5e:4x8, v5p:4x4x4, v6e:8x8, two of them 2xv5e:8x8) need the extra `tpu`. With cpu:N the step is compiled
+for N simulated CPU devices. A step of the full-size model takes minutes to compile. Exit codes: 0 it fits, 1 it does
+not, 2 a mistake that the message names."""
 
 
 def build_parser() -> Parser:

@@ -16,8 +16,8 @@ Trains a stage, and goes on where an earlier run in the same working directory s
   tooncrafter train --config=configs/rectify_512_variants.py:iii --workdir=runs/iii --config.steps=2000
   tooncrafter train --config=configs/rectify_512.py --workdir=runs/rectify --export
 
-Any value of the config can be changed by --config.KEY=VALUE. Exit codes: 0 finished, 2 a mistake that the message names,
-75 told to stop (SIGTERM or a preemption notice) after saving: start it again."""
+Any value of the config can be changed by --config.KEY=VALUE. Exit codes: 0 finished, 2 a mistake that the message
+names, 75 told to stop (SIGTERM or a preemption notice) after saving: start it again."""
 
 
 def build_parser() -> Parser:

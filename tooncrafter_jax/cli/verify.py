@@ -29,8 +29,8 @@ def main(argv: list[str]) -> int:
       0 if every array is within its tolerance, 1 if not.
 
     Raises:
-      UserError: if the folder is broken, nothing in it is asked for, or the JSON file cannot be written; the last is found out
-        before anything is computed.
+      UserError: if the folder is broken, nothing in it is asked for, or the JSON file cannot be written; the last is
+        found out before anything is computed.
     """
     args = build_parser().parse_args(argv)
     if args.json is not None:

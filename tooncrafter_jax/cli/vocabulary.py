@@ -1,6 +1,7 @@
 """The options that several commands have: one name and one meaning for one idea, and what options were called before.
 
-A command may say more behind the meaning. `tests/cli/test_vocabulary.py` fails where two commands use one name in two ways.
+A command may say more behind the meaning. `tests/cli/test_vocabulary.py` fails where two commands use one name in two
+ways.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def add_overwrite(add: Add, what: str) -> None:
 
 
 def add_dtype(add: Add, choices: Sequence[str] | None = None, default: str | None = None) -> None:
-    """The option --dtype, which is None where it is not given and has no default; all that a model computes in by default."""
+    """The option --dtype, which is None where it is not given and has no default; all that a model computes in by
+    default.
+    """
     from tooncrafter_jax.sampling.model_loading import DTYPES  # needs JAX, for which `tooncrafter --help` need not wait
 
     choices = choices or DTYPES
@@ -134,7 +137,8 @@ def add_attention(add: Add) -> None:
     add_shared(
         add,
         "--attention",
-        f", where it can: {', '.join(BACKENDS)}; the result is the same up to rounding (default: %(default)s, by device and size)",
+        f", where it can: {', '.join(BACKENDS)}; the result is the same up to rounding (default: %(default)s, by "
+        "device and size)",
         default="auto",
         choices=BACKENDS,
         metavar="NAME",
@@ -187,8 +191,8 @@ def add_hosts(add: Add) -> None:
 def add_compilation_cache(add: Add) -> None:
     """The option --compilation-cache, which `compilation_cache.enable_compilation_cache` takes."""
     more = (
-        ": on several hosts a directory that all of them share, also gs://... (default: $JAX_COMPILATION_CACHE_DIR, else "
-        "~/.cache/tooncrafter_jax/xla)"
+        ": on several hosts a directory that all of them share, also gs://... (default: $JAX_COMPILATION_CACHE_DIR, "
+        "else ~/.cache/tooncrafter_jax/xla)"
     )
     add_shared(add, "--compilation-cache", more, metavar="DIR")
 

@@ -1,15 +1,16 @@
 """How many floating-point operations a training step needs at least, counted in its mathematics.
 
-Counted are matrix products and convolutions of the traced forward pass; a multiplication and an addition are two operations, and
-places where a convolution meets its padding cost nothing. For each of them the backward pass needs as many again
+Counted are matrix products and convolutions of the traced forward pass; a multiplication and an addition are two
+operations, and places where a convolution meets its padding cost nothing. For each of them the backward pass needs as
+many again
 
 - for the gradient of its left operand, if that depends on trained parameters,
 - for the gradient of its right operand, if that does,
 - for computing it again, if it depends on them and lies in a checkpointed block whose policy does not keep its result.
 
-So a trained layer costs 3 forward passes, a frozen layer behind trained ones 2, and a layer before all trained ones 1; a
-checkpointed block costs one more. This is a lower bound on what any program of the step does, but for two things that a
-compiler may leave out: the last products of a checkpointed block, which nothing in its backward pass asks for again.
+So a trained layer costs 3 forward passes, a frozen layer behind trained ones 2, and a layer before all trained ones 1;
+a checkpointed block costs one more. This is a lower bound on what any program of the step does, but for two things that
+a compiler may leave out: the last products of a checkpointed block, which nothing in its backward pass asks for again.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def _equation(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bo
 def _scan(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bool]]:
     """The body, `length` times. Which of its arguments are constants, carried and sliced follows from the shapes alone:
 
-    how an equation writes that down differs between releases of JAX (`num_consts` and `num_carry` up to 0.11, then trees).
+    how an equation writes that down differs between releases of JAX (`num_consts` and `num_carry` up to 0.11, then
+    trees).
     """
     body = _open(eqn.params["jaxpr"])
     carries = sum(_ndim(outer) == _ndim(inner) for outer, inner in zip(eqn.outvars, body.outvars, strict=True))
@@ -173,7 +175,9 @@ def _of_convolution(eqn: Any) -> float:
 def meeting_places(
     size: int, window: int, outputs: int, *, stride: int, padding: int, lhs_dilation: int = 1, rhs_dilation: int = 1
 ) -> int:
-    """In how many pairs (output, place in the window) of one axis the window meets a real input, not padding or a hole."""
+    """In how many pairs (output, place in the window) of one axis the window meets a real input, not padding or a
+    hole.
+    """
     last = (size - 1) * lhs_dilation
     count = 0
     for place in range(window):

@@ -1,4 +1,6 @@
-"""Reads the text of a compiled program (HLO): instructions, the computations that they call, and how often these run."""
+"""Reads the text of a compiled program (HLO): instructions, the computations that they call, and how often these
+run.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ class Program:
         yield from self._running(self.entry, 1.0, into_fusions)
 
     def trips(self, loop: Instruction) -> int:
-        """How often a loop runs: as its text says or, for one that counts from 0 as scans do, its limit; 1 if neither is known."""
+        """How often a loop runs: as its text says or, for one that counts from 0 as scans do, its limit; 1 if neither
+        is known.
+        """
         told = _TRIPS.search(loop.attributes)
         if told:
             return int(told[1])

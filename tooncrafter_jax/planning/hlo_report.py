@@ -160,7 +160,9 @@ def _of_kernel(one: Instruction, computation: Computation) -> float:
 
 
 def memory_traffic(program: Program) -> float:
-    """Bytes that one device reads and writes if every instruction goes through its memory; of a slice only what is cut out."""
+    """Bytes that one device reads and writes if every instruction goes through its memory; of a slice only what is cut
+    out.
+    """
     total = 0.0
     for one, computation, times in program.running():
         if one.opcode in _FREE or one.opcode.endswith("-done"):

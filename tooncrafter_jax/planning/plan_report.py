@@ -21,7 +21,8 @@ def plan_text(plan: Plan) -> str:
     """The plan in lines."""
     mesh = ",".join(f"{axis}:{size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
     lines = [
-        f"{plan.step} step of {plan.batch} clips on {plan.topology.name}, {mesh} ({plan.compile_seconds:.0f} s to compile)"
+        f"{plan.step} step of {plan.batch} clips on {plan.topology.name}, {mesh} ({plan.compile_seconds:.0f} s to "
+        "compile)"
     ]
     lines += [_verdict(plan), "", *_memory(plan), "", *_flops(plan)]
     if plan.memory is not None:
@@ -92,7 +93,8 @@ def _verdict(plan: Plan) -> str:
             "frames in config.mesh), share parameters (fsdp in config.mesh), or keep less (config.remat)"
         )
     share = plan.memory.peak / chip.memory
-    return f"{'fits' if plan.fits else 'DOES NOT FIT'}: {_gib(plan.memory.peak)} of {_gib(chip.memory)} a chip ({share:.0%})"
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    return f"{verdict}: {_gib(plan.memory.peak)} of {_gib(chip.memory)} a chip ({share:.0%})"
 
 
 def _memory(plan: Plan) -> list[str]:

@@ -42,7 +42,9 @@ CHIPS = {
     "v5p": Chip(95e9, 459e12, 2765e9, 600e9, "v5", 3),
     "v6e": Chip(32e9, 918e12, 1638e9, 400e9, "v6e", 2),
 }
-"""Sources: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; links are 1600, 4800 and 3200 Gbit/s."""
+"""Sources: the pages "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; links are 1600, 4800 and 3200
+Gbit/s.
+"""
 
 MAX_CPU_DEVICES = 4096
 
@@ -139,5 +141,7 @@ def _cpu_devices(topology: Topology) -> list[Device]:
 
 
 def _only_cpu() -> None:
-    """Keeps JAX from taking hold of accelerators that this machine may have, also where `JAX_PLATFORMS` names only them."""
+    """Keeps JAX from taking hold of accelerators that this machine may have, also where `JAX_PLATFORMS` names only
+    them.
+    """
     jax.config.update("jax_platforms", "cpu")

@@ -1,4 +1,6 @@
-"""Names by which other programs know our options: those of diffusers' pipelines, and what the published script has alone."""
+"""Names by which other programs know our options: those of diffusers' pipelines, and what the published script has
+alone.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ OUR_NAMES = {
     "callback": "on_progress",
     "callback_on_step_end": "on_progress",
 }
-"""A name of diffusers -> the option or argument of `ToonCrafter.interpolate` that is meant. The published script's names stand
-where our options are declared."""
+"""A name of diffusers -> the option or argument of `ToonCrafter.interpolate` that is meant. The published script's
+names stand where our options are declared.
+"""
 
 _NOTHING = "has no counterpart here: leave it out"
 ADVICE = {

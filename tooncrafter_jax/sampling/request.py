@@ -113,8 +113,8 @@ def make_options(values: Mapping[str, Any], also: Sequence[str] = ()) -> Samplin
       also: names that are taken beside the options, which an unknown one may be meant for.
 
     Raises:
-      UserError: for an unknown option, naming ours where it is one of diffusers or of the published script, or one of the wrong
-        type.
+      UserError: for an unknown option, naming ours where it is one of diffusers or of the published script, or one of
+        the wrong type.
     """
     known = (*(field.name for field in fields(SamplingOptions)), *also)
     return from_dict(
@@ -233,5 +233,6 @@ def check_sketch_encoder(config: ModelConfig, components: Container[str]) -> Non
     sketches, latents = config.sketch_encoder.hint_downscaling, config.autoencoder.downscaling
     if latents != sketches:
         raise UserError(
-            f"sketches become {sketches} times smaller, but this model's latents {latents} times: leave the sketches out"
+            f"sketches become {sketches} times smaller, but this model's latents {latents} times: leave the sketches "
+            "out"
         )

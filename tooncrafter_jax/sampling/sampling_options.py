@@ -15,19 +15,21 @@ from tooncrafter_jax.options import Option, check_ranges, declared, with_attribu
 
 Fit = Literal["crop", "pad"]
 MAX_SIDE = 4096
-"""Pixels. At 4096 x 4096 one activation of the decoder, 128 channels of the 4 frames that it works on at a time, takes 16 GiB in
-bfloat16; at twice the side, 64 GiB, which no accelerator of today has room for several times over."""
+"""Pixels. At 4096 x 4096 one activation of the decoder, 128 channels of the 4 frames that it works on at a time, takes
+16 GiB in bfloat16; at twice the side, 64 GiB, which no accelerator of today has room for several times over.
+"""
 MAX_VALUES = 2**31 - 1
-"""Of a clip: frames x height x width x 3. XLA counts places in an array in 32 bits where it can, and the host holds clips in
-float32, 8 GiB at this size."""
+"""Of a clip: frames x height x width x 3. XLA counts places in an array in 32 bits where it can, and the host holds
+clips in float32, 8 GiB at this size.
+"""
 
 
 @dataclass(frozen=True)
 class SamplingOptions(SolverOptions):
     """How to sample; the defaults are the published script's (spec section 11.1). Numbers may be numpy's.
 
-    None as a height or width is the model's own, as a fit it is crop and refuses first and last pictures of different shapes, and
-    as frames or steps at a time it is all of them.
+    None as a height or width is the model's own, as a fit it is crop and refuses first and last pictures of different
+    shapes, and as frames or steps at a time it is all of them.
     """
 
     solver: Annotated[str, Option("how predictions become a clip", choices=tuple(SOLVERS))] = DEFAULT_SOLVER
@@ -143,13 +145,14 @@ class SamplingOptions(SolverOptions):
             )
             need(
                 value <= MAX_SIDE,
-                f"the {name} must be at most {MAX_SIDE} pixels, not {value}: more than that fits into no accelerator's memory",
+                f"the {name} must be at most {MAX_SIDE} pixels, not {value}: more than that fits into no accelerator's "
+                "memory",
             )
         height, width = self.size(config)
         need(
             self.frames * height * width * 3 <= MAX_VALUES,
-            f"{self.frames} frames of {width} x {height} pixels are too many for one clip: choose fewer frames, at most "
-            f"{MAX_VALUES // (height * width * 3)} of this size, or a smaller size",
+            f"{self.frames} frames of {width} x {height} pixels are too many for one clip: choose fewer frames, at "
+            f"most {MAX_VALUES // (height * width * 3)} of this size, or a smaller size",
         )
 
     @property

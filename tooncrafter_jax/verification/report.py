@@ -45,16 +45,16 @@ def _number(value: float | None) -> str:
 
 def summary(folder: Folder, rows: Sequence[Row]) -> Iterator[str]:
     """What was compared, what is covered, and how it ended."""
-    counts = coverage(folder, list(rows))
+    counts, where = coverage(folder, list(rows)), printable(folder.path)
     operations = {row.operation for row in rows if row.operation}
     yield (
         f"compared {counts['output']} outputs of {len(operations)} operations and {counts['expression']} inputs with "
         f"their expressions; {counts['data']} inputs are original data"
     )
     if counts["left out"]:
-        yield f"NOT all of {printable(folder.path)} is covered: {counts['left out']} of {len(folder.entries)} arrays were left out"
+        yield f"NOT all of {where} is covered: {counts['left out']} of {len(folder.entries)} arrays were left out"
     else:
-        yield f"all {len(folder.entries)} arrays in all {len(folder.files)} array files of {printable(folder.path)} are covered"
+        yield f"all {len(folder.entries)} arrays in all {len(folder.files)} array files of {where} are covered"
     if counts["beyond"]:
         yield f"FAILED: {counts['beyond']} arrays are beyond their tolerance"
     else:

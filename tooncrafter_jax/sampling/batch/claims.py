@@ -1,7 +1,7 @@
 """Which run makes a clip, where several runs work on one list into one folder.
 
-A claim is a lock on a small hidden file beside the results. The operating system gives the lock back when its process ends,
-however it ends; the file goes with the claim, or, where a run was killed, with the next run.
+A claim is a lock on a small hidden file beside the results. The operating system gives the lock back when its process
+ends, however it ends; the file goes with the claim, or, where a run was killed, with the next run.
 """
 
 from __future__ import annotations

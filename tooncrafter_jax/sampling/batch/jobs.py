@@ -1,4 +1,6 @@
-"""Which clips `tooncrafter sample` is asked for, and what they are called: pairs, and the lines of a JSON-lines manifest."""
+"""Which clips `tooncrafter sample` is asked for, and what they are called: pairs, and the lines of a JSON-lines
+manifest.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +189,8 @@ def with_unique_names(jobs: Sequence[Job]) -> list[Job]:
 def with_fitting_names(jobs: Sequence[Job], room: int) -> list[Job]:
     """The jobs with names that leave `room` bytes of a file's name for what is added to them.
 
-    A name that is too long keeps its beginning and gets digits that stand for the whole: they are the same in every run.
+    A name that is too long keeps its beginning and gets digits that stand for the whole: they are the same in every
+    run.
     """
     limit = MAX_FILE_NAME_BYTES - room
     return with_unique_names([replace(job, name=shortened(job.name, limit)) for job in jobs])

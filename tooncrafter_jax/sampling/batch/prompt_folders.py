@@ -1,4 +1,6 @@
-"""The pairs of a folder laid out as the published script expects it: a text file of prompts, and two pictures for each."""
+"""The pairs of a folder laid out as the published script expects it: a text file of prompts, and two pictures for
+each.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ PROMPTS = "prompts.txt"
 def folder_jobs(
     directory: Path, template: Pair, *, loop: bool = False, order: Order = "numbers"
 ) -> tuple[list[Job], list[str]]:
-    """The pairs of a folder: a text file holds a prompt a line, and the pictures go two to a prompt in the order of their names.
+    """The pairs of a folder: a text file holds a prompt a line, and the pictures go two to a prompt in the order of
+    their names.
 
     Args:
       directory: the folder (spec section 11.1).
@@ -85,7 +88,8 @@ def _prompts_file(directory: Path, texts: list[Path]) -> tuple[Path | None, list
     if len(named) != 1:
         names = ", ".join(path.name for path in texts[:4]) + (", ..." if len(texts) > 4 else "")
         raise UserError(
-            f"{directory} has {len(texts)} text files ({names}): call the one that holds the prompts {PROMPTS}, and no other"
+            f"{directory} has {len(texts)} text files ({names}): call the one that holds the prompts {PROMPTS}, and no "
+            "other"
         )
     others = ", ".join(path.name for path in texts if path != named[0])
     return named[0], [f"the prompts of {directory} are those of {named[0].name}; {others} is not read"]

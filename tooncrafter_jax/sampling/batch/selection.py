@@ -1,4 +1,6 @@
-"""Which clips of a list are still to be made, found without sampling and, but for those that are done, without reading pictures."""
+"""Which clips of a list are still to be made, found without sampling and, but for those that are done, without reading
+pictures.
+"""
 
 from __future__ import annotations
 

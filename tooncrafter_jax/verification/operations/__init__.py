@@ -15,7 +15,9 @@ Run = Callable[[Model, Inputs], Mapping[str, Any]]
 COMPONENT_TOLERANCE = 5e-5
 """Largest error of a single component in float32, relative to the array's standard deviation."""
 EMBEDDING_TOLERANCE = 1e-4
-"""The same for sinusoids: where two good exponentials differ by an ulp, the angle at time 999 differs by 6e-5 radians."""
+"""The same for sinusoids: where two good exponentials differ by an ulp, the angle at time 999 differs by 6e-5
+radians.
+"""
 HIDDEN_STATES_TOLERANCE = 1e-4
 """The same for the encoder's hidden states: the published code itself differs by 4e-5 between memory layouts."""
 DEEP_TOLERANCE = 3e-4
