@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,7 @@ Denoise = Callable[[Latents, Int[Array, ""]], Latents]
 """Predicts v from the noisy latents and the time (a scalar)."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Some rows of a run in a fixed number; every array has one entry a row.
 
     Attributes:
@@ -29,7 +26,7 @@ class Chunk:
       rows: the solver's.
     """
 
-    index: jax.Array | np.ndarray
+    index: jax.Array | np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     active: jax.Array | np.ndarray
     rows: Rows
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
 from tooncrafter_jax.models.unet import Observer
@@ -33,7 +33,7 @@ from tooncrafter_jax.nn.layers import (
 )
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
-from tooncrafter_jax.typing import FloatArray, Latents, Video, VideoFeatures
+from tooncrafter_jax.typing import AnyArray, FloatArray, Latents, Video, VideoFeatures
 
 TEMPORAL_EPSILON = 1e-5
 REFERENCE_HEADS = 8
@@ -77,7 +77,7 @@ References = list[Any]
 """What `Decoder.prepare_references` makes of the hidden states: one entry a level, and one for the head."""
 
 
-def map_chunks(fn: Callable[[jax.Array], FloatArray], x: Shaped[Array, "..."], axis: int, chunk: Chunk) -> FloatArray:
+def map_chunks(fn: Callable[[AnyArray], AnyArray], x: AnyArray, axis: int, chunk: Chunk) -> AnyArray:
     """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently.
 
     Slices are read from `x` and written into one result in place, so that nothing but these two is ever whole. Where
@@ -89,7 +89,7 @@ def map_chunks(fn: Callable[[jax.Array], FloatArray], x: Shaped[Array, "..."], a
     part = jax.ShapeDtypeStruct((*x.shape[:axis], chunk, *x.shape[axis + 1 :]), x.dtype)
     of_part = jax.eval_shape(fn, part)
 
-    def body(i: Int[Array, ""], out: FloatArray) -> FloatArray:
+    def body(i: Int[Array, ""], out: AnyArray) -> AnyArray:
         start = jnp.minimum(i * chunk, size - chunk)
         result = fn(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis))
         return jax.lax.dynamic_update_slice_in_dim(out, result, start, axis)
