@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tooncrafter_jax.cli.batch_report import Terminal, report
@@ -25,6 +25,7 @@ from tooncrafter_jax.cli.vocabulary import (
 )
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
+from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS, format_of_ending
 from tooncrafter_jax.models.configuration import PRESETS
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
@@ -40,7 +41,7 @@ from tooncrafter_jax.sampling.batch.jobs import (
 )
 from tooncrafter_jax.sampling.batch.making import BatchRequest
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
-from tooncrafter_jax.sampling.batch.outputs import FORMATS, OutputPlan
+from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
@@ -74,6 +75,7 @@ Of the published script's other options, [--interp] is always on, [--config] is 
 
 exit codes: 0 done; 1 some pairs of a folder or manifest failed; 2 something is wrong with the request; 130 Ctrl-C
 """
+_FOLDERS = [form.name for form in FORMATS.values() if form.is_folder]
 
 
 def build_parser() -> Parser:
@@ -126,7 +128,8 @@ def build_parser() -> Parser:
         "--format",
         default="",
         metavar="LIST",
-        help=f"one or more of {','.join(FORMATS)}; png makes a folder of frames (default: by the ending of --out, else mp4)",
+        help=f"one or more of {','.join(FORMATS)}; {', '.join(_FOLDERS)} makes a folder of frames "
+        f"(default: by the ending of --out, else {DEFAULT_FORMAT})",
     )
     add_declared(out, OutputPlan)
     add_quiet(out)
@@ -221,16 +224,15 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     sketches = parse_sketches(arguments.sketch, dark_lines=_dark_lines(arguments))
     template = Pair(Path(), Path(), **given_options(arguments, Pair))
     directory: Path = arguments.out
-    endings: dict[str, str] = {}
+    endings: Mapping[str, str] = {}
     decisions: list[str] = []
     if arguments.first is not None:
         if arguments.loop == (arguments.last is not None):
             raise UserError(
                 "--loop takes one picture: leave out --last" if arguments.loop else "--first needs --last (or --loop)"
             )
-        directory, name, ending = _single_output(arguments.out, formats)
-        formats = tuple(dict.fromkeys((*(kind.lower() for kind in ending), *formats)))
-        endings = {kind.lower(): kind for kind in ending}
+        directory, name, endings = _single_output(arguments.out, formats)
+        formats = tuple(dict.fromkeys((*endings, *formats)))
         last = arguments.first if arguments.loop else arguments.last
         jobs = [
             Job(checked_name(name, "--out"), template._replace(first=arguments.first, last=last, sketches=sketches))
@@ -240,7 +242,7 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     if arguments.folder is None and arguments.order is not None:
         raise UserError("--order is that of the pictures of a --folder: leave it out")
     files = given_options(arguments, OutputPlan)
-    plan = OutputPlan(directory, formats or ("mp4",), endings=endings, drop_last=arguments.loop, **files)
+    plan = OutputPlan(directory, formats or (DEFAULT_FORMAT,), endings=endings, drop_last=arguments.loop, **files)
     if plan.cross_fade and not plan.contact_sheet:
         raise UserError("--cross-fade is shown on the contact sheet: add --contact-sheet")
     if plan.pixel_format != PUBLISHED_PIXEL_FORMAT and "mp4" not in plan.formats:
@@ -265,7 +267,8 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
     where = "a folder" if arguments.folder is not None else "a manifest"
     if arguments.last is not None or arguments.sketch:
         raise UserError(f"{'--last' if arguments.last is not None else '--sketch'} goes with --first, not with {where}")
-    if arguments.out.suffix.removeprefix(".").lower() in FORMATS:
+    ending = arguments.out.suffix.removeprefix(".")
+    if format_of_ending(ending) or ending.lower() in FORMATS:
         raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
     if arguments.folder is None:
         jobs = manifest_jobs(arguments.manifest, template, loop=arguments.loop, dark_lines=_dark_lines(arguments))
@@ -277,15 +280,17 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
     return folder_jobs(arguments.folder, template, loop=arguments.loop, order=arguments.order or ORDERS[0])
 
 
-def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, tuple[str, ...]]:
-    """Directory, stem and format, spelt as it was given, that --out stands for with a single pair."""
+def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, Mapping[str, str]]:
+    """Directory and stem that --out stands for with a single pair, and the format with its ending, spelt as it was given."""
     ending = out.suffix.removeprefix(".")
-    if ending.lower() in FORMATS and ending.lower() != "png":
-        return out.parent, out.stem, (ending,)
+    if kind := format_of_ending(ending):
+        return out.parent, out.stem, {kind: ending}
     if ending:
+        *others, last = [f".{form.endings[0]}" for form in FORMATS.values() if not form.is_folder]
         raise UserError(
-            f"--out={out} ends in .{ending}: use .mp4, .gif or .webp, or --format=png for a folder of frames"
+            f"--out={out} ends in .{ending}: use {', '.join(others)} or {last}, "
+            f"or --format={_FOLDERS[0]} for a folder of frames"
         )
-    if out.is_dir() and "png" not in formats:
+    if out.is_dir() and not set(_FOLDERS) & set(formats):
         raise UserError(f"--out={out} is a directory: name the file, e.g. --out={out / 'clip.mp4'}")
-    return out.parent, out.name, () if formats else ("mp4",)
+    return out.parent, out.name, {}

@@ -1,11 +1,14 @@
-"""Reads JSON that comes from anybody: bounded in size and depth, no key twice, no surprise while reading."""
+"""JSON: read as it comes from anybody, bounded in size and depth, no key twice, no surprise; written strictly."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
+from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.paths import AnyPath
 
 LARGEST_JSON = 2**26
@@ -58,6 +61,24 @@ def is_text(text: str) -> bool:
     return True
 
 
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Writes strict JSON, indented, in UTF-8.
+
+    Numpy and JAX arrays become lists, paths and other mapping keys strings, and NaN and infinities null.
+
+    Args:
+      path: of the file; its directory is made if it is missing.
+      obj: nested mappings, sequences, arrays, strings, numbers, booleans and None.
+
+    Raises:
+      UserError: a path that cannot be written.
+      TypeError: something else in `obj`.
+    """
+    text = json.dumps(_jsonable(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    # half a surrogate is escaped, as JSON allows
+    write_atomically(path, (text + "\n").encode(errors="backslashreplace"))
+
+
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(items)
     if len(found) != len(items):
@@ -65,3 +86,19 @@ def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in items if name in seen or seen.add(name))
         raise ValueError(f"it has the key '{twice[:100]}' twice")
     return found
+
+
+def _jsonable(obj: Any) -> Any:
+    if obj is None or isinstance(obj, bool | int | str):
+        return obj
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    if isinstance(obj, dict):
+        return {str(key): _jsonable(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_jsonable(value) for value in obj]
+    if hasattr(obj, "tolist"):
+        return _jsonable(obj.tolist())
+    raise TypeError(f"{type(obj).__name__} has no form in JSON")

@@ -11,7 +11,7 @@ from av.error import FFmpegError
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
-from tooncrafter_jax.io.writers import PUBLISHED_FPS, Frames, Path, Rate, check_playback_rate
+from tooncrafter_jax.io.frames import PUBLISHED_FPS, Frames, Path, Rate, check_playback_rate
 
 _ENCODER = "libx264rgb"
 _OPTIONS = {"qp": "0", "preset": "veryfast"}  # a quantiser of 0 loses nothing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,37 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import av
 import numpy as np
-from av.error import FFmpegError
-from PIL import Image
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import (
-    PIXEL_FORMATS,
-    PUBLISHED_FPS,
-    PUBLISHED_PIXEL_FORMAT,
-    check_playback_rate,
-    check_writable,
-    write_contact_sheet,
-    write_gif,
-    write_json,
-    write_mp4,
-    write_png_sequence,
-    write_webp,
-)
+from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, check_writable, write_json
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name
-from tooncrafter_jax.io.blending import cross_fade
+from tooncrafter_jax.io.contact_sheets import ContactSheet
+from tooncrafter_jax.io.formats import FORMATS, PUBLISHED_PIXEL_FORMAT, FormatOptions, OutputFormat
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps, foreign, keep, state
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
 from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
 
-FORMATS = ("mp4", "gif", "webp", "png")
-COMPARISON_COLUMNS = 8
-"""Frames in a row of a contact sheet that has the cross-fade below each row."""
-_FRAME = re.compile(r"frame_\d{2,}\.png")
 _REMEDY = "choose another --out, or move it away"
 
 
@@ -52,7 +33,7 @@ class OutputPlan:
 
     Attributes:
       directory: where they go.
-      formats: some of `FORMATS`; png is a folder of frames.
+      formats: some of `io.formats.FORMATS`.
       endings: format -> how its files end, where that is not the format's name, e.g. "MP4".
       stamps: of all files that were looked at.
     """
@@ -89,15 +70,16 @@ class OutputPlan:
           UserError: for an impossible playback rate, an output that would replace an input or another output, or a directory
             that cannot be written.
         """
-        for kind in self.formats:
-            check_playback_rate(self.playback_fps, kind)
+        for part in self._parts.values():
+            part.check_playback_rate(self.playback_fps)
         files = {os.path.realpath(path) for path in inputs if "\0" not in str(path)}
         folders = {os.path.dirname(file) for file in files}
         outputs: Counter[Path] = Counter()
         for name in names:
             for kind, path in self.paths(name).items():
                 outputs[path] += 1
-                if os.path.realpath(path) in (folders if kind == "png" else files):
+                is_folder = kind in self._parts and self._parts[kind].is_folder
+                if os.path.realpath(path) in (folders if is_folder else files):
                     raise UserError(f"{path} would be written, but the inputs are there: choose another --out")
                 if outputs[path] > 1:
                     raise UserError(f"two clips would be written to {path}: give one of them another name")
@@ -105,12 +87,10 @@ class OutputPlan:
 
     def paths(self, name: str) -> dict[str, Path]:
         """Kind -> path of each file of a clip, the record last."""
-        files = {
-            kind: self.directory / (name if kind == "png" else f"{name}.{self.endings.get(kind, kind)}")
-            for kind in self.formats
-        }
-        if self.contact_sheet:
-            files["contact_sheet"] = self.directory / f"{name}_sheet.png"
+        files: dict[str, Path] = {}
+        for kind, part in self._parts.items():
+            file = name if part.is_folder else f"{name}.{self.endings.get(kind, part.endings[0])}"
+            files[kind] = self.directory / (f"{name}_sheet.png" if kind == ContactSheet.name else file)
         return files | {"record": self.directory / f"{name}.json"}
 
     @property
@@ -138,7 +118,9 @@ class OutputPlan:
         """
         paths = self.paths(name)
         with self._staging() as staging:
-            self._make_files({kind: staging / path.name for kind, path in paths.items()}, video)
+            frames = video[:-1] if self.drop_last else video
+            for kind, part in self._parts.items():
+                part.write(staging / paths[kind].name, frames, self.playback_fps, FormatOptions(self.pixel_format))
             made = {str(path.relative_to(staging).as_posix()): path for path in _files_below(staging)}
             new = {file: self.stamps.of(path) for file, path in sorted(made.items())}
             found, named = read_record(paths["record"]), self._named(name)
@@ -183,7 +165,7 @@ class OutputPlan:
         if not all(path.exists() for path in paths.values()):
             return False
         return record.is_of(request(), shown_defaults(OutputPlan)) and all(
-            self._is_whole(kind, path, record) for kind, path in paths.items() if kind != "record"
+            self._is_whole(part, paths[kind], record) for kind, part in self._parts.items()
         )
 
     def request_of(self, pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> dict[str, Any]:
@@ -192,37 +174,11 @@ class OutputPlan:
 
     # ------------------------------------------------------------------------------------------------------------- parts
 
-    def _make_files(self, paths: Mapping[str, Path], video: np.ndarray) -> None:
-        fps = self.playback_fps
-        if self.drop_last:
-            video = video[:-1]
-        for kind, path in paths.items():
-            if kind == "mp4":
-                write_mp4(path, video, fps, pixel_format=self.pixel_format)
-            elif kind == "gif":
-                write_gif(path, video, fps)
-            elif kind == "webp":
-                write_webp(path, video, fps)
-            elif kind == "png":
-                write_png_sequence(path, video)
-            elif kind == "contact_sheet":
-                self._write_contact_sheet(path, video)
-
-    def _write_contact_sheet(self, path: Path, video: np.ndarray) -> None:
-        labels = [str(frame) for frame in range(len(video))]
-        if not self.cross_fade or len(video) < 2:
-            write_contact_sheet(path, video, labels=labels)
-            return
-        columns, blank = min(COMPARISON_COLUMNS, len(video)), np.full_like(video[0], 255)
-        faded = cross_fade(video[:1], video[-1:], len(video))[0]
-        pictures, names = [], []
-        for start in range(0, len(video), columns):
-            here = range(start, min(start + columns, len(video)))
-            for frames, what in ((video, ""), (faded, " faded")):
-                missing = columns - len(here)
-                pictures += [*frames[here.start : here.stop], *[blank] * missing]
-                names += [*(f"{frame}{what}" for frame in here), *[""] * missing]
-        write_contact_sheet(path, np.stack(pictures), columns, names)
+    @property
+    def _parts(self) -> dict[str, OutputFormat]:
+        """Kind -> how it is written, of everything but the record."""
+        parts: dict[str, OutputFormat] = {kind: FORMATS[kind] for kind in self.formats}
+        return parts | ({ContactSheet.name: ContactSheet(self.cross_fade)} if self.contact_sheet else {})
 
     @contextlib.contextmanager
     def _staging(self) -> Iterator[Path]:
@@ -244,11 +200,8 @@ class OutputPlan:
         record = read_record(self.paths(name)["record"])
         if record is None:
             return {}
-        paths = {kind: path for kind, path in self.paths(name).items() if kind != "record"}
-        files = [path.name for kind, path in paths.items() if kind != "png"]
-        if "png" in paths:
-            files += [f"{name}/{frame}" for frame in _frames(paths["png"])]
-        return record.named(files)
+        paths = self.paths(name)
+        return record.named([file for kind, part in self._parts.items() for file in part.files(paths[kind])])
 
     def _unlike_ours(
         self, name: str, named: Named, new: Mapping[str, Stamp] | None = None
@@ -272,17 +225,14 @@ class OutputPlan:
                 raise foreign(paths["record"], _REMEDY)
         changed: set[str] = set()
         leftovers: set[str] = set()
-        for kind, path in paths.items():
-            files = [path.name]
-            if kind == "record":
-                continue
-            if kind == "png":
+        for kind, part in self._parts.items():
+            path = paths[kind]
+            if part.is_folder:
                 if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
                     raise foreign(path, _REMEDY)
-                files = [f"{name}/{frame}" for frame in _frames(path)]
             elif path.is_dir():
                 raise UserError(f"'{path}' cannot be written: a directory of that name is in the way")
-            for file in files:
+            for file in part.files(path):
                 found = state(self.directory, file, named, self.stamps)
                 if found == "foreign" and not (new and self._is(file, new)):
                     raise foreign(self.directory / file, _REMEDY)
@@ -297,10 +247,10 @@ class OutputPlan:
         path = self.directory / file
         return file in new and not path.is_symlink() and self.stamps.same(path, [new[file]])
 
-    def _is_whole(self, kind: str, path: Path, record: ClipRecord) -> bool:
+    def _is_whole(self, part: OutputFormat, path: Path, record: ClipRecord) -> bool:
         if record.files is None:
-            return _looks_whole(kind, path)
-        if kind != "png":
+            return part.looks_whole(path)
+        if not part.is_folder:
             return path.name in record.files and self.stamps.same(path, [record.files[path.name]])
         frames = {file: stamp for file, stamp in record.files.items() if file.startswith(f"{path.name}/")}
         return bool(frames) and all(self.stamps.same(self.directory / file, [stamp]) for file, stamp in frames.items())
@@ -309,29 +259,5 @@ class OutputPlan:
 OutputPlan.__doc__ = with_attributes(OutputPlan.__doc__, OutputPlan)
 
 
-def _frames(folder: Path) -> list[str]:
-    """Names in a folder that frames of ours may have; none if there is no such folder."""
-    try:
-        return sorted(name for name in os.listdir(folder) if _FRAME.fullmatch(name))
-    except OSError:
-        return []
-
-
 def _files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def _looks_whole(kind: str, path: Path) -> bool:
-    """Whether a file, or each frame in a folder, is of its kind, as far as its beginning tells."""
-    try:
-        if kind == "mp4":
-            with av.open(str(path)) as container:
-                return next(container.decode(video=0), None) is not None
-        if kind == "png":
-            frames = _frames(path)
-            return bool(frames) and all(_looks_whole("picture", path / frame) for frame in frames)
-        with Image.open(path) as image:
-            image.load()
-        return True
-    except (OSError, FFmpegError, ValueError, SyntaxError, IndexError, StopIteration):
-        return False

@@ -1,0 +1,113 @@
+"""All frames of a clip on one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.blending import cross_fade
+from tooncrafter_jax.io.formats.encoding import encode_png
+from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
+from tooncrafter_jax.io.frames import Frames, Path, Rate, check_frames
+
+COMPARISON_COLUMNS = 8
+"""Frames in a row of a contact sheet that has the cross-fade below each row."""
+
+
+class ContactSheet(OneFile):
+    """A contact sheet in the place of a format (`formats.OutputFormat`): each frame with its number.
+
+    Attributes:
+      cross_fade: whether it shows, below the frames, the cross-fade between the first and the last of them.
+    """
+
+    name = "contact_sheet"
+    endings = ("png",)
+
+    def __init__(self, cross_fade: bool = False) -> None:
+        self.cross_fade = cross_fade
+
+    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+        """See `write_contact_sheet` and `write_comparison_sheet`."""
+        del fps, options
+        if self.cross_fade:
+            write_comparison_sheet(path, frames)
+        else:
+            write_contact_sheet(path, frames, labels=[str(frame) for frame in range(len(frames))])
+
+
+def write_contact_sheet(path: Path, frames: Frames, columns: int = 4, labels: Sequence[str] | None = None) -> None:
+    """Writes all frames on one white PNG, row by row, each with its label above it.
+
+    Args:
+      path: of the file; its directory is made if it is missing.
+      frames: uint8 (T, H, W, 3).
+      columns: frames a row.
+      labels: one a frame; too long ones are cut. None: no labels.
+
+    Raises:
+      UserError: not such frames, fewer than one column, another number of labels, or a path that cannot be written.
+    """
+    check_frames(frames)
+    if columns < 1:
+        raise UserError(f"a contact sheet of {columns} columns cannot be made: choose at least 1")
+    if labels is not None and len(labels) != len(frames):
+        raise UserError(f"there are {len(labels)} labels for {len(frames)} frames: give one for each")
+    count, height, width, _ = frames.shape
+    columns = min(columns, count)
+    gap = max(4, min(height, width) // 40)
+    text_height = max(10, min(24, height // 12))
+    band = 0 if labels is None else text_height + gap
+    rows = math.ceil(count / columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (band + height + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(text_height)
+    for index, frame in enumerate(frames):
+        left = gap + (index % columns) * (width + gap)
+        top = gap + (index // columns) * (band + height + gap)
+        if labels is not None:
+            text = _cut_to_width(labels[index], width, font)
+            draw.text((left, top + text_height), text, fill="black", font=font, anchor="ls")
+        sheet.paste(Image.fromarray(frame), (left, top + band))
+    write_atomically(path, encode_png(sheet))
+
+
+def write_comparison_sheet(path: Path, frames: Frames) -> None:
+    """Writes a contact sheet that has, below each row, the cross-fade between the clip's first and last frame.
+
+    Args:
+      path: of the file; its directory is made if it is missing.
+      frames: uint8 (T, H, W, 3); one alone has nothing to be compared with, and becomes an ordinary sheet.
+
+    Raises:
+      UserError: not such frames, or a path that cannot be written.
+    """
+    check_frames(frames)
+    if len(frames) < 2:
+        write_contact_sheet(path, frames, labels=["0"])
+        return
+    columns, blank = min(COMPARISON_COLUMNS, len(frames)), np.full_like(frames[0], 255)
+    faded = cross_fade(frames[:1], frames[-1:], len(frames))[0]
+    pictures, names = [], []
+    for start in range(0, len(frames), columns):
+        here = range(start, min(start + columns, len(frames)))
+        for shown, what in ((frames, ""), (faded, " faded")):
+            missing = columns - len(here)
+            pictures += [*shown[here.start : here.stop], *[blank] * missing]
+            names += [*(f"{frame}{what}" for frame in here), *[""] * missing]
+    write_contact_sheet(path, np.stack(pictures), columns, names)
+
+
+def _cut_to_width(text: str, width: int, font: Any) -> str:
+    text = text.replace("\n", " ")
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -1,0 +1,109 @@
+"""What an output format is."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
+
+from PIL import Image
+
+from tooncrafter_jax.io.frames import Frames, Path, Rate, check_playback_rate
+
+PUBLISHED_PIXEL_FORMAT = "yuv420p"
+
+
+@dataclass(frozen=True)
+class FormatOptions:
+    """What a user chooses of a format; each takes what it has.
+
+    Attributes:
+      pixel_format: of mp4, of `mp4.PIXEL_FORMATS`.
+    """
+
+    pixel_format: str = PUBLISHED_PIXEL_FORMAT
+
+
+@runtime_checkable
+class OutputFormat(Protocol):
+    """A form that a clip is written in: one file, or a folder of files."""
+
+    @property
+    def name(self) -> str:
+        """What `--format` calls it."""
+        ...
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether a clip becomes a folder."""
+        ...
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of its files, without the dot and in lower case, the usual one first; none of a folder."""
+        ...
+
+    def check_playback_rate(self, fps: Rate) -> Fraction:
+        """The playback rate that a clip gets, in frames a second.
+
+        Raises:
+          UserError: the format cannot have this rate.
+        """
+        ...
+
+    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+        """Writes a clip, whole or not at all.
+
+        Args:
+          path: of the file or folder; its directory is made if it is missing.
+          frames: uint8 (T, H, W, 3), at least one.
+          fps: playback rate.
+          options: see `FormatOptions`.
+
+        Raises:
+          UserError: the format cannot hold such frames, or the path cannot be written.
+        """
+        ...
+
+    def files(self, path: pathlib.Path) -> list[str]:
+        """The names, relative to the directory of `path`, that a clip there has: of a folder, those that are there."""
+        ...
+
+    def looks_whole(self, path: pathlib.Path) -> bool:
+        """Whether what is there is of this format and not cut short, as far as its beginning tells."""
+        ...
+
+
+class OneFile:
+    """What all formats share whose clips are one file that Pillow reads."""
+
+    name: str
+    endings: tuple[str, ...]
+    is_folder: bool = False
+
+    def check_playback_rate(self, fps: Rate) -> Fraction:
+        """The rate.
+
+        Raises:
+          UserError: it is impossible.
+        """
+        return check_playback_rate(fps)
+
+    def files(self, path: pathlib.Path) -> list[str]:
+        """The file itself."""
+        return [path.name]
+
+    def looks_whole(self, path: pathlib.Path) -> bool:
+        """Whether its first picture can be read."""
+        return picture_looks_whole(path)
+
+
+def picture_looks_whole(path: pathlib.Path) -> bool:
+    """Whether a picture, or the first of an animation, can be read."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+        return True
+    except (OSError, ValueError, SyntaxError, IndexError):
+        return False

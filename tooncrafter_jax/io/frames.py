@@ -1,0 +1,71 @@
+"""Generated frames on their way to a file: what they must be, and how long each is shown."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from tooncrafter_jax.errors import UserError
+
+PUBLISHED_FPS = 8
+"""Playback rate of the published commands (spec section 11.1); not the rate that the denoiser is conditioned on."""
+
+Path = str | os.PathLike[str]
+Frames = UInt8[np.ndarray, "T H W 3"]
+Rate = int | float | Fraction
+
+
+def to_uint8(frames: Shaped[Any, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Pixel values in [-1, 1] as bytes.
+
+    Args:
+      frames: any shape and float dtype, numpy or JAX; values beyond [-1, 1] are clamped.
+
+    Returns:
+      uint8 of the same shape: (x + 1) / 2 * 255, truncated, not rounded, as by the published code (spec section 11.1).
+
+    Raises:
+      UserError: there are NaN among the values.
+    """
+    values = np.asarray(frames).astype(np.float32)
+    if np.isnan(values).any():
+        raise UserError("the frames contain NaN: check the weights, or compute in float32 instead of a narrower dtype")
+    return ((np.clip(values, -1, 1) + 1) / 2 * 255).astype(np.uint8)
+
+
+def check_frames(frames: Any) -> None:
+    """Finds out whether something is a clip.
+
+    Raises:
+      UserError: it is no uint8 (T, H, W, 3) with at least one frame.
+    """
+    if not isinstance(frames, np.ndarray):
+        raise UserError(f"frames must be a numpy array, not {type(frames).__name__}: convert them with to_uint8")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise UserError(
+            f"frames must be uint8 (frames, height, width, 3) and at least one, not {frames.dtype} {frames.shape}: "
+            "convert them with to_uint8"
+        )
+
+
+def check_playback_rate(fps: Rate) -> Fraction:
+    """The playback rate that a file gets.
+
+    Raises:
+      UserError: no file can have this rate; a format may be stricter.
+    """
+    if not (math.isfinite(fps) and 0.01 <= fps <= 1000):
+        raise UserError(f"the playback fps is {fps}: choose a number from 0.01 to 1000")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def durations(count: int, rate: Fraction, ticks_per_second: int) -> list[int]:
+    """How many ticks each frame lasts; rounding errors do not add up."""
+    ends = [round(index * ticks_per_second / rate) for index in range(count + 1)]
+    return [after - before for before, after in itertools.pairwise(ends)]
