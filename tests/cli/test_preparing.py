@@ -28,7 +28,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     real = Image.open
 
     def counting(file: Any, *arguments: Any, **settings: Any) -> Image.Image:
-        count[Path(str(file)).name] += 1
+        count[Path(getattr(file, "name", str(file))).name] += 1
         return real(file, *arguments, **settings)
 
     monkeypatch.setattr(Image, "open", counting)

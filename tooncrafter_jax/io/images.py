@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.colour import to_srgb
-from tooncrafter_jax.io.recent_pictures import remembered
+from tooncrafter_jax.io.recent_pictures import learn_stamp, remembered
 from tooncrafter_jax.io.repairs import DECODING_ERRORS, repaired
 from tooncrafter_jax.io.sizes import WHITE, Colour, check_size, checked_colour, too_many_pixels
 from tooncrafter_jax.io.transparency import bit_depth, over, split
@@ -150,10 +150,13 @@ def _decoded(source: str | io.BytesIO, name: str) -> tuple[Image.Image, int | No
     Raises:
       UserError: its header says that it is too small, too large or too long.
     """
-    with _quietly(), Image.open(source, formats=_DECODERS) as image:
-        check_size(image.height, image.width, name)
-        depth = bit_depth(image)
-        image.load()
+    with contextlib.nullcontext(source) if isinstance(source, io.BytesIO) else open(source, "rb") as file:
+        with _quietly(), Image.open(file, formats=_DECODERS) as image:
+            check_size(image.height, image.width, name)
+            depth = bit_depth(image)
+            image.load()
+        if not isinstance(file, io.BytesIO):
+            learn_stamp(file)
         return image, depth
 
 

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from tooncrafter_jax.errors import UserError, printable
 
@@ -72,14 +72,27 @@ class Stamps:
           OSError: it cannot be read.
           ValueError: no file can have such a name.
         """
+        with self._lock:
+            known = self._known.get(identity(os.stat(path)))
+        if known is not None:
+            return known
         with path.open("rb") as file:
-            key = identity(os.fstat(file.fileno()))
+            return self.of_open(file)
+
+    def of_open(self, file: BinaryIO) -> Stamp:
+        """The stamp of a file that is open; it is read from the beginning, unless it is known.
+
+        Raises:
+          OSError: it cannot be read.
+        """
+        key = identity(os.fstat(file.fileno()))
+        with self._lock:
+            known = self._known.get(key)
+        if known is None:
+            file.seek(0)
+            known = Stamp(key[2], hashlib.file_digest(file, "sha256").hexdigest())  # pyright: ignore[reportArgumentType]
             with self._lock:
-                known = self._known.get(key)
-            if known is None:
-                known = Stamp(key[2], hashlib.file_digest(file, "sha256").hexdigest())
-                with self._lock:
-                    self._known[key] = known
+                self._known[key] = known
         return known
 
     def same(self, path: Path, stamps: Iterable[Stamp]) -> bool:

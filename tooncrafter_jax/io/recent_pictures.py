@@ -10,26 +10,29 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import BinaryIO
 
 import numpy as np
 
-from tooncrafter_jax.io.owned_files import identity
+from tooncrafter_jax.io.owned_files import Stamps, identity
 from tooncrafter_jax.typing import HostArray
 
 Path = str | os.PathLike[str]
 Read = Callable[[Path], HostArray]
-_PICTURES = 4
+PICTURES = 4
 
 
 class RecentPictures:
     """A few pictures in memory, each for as long as its file does not change; for one thread.
 
     Args:
-      count: how many.
+      count: how many; as many as the largest request has, or some are read twice.
+      stamps: learns the stamp of each file that is read, while it is open.
     """
 
-    def __init__(self, count: int = _PICTURES) -> None:
+    def __init__(self, count: int = PICTURES, stamps: Stamps | None = None) -> None:
         self._count = count
+        self.stamps = stamps
         self._known: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
 
     def read(self, path: Path, read: Read) -> HostArray:
@@ -58,6 +61,13 @@ class RecentPictures:
 
 
 _recent: ContextVar[RecentPictures | None] = ContextVar("recent", default=None)
+
+
+def learn_stamp(file: BinaryIO) -> None:
+    """Says that a picture was read from this file; for the stamp in its record it need not be opened again."""
+    recent = _recent.get()
+    if recent is not None and recent.stamps is not None:
+        recent.stamps.of_open(file)
 
 
 def remembered(read: Read) -> Read:

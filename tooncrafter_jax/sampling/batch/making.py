@@ -15,7 +15,7 @@ import numpy as np
 
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
 from tooncrafter_jax.io import check_writable, to_uint8
-from tooncrafter_jax.io.recent_pictures import RecentPictures
+from tooncrafter_jax.io.recent_pictures import PICTURES, RecentPictures
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
 from tooncrafter_jax.sampling.batch.claims import Claims
@@ -108,7 +108,8 @@ class BatchRequest:
           UserError: something is wrong that concerns all clips, or the only one.
         """
         outcome = Outcome(len(self.jobs))
-        pictures = RecentPictures()
+        most = max([PICTURES, *(len(inputs_of(job.pair)) for job in self.jobs)])
+        pictures = RecentPictures(most, self.plan.stamps)
 
         def ready(job: Job) -> Ready:
             self._check(job)

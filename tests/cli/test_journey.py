@@ -1,0 +1,97 @@
+"""The journey of a request's pictures (docs/architecture.md): each is opened once, decoded once and hashed once."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.cli.world import Command, World, draw, draw_lines
+
+_opened: list[Counter[str]] = []
+"""Of the tests that run now; an audit hook cannot be taken away again."""
+
+
+def _count(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _opened and isinstance(arguments[0], str | os.PathLike):
+        _opened[-1][os.path.basename(arguments[0])] += 1
+
+
+sys.addaudithook(_count)
+
+
+@pytest.fixture
+def opened() -> Iterator[Counter[str]]:
+    """How often the interpreter opened each file, by its name."""
+    _opened.append(Counter())
+    yield _opened[-1]
+    _opened.pop()
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    count: Counter[str] = Counter()
+    real = hashlib.file_digest
+
+    def counting(file: Any, *arguments: Any) -> Any:
+        count[Path(file.name).name] += 1
+        return real(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    return count
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    count: Counter[str] = Counter()
+    real = Image.open
+
+    def counting(file: Any, *arguments: Any, **settings: Any) -> Image.Image:
+        count[Path(getattr(file, "name", str(file))).name] += 1
+        return real(file, *arguments, **settings)
+
+    monkeypatch.setattr(Image, "open", counting)
+    return count
+
+
+def test_a_pair_with_many_sketches(
+    world: World, command: Command, opened: Counter[str], hashed: Counter[str], decoded: Counter[str]
+):
+    sketches = [f"s{number}.png" for number in range(2, 9)]
+    for number, name in enumerate(sketches, 2):
+        draw_lines(world.path / name, ink=number)
+    arguments = [f"--sketch={name[1]}:{world.path / name}" for name in sketches]
+    opened.clear()
+    assert command("sample", *world.pair(*arguments)).code == 0
+    pictures = ["first.png", "last.png", *sketches]
+    assert {name: (opened[name], decoded[name], hashed[name]) for name in pictures} == dict.fromkeys(
+        pictures, (1, 1, 1)
+    )
+
+
+def test_a_list_and_the_same_list_again(
+    world: World, command: Command, opened: Counter[str], hashed: Counter[str], decoded: Counter[str]
+):
+    pictures = [f"p{number}.png" for number in range(5)]
+    for number, name in enumerate(pictures):
+        draw(world.path / name, 10 * number)
+    lines = [{"first": one, "last": other} for one, other in itertools.pairwise(pictures)]
+    opened.clear()
+    assert command("sample", *world.manifest(*lines)).code == 0
+    assert {name: (opened[name], decoded[name], hashed[name]) for name in pictures} == dict.fromkeys(
+        pictures, (1, 1, 1)
+    )
+    for count in (opened, hashed, decoded):
+        count.clear()
+    assert "0 made, 4 done before" in command("sample", *world.manifest(*lines)).out
+    assert {name: (opened[name], decoded[name], hashed[name]) for name in pictures} == dict.fromkeys(
+        pictures, (1, 0, 1)
+    )
