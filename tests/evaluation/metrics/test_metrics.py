@@ -13,7 +13,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics import METRICS, NEED_CLIP, Metric, MetricWeightFiles, make_metrics
 from tooncrafter_jax.zoo import metric_weights as weight_files
 
-WITHOUT_NETWORKS = ("cpbd", "psnr", "ssim", "key_frames", "colour_drift", "flicker")
+WITHOUT_NETWORKS = tuple(name for name, entry in METRICS.items() if entry.needs is None)
 
 
 def test_metrics_without_a_network_read_no_weights(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_metrics_without_a_network_read_no_weights(tmp_path: Path) -> None:
         assert np.isfinite(metric.summarise(rows))
 
 
-@pytest.mark.parametrize("name", sorted(set(METRICS) - set(WITHOUT_NETWORKS) - set(NEED_CLIP)))
+@pytest.mark.parametrize("name", [name for name, entry in METRICS.items() if entry.needs == "networks"])
 def test_missing_weights_are_named_with_the_command_that_fetches_them(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="fetch-metric-weights --metric-weights="):
         make_metrics([name], MetricWeightFiles(tmp_path))
@@ -38,8 +38,10 @@ def test_every_metric_has_its_name(metric_weights: Path, tmp_path: Path) -> None
     assert [metric.name for metric in metrics] == list(METRICS)
     assert all(isinstance(metric, Metric) for metric in metrics)
     assert len({metric.title for metric in metrics}) == len(METRICS)
-    lower = {metric.name for metric in metrics if metric.better == "lower"}
-    assert lower == {"fvd", "kvd", "lpips_alexnet", "lpips_vgg16", "colour_drift", "flicker"}
+    better = {metric.name: metric.better for metric in metrics}
+    distances, likenesses = ("fvd", "kvd", "lpips_alexnet", "lpips_vgg16", "flicker"), ("psnr", "ssim", "clip_image")
+    assert {better[name] for name in distances} == {"lower"} and {better[name] for name in likenesses} == {"higher"}
+    assert set(better.values()) == {"lower", "higher"}
 
 
 def test_i3d_is_read_once_for_all_methods(metric_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from tooncrafter_jax.curation.clip_model import ClipWeights
 from tooncrafter_jax.errors import UserError
@@ -27,7 +28,7 @@ from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
 from tooncrafter_jax.evaluation.metrics.psnr import Psnr
 from tooncrafter_jax.evaluation.metrics.ssim import Ssim
 
-__all__ = ["METRICS", "NEED_CLIP", "ClipBatch", "Metric", "MetricWeightFiles", "Rows", "make_metrics"]
+__all__ = ["METRICS", "NEED_CLIP", "ClipBatch", "Metric", "MetricEntry", "MetricWeightFiles", "Rows", "make_metrics"]
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,34 @@ class MetricWeightFiles:
         return ClipFeatures.load(self.clip)
 
 
-METRICS: Mapping[str, Callable[[MetricWeightFiles], Metric]] = {
-    "fvd": lambda weights: FrechetVideoDistance(weights.i3d_features),
-    "kvd": lambda weights: KernelVideoDistance(weights.i3d_features),
-    "lpips_alexnet": lambda weights: LpipsMetric.load("alexnet", weights.networks),
-    "lpips_vgg16": lambda weights: LpipsMetric.load("vgg16", weights.networks),
-    "clip_image": lambda weights: ClipImageSimilarity(weights.clip_features),
-    "clip_text": lambda weights: ClipTextSimilarity(weights.clip_features),
-    "cpbd": lambda weights: Cpbd(),
-    "psnr": lambda weights: Psnr(),
-    "ssim": lambda weights: Ssim(),
-    "key_frames": lambda weights: KeyFrames(),
-    "colour_drift": lambda weights: ColourDrift(),
-    "flicker": lambda weights: Flicker(),
+class MetricEntry(NamedTuple):
+    """A metric that can be asked for.
+
+    Attributes:
+      make: makes it.
+      needs: weights that have to be there: those that `fetch_metric_weights` fetches, or the user's own of CLIP.
+    """
+
+    make: Callable[[MetricWeightFiles], Metric]
+    needs: Literal["networks", "clip"] | None = None
+
+
+METRICS: Mapping[str, MetricEntry] = {
+    "fvd": MetricEntry(lambda weights: FrechetVideoDistance(weights.i3d_features), "networks"),
+    "kvd": MetricEntry(lambda weights: KernelVideoDistance(weights.i3d_features), "networks"),
+    "lpips_alexnet": MetricEntry(lambda weights: LpipsMetric.load("alexnet", weights.networks), "networks"),
+    "lpips_vgg16": MetricEntry(lambda weights: LpipsMetric.load("vgg16", weights.networks), "networks"),
+    "clip_image": MetricEntry(lambda weights: ClipImageSimilarity(weights.clip_features), "clip"),
+    "clip_text": MetricEntry(lambda weights: ClipTextSimilarity(weights.clip_features), "clip"),
+    "cpbd": MetricEntry(lambda _: Cpbd()),
+    "psnr": MetricEntry(lambda _: Psnr()),
+    "ssim": MetricEntry(lambda _: Ssim()),
+    "key_frames": MetricEntry(lambda _: KeyFrames()),
+    "colour_drift": MetricEntry(lambda _: ColourDrift()),
+    "flicker": MetricEntry(lambda _: Flicker()),
 }
-"""Every metric by its name, in the order of reports."""
-NEED_CLIP = ("clip_image", "clip_text")
+"""Every metric by its name, in the order of reports; a new one is a file here, a line above and a test."""
+NEED_CLIP = tuple(name for name, entry in METRICS.items() if entry.needs == "clip")
 """Those that need the user's own weights of CLIP."""
 
 
@@ -98,4 +111,4 @@ def make_metrics(names: Iterable[str], weights: MetricWeightFiles = MetricWeight
             raise UserError(
                 f"there is no metric '{name}': did you mean '{near}'? (the metrics are {', '.join(METRICS)})"
             )
-    return [METRICS[name](weights) for name in chosen]
+    return [METRICS[name].make(weights) for name in chosen]
