@@ -13,10 +13,13 @@ LIGHT_EXTRAS := --extra dev --extra data --extra eval
 # A file's tests share compiled programs, so a file stays in one process; tests/conftest.py says in which order they come.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
+.PHONY: demo docs test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
 
 demo: .venv/core
 	$(BIN)/python sample.py
+
+docs: .venv/docs
+	$(BIN)/python scripts/build_docs.py
 
 test: .venv/dev
 	$(BIN)/python $(PYTEST)
@@ -59,6 +62,10 @@ format: .venv/dev
 	$(PIP) --editable '.[dev,convert,data,eval,torch-data]'
 	touch $@
 
+.venv/docs: .venv/core
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 .venv-3.13/python:
 	$(if $(PYTHON_NEWEST),,$(error no Python 3.13 on PATH or under pyenv: install it, or give make PYTHON_NEWEST=/path/to/python3.13))
 	$(PYTHON_NEWEST) -m venv --clear .venv-3.13
@@ -75,4 +82,4 @@ format: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-3.13 .venv-lowest demo .cache
+	rm -rf .venv .venv-3.13 .venv-lowest build demo .cache

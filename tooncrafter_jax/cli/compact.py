@@ -15,8 +15,8 @@ from tooncrafter_jax.weights.compact import DTYPES, compact
 from tooncrafter_jax.weights.store import Checkpoint
 
 DESCRIPTION = """\
-Writes a model directory again as model.json and one safetensors file for each component, in 16 bits: for small models that are
-handed on as files. `tooncrafter sample --model` and `tooncrafter train --config.start` read it like any other.
+Copies a model directory with its parameters in float16, one safetensors file a component: half the size, and files that can be
+handed on. `tooncrafter sample --model` and `tooncrafter train --config.start` read the copy like any other model directory.
 
   tooncrafter compact runs/small/sketch/export small --provenance=about.json
   tooncrafter compact runs/small/sketch/export small --take=decoder=runs/small/decoder/export
@@ -30,21 +30,22 @@ def build_parser() -> Parser:
     parser.add_argument("destination", type=Path, help="the directory to write")
     add_stored_dtype(parser.add_argument, DTYPES, DTYPES[0])
     parser.add_argument(
-        "--provenance", type=Path, metavar="FILE", help="JSON to be added to what model.json tells of the weights"
+        "--provenance", type=Path, metavar="FILE", help="JSON that is added to the provenance in model.json"
     )
     parser.add_argument(
         "--take",
         action="append",
         default=[],
         metavar="COMPONENT=DIR",
-        help="take a component of another directory instead, e.g. of a stage that was trained beside; may be given several times",
+        help="take this component from another model directory; may be given several times",
     )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a sampling option that suits the model, e.g. guidance_scale=1.5, for all who give none; may be given several times",
+        help="store a sampling option that suits the model, e.g. guidance_scale=1.5; options on a command line win over it; "
+        "may be given several times",
     )
     add_overwrite(parser.add_argument, "what the destination holds")
     return parser

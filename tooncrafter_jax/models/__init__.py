@@ -1,0 +1,1 @@
+"""The networks of ToonCrafter, one a file, and their one composition (`tooncrafter`)."""

@@ -1,0 +1,1 @@
+"""Parameters by name: file formats, the published names, model directories, groups and low-rank additions."""
