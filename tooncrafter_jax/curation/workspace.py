@@ -41,8 +41,8 @@ class ClipRecord:
     """Everything of a clip but its pictures: what thresholds, duplicates and splits are decided from.
 
     Attributes:
-      id, source, height, width, fps, effective_fps, start_frame, caption, caption_from, scores, fingerprint: as of
-      `Clip`.
+      id, source, height, width, fps, effective_fps, start_frame: as of `Clip`.
+      caption, caption_from, scores, fingerprint: as of `Clip`.
       num_frames: number of frames.
       num_bytes: of the encoded frames together.
       index: its place in the clip file of its source.

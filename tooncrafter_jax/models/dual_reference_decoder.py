@@ -48,8 +48,7 @@ class DecoderConfig:
 
     Attributes:
       width, multipliers, blocks_per_level, z_channels, image_channels: as in `AutoencoderConfig`; the decoder has one
-      block more
-        a level.
+        block more a level.
       latent_channels: channels of a latent as the denoiser sees it; used with `post_quantization`.
       temporal: whether the blocks have temporal parts (the paper's P3D).
       references: whether details of two reference frames are injected (the paper's HAR).
