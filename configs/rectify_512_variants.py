@@ -3,8 +3,8 @@
     tooncrafter train --config=configs/rectify_512_variants.py:iv --workdir=runs/iv --config.start=checkpoints/live \\
         --config.data.directory=data/cartoons
 
-Expected, by FVD on the paper's test set: iv 52.73 < ii 70.73 < v 81.45 < i 86.62 < iii 291.45. Variant i is the start itself:
-it trains nothing, so there is nothing to run; evaluate the start checkpoint.
+Expected, by FVD on the paper's test set: iv 52.73 < ii 70.73 < v 81.45 < i 86.62 < iii 291.45. Variant i is the start
+itself: it trains nothing, so there is nothing to run; evaluate the start checkpoint.
 """
 
 from tooncrafter_jax.training.configuration import default_config

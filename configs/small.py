@@ -1,12 +1,14 @@
-"""The model `small`, every part of ToonCrafter but narrow, from nothing to what the package bundles. One row of `RUNS` is one run.
+"""The model `small`, every part of ToonCrafter but narrow, from nothing to what the package bundles. One row of `RUNS`
+is one run.
 
     tooncrafter curate fluent-emoji --out=data/emoji --test=300 --validation=64
     tooncrafter curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
     tooncrafter fetch-metric-weights
     tooncrafter train --config=configs/small.py:autoencoder --workdir=runs/small/autoencoder
 
-So for every run: its working directory has its name, where those that start from it look for it. `scripts/train_small.sh` does them
-all in order; docs/small-model.md says how good the result is, and docs/experiments/small-model.md what each run gained and took.
+So for every run: its working directory has its name, where those that start from it look for it.
+`scripts/train_small.sh` does them all in order; docs/small-model.md says how good the result is, and
+docs/experiments/small-model.md what each run gained and took.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -134,7 +136,8 @@ GUIDED = JOINT | {
     "validate_every": 350,
     "validation_batches": 16,
 }
-# Denoiser and decoder learn beside the sketch encoder what to do with a sketch, and without one in a quarter of the clips.
+# Denoiser and decoder learn beside the sketch encoder what to do with a sketch, and without one in a quarter of the
+# clips.
 TOGETHER = GUIDED | {
     "groups": ("sketch", "decoder", *DENOISER),
     "optimizer.group_rates": "sketch:2.5,decoder:0.5",
@@ -168,7 +171,8 @@ RUNS = {
         "data.strides": (3, 12),
         "validation_batches": 8,
     },
-    # What moves how, on simulated bodies, before the model sees any cartoon. All later stages keep its light text and image towers.
+    # What moves how, on simulated bodies, before the model sees any cartoon. All later stages keep its light text and
+    # image towers.
     "base": {
         "stage": "base",
         "start": "autoencoder_lpips",
@@ -186,8 +190,8 @@ RUNS = {
         "save_every": 100,
         "ema_decay": 0.99,
     },
-    # Variant iv is the paper's choice, i is the start itself. Here ii wins: `base` has not seen enough to leave temporal layers as
-    # they are.
+    # Variant iv is the paper's choice, i is the start itself. Here ii wins: `base` has not seen enough to leave
+    # temporal layers as they are.
     "rectify_ii": RECTIFY | {"groups": (*SPATIAL, "temporal")},
     "rectify_iii": RECTIFY | {"groups": SPATIAL, "rectify.bypass_temporal": True},
     "rectify_iv": RECTIFY | {"groups": SPATIAL},

@@ -1,4 +1,6 @@
-"""Mistakes in what `tooncrafter sample` is asked for: pictures, settings, paths, folders and manifests; and what fails late."""
+"""Mistakes in what `tooncrafter sample` is asked for: pictures, settings, paths, folders and manifests; and what fails
+late.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,9 @@ def test_random_matrices_have_the_dtype_of_the_computation(
 def test_half_precision_lowers_for_gpus_that_share_a_clip(
     devices: list[jax.Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pair on four GPUs: two guidance branches, and the frames of each in two parts. cuDNN's own partitioner is not asked."""
+    """One pair on four GPUs: two guidance branches, and the frames of each in two parts. cuDNN's own partitioner is not
+    asked.
+    """
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
     config = tiny()
     mesh = sampling_mesh(devices[:4], rows=2, frames=16)

@@ -17,7 +17,9 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rectify(clips):
-    """The stage `rectify` on one device: (stage, mesh, compiled step, a function that makes its first state, a loader's opener)."""
+    """The stage `rectify` on one device: (stage, mesh, compiled step, a function that makes its first state, a loader's
+    opener).
+    """
     from tests.training.small import config
     from tooncrafter_jax.data.loader import Loader
     from tooncrafter_jax.training.sharding import make_mesh

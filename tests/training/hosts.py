@@ -1,7 +1,7 @@
 """Trainings as several processes on this machine, which stand for hosts, and what each of them saw.
 
-As a program it runs one process of such a training, and writes what it saw as JSON: the losses, a digest of every row that its
-devices were given, and a digest of every piece of the last state that its devices hold.
+As a program it runs one process of such a training, and writes what it saw as JSON: the losses, a digest of every row
+that its devices were given, and a digest of every piece of the last state that its devices hold.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def train(
 def place(
     clips: Path, workdir: Path, meshes: Sequence[tuple[str, list[int]]], *, processes: int, devices: int
 ) -> list[list[Seen]]:
-    """Loads three batches on each of some meshes, given as a text and the order of the devices; by mesh what each process saw."""
+    """Loads three batches on each of some meshes, given as a text and the order of the devices; by mesh what each
+    process saw.
+    """
     settings = {"does": "place", "clips": str(clips), "meshes": meshes}
     seen = _run(settings, workdir, processes, devices, 300)
     return [[Seen([], one[number], {}, {}) for one in seen] for number in range(len(meshes))]
@@ -152,8 +154,8 @@ def _place(settings: dict[str, Any]) -> list[list[dict[str, str]]]:
 
 
 def _compile_in_turn(step: Any, state: Any, batch: Any, settings: dict[str, Any]) -> None:
-    """The first process compiles, the others then find the program in the cache: else each takes the cores from the others, and one
-    may wait longer for another than gloo does (30 s).
+    """The first process compiles, the others then find the program in the cache: else each takes the cores from the
+    others, and one may wait longer for another than gloo does (30 s).
     """
     done = Path(settings["workdir"]) / f"compiled-{settings['port']}"
     while settings["process"] and not done.exists():

@@ -179,11 +179,11 @@ def test_rates_that_mean_nothing(text, message):
 
 
 def test_rates_by_group_are_not_for_lora():
+    values = {"model": "tiny", "optimizer": {"group_rates": "spatial:2"}, "rectify": {"lora": {"rank": 4}}}
+    settings = train_config(values)
+    model = architecture(settings)
     with pytest.raises(UserError, match="group_rates means nothing to low-rank factors"):
-        settings = train_config(
-            {"model": "tiny", "optimizer": {"group_rates": "spatial:2"}, "rectify": {"lora": {"rank": 4}}}
-        )
-        make_stage(settings, architecture(settings))
+        make_stage(settings, model)
 
 
 def test_meshes():

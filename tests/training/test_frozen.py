@@ -35,7 +35,9 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def begin(clips, tmp_path_factory):
-    """A checkpoint of all components: numbers that bfloat16 cannot hold, but for the text tower, which is stored in it."""
+    """A checkpoint of all components: numbers that bfloat16 cannot hold, but for the text tower, which is stored in
+    it.
+    """
     directory = tmp_path_factory.mktemp("begin") / "model"
     return write_begin(directory, architecture(config(clips)))
 

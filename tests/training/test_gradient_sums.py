@@ -83,7 +83,9 @@ def exact(devices: list[jax.Device]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("mesh", ["data:8", "data:2,fsdp:4"])
 def test_devices_sum_in_the_chosen_dtype(mesh: str, exact: dict[str, np.ndarray]) -> None:
-    """Whole parameters and shared ones. Errors are those of bfloat16 activations, and of bfloat16 sums where they are asked for."""
+    """Whole parameters and shared ones. Errors are those of bfloat16 activations, and of bfloat16 sums where they are
+    asked for.
+    """
     kernels = sum(value.size for value in exact.values() if value.ndim > 1)
     errors: dict[str, dict[str, float]] = {}
     for dtype in ("float32", "bfloat16"):

@@ -68,7 +68,7 @@ def test_rows_that_a_process_did_not_load_are_missed(devices):
         put_batch({"seed": np.arange(4)}, make_mesh("data:4,frames:2", devices), 8)
 
 
-# ------------------------------------------------------------------------------------------------------------- mesh="auto"
+# ---------------------------------------------------------------------------------------------------------- mesh="auto"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_auto_is_all_data_on_cpus(devices):
     assert run_mesh(settings, architecture(settings), devices[:4], 1e6).shape["fsdp"] == 4
 
 
-# ------------------------------------------------------------------------------------------------------------------- plan
+# ----------------------------------------------------------------------------------------------------------------- plan
 
 
 def test_hosts_of_a_plan(devices, capsys, tmp_path):
@@ -137,7 +137,9 @@ TABLE = [
 @pytest.mark.skipif(not has_tpu_compiler(), reason="needs the extra 'tpu'")
 @pytest.mark.parametrize(("topology", "text", "batch", "least"), TABLE)
 def test_hosts_of_tpu_slices(topology, text, batch, least):
-    """Every device's rows are loaded by its own host, whatever the layout; no host loads a row that it does not need."""
+    """Every device's rows are loaded by its own host, whatever the layout; no host loads a row that it does not
+    need.
+    """
     mesh = make_mesh(text, topology_devices(parse_topology(topology)))
     assert dict(mesh.shape) == dict.fromkeys(AXES, 1) | {a: int(n) for a, n in (p.split(":") for p in text.split(","))}
     shares = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -162,7 +164,7 @@ def test_slices_cannot_share_frames():
         make_mesh("frames:16", topology_devices(parse_topology("2xv5e:2x4")))
 
 
-# ------------------------------------------------------------------------------------------------------------ utilisation
+# ---------------------------------------------------------------------------------------------------------- utilisation
 
 
 def test_peaks_are_those_of_the_kind_itself():

@@ -53,7 +53,9 @@ def test_the_host_is_held_back(slow_step):
 
 @pytest.fixture(scope="module")
 def run(rectify, tmp_path_factory):
-    """A run of which validation takes a second longer: (unfinished steps at each dispatch, its lines of metrics, seconds)."""
+    """A run of which validation takes a second longer: (unfinished steps at each dispatch, its lines of metrics,
+    seconds).
+    """
     stage, mesh, step, _, _ = rectify
     workdir, losses, unfinished = tmp_path_factory.mktemp("run"), [], []
 

@@ -1,4 +1,6 @@
-"""The stages with a discriminator: it takes part from its start step on, and before that it neither changes nor counts."""
+"""The stages with a discriminator: it takes part from its start step on, and before that it neither changes nor
+counts.
+"""
 
 import dataclasses
 
@@ -188,7 +190,9 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
 
 @pytest.mark.gate
 def test_new_parts_alone_learn_against_the_discriminator(clips):
-    """The adaptive weight compares gradients at a layer that is frozen here; the weight is that of training everything."""
+    """The adaptive weight compares gradients at a layer that is frozen here; the weight is that of training
+    everything.
+    """
     weights = []
     for groups in ((), ("decoder.har", "decoder.p3d")):
         settings = config(clips, "decoder", groups=groups, options={"discriminator": {"start_step": 0, "width": 8}})

@@ -38,7 +38,7 @@ def checkpoint_state(workdir, step):
 @pytest.fixture(scope="module")
 def run(rectify):
     """States before and after 20 steps on one repeated batch, and the losses."""
-    stage, mesh, step, start, open_loader = rectify
+    _, mesh, step, start, open_loader = rectify
     (batch,) = _batches(open_loader(), 1)
     state = start()
     before, losses = _host(state), []
@@ -89,7 +89,7 @@ def test_metrics_say_what_happened(run):
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_counts(rectify):
-    stage, mesh, step, start, open_loader = rectify
+    _, mesh, step, start, open_loader = rectify
     (batch,) = _batches(open_loader(), 1)
     state = start()
     broken = dataclasses.replace(
@@ -177,7 +177,7 @@ def test_frozen_parameters_are_exported_as_they_were_drawn(rectify, run, tmp_pat
 
 
 def test_checkpoints_hold_no_frozen_parameters(rectify, tmp_path):
-    stage, mesh, _, start, open_loader = rectify
+    stage, _, _, start, open_loader = rectify
     checkpoints = Checkpoints(tmp_path, stage)
     checkpoints.save(start(), open_loader().state(), wait=True)
     held = checkpoint_state(tmp_path, 0)

@@ -26,7 +26,9 @@ class Slope(Stage):
 @pytest.mark.parametrize("name", ["adamw", "adam", "muon"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_logged_rate_is_the_one_that_is_used(name, schedule):
-    """Without momentum an update by an ever equal gradient is as long as the rate, so that the updates themselves tell the rate."""
+    """Without momentum an update by an ever equal gradient is as long as the rate, so that the updates themselves tell
+    the rate.
+    """
     optimizer = OptimizerConfig(
         name=name, learning_rate=1.0, schedule=schedule, warmup_steps=4, beta1=0.0, weight_decay=0.0, clip_norm=0.0
     )

@@ -51,7 +51,7 @@ WHOLE = {"decoder": {"temporal": True, "references": True}}
 
 
 def test_a_decoder_is_put_together_from_its_parts(world):
-    folder, newer, older = world
+    folder, _, older = world
     first, _ = params_of(folder, str(newer), model_changes=WHOLE)
     second, _ = params_of(folder, str(older), model_changes=WHOLE)
     both, model = params_of(folder, f"{newer}, {older}", model_changes=WHOLE)
@@ -71,7 +71,7 @@ def test_a_decoder_is_put_together_from_its_parts(world):
 
 
 def test_what_is_exported_tells_what_it_started_from(world, tmp_path):
-    folder, newer, older = world
+    folder, _, older = world
     settings = config(folder, "decoder", start=f"{newer},{older}", model_changes=WHOLE)
     stage = make_stage(settings, architecture(settings))
     params = {path: jax.numpy.asarray(value) for path, value in start_params(stage).items()}
@@ -81,7 +81,7 @@ def test_what_is_exported_tells_what_it_started_from(world, tmp_path):
 
 
 def test_a_component_comes_from_the_first_that_holds_it(world, tmp_path):
-    folder, newer, older = world
+    folder, _, older = world
     second, whole = params_of(folder, str(older), model_changes={})
     alone = write_checkpoint(tmp_path / "alone", whole, 3, ["autoencoder"])
     params, _ = params_of(folder, f"{alone},{older}", model_changes={})

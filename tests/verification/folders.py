@@ -32,7 +32,7 @@ class OfficialNames:
         model = Model(Folder(TINY))
         self._rests: dict[tuple[str, str], tuple[str, int]] = {}
         for component, prefixes in PREFIXES.items():
-            mapped = model._map(component)
+            mapped = model.mapped(component)
             for name, (_, path) in mapped.assignment.entries.items():
                 ndim = len(mapped.source.shapes[name])
                 prefix = prefixes[0] if component not in ("autoencoder", "decoder") else "first_stage_model."

@@ -15,8 +15,9 @@ from tooncrafter_jax.weights.compact import DTYPES, compact
 from tooncrafter_jax.weights.store import Checkpoint
 
 DESCRIPTION = """\
-Copies a model directory with its parameters in float16, one safetensors file a component: half the size, and files that can be
-handed on. `tooncrafter sample --model` and `tooncrafter train --config.start` read the copy like any other model directory.
+Copies a model directory with its parameters in float16, one safetensors file a component: half the size, and files that
+can be handed on. `tooncrafter sample --model` and `tooncrafter train --config.start` read the copy like any other model
+directory.
 
   tooncrafter compact runs/small/sketch/export small --provenance=about.json
   tooncrafter compact runs/small/sketch/export small --take=decoder=runs/small/decoder/export
@@ -44,7 +45,8 @@ def build_parser() -> Parser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="store a sampling option that suits the model, e.g. guidance_scale=1.5; options on a command line win over it; "
+        help="store a sampling option that suits the model, e.g. guidance_scale=1.5; options on a command line win "
+        "over it; "
         "may be given several times",
     )
     add_overwrite(parser.add_argument, "what the destination holds")

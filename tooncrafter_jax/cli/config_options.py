@@ -95,7 +95,9 @@ def _moved(key: str) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """One line about what went wrong; of an error inside a config file, that one, which the library reports as a traceback."""
+    """One line about what went wrong; of an error inside a config file, that one, which the library reports as a
+    traceback.
+    """
     where = ""
     if "Traceback" in str(error):
         while error.__context__ is not None:

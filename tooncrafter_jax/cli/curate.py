@@ -81,7 +81,8 @@ def films_parser() -> Parser:
         choices=("cuts", "gradual", "transnet"),
         default="gradual",
         metavar="NAME",
-        help="where shots end: cuts (hard ones alone, as in the paper), gradual (dissolves, fades and wipes too) or transnet "
+        help="where shots end: cuts (hard ones alone, as in the paper), gradual (dissolves, fades and wipes too) or "
+        "transnet "
         "(TransNet V2, with the extra torch-data) (default: %(default)s)",
     )
     add("--shot-threshold", type=float, metavar="X", help="change between frames that is a cut, 0 to 255 (default: 27)")

@@ -99,14 +99,16 @@ def build_parser() -> Parser:
         "--folder",
         type=Path,
         metavar="DIR",
-        help="prompts.txt (or another .txt file) with one prompt a line, and two pictures for each, in the order of their names "
+        help="prompts.txt (or another .txt file) with one prompt a line, and two pictures for each, in the order of "
+        "their names "
         "[--prompt_dir]",
     )
     what(
         "--order",
         choices=ORDERS,
         metavar="NAME",
-        help="of a folder's pictures: numbers puts 2.png before 10.png, text 10.png before 2.png as the published script does "
+        help="of a folder's pictures: numbers puts 2.png before 10.png, text 10.png before 2.png as the published "
+        "script does "
         "(default: numbers)",
     )
     what(
@@ -119,7 +121,8 @@ def build_parser() -> Parser:
     what(
         "--loop",
         action="store_true",
-        help="each clip ends as it begins: takes one picture instead of two, and drops the repeated last frame [--loop]",
+        help="each clip ends as it begins: takes one picture instead of two, and drops the repeated last frame "
+        "[--loop]",
     )
 
     out = parser.add_argument_group("where it goes").add_argument
@@ -139,7 +142,8 @@ def build_parser() -> Parser:
         "--model",
         default=DEFAULT_MODEL,
         metavar="DIR",
-        help=f"{MEANINGS['--model']}, that `tooncrafter convert` or `tooncrafter train` wrote, or the name of the bundled one "
+        help=f"{MEANINGS['--model']}, that `tooncrafter convert` or `tooncrafter train` wrote, or the name of the "
+        "bundled one "
         "[--ckpt_path] (default: %(default)s)",
     )
     model(
@@ -281,7 +285,9 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
 
 
 def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, Mapping[str, str]]:
-    """Directory and stem that --out stands for with a single pair, and the format with its ending, spelt as it was given."""
+    """Directory and stem that --out stands for with a single pair, and the format with its ending, spelt as it was
+    given.
+    """
     ending = out.suffix.removeprefix(".")
     if kind := format_of_ending(ending):
         return out.parent, out.stem, {kind: ending}

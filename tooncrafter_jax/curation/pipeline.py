@@ -261,8 +261,7 @@ def _nothing_kept(directory: Path, results: Sequence[SourceResult], decision: De
     counts = ", ".join(f"{len(clips)} {reason}" for reason, clips in decision.dropped.items())
     return (
         f"the thresholds drop all {decision.num_dropped} clips ({counts}): see '{directory / 'report'}', and loosen "
-        "them with "
-        f"`tooncrafter curate rethreshold {directory}`"
+        f"them with `tooncrafter curate rethreshold {directory}`"
     )
 
 

@@ -1,4 +1,6 @@
-"""What can be evaluated: models and rivals that draw in-betweens, and decoders that reconstruct true clips (paper, Table 4)."""
+"""What can be evaluated: models and rivals that draw in-betweens, and decoders that reconstruct true clips (paper,
+Table 4).
+"""
 
 from __future__ import annotations
 
@@ -154,7 +156,8 @@ class Model:
 
 
 class Reconstruction:
-    """A decoder on the latents of true frames, the first and the last as references: what Table 4 of the paper measures.
+    """A decoder on the latents of true frames, the first and the last as references: what Table 4 of the paper
+    measures.
 
     Latents are drawn from the posterior by the clip's seed, as in sampling and training.
 
@@ -202,8 +205,8 @@ class Reconstruction:
         _, height, width, _ = clips[0].video.shape
         if height % self._multiple or width % self._multiple:
             raise UserError(
-                f"'{self.name}' reconstructs sides that are multiples of {self._multiple}, not {height}x{width}: give other "
-                "--height and --width"
+                f"'{self.name}' reconstructs sides that are multiples of {self._multiple}, not {height}x{width}: give "
+                "other --height and --width"
             )
         made = []
         for clip in clips:  # one by one: what is made of a clip does not depend on the batch, nor does the memory

@@ -105,14 +105,14 @@ class Network(Generic[Module]):
         self.dtype = jnp.dtype(dtype)
         self.param_dtype = jnp.dtype(param_dtype)
         self.attention: Backend = attention
-        self._module = module
+        self.module = module
 
     def _build(self, rngs: nnx.Rngs) -> Module:
-        return _build(self._module, self.config, self.dtype, self.param_dtype, self.attention, rngs)
+        return _build(self.module, self.config, self.dtype, self.param_dtype, self.attention, rngs)
 
     @cached_property
     def _skeleton(self) -> _Skeleton:
-        return _skeleton(self._module, self.config, self.dtype, self.param_dtype, self.attention)
+        return _skeleton(self.module, self.config, self.dtype, self.param_dtype, self.attention)
 
     @cached_property
     def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:

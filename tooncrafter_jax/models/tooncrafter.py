@@ -1,7 +1,7 @@
 """The one composition of the networks: how ToonCrafter encodes its two pictures, is conditioned, predicts and decodes.
 
-Sampling, every stage of training, evaluation and verification call it; they differ in how they bind networks to parameters, and in
-what they compile together.
+Sampling, every stage of training, evaluation and verification call it; they differ in how they bind networks to
+parameters, and in what they compile together.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class BoundModel:
         return tower(preprocess(pictures, tower.config.image_size))
 
     def image_tokens(self, picture_tokens: Float[Array, "B P E"]) -> Tokens:
-        """Image tokens (B, frames x tokens, D), some for each frame, of CLIP's tokens of the first picture (spec section 3.1)."""
+        """Image tokens (B, frames x tokens, D), some for each frame, of CLIP's tokens of the first picture (spec
+        section 3.1).
+        """
         return self.network("image_projector")(picture_tokens)
 
     def encode(self, frames: Video) -> tuple[Moments, list[jax.Array]]:
@@ -98,7 +100,8 @@ class BoundModel:
 
         Args:
           video: frames in [-1, 1], or as uint8, which take a quarter of the memory until their turn comes.
-          frames_at_a_time: how many are encoded together, with the same result; None for all. Chunks are not for gradients.
+          frames_at_a_time: how many are encoded together, with the same result; None for all. Chunks are not for
+            gradients.
         """
 
         def of_part(part: jax.Array) -> jax.Array:

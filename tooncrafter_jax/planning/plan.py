@@ -241,7 +241,9 @@ def latent_shape(config: TrainConfig, model: ModelConfig) -> tuple[int, int, int
 def abstract_batch(
     stage: Stage, clips: int, sharding: Sharding | None = None, *, evaluation: bool = False
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a global batch of `clips`, as the trainer gives it to the step, or to validation and samples, which read pixels."""
+    """Shapes of a global batch of `clips`, as the trainer gives it to the step, or to validation and samples, which
+    read pixels.
+    """
     config, model = stage.config, stage.model
     frames, height, width = config.data.frames, config.data.height, config.data.width
 

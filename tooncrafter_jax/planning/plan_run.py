@@ -121,6 +121,8 @@ def plan_run(config: TrainConfig, topology: Topology) -> RunPlan:
 def _program(
     name: str, clips: int, memory: Memory | None, held: dict[str, int], refused: str, seconds: float
 ) -> Program:
-    """The compiler leaves out arguments that a program never reads; what the run holds stays where it is all the same."""
+    """The compiler leaves out arguments that a program never reads; what the run holds stays where it is all the
+    same.
+    """
     beside = 0 if memory is None else max(0, sum(held.values()) - memory.argument)
     return Program(name, clips, memory, beside, refused, seconds)

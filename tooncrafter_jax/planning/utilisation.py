@@ -30,7 +30,9 @@ PEAK_FLOPS = {
     "NVIDIA GH200": 989e12,
     "NVIDIA B200": 2250e12,  # data sheet "NVIDIA DGX B200": 36 PFLOPS of eight with sparsity, half without
 }
-"""First words of a device's kind -> dense bfloat16 operations a second, by the manufacturers; the longest that fits counts."""
+"""First words of a device's kind -> dense bfloat16 operations a second, by the manufacturers; the longest that fits
+counts.
+"""
 
 
 def peak_of(kind: str) -> float | None:
@@ -48,8 +50,8 @@ def peak_flops() -> float | None:
 def seconds_at_peak(config: TrainConfig, model: ModelConfig) -> float | None:
     """Seconds that a step would take at the devices' peak, without what checkpointed blocks compute again.
 
-    Utilisation is this over the seconds that a step takes. None where the devices' peak is not known, and for float32, which has
-    another peak. Traces the step, which takes a minute for the published size.
+    Utilisation is this over the seconds that a step takes. None where the devices' peak is not known, and for float32,
+    which has another peak. Traces the step, which takes a minute for the published size.
     """
     peak = peak_flops()
     if peak is None or config.dtype != "bfloat16":

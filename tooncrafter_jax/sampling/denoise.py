@@ -56,7 +56,8 @@ def denoise_chunk(
       carry: the solver's, before the chunk.
       chunk: the solver's rows.
       seeds: (B,) uint32.
-      conditions: of the clips; contexts are those of every branch, one after another: conditional, (image), unconditional.
+      conditions: of the clips; contexts are those of every branch, one after another: conditional, (image),
+        unconditional.
       guidance: strengths.
       solver: what is made of the predictions.
       branches: 1 without guidance, 2 with, 3 for the three-branch variant.

@@ -13,8 +13,8 @@ class Progress(NamedTuple):
 
     Attributes:
       done, total: predictions of the denoiser; one a step with most solvers.
-      preview: decodes what the model expects the clips to become, uint8 (B, T, H, W, 3); costs one decoding. On several hosts
-        all processes must call it, or none.
+      preview: decodes what the model expects the clips to become, uint8 (B, T, H, W, 3); costs one decoding. On several
+        hosts all processes must call it, or none.
     """
 
     done: int

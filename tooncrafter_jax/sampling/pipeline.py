@@ -65,8 +65,8 @@ class ToonCrafter:
 
     Make one with `load` or `random`.
 
-    JAX does not survive a fork: a process that was forked after a model was made can neither use it nor make another, and is told
-    so. Start processes with `multiprocessing.get_context("spawn")`, and load the model in each.
+    JAX does not survive a fork: a process that was forked after a model was made can neither use it nor make another,
+    and is told so. Start processes with `multiprocessing.get_context("spawn")`, and load the model in each.
 
     Attributes:
       config: the architecture.
@@ -100,7 +100,7 @@ class ToonCrafter:
         self._unconditional: dict[Any, tuple[jax.Array, jax.Array]] = {}
         self._lock = threading.RLock()
 
-    # ----------------------------------------------------------------------------------------------------------- loading
+    # ---------------------------------------------------------------------------------------------------------- loading
 
     @classmethod
     def load(
@@ -115,17 +115,17 @@ class ToonCrafter:
         """Loads a model.
 
         Args:
-          source: a checkpoint directory that `tooncrafter convert` or `tooncrafter train` wrote, or the name of a bundled model
-            (see `DEFAULT_MODEL`).
+          source: a checkpoint directory that `tooncrafter convert` or `tooncrafter train` wrote, or the name of a
+            bundled model (see `DEFAULT_MODEL`).
           lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights.
-          dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere. Norms and
-            biases are kept in float32.
+          dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere.
+            Norms and biases are kept in float32.
           devices: what to run on; all by default.
           attention: the back end that attention is computed with where it can be, "auto" elsewhere; see `nn.attention`.
 
         Raises:
-          UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype or with this back
-            end.
+          UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype or
+            with this back end.
         """
         check_not_forked()
         checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
@@ -180,7 +180,7 @@ class ToonCrafter:
             params[name] = jax.device_put(cast, replicated(chosen))
         return cls(config, params, dtype=compute, devices=chosen, attention=attention)
 
-    # ---------------------------------------------------------------------------------------------------------- sampling
+    # --------------------------------------------------------------------------------------------------------- sampling
 
     def interpolate(
         self,
@@ -201,8 +201,8 @@ class ToonCrafter:
           last: the same.
           prompt: what happens; one for all, or a list.
           sketches: frame number -> drawing (`Sketch` for another polarity), or a list of such mappings.
-          seed: 0 to 2^32 - 1; the same seed gives the same clip, alone or in a batch, on one device or many; one for all, or a
-            list.
+          seed: 0 to 2^32 - 1; the same seed gives the same clip, alone or in a batch, on one device or many; one for
+            all, or a list.
           fps: frame rate that the model is told, 1 to 1000; smaller means larger motion (spec section 6.5).
           on_progress: called after every chunk of steps.
           **options: see `SamplingOptions`; those that are not given are the model's own or the published ones.
@@ -238,8 +238,8 @@ class ToonCrafter:
           uint8 (B, T, H, W, 3).
 
         Raises:
-          UserError: if there are no pairs, a setting is out of range, a picture cannot be used, or there are sketches but no sketch
-            encoder.
+          UserError: if there are no pairs, a setting is out of range, a picture cannot be used, or there are sketches
+            but no sketch encoder.
         """
         check_not_forked()
         check_pairs(pairs, options)
@@ -300,7 +300,7 @@ class ToonCrafter:
                 on_progress(Progress(reached.done, total, preview))
         return self._decode(latents, pairs, references, options)
 
-    # ------------------------------------------------------------------------------------------------------------- parts
+    # ------------------------------------------------------------------------------------------------------------ parts
 
     def sampler(self, rows: int, frames: int) -> Sampler:
         """The compiled functions for `rows` independent clips of `frames` frames on this model's devices."""
@@ -320,15 +320,18 @@ class ToonCrafter:
         return only(self._placed[id(sampler)], *components)
 
     def _groups(self, count: int) -> tuple[int, list[slice]]:
-        """Pairs that are encoded and decoded at a time: one a device, so that activations do not grow with the batch."""
+        """Pairs that are encoded and decoded at a time: one a device, so that activations do not grow with the
+        batch.
+        """
         size = gcd(count, len(self.devices))
         return size, [slice(i, i + size) for i in range(0, count, size)]
 
     def _encode(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> tuple[np.ndarray, References | None]:
-        """Latents (B, 2, h, w, C) of all end frames, on the host, and the decoder's references if there is but one group.
+        """Latents (B, 2, h, w, C) of all end frames, on the host, and the decoder's references if there is but one
+        group.
 
-        References take 0.5 GiB a pair in float32 at 320x512. Those of several groups are not kept while denoising: encoding
-        two frames again costs less than a hundredth of a step.
+        References take 0.5 GiB a pair in float32 at 320x512. Those of several groups are not kept while denoising:
+        encoding two frames again costs less than a hundredth of a step.
         """
         size, groups = self._groups(len(pairs))
         sampler = self.sampler(size, options.frames)

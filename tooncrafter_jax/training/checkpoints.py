@@ -1,8 +1,8 @@
 """Checkpoints of a run: written in the background, whole or not at all, restored on any mesh and any number of hosts.
 
-`WORKDIR/checkpoints/STEP` holds what a step changes, the data loader's state and the config. Frozen parameters come from the run's
-start again, of which a fingerprint is kept. `WORKDIR/export` is a checkpoint directory for sampling, in the format of
-`weights.store`; frozen parameters are in it as they are in the start, bit by bit.
+`WORKDIR/checkpoints/STEP` holds what a step changes, the data loader's state and the config. Frozen parameters come
+from the run's start again, of which a fingerprint is kept. `WORKDIR/export` is a checkpoint directory for sampling, in
+the format of `weights.store`; frozen parameters are in it as they are in the start, bit by bit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from tooncrafter_jax.weights.lora import PREFIX, save_lora
 from tooncrafter_jax.weights.store import CheckpointWriter
 
 MAY_CHANGE = frozenset(
-    "steps validation validate_every validation_batches max_skipped_steps mesh remat attention gradient_dtype log_every "
+    "steps validation validate_every validation_batches max_skipped_steps mesh remat attention gradient_dtype "
+    "log_every "
     "save_every sample_every keep_last keep_every accumulation start".split()
 )
 """What a run may be resumed with another value of; `data`'s workers and prefetching too."""
@@ -72,7 +73,8 @@ class Checkpoints:
       start: where the run begins.
 
     Raises:
-      UserError: the directory belongs to a run with another config, or there is nothing to read, or the start cannot be used.
+      UserError: the directory belongs to a run with another config, or there is nothing to read, or the start cannot be
+        used.
     """
 
     def __init__(self, workdir: GivenPath, stage: Stage, *, read_only: bool = False) -> None:
@@ -132,7 +134,8 @@ class Checkpoints:
                 self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise UserError(
-                f"the checkpoint of step {step} cannot be written to {self.workdir} ({str(error).splitlines()[0][:200]}): "
+                f"the checkpoint of step {step} cannot be written to {self.workdir} "
+                f"({str(error).splitlines()[0][:200]}): "
                 "free some space and start the run again, it goes on from the last checkpoint"
             ) from error
 
@@ -190,7 +193,8 @@ class Checkpoints:
             before = self._manager.restore(step, args=ocp.args.Composite(**{_START: ocp.args.JsonRestore()}))[_START]
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise UserError(
-                f"the checkpoint of step {step} in {self.workdir} is damaged: remove its directory to go on from an earlier one"
+                f"the checkpoint of step {step} in {self.workdir} is damaged: remove its directory to go on from an "
+                "earlier one"
             ) from error
         other = [
             name for name in sorted({*before, *self._fingerprints}) if before.get(name) != self._fingerprints.get(name)
@@ -202,7 +206,8 @@ class Checkpoints:
         for checkpoint in self.start.checkpoints:
             if checkpoint.directory.resolve() == (self.workdir / "export").resolve():
                 raise UserError(
-                    f"config.start is {checkpoint.directory}, which this run will write its own model to: choose another --workdir"
+                    f"config.start is {checkpoint.directory}, which this run will write its own model to: choose "
+                    "another --workdir"
                 )
 
     def close(self) -> None:
@@ -216,9 +221,9 @@ def export(
 ) -> None:
     """Writes what was trained for sampling: averages where there are any, every component of the model in the run.
 
-    Frozen parameters are in it exactly as the start holds them. Components that were not trained are taken over whole, and the
-    provenance of the start's checkpoints is told as `started_from`. With low-rank adaptation only the factors are written, to
-    `lora.safetensors`.
+    Frozen parameters are in it exactly as the start holds them. Components that were not trained are taken over whole,
+    and the provenance of the start's checkpoints is told as `started_from`. With low-rank adaptation only the factors
+    are written, to `lora.safetensors`.
 
     Args:
       directory: of the exported model.
@@ -282,12 +287,14 @@ def _check_frozen(start: Start, stage: Stage, state: TrainState) -> None:
 def _other_start(component: str, start: str) -> str:
     if start:
         return (
-            f"the {component} of config.start '{start}' is not the one that this run began with: put the former one back, or say "
-            "where it is by --config.start=DIR"
+            f"the {component} of config.start '{start}' is not the one that this run began with: put the former one "
+            "back, or say where it is by --config.start=DIR"
         )
     return (
-        f"the {component} that this run began with is not what is drawn now from config.seed: give the checkpoint that it began "
-        "with by --config.start=DIR, or, if it began with none, use the version of tooncrafter-jax and numpy that it began with"
+        f"the {component} that this run began with is not what is drawn now from config.seed: give the checkpoint that "
+        "it began "
+        "with by --config.start=DIR, or, if it began with none, use the version of tooncrafter-jax and numpy that it "
+        "began with"
     )
 
 
@@ -332,7 +339,8 @@ def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> No
         if difference:
             key, old, new = difference
             raise UserError(
-                f"{workdir} belongs to a run with config.{key}={old!r}, not {new!r}: choose another --workdir or the old value"
+                f"{workdir} belongs to a run with config.{key}={old!r}, not {new!r}: choose another --workdir or the "
+                "old value"
             )
     if write:
         write_atomically(file, (json.dumps(now, indent=1) + "\n").encode())

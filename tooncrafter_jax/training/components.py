@@ -17,7 +17,9 @@ from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.lora import merge
 
 FlatParams = Mapping[str, Any]
-"""Path that starts with the component ("unet.conv_in.kernel") -> array: the parameters of several networks in one dict."""
+"""Path that starts with the component ("unet.conv_in.kernel") -> array: the parameters of several networks in one
+dict.
+"""
 
 
 class Components:

@@ -24,8 +24,8 @@ def train_config(values: Mapping[str, Any]) -> TrainConfig:
     Keys of earlier versions are taken for what they are called now, and a note says so.
 
     Raises:
-      UserError: for an unknown key (naming the nearest right one), a value of the wrong type or out of range, or an option of
-        another stage than the config's.
+      UserError: for an unknown key (naming the nearest right one), a value of the wrong type or out of range, or an
+        option of another stage than the config's.
     """
     general, moved = translated(values, {name: stage.Options for name, stage in STAGES.items()})
     for before, after in moved:
@@ -47,13 +47,17 @@ def train_config(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def default_config() -> ConfigDict:
-    """Every key with its default, for a config file to change: `config.steps = 1000`, and a stage's own as `config.STAGE.KEY`."""
+    """Every key with its default, for a config file to change: `config.steps = 1000`, and a stage's own as
+    `config.STAGE.KEY`.
+    """
     sections = {name: to_dict(stage.Options()) for name, stage in STAGES.items() if fields(stage.Options)}
     return ConfigDict(_with_tuples(_general(TrainConfig()) | sections))
 
 
 def config_values(config: TrainConfig) -> dict[str, Any]:
-    """A config as nested plain values, ready for JSON, with the options of its own stage alone; `train_config` reads them."""
+    """A config as nested plain values, ready for JSON, with the options of its own stage alone; `train_config` reads
+    them.
+    """
     return _general(config) | {config.stage: to_dict(config.options or STAGES[config.stage].Options())}
 
 

@@ -27,8 +27,8 @@ def hints_spec(mesh: Mesh, clips: int, frames: int) -> PartitionSpec:
 class HintDrawing:
     """Draws hints: bright lines on black, for the frames that the loader chose; the others stay empty.
 
-    Every device draws the chosen frames of its own clips, a few at a time and as often as it has some, so one program serves every
-    batch of a size, nothing is drawn that is not needed, and nothing goes back to the host.
+    Every device draws the chosen frames of its own clips, a few at a time and as often as it has some, so one program
+    serves every batch of a size, nothing is drawn that is not needed, and nothing goes back to the host.
 
     Args:
       extractor: draws dark lines on light paper.
@@ -60,7 +60,8 @@ class HintDrawing:
         self._compiled = jax.jit(draw)
 
     def __call__(self, batch: Batch) -> jax.Array:
-        """Hints (B, T, H, W, 1) in [0, 1] of a batch on the mesh, with `video` (B, T, H, W, 3) uint8 and `sketched` (B, T).
+        """Hints (B, T, H, W, 1) in [0, 1] of a batch on the mesh, with `video` (B, T, H, W, 3) uint8 and `sketched` (B,
+        T).
 
         Raises:
           UserError: the batch has no pictures.
@@ -76,7 +77,9 @@ class HintDrawing:
 def draw_chosen(
     extractor: NetworkExtractor, params: Any, video: UInt8[Array, "B T H W 3"], chosen: Bool[Array, "B T"]
 ) -> Float[Array, "B T H W 1"]:
-    """Hints of the chosen frames, and zeros: as many pictures at a time as the extractor takes, in a loop as long as it must be."""
+    """Hints of the chosen frames, and zeros: as many pictures at a time as the extractor takes, in a loop as long as it
+    must be.
+    """
     frames, wanted = video.reshape(-1, *video.shape[2:]), chosen.reshape(-1)
     size = min(extractor.batch_size, len(frames))
     first = jnp.argsort(~wanted, stable=True)

@@ -1,4 +1,5 @@
-"""Low-rank adaptation while training: which kernels are adapted, and what their factors start from (see `weights.lora`).
+"""Low-rank adaptation while training: which kernels are adapted, and what their factors start from (see
+`weights.lora`).
 
 A is drawn as the layer itself would be, B is zero, so that training starts from the unadapted model.
 """
@@ -22,8 +23,8 @@ class LoraConfig:
     Attributes:
       rank: of the factors; 0 for no adaptation.
       alpha: the product of the factors is scaled by alpha / rank.
-      targets: parts of paths; kernels of the trained groups whose path contains one of them are adapted, those of convolutions
-        too (e.g. "conv_").
+      targets: parts of paths; kernels of the trained groups whose path contains one of them are adapted, those of
+        convolutions too (e.g. "conv_").
     """
 
     rank: int = 0

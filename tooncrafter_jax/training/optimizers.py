@@ -38,8 +38,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """An optimizer of a flat dict of parameters that sees only the trained ones.
 
-    Frozen parameters have no optimizer state, and clipping knows only the norm of trained gradients. `update` takes gradients
-    in which frozen parameters have an `optax.MaskedNode` (see `masked`), so that no gradient of theirs is ever computed.
+    Frozen parameters have no optimizer state, and clipping knows only the norm of trained gradients. `update` takes
+    gradients in which frozen parameters have an `optax.MaskedNode` (see `masked`), so that no gradient of theirs is
+    ever computed.
 
     Args:
       config: the optimizer's.
@@ -65,7 +66,9 @@ def make_optimizer(
 MUON_MOMENTUM = 0.95
 """As in arXiv 2502.16982."""
 MUON_RMS = 0.2
-"""Root mean square of an update of Muon in learning rates: that of Adam's, so that rates carry over (arXiv 2502.16982, 2.2)."""
+"""Root mean square of an update of Muon in learning rates: that of Adam's, so that rates carry over (arXiv 2502.16982,
+2.2).
+"""
 
 
 def _muon(config: OptimizerConfig, rate: Callable[[Any], Any]) -> optax.GradientTransformation:

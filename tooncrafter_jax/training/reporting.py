@@ -136,8 +136,8 @@ class Reporter:
 def mean_of_batches(found: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Scalars of several batches' metrics: means over their clips, of which each batch has as many as its `clips` says.
 
-    The last batch of a split is filled up with rows that do not count, so a mean of the batches' means would give its clips more
-    weight than others.
+    The last batch of a split is filled up with rows that do not count, so a mean of the batches' means would give its
+    clips more weight than others.
     """
     totals: dict[str, Any] = {}
     for metrics in found:

@@ -1,4 +1,6 @@
-"""The frozen config of a training run. `training.configuration` reads it from a config file; each stage adds options of its own."""
+"""The frozen config of a training run. `training.configuration` reads it from a config file; each stage adds options of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -46,17 +48,17 @@ class OptimizerConfig:
     """An optimizer of trained parameters.
 
     Attributes:
-      name: `adamw` (decoupled weight decay, as published), `adam`, or `muon` (orthogonalised momentum for kernels, AdamW with
-        Nesterov's momentum for the rest, both with updates of about AdamW's size; arXiv 2502.16982).
+      name: `adamw` (decoupled weight decay, as published), `adam`, or `muon` (orthogonalised momentum for kernels,
+        AdamW with Nesterov's momentum for the rest, both with updates of about AdamW's size; arXiv 2502.16982).
       learning_rate: after the warm-up.
-      schedule: what follows the warm-up: `constant` (as published, spec section 8.2) or `cosine` to 0 at the last step. Steps
-        that are skipped because they are not finite do not count in it.
+      schedule: what follows the warm-up: `constant` (as published, spec section 8.2) or `cosine` to 0 at the last step.
+        Steps that are skipped because they are not finite do not count in it.
       warmup_steps: of linear growth from 0.
       beta1, beta2, epsilon: of Adam.
       weight_decay: of AdamW and Muon; biases and the scales of norms decay too, as published.
       clip_norm: largest global norm of the trained gradients; 0 for no clipping.
-      group_rates: factors of the learning rate by parameter group, e.g. "decoder.har.residual:20" where new layers are to learn
-        faster than those that know something already; for a parameter of several groups they multiply.
+      group_rates: factors of the learning rate by parameter group, e.g. "decoder.har.residual:20" where new layers are
+        to learn faster than those that know something already; for a parameter of several groups they multiply.
     """
 
     name: Literal["adamw", "adam", "muon"] = "adamw"
@@ -107,8 +109,8 @@ class TrainConfig:
       stage: what is trained and by which loss: a name of `training.stages.registry`.
       model: preset whose architecture is built; with `start`, the checkpoint's architecture is built instead.
       model_changes: nested values that differ from that architecture, e.g. {"decoder": {"temporal": False}}.
-      start: checkpoint directory that training starts from, or several, separated by commas, each of which gives what those before
-        it lack: a component, or parts of a decoder; empty for freshly initialised weights.
+      start: checkpoint directory that training starts from, or several, separated by commas, each of which gives what
+        those before it lack: a component, or parts of a decoder; empty for freshly initialised weights.
       groups: names of the trained parameter groups (`weights.groups`); empty for all that the stage can train.
       steps: length of the run.
       seed: of initialisation and dropout; data order and noise have `data.seed`.
@@ -122,7 +124,8 @@ class TrainConfig:
       mesh: device axes such as "data:4,fsdp:8"; "auto" puts all devices on `data`.
       dtype: of the computation.
       frozen_dtype: in which frozen parameters are kept.
-      gradient_dtype: in which devices sum the gradients of matrices and kernels; bfloat16 halves that traffic (docs/precision.md).
+      gradient_dtype: in which devices sum the gradients of matrices and kernels; bfloat16 halves that traffic
+        (docs/precision.md).
       remat: what the backward pass keeps; see `nn.remat`.
       attention: the back end that attention is computed with where it can be, `auto` elsewhere; see `nn.attention`.
       log_every, save_every, sample_every: in steps; 0 for never.

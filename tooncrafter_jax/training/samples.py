@@ -1,7 +1,7 @@
 """Samples while training: what the model makes of some clips, beside the truth.
 
-One clip is made at a time, so that samples take little memory beside the training's state. Its frames are shared by as many devices
-as divide them; where none do, every device makes the whole clip, and decodes a few frames at a time.
+One clip is made at a time, so that samples take little memory beside the training's state. Its frames are shared by as
+many devices as divide them; where none do, every device makes the whole clip, and decodes a few frames at a time.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def first_clips(config: TrainConfig) -> list[Clip]:
 
 
 def make_sampling(stage: Stage, mesh: Mesh) -> Callable[[FlatParams, Batch], jax.Array]:
-    """The compiled sampling: (parameters, a batch of one clip) -> its frames (T, H, W, 3) in about [-1, 1], on every device."""
+    """The compiled sampling: (parameters, a batch of one clip) -> its frames (T, H, W, 3) in about [-1, 1], on every
+    device.
+    """
     rules = sampling_rules(mesh, stage.config.data.frames)
     at_a_time = None if rules["frames"] else FRAMES_AT_A_TIME
 
@@ -113,8 +115,9 @@ def make_sampling(stage: Stage, mesh: Mesh) -> Callable[[FlatParams, Batch], jax
 def sampling_rules(mesh: Mesh, frames: int) -> dict[str, MeshAxes]:
     """Meaning of the models' logical axes for one clip: its frames lie over as many devices as divide them.
 
-    Of the axes that share batches and frames while training those are taken whose product divides the frames and is the largest;
-    temporal attention trades frames for pixels, as ever. A clip alone gives the axes of a batch nothing to share.
+    Of the axes that share batches and frames while training those are taken whose product divides the frames and is the
+    largest; temporal attention trades frames for pixels, as ever. A clip alone gives the axes of a batch nothing to
+    share.
     """
     axes = [axis for axis in ("frames", *reversed(BATCH_AXES)) if mesh.shape[axis] > 1]
     choices = [choice for count in range(len(axes) + 1) for choice in combinations(axes, count)]

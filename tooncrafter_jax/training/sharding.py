@@ -1,7 +1,7 @@
 """Meshes, and where parameters, optimizer state and batches lie on them: the one place that knows.
 
-Axes of a mesh: `data` and `fsdp` share the batch, and `fsdp` the parameters too; `tensor` shares the heads and hidden units of
-attention and feed-forward; `frames` shares the frames of a clip. Any of them may be 1.
+Axes of a mesh: `data` and `fsdp` share the batch, and `fsdp` the parameters too; `tensor` shares the heads and hidden
+units of attention and feed-forward; `frames` shares the frames of a clip. Any of them may be 1.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"feed_forward\.out\.kernel$", ("tensor", None)),
     (r"feed_forward\.(gate_in|hidden)\.bias$", ("tensor",)),
 )
-"""Path pattern -> spec; the first that matches holds. Then `fsdp` takes the largest axis that is left and that it divides."""
+"""Path pattern -> spec; the first that matches holds. Then `fsdp` takes the largest axis that is left and that it
+divides.
+"""
 
 STATE_SHARE = 0.5
-"""Part of a device's memory that the state and its gradients may take where the mesh is chosen: activations need the rest."""
+"""Part of a device's memory that the state and its gradients may take where the mesh is chosen: activations need the
+rest.
+"""
 
 SMALLEST_SHARDED = 2**15
 """Parameters of fewer numbers are kept whole on every device: gathering them would cost more than it saves."""
@@ -71,8 +75,8 @@ def parse_mesh(text: str, devices: int) -> dict[str, int]:
 def make_mesh(text: str, devices: Sequence[Device] | None = None) -> Mesh:
     """The mesh of a text; see `parse_mesh`.
 
-    On several TPU slices, `data` goes over the slow network between them first, then `fsdp`. On GPUs the last axes lie inside a
-    host as far as they fit.
+    On several TPU slices, `data` goes over the slow network between them first, then `fsdp`. On GPUs the last axes lie
+    inside a host as far as they fit.
 
     Raises:
       UserError: as `parse_mesh`, or `data` and `fsdp` cannot be shared by the slices.
@@ -87,8 +91,10 @@ def make_mesh(text: str, devices: Sequence[Device] | None = None) -> Mesh:
         inner = slices // outer
         if sizes["fsdp"] % inner:
             raise UserError(
-                f"config.mesh '{text}' is for {slices} slices, but only data and fsdp may go over the network between them, and "
-                f"data:{sizes['data']},fsdp:{sizes['fsdp']} cannot be shared by {slices}: make data a multiple of {slices}"
+                f"config.mesh '{text}' is for {slices} slices, but only data and fsdp may go over the network between "
+                "them, and "
+                f"data:{sizes['data']},fsdp:{sizes['fsdp']} cannot be shared by {slices}: make data a multiple of "
+                f"{slices}"
             )
         inside = (sizes["data"] // outer, sizes["fsdp"] // inner, *shape[2:])
         across = (outer, inner, 1, 1)
@@ -104,10 +110,11 @@ def count_slices(devices: Sequence[Device]) -> int:
 
 
 def automatic_mesh(state: Any, devices: Sequence[Device], memory: float | None) -> str:
-    """The mesh that `config.mesh="auto"` stands for: all devices on `data`, and as many of them on `fsdp` as the state needs.
+    """The mesh that `config.mesh="auto"` stands for: all devices on `data`, and as many of them on `fsdp` as the state
+    needs.
 
-    The state and the gradients may take `STATE_SHARE` of a device's memory. Where they do not fit by any division, the finest is
-    taken.
+    The state and the gradients may take `STATE_SHARE` of a device's memory. Where they do not fit by any division, the
+    finest is taken.
 
     Args:
       state: of the training, arrays or their shapes.
@@ -158,7 +165,8 @@ def used_spec(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
 
 
 def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """A sharding for every leaf of a training state: leaves under a parameter's path (moments too) lie as that parameter.
+    """A sharding for every leaf of a training state: leaves under a parameter's path (moments too) lie as that
+    parameter.
 
     Args:
       tree: arrays or their shapes, in nested containers whose keys include flat parameter paths.
@@ -196,8 +204,8 @@ def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
 def process_rows(mesh: Mesh, clips: int, process: int | None = None) -> Int64[np.ndarray, "b"]:
     """Numbers of the rows of a global batch that lie on a process's devices, ascending.
 
-    They follow from the sharding alone: processes that share the frames or the parameters of a clip hold the same rows, and a
-    process's rows need not be neighbours.
+    They follow from the sharding alone: processes that share the frames or the parameters of a clip hold the same rows,
+    and a process's rows need not be neighbours.
 
     Args:
       mesh: of the devices, which need not be there.
@@ -243,10 +251,10 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, clips: int | None = N
 def gathering_view(component: str, mesh: Mesh, dtype: Dtype, gradient_dtype: Dtype = jnp.float32) -> View | None:
     """What layers see of parameters: sharded ones gathered where they are used.
 
-    What is gathered is a copy in the dtype of the computation. The gradient goes back to the shards before anything else is done
-    with it, so that it is scattered while it is summed and never whole on a device. The gradient of a matrix or kernel is summed
-    over the devices in the dtype in which its layer sees it (`nn.products`), which is `gradient_dtype`, if that is narrower than
-    the stored parameter's. None where every layer sees what is stored.
+    What is gathered is a copy in the dtype of the computation. The gradient goes back to the shards before anything
+    else is done with it, so that it is scattered while it is summed and never whole on a device. The gradient of a
+    matrix or kernel is summed over the devices in the dtype in which its layer sees it (`nn.products`), which is
+    `gradient_dtype`, if that is narrower than the stored parameter's. None where every layer sees what is stored.
     """
     if mesh.shape["fsdp"] == 1 and jnp.dtype(gradient_dtype) == jnp.float32:
         return None

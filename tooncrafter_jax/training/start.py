@@ -36,7 +36,8 @@ SMALL = 4096
 def architecture(config: TrainConfig) -> ModelConfig:
     """The architecture of a run: of its checkpoints or preset, with the config's changes.
 
-    Of several checkpoints each tells the architecture of the components that those before it lack, and the first one the rest.
+    Of several checkpoints each tells the architecture of the components that those before it lack, and the first one
+    the rest.
 
     Raises:
       UserError: there is no such checkpoint or preset, or a change names something unknown.
@@ -125,7 +126,8 @@ class _Place(Protocol):
 
 
 class Start:
-    """Where each parameter of a stage starts: in a checkpoint, derived from another, freshly drawn, or LPIPS' published weights.
+    """Where each parameter of a stage starts: in a checkpoint, derived from another, freshly drawn, or LPIPS' published
+    weights.
 
     Nothing is read before it is asked for, and only what is asked for.
 
@@ -295,7 +297,9 @@ class _OnMesh:
 
 
 def _givers(stage: Stage, checkpoints: Sequence[Checkpoint]) -> list[_Giver]:
-    """What each checkpoint gives; of a component that may be restored in part, later ones give what earlier ones lack."""
+    """What each checkpoint gives; of a component that may be restored in part, later ones give what earlier ones
+    lack.
+    """
     found: list[_Giver] = []
     if not checkpoints:
         return found
@@ -309,7 +313,7 @@ def _givers(stage: Stage, checkpoints: Sequence[Checkpoint]) -> list[_Giver]:
             stored_config = getattr(checkpoint.config, name)
             if not _is_flexible(name, stage):
                 _check_same(stored_config, getattr(stage.model, name), name, checkpoint)
-            stored = network if stored_config == network.config else Network(network._module, stored_config)
+            stored = network if stored_config == network.config else Network(network.module, stored_config)
             shapes = stored.abstract_params
             fitting = {path for path in wanted if path in shapes and shapes[path].shape == wanted[path].shape}
             found.append(_Giver(checkpoint, name, stored, frozenset(fitting - taken)))
@@ -319,7 +323,9 @@ def _givers(stage: Stage, checkpoints: Sequence[Checkpoint]) -> list[_Giver]:
 
 
 def _identity(giver: _Giver) -> str:
-    """Stands for the values of a checkpoint's component; of an old checkpoint, which does not tell, for those of small arrays."""
+    """Stands for the values of a checkpoint's component; of an old checkpoint, which does not tell, for those of small
+    arrays.
+    """
     told = giver.checkpoint.weights.get(giver.component)
     if told:
         return told
@@ -350,7 +356,8 @@ def _check_same(stored: Any, wanted: Any, name: str, checkpoint: Checkpoint) -> 
     ignorable = {"dropout"}
     if set(differing) - ignorable:
         raise UserError(
-            f"{checkpoint.directory} has another {name} than the config asks for (they differ in {', '.join(differing)})"
+            f"{checkpoint.directory} has another {name} than the config asks for (they differ in "
+            f"{', '.join(differing)})"
         )
 
 

@@ -38,7 +38,9 @@ def make_step(stage: Stage, mesh: Mesh | None = None) -> Step:
 
 
 def make_validation(stage: Stage, mesh: Mesh | None = None) -> Callable[[Mapping[str, Any], Batch], Metrics]:
-    """The compiled validation: (parameters, global batch) -> metrics, and as `clips` how many valid ones they are means of."""
+    """The compiled validation: (parameters, global batch) -> metrics, and as `clips` how many valid ones they are means
+    of.
+    """
 
     def validate(params: Mapping[str, Any], batch: Batch) -> Metrics:
         with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES), exact_float32(stage.config.dtype):

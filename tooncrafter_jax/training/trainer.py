@@ -56,12 +56,13 @@ class Trainer:
 
     Args:
       config: what is trained, and how.
-      workdir: for checkpoints, logs and the exported model; the same on every host. A directory, or the URL of one in a bucket.
+      workdir: for checkpoints, logs and the exported model; the same on every host. A directory, or the URL of one in a
+        bucket.
       profile: whether to trace a few steps into `workdir / "profile"`.
 
     Raises:
-      UserError: for anything about the config, its start and the devices that can be known to be wrong. Clips and sketches are
-        looked at when a run needs them.
+      UserError: for anything about the config, its start and the devices that can be known to be wrong. Clips and
+        sketches are looked at when a run needs them.
     """
 
     def __init__(self, config: TrainConfig, workdir: GivenPath, *, profile: bool = False) -> None:
@@ -99,8 +100,8 @@ class Trainer:
         loader = Loader.open(settings, rows=process_rows(self.mesh, settings.batch))
         if loader.clips < settings.batch and not evaluation:
             raise UserError(
-                f"the split '{split}' has {loader.clips} clips, fewer than config.data.batch={settings.batch}: choose a smaller "
-                "batch or a larger set"
+                f"the split '{split}' has {loader.clips} clips, fewer than config.data.batch={settings.batch}: choose "
+                "a smaller batch or a larger set"
             )
         return loader
 
@@ -126,8 +127,9 @@ class Trainer:
         """Trains to the last step, or until the run is told to stop.
 
         Raises:
-          UserError: the clips or the extractor's weights are missing, before anything is written; too many steps in a row were not
-            finite, a clip is damaged, a checkpoint cannot be written, or another run is going on in the working directory.
+          UserError: the clips or the extractor's weights are missing, before anything is written; too many steps in a
+            row were not finite, a clip is damaged, a checkpoint cannot be written, or another run is going on in the
+            working directory.
         """
         self._hints = self._sketcher()
         with self._loader(self.config.data.split) as loader, only_run_in(self.workdir):
@@ -217,8 +219,8 @@ class Trainer:
         limit = self.config.max_skipped_steps
         if metrics and int(metrics["skipped_in_a_row"]) >= limit:
             raise UserError(
-                f"the loss or its gradient was not finite in the last {int(metrics['skipped_in_a_row'])} steps before step "
-                f"{step}: the last checkpoint is good; look at the data, or lower config.optimizer.learning_rate"
+                f"the loss or its gradient was not finite in the last {int(metrics['skipped_in_a_row'])} steps before "
+                f"step {step}: the last checkpoint is good; look at the data, or lower config.optimizer.learning_rate"
             )
 
     def _validates(self, step: int, *, last: bool = False) -> bool:
@@ -236,7 +238,9 @@ class Trainer:
                 self._samples.write(state.averaged_params, step, mirror.local, reporter)
 
     def validate(self, state: TrainState) -> dict[str, float]:
-        """Means over the clips of the first batches of the validation split; the same clips, times and noise every time."""
+        """Means over the clips of the first batches of the validation split; the same clips, times and noise every
+        time.
+        """
         config, params = self.config, state.averaged_params
         with self._loader(config.validation, evaluation=True) as loader:
             batches = islice(_until_end(loader), config.validation_batches)

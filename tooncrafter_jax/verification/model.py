@@ -120,7 +120,7 @@ class Model:
         with self._lock:
             for component in components:
                 if component not in self._params:
-                    self._params[component] = self._load(self._map(component), component)
+                    self._params[component] = self._load(self.mapped(component), component)
         return {component: self._params[component] for component in components}
 
     @property
@@ -150,13 +150,15 @@ class Model:
         Raises:
           UserError: if the component has no such tensor.
         """
-        entries = self._map(component).assignment.entries
+        entries = self.mapped(component).assignment.entries
         if name not in entries:
             raise UserError(f"{self._source.where} asks for the tensor {name}, which the {component} does not have")
         return entries[name][1]
 
     def to_official_layout(self, name: str, path: str, value: np.ndarray) -> np.ndarray:
-        """Our array of this path as the official tensor `name`; layouts only permute: a permuted numbering tells how."""
+        """Our array of this path as the official tensor `name`; layouts only permute: a permuted numbering tells
+        how.
+        """
         shape = self._source.shapes[name]
         numbers = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
         result = np.empty(numbers.size, value.dtype)
@@ -169,7 +171,8 @@ class Model:
         prefixes = PREFIXES[component]
         return {name: shape for name, shape in self._source.shapes.items() if name.startswith(prefixes)}
 
-    def _map(self, component: str) -> MappedSource:
+    def mapped(self, component: str) -> MappedSource:
+        """The tensors of a component's weights, each with its place."""
         if component not in self._mapped:
             self._mapped[component] = self._assign(component, self.networks[component], self._named(component))
         return self._mapped[component]

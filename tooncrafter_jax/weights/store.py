@@ -204,8 +204,7 @@ class Checkpoint:
             if not file.is_file():
                 raise UserError(
                     f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files "
-                    "run "
-                    "tooncrafter convert first"
+                    "run tooncrafter convert first"
                 )
             description = read_json(file, LARGEST_DESCRIPTION)
             version = description["format_version"]

@@ -1,4 +1,6 @@
-"""Making clips batch by batch: what is done is left out, a failure does not end the run, and a listener hears how it goes."""
+"""Making clips batch by batch: what is done is left out, a failure does not end the run, and a listener hears how it
+goes.
+"""
 
 from __future__ import annotations
 
@@ -201,8 +203,8 @@ class Run:
     def make_all(self, jobs: Sequence[Job]) -> None:
         """Samples all clips and writes their files.
 
-        Every batch has the same size, so that only one program is compiled: a clip that cannot be made leaves its place to the
-        next one, and the last batch is filled with copies of a clip, which are thrown away.
+        Every batch has the same size, so that only one program is compiled: a clip that cannot be made leaves its place
+        to the next one, and the last batch is filled with copies of a clip, which are thrown away.
 
         Clips that another run is making are left to it; what it has not made when it gives them back is made here.
         """

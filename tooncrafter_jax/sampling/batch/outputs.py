@@ -53,8 +53,8 @@ class OutputPlan:
     pixel_format: Annotated[
         str,
         Option(
-            "of mp4 files: yuv420p plays everywhere and dulls thin coloured lines, yuv444p keeps their colour, rgb24 keeps every "
-            "pixel; browsers play the first alone",
+            "of mp4 files: yuv420p plays everywhere and dulls thin coloured lines, yuv444p keeps their colour, rgb24 "
+            "keeps every pixel; browsers play the first alone",
             choices=PIXEL_FORMATS,
         ),
     ] = PUBLISHED_PIXEL_FORMAT
@@ -67,8 +67,8 @@ class OutputPlan:
           names: of the clips.
 
         Raises:
-          UserError: for an impossible playback rate, an output that would replace an input or another output, or a directory
-            that cannot be written.
+          UserError: for an impossible playback rate, an output that would replace an input or another output, or a
+            directory that cannot be written.
         """
         for part in self._parts.values():
             part.check_playback_rate(self.playback_fps)
@@ -109,9 +109,9 @@ class OutputPlan:
     def write(self, name: str, video: np.ndarray, record: Mapping[str, Any]) -> dict[str, Path]:
         """Writes every file, the record last: a clip whose record names its files is complete.
 
-        All files are made in a hidden folder first. While they take their places, the record says which files were there and
-        which are coming, so that the files of a run that is killed then are known as ours. A file that a record of ours names,
-        but whose content is another, is kept under another name.
+        All files are made in a hidden folder first. While they take their places, the record says which files were
+        there and which are coming, so that the files of a run that is killed then are known as ours. A file that a
+        record of ours names, but whose content is another, is kept under another name.
 
         Raises:
           UserError: if a file cannot be written, or one that is not ours is in the way.
@@ -172,7 +172,7 @@ class OutputPlan:
         """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
         return request_of(pair, options, model, dtype, self.stamps) | shown(self)
 
-    # ------------------------------------------------------------------------------------------------------------- parts
+    # ------------------------------------------------------------------------------------------------------------ parts
 
     @property
     def _parts(self) -> dict[str, OutputFormat]:

@@ -51,10 +51,11 @@ class Autoencoder(Reconstruction):
     fresh = ("autoencoder", "decoder", DISCRIMINATOR)
 
     def derive(self, missing: Collection[str]) -> dict[str, Derived]:
-        """Residual branches that end in zeros, and all other kernels times the square root of 3, which keeps the variance.
+        """Residual branches that end in zeros, and all other kernels times the square root of 3, which keeps the
+        variance.
 
-        What is drawn otherwise shrinks colours at every resolution until they drown in the branches, and the first thousands of
-        steps go by in grey. Differs from the published lineage, which draws all kernels alike.
+        What is drawn otherwise shrinks colours at every resolution until they drown in the branches, and the first
+        thousands of steps go by in grey. Differs from the published lineage, which draws all kernels alike.
         """
         derived = {}
         for path in missing:
@@ -70,7 +71,9 @@ class Autoencoder(Reconstruction):
         return replace_config(model, "decoder", temporal=False, references=False)
 
     def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
-        """Latents and the posterior's divergence from a normal, summed over a frame's latent and averaged over frames."""
+        """Latents and the posterior's divergence from a normal, summed over a frame's latent and averaged over
+        frames.
+        """
         moments, _ = model.encode(to_pixels(batch["video"]))
         posterior = Posterior.from_moments(moments)
         terms = jnp.square(posterior.mean) + jnp.exp(posterior.logvar) - 1.0 - posterior.logvar
@@ -79,7 +82,9 @@ class Autoencoder(Reconstruction):
         return Encoded(draw_latents(moments, batch["seed"]), None, losses, {"divergence": divergence})
 
     def fitted_model(self, params: FlatParams, some_clips: Callable[[], Batch]) -> ModelConfig:
-        """With the scale factor that gives the latents a standard deviation of 1, on which a denoiser's schedule counts."""
+        """With the scale factor that gives the latents a standard deviation of 1, on which a denoiser's schedule
+        counts.
+        """
 
         @jax.jit
         @exact_float32(self.config.dtype)

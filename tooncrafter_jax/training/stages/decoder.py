@@ -34,7 +34,8 @@ class DualReferenceStage(Reconstruction):
     def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.
 
-        Differs from the published code: there it is drawn at random, and training would first have to find the pictures again.
+        Differs from the published code: there it is drawn at random, and training would first have to find the pictures
+        again.
         """
         if LAST_TEMPORAL not in missing:
             return {}
@@ -61,9 +62,9 @@ class DecoderOptions(ReconstructionOptions):
     """Options of the stage `decoder`.
 
     Attributes:
-      latent_noise: standard deviation up to which noise is added to a clip's latents, in units of the scaled latents, drawn
-        evenly from 0 on, in validation too; 0 as published. A denoiser's latents are never quite the true ones: a decoder that has
-        met noise takes more from its references.
+      latent_noise: standard deviation up to which noise is added to a clip's latents, in units of the scaled latents,
+        drawn evenly from 0 on, in validation too; 0 as published. A denoiser's latents are never quite the true ones: a
+        decoder that has met noise takes more from its references.
     """
 
     latent_noise: float = ranged(0.0, least=0)

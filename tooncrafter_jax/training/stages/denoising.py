@@ -35,7 +35,9 @@ class Denoising(Stage):
     uses = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder")
 
     def conditions(self, model: BoundModel, batch: Batch, ends: Float[Array, "B 2 h w C"], frames: int) -> Conditions:
-        """Everything that the denoiser sees of a clip but its noisy latents, given scaled latents of its first and last frame."""
+        """Everything that the denoiser sees of a clip but its noisy latents, given scaled latents of its first and last
+        frame.
+        """
         return conditions_of(model, batch, ends, frames, self.config.dtype)
 
     def times(self, batch: Batch) -> Int[Array, "B"]:
@@ -79,7 +81,9 @@ class Denoising(Stage):
             return model.predict_v(noisy, times, conditions, bypass_temporal=self.bypass_temporal, dropout_key=key)
 
     def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
-        """Clips drawn from their end frames in 25 steps, without guidance, as a user of the exported model would draw them."""
+        """Clips drawn from their end frames in 25 steps, without guidance, as a user of the exported model would draw
+        them.
+        """
         frames, seeds = batch["video"].shape[1], batch["seed"]
         ends, references = model.encode_ends(to_pixels(ends_of(batch["video"])), seeds, frames - 1)
         solver = solver_named(DEFAULT_SOLVER)

@@ -13,7 +13,9 @@ from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.typing import Dtype, Hints, Latents, Tokens
 
 FRAMES_AT_A_TIME = 4
-"""Frames that are encoded together: the encoder's activations at full resolution are the largest of a denoiser's step."""
+"""Frames that are encoded together: the encoder's activations at full resolution are the largest of a denoiser's
+step.
+"""
 
 
 def frame_moments(model: BoundModel, video: UInt8[Array, "B T H W 3"]) -> Moments:
@@ -72,7 +74,9 @@ def conditions_of(
 
 
 def guided_hints(batch: Batch, *, every_clip: bool = False) -> tuple[Hints | None, Float[Array, "B"] | None]:
-    """A batch's sketches, if it has any, and the scale of their control: 0 for clips without one, unless all have some."""
+    """A batch's sketches, if it has any, and the scale of their control: 0 for clips without one, unless all have
+    some.
+    """
     if "hints" not in batch:
         return None, None
     hints = constrain(batch["hints"], "batch", "frames", None, None, None)

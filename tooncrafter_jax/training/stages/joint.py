@@ -32,8 +32,8 @@ class JointOptions(ReconstructionOptions):
     """Options of the stage `joint`.
 
     Attributes:
-      last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is given alone;
-        the others' times are drawn evenly.
+      last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is
+        given alone; the others' times are drawn evenly.
       extractor: draws the sketches from the frames, where `groups` names the sketch encoder's.
       weights: file of the extractor's weights; empty for those that were fetched.
     """
@@ -46,10 +46,11 @@ class JointOptions(ReconstructionOptions):
 class Joint(DualReferenceStage):
     """The dual-reference decoder on latents as the denoiser draws them.
 
-    A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is decoded: near
-    the truth at early times, and what it knows of the motion from the ends alone at the last. The denoiser, which the start must
-    hold, is frozen unless `config.groups` names parts of it: these learn from the pictures too. If it names the sketch encoder's,
-    sketches guide the denoiser, and LPIPS is measured on guided frames first.
+    A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is
+    decoded: near the truth at early times, and what it knows of the motion from the ends alone at the last. The
+    denoiser, which the start must hold, is frozen unless `config.groups` names parts of it: these learn from the
+    pictures too. If it names the sketch encoder's, sketches guide the denoiser, and LPIPS is measured on guided frames
+    first.
     """
 
     Options: ClassVar[type] = JointOptions
@@ -70,7 +71,9 @@ class Joint(DualReferenceStage):
         return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
 
     def judged_frames(self, batch: Batch) -> jax.Array | None:
-        """As ever, but guided frames first: those of most clips, and from the drawn place on where as many have a sketch."""
+        """As ever, but guided frames first: those of most clips, and from the drawn place on where as many have a
+        sketch.
+        """
         judged = super().judged_frames(batch)
         if judged is None or not self.is_guided:
             return judged

@@ -1,7 +1,8 @@
 """What stages that learn from reconstructed clips have in common (spec section 8.6).
 
-The loss is L1 + weight·LPIPS, and from a start step a hinge GAN whose weight adapts to the reconstruction's gradient. Model and
-discriminator are trained in one step on one reconstruction; differs from the published lineage, which reconstructs twice.
+The loss is L1 + weight·LPIPS, and from a start step a hinge GAN whose weight adapts to the reconstruction's gradient.
+Model and discriminator are trained in one step on one reconstruction; differs from the published lineage, which
+reconstructs twice.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class DiscriminatorOptions:
 
     Attributes:
       width: channels after its first convolution.
-      start_step: from which it takes part; before, it neither trains nor is trained against. If the run has no such step, nothing
-        of it is compiled.
+      start_step: from which it takes part; before, it neither trains nor is trained against. If the run has no such
+        step, nothing of it is compiled.
       weight: factor of the adaptive weight.
       learning_rate: its own.
     """
@@ -150,7 +151,8 @@ class Reconstruction(Stage):
     ) -> tuple[Video, Encoded]:
         """(frames, what they were decoded from); with gradients to what is trained.
 
-        The decoder works on `frames_at_a_time` frames together, with the same result, or on all; chunks are not for gradients.
+        The decoder works on `frames_at_a_time` frames together, with the same result, or on all; chunks are not for
+        gradients.
         """
         with remat_policy(self.config.remat):
             given = self.encoded(model, batch)
@@ -170,7 +172,8 @@ class Reconstruction(Stage):
     ) -> tuple[Losses, Metrics]:
         """L1 and weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6).
 
-        LPIPS is of the frames whose numbers are `judged`, or of all. Clips that are not `valid` (B,) do not count; None: all do.
+        LPIPS is of the frames whose numbers are `judged`, or of all. Clips that are not `valid` (B,) do not count;
+        None: all do.
         """
         l1 = mean_of_clips(jnp.abs(video - truth), valid)
         weight = self.options.perceptual_weight
@@ -190,8 +193,8 @@ class Reconstruction(Stage):
         return {"l1": l1, "lpips": weight * perceptual}, {"l1": l1, "lpips": perceptual}
 
     def judged_frames(self, batch: Batch) -> jax.Array | None:
-        """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed draws; None
-        for all.
+        """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed
+        draws; None for all.
         """
         frames, count = batch["video"].shape[1], self.options.perceptual_frames
         if not 0 < count < frames:
@@ -202,7 +205,9 @@ class Reconstruction(Stage):
     # ------------------------------------------------------------------------------------------------------- gradients
 
     def gradients(self, params: FlatParams, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
-        """Gradients of model and discriminator; before the start step the discriminator neither takes part nor costs time."""
+        """Gradients of model and discriminator; before the start step the discriminator neither takes part nor costs
+        time.
+        """
         del key
         settings = self.options.discriminator
         truth = to_pixels(batch["video"])
@@ -222,7 +227,8 @@ class Reconstruction(Stage):
 
         (_, (distances, metrics)), of_distance = jax.value_and_grad(distance, has_aux=True)(video)
 
-        # The adaptive weight: how much stronger the reconstruction pulls at the last layer. The pull-backs need only that layer.
+        # The adaptive weight: how much stronger the reconstruction pulls at the last layer. The pull-backs need only
+        # that layer.
         def strength(cotangent: jax.Array) -> jax.Array:
             at_last = pull_back((cotangent, jax.tree.map(jnp.zeros_like, own)))[0][LAST_LAYER]
             return jnp.linalg.norm(as_float32(at_last))
@@ -253,7 +259,8 @@ class Reconstruction(Stage):
         return Gradients(losses, gradients, against.statistics, metrics)
 
     def validate(self, params: FlatParams, batch: Batch) -> Metrics:
-        """Distance and PSNR, of all frames and of the two that are given: means over the valid clips, each with a PSNR of its own.
+        """Distance and PSNR, of all frames and of the two that are given: means over the valid clips, each with a PSNR
+        of its own.
 
         So they do not depend on how the clips are cut into batches.
         """

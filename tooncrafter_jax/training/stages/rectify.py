@@ -1,4 +1,6 @@
-"""The stage `rectify`: toon rectification, layers learn cartoons, those over time keep their motion (spec section 8.5)."""
+"""The stage `rectify`: toon rectification, layers learn cartoons, those over time keep their motion (spec section
+8.5).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class RectifyOptions:
 
 
 class Rectify(Denoising):
-    """Image-context projector and spatial layers learn cartoons; all else is frozen unless the config says otherwise."""
+    """Image-context projector and spatial layers learn cartoons; all else is frozen unless the config says
+    otherwise.
+    """
 
     Options = RectifyOptions
     options: RectifyOptions

@@ -29,11 +29,12 @@ class SketchOptions:
       extractor: draws the sketches from the frames.
       weights: file of the extractor's weights; empty for those that were fetched.
       every_frame: a sketch for every frame instead of a few (the paper's ZeroGate ablation).
-      hint_start: how a new encoder's hint convolutions begin. `zeros` as published: default kernels, the last one zero. `scaled`:
-        all so large that a drawing keeps its contrast through the eight of them. What the encoder adds to the denoiser is zero at
-        step 0 either way.
-      last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is given alone;
-        the others' times are drawn evenly; 0 as published. For models that are to sample in one step or few.
+      hint_start: how a new encoder's hint convolutions begin. `zeros` as published: default kernels, the last one zero.
+        `scaled`: all so large that a drawing keeps its contrast through the eight of them. What the encoder adds to the
+        denoiser is zero at step 0 either way.
+      last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is
+        given alone; the others' times are drawn evenly; 0 as published. For models that are to sample in one step or
+        few.
     """
 
     extractor: Extractor = "anime2sketch"
@@ -46,8 +47,8 @@ class SketchOptions:
 class Sketch(Denoising):
     """Trains the sketch encoder on frames' own sketches; unguided frames get the empty image.
 
-    The encoder starts as the spatial encoder half of the denoiser, which is Stable Diffusion 2.1's. The trainer draws the batch's
-    hints with the config's extractor before the step; see `training.hints`.
+    The encoder starts as the spatial encoder half of the denoiser, which is Stable Diffusion 2.1's. The trainer draws
+    the batch's hints with the config's extractor before the step; see `training.hints`.
     """
 
     Options = SketchOptions

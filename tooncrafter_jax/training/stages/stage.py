@@ -168,7 +168,9 @@ class Stage:
 
     @property
     def sketches(self) -> SketchSource | None:
-        """Where batches get their `hints` (B, T, H, W, 1) from, the sketches of some frames; None where nothing guides."""
+        """Where batches get their `hints` (B, T, H, W, 1) from, the sketches of some frames; None where nothing
+        guides.
+        """
         return None
 
     def more_networks(self) -> dict[str, Network[Any]]:

@@ -135,7 +135,8 @@ def application(model: Model, inputs: Inputs) -> Results:
 
 
 def sample(model: Model, request: Request) -> Results:
-    """Composes the parts that users' samples go through with the given noise, one row at a time, and collects what they give.
+    """Composes the parts that users' samples go through with the given noise, one row at a time, and collects what they
+    give.
 
     Returns:
       Everything that a manifest's pipelines store, in PyTorch layout.
@@ -189,7 +190,9 @@ def sample(model: Model, request: Request) -> Results:
     window = model.config.unet.temporal_length
 
     def decode(clip: Latents) -> Video:
-        """As many frames at a time as the model's clips have, by themselves, as in the published code (spec section 5.6)."""
+        """As many frames at a time as the model's clips have, by themselves, as in the published code (spec section
+        5.6).
+        """
         parts = [
             sampler.decode(only(params, "decoder"), clip[:, i : i + window], references)
             for i in range(0, clip.shape[1], window)
