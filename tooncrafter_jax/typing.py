@@ -49,6 +49,8 @@ FloatArray = Float[Array, "..."]
 """Numbers of any shape, whose last axis is the channels'."""
 Params = Mapping[str, Any]
 """Parameters by dotted path: arrays, or what stands for them (shapes, shardings)."""
+AllParams = Mapping[str, Params]
+"""Component -> its parameters."""
 DeviceParams = dict[str, AnyArray]
 """Parameters by dotted path, on devices."""
 HostParams = dict[str, HostArray]

@@ -32,7 +32,6 @@ from tooncrafter_jax.data.embeddings import (
     FORMAT_VERSION,
     INDEX_FILE,
     SETTINGS_FILE,
-    AllParams,
     EmbeddingConfig,
     Networks,
     encode_pictures,
@@ -50,7 +49,7 @@ from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.sampling.model_loading import compute_dtype, find_checkpoint, load_components
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.typing import AnyArray, Dtype, HostArray, JsonObject, TokenIds, Tokens
+from tooncrafter_jax.typing import AllParams, AnyArray, Dtype, HostArray, JsonObject, TokenIds, Tokens
 
 SHARD_BYTES = 2**29
 """Size at which a file of records ends; twice as much is kept in memory."""

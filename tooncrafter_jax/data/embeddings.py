@@ -44,7 +44,7 @@ from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
 from tooncrafter_jax.models.clip_image import ClipImage
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import HostArray, HostParams, Images, Params, Tokens, Video
+from tooncrafter_jax.typing import HostArray, HostParams, Images, Tokens, Video
 from tooncrafter_jax.weights.safetensors_header import read_header
 
 FORMAT_VERSION = 1
@@ -55,7 +55,6 @@ OPEN_SHARDS = 128
 """Files that a process keeps open."""
 
 Networks = Mapping[str, Network[nnx.Module]]
-AllParams = Mapping[str, Params]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tooncrafter_jax.diffusion.solvers.solver import Rows, number_of_rows
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
-from tooncrafter_jax.models.network import Network, Params
+from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, SketchCondition, condition_latents
 from tooncrafter_jax.models.unet_blocks import ContextKeys
@@ -33,19 +33,18 @@ from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
 from tooncrafter_jax.sampling.denoise import Guidance, denoise_chunk
 from tooncrafter_jax.typing import (
+    AllParams,
     Device,
     FramesPerSecond,
     Hints,
     Images,
     Latents,
+    Params,
     TokenIds,
     Tokens,
     Trajectory,
     Video,
 )
-
-AllParams = Mapping[str, Params]
-"""Component -> flat parameters."""
 
 BranchedContext = Float[Array, "rows N D"]
 """Contexts of all clips in all guidance branches."""
