@@ -67,9 +67,10 @@ def compilations() -> Iterator[Callable[[], int]]:
             "/jax/core/compile/backend_compile_duration",
         )
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
+    listener: Any = listen
+    jax.monitoring.register_event_duration_secs_listener(listener)
     yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listen)
+    jax.monitoring.unregister_event_duration_listener(listener)
 
 
 def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
@@ -186,7 +187,7 @@ def test_progress_and_preview(toon: ToonCrafter, pictures: Any, clip: np.ndarray
 @pytest.mark.slow
 def test_bfloat16_is_near_float32(pictures: Any, clip: np.ndarray, devices: list[Device]) -> None:
     """At least 28 dB: 3 steps with guidance 7.5 amplify bf16's 3 digits; a wrong layer gives below 15 dB."""
-    video = make_toon(devices[:1], "bfloat16").interpolate(*pictures, "walking man", seed=5, **SETTINGS)
+    video = make_toon(devices[:1], "bfloat16").interpolate(pictures[0], pictures[1], "walking man", seed=5, **SETTINGS)
     error = np.mean((video.astype(float) - clip.astype(float)) ** 2)
     psnr = 10 * np.log10(255**2 / error)
     print(f"bfloat16 against float32: {psnr:.1f} dB")
@@ -206,7 +207,7 @@ def test_extreme_pictures_give_finite_frames(toon: ToonCrafter) -> None:
 def test_mistakes_are_named(toon: ToonCrafter, pictures: Any) -> None:
     first, last = pictures
     with pytest.raises(UserError, match="no key 'step'; did you mean 'steps'"):
-        toon.interpolate(first, last, step=3)
+        toon.interpolate(first, last, **{"step": 3})  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(UserError, match="2 first pictures but 1 last"):
         toon.interpolate([first, first], [last])
     with pytest.raises(UserError, match="multiple of 64 pixels, not 100: try 128"):
@@ -245,8 +246,8 @@ def test_pairs_and_options_of_a_wrong_type_are_refused(toon: ToonCrafter, pictur
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_numbers_of_numpy_are_taken(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
-    settings = {name: np.int64(value) for name, value in SETTINGS.items()}
-    assert_nearly_equal(toon.interpolate(pictures[0], pictures[1], "walking man", seed=np.uint32(5), **settings), clip)
+    settings: dict[str, Any] = {name: np.int64(value) for name, value in SETTINGS.items()} | {"seed": np.uint32(5)}
+    assert_nearly_equal(toon.interpolate(pictures[0], pictures[1], "walking man", **settings), clip)
 
 
 FORKED = """\

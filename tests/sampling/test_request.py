@@ -218,7 +218,8 @@ def test_numbers_of_numpy_are_numbers_everywhere(config: ModelConfig):
         assert type(getattr(SamplingOptions(**values), name)) in (int, float, bool)
     json.dumps(asdict(made))
     made.check(config)
-    pairs = make_pairs([drawing()] * 2, drawing(), "", {np.int64(7): lines()}, np.array([1, 2]), np.asarray(7))
+    of_numpy: Any = ({np.int64(7): lines()}, np.array([1, 2]), np.asarray(7))
+    pairs = make_pairs([drawing()] * 2, drawing(), "", *of_numpy)
     with collected():
         prepared = [prepare(pair, made, config) for pair in pairs]
     assert [pair.seed for pair in prepared] == [1, 2] and prepared[0].fps == 7
