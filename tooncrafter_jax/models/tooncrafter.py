@@ -18,6 +18,7 @@ from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References, map_chunks
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.typing import Context, FramesPerSecond, Hints, Images, Latents, Timesteps, TokenIds, Tokens, Video
@@ -44,16 +45,18 @@ class Conditions(NamedTuple):
     """Everything that a prediction is conditioned on, the same at every diffusion time.
 
     Attributes:
-      concat: (B, T, h, w, C) condition latents: zero but for the first and the last frame.
+      concat: (B, T, h, w, C) condition latents: zero but for the first and the last frame, unless motion guides.
       context: the denoiser's keys and values of text and image tokens.
       fps: (B,) integer frame rates.
       sketch: None without sketches.
+      motion: between the two pictures, at each level of the denoiser; None without motion guidance.
     """
 
     concat: Latents
     context: dict[str, list[ContextKeys]]
     fps: FramesPerSecond
     sketch: SketchCondition | None = None
+    motion: tuple[Motion, ...] | None = None
 
 
 class BoundModel:
@@ -163,6 +166,7 @@ class BoundModel:
         fps: FramesPerSecond,
         hints: Hints | None = None,
         scale: Float[Array, "B"] | None = None,
+        motion: Motion | None = None,
     ) -> Conditions:
         """Everything that predictions for some clips are conditioned on.
 
@@ -174,12 +178,14 @@ class BoundModel:
           fps: frame rates.
           hints: sketches, or None.
           scale: of their control; 1 by default.
+          motion: between the two pictures, in pixels; None for no motion guidance (spec section 14).
         """
         context = jnp.concatenate([text.astype(image.dtype), image], axis=1)
         sketch = None
         if hints is not None:
             sketch = self.sketch_condition(context, hints, jnp.ones(hints.shape[0]) if scale is None else scale)
-        return Conditions(condition_latents(ends, frames), self.context_keys(context, frames), fps, sketch)
+        concat, levels = guided_by_motion(condition_latents(ends, frames), motion, self.config)
+        return Conditions(concat, self.context_keys(context, frames), fps, sketch, levels)
 
     def predict_v(
         self,
@@ -212,6 +218,7 @@ class BoundModel:
             conditions.context,
             conditions.fps,
             controls=controls,
+            motion=conditions.motion,
             bypass_temporal=bypass_temporal,
             dropout_key=dropout_key,
         )
@@ -240,6 +247,22 @@ def condition_latents(ends: Float[Array, "B 2 h w C"], frames: int) -> Latents:
     """(B, T, h, w, C): zeros, with the latents (B, 2, h, w, C) of the two pictures at the first and the last frame."""
     middle = jnp.zeros((ends.shape[0], frames - 2, *ends.shape[2:]), ends.dtype)
     return jnp.concatenate([ends[:, :1], middle, ends[:, 1:]], axis=1)
+
+
+def guided_by_motion(
+    concat: Latents, motion: Motion | None, config: ModelConfig
+) -> tuple[Latents, tuple[Motion, ...] | None]:
+    """Condition latents with frames between that are carried along the motion, and the motion at each denoiser level.
+
+    Args:
+      concat: of `condition_latents`.
+      motion: in pixels; None leaves the latents as they are.
+      config: the architecture.
+    """
+    if motion is None:
+        return concat, None
+    levels = motion.at_levels(concat.shape[2], concat.shape[3], len(config.unet.multipliers))
+    return levels[0].carried(concat), levels
 
 
 def draw_latents(

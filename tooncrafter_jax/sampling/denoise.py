@@ -74,7 +74,12 @@ def denoise_chunk(
     def every_branch(value: jax.Array) -> jax.Array:
         return jnp.concatenate([value] * branches)
 
-    branched = Conditions(every_branch(conditions.concat), conditions.context, every_branch(conditions.fps))
+    branched = Conditions(
+        every_branch(conditions.concat),
+        conditions.context,
+        every_branch(conditions.fps),
+        motion=jax.tree.map(every_branch, conditions.motion),
+    )
     if sketch is not None:
         features, scale = every_branch(sketch.hint_features), every_branch(sketch.scale)
         branched = branched._replace(sketch=SketchCondition(sketch.context, features, scale))

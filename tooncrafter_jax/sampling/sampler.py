@@ -25,9 +25,16 @@ from tooncrafter_jax.diffusion.solvers.solver import Rows, number_of_rows
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
-from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, SketchCondition, condition_latents
+from tooncrafter_jax.models.tooncrafter import (
+    BoundModel,
+    Conditions,
+    SketchCondition,
+    condition_latents,
+    guided_by_motion,
+)
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
@@ -143,6 +150,7 @@ class Sampler:
         self.initial_noise = self._jit(self._initial_noise, static_argnames=("frames", "frame_shape"))
         self.context_keys = self._jit(self._context_keys, static_argnames=("frames",))
         self.sketch_condition = self._jit(self._sketch_condition)
+        self.guided_by_motion = self._jit(self._guided_by_motion)
         self.denoise = self._jit(
             self._denoise, static_argnames=("solver", "branches", "with_predictions"), donate_argnames=("carry",)
         )
@@ -228,6 +236,9 @@ class Sampler:
     ) -> SketchCondition:
         return self._model(params).sketch_condition(context, hints, scale)
 
+    def _guided_by_motion(self, concat: Latents, motion: Motion) -> tuple[Latents, tuple[Motion, ...] | None]:
+        return guided_by_motion(concat, motion, self.config)
+
     def unconditional_tokens(self, params: AllParams) -> tuple[Tokens, Tokens]:
         """Tokens of the empty prompt (1, 77, D) and of the all-zero picture (1, M, D) (spec section 6.4)."""
         size = self.config.clip_image.image_size
@@ -244,6 +255,7 @@ class Sampler:
         fps: FramesPerSecond,
         hints: Hints | None = None,
         scale: Float[Array, "B"] | None = None,
+        motion: Motion | None = None,
     ) -> Conditions:
         """Everything that stays the same from step to step.
 
@@ -255,12 +267,16 @@ class Sampler:
           fps: frame rates.
           hints: sketches, or None.
           scale: of their control; needed with them.
+          motion: between the two pictures, in pixels; None for no motion guidance.
         """
         sketch = None
         if hints is not None:
             sketch = self.sketch_condition(only(params, "sketch_encoder"), contexts, hints, scale)
         keys = self.context_keys(only(params, "unet"), contexts, frames=frames)
-        return Conditions(condition_latents(ends, frames), keys, fps, sketch)
+        concat, levels = condition_latents(ends, frames), None
+        if motion is not None:
+            concat, levels = self.guided_by_motion(concat, motion)
+        return Conditions(concat, keys, fps, sketch, levels)
 
     def sample(
         self,

@@ -69,6 +69,7 @@ OPERATIONS: dict[str, Operation] = {
     "decoder_intermediate": Operation(first_stage.decoder_intermediate),
     "plain_decoder": Operation(first_stage.plain_decoder),
     "pipeline_inference": Operation(pipelines.inference, DEEP_TOLERANCE),
+    "pipeline_motion": Operation(pipelines.with_motion, DEEP_TOLERANCE),
     "pipeline_multicond": Operation(pipelines.inference, DEEP_TOLERANCE),
     "pipeline_app": Operation(pipelines.application, DEEP_TOLERANCE),
     "pipeline_sketch": Operation(pipelines.application, DEEP_TOLERANCE),

@@ -10,6 +10,7 @@ import numpy as np
 
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.io import resize_tensor_like_app, sketch_to_hint
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.sampler import branch_contexts, decode_twice, only
@@ -18,6 +19,7 @@ from tooncrafter_jax.verification.expressions import STEPS
 from tooncrafter_jax.verification.inputs import Inputs
 from tooncrafter_jax.verification.layout import channels_first, channels_last
 from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.operations.motion import given_motion
 
 Results = dict[str, Any]
 APPLICATION_MAX_STEPS = 60
@@ -41,6 +43,7 @@ class Request:
       scale, rescale, image_scale: of the guidance; `image_scale` None for two branches.
       hints: (1, T, H, W, 1) sketches or None.
       control_scale: of the sketches.
+      motion: between the pictures, in pixels; None for no motion guidance.
       extra: results that are known before sampling.
     """
 
@@ -60,6 +63,7 @@ class Request:
     image_scale: float | None = None
     hints: np.ndarray | None = None
     control_scale: float = 1.0
+    motion: Motion | None = None
     extra: Results = field(default_factory=dict)
 
 
@@ -72,7 +76,7 @@ def _noise(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def inference(model: Model, inputs: Inputs) -> Results:
+def inference(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
     """The command line, with two branches or, with the setting `scale_img`, three (spec section 6.4)."""
     first = channels_last(inputs.array("image_first"))
     image_scale = inputs.setting("scale_img", NO_IMAGE_SCALE)
@@ -93,9 +97,16 @@ def inference(model: Model, inputs: Inputs) -> Results:
         scale=scale,
         rescale=inputs.setting("rescale", 0.0),
         image_scale=image_scale,
+        motion=motion,
         **_noise(inputs),
     )
     return sample(model, request)
+
+
+def with_motion(model: Model, inputs: Inputs) -> Results:
+    """The command line with motion guidance, or without where `guided` is false; condition latents of all frames."""
+    results = inference(model, inputs, given_motion(inputs, 1) if inputs.setting("guided") else None)
+    return {**results, "condition_latents": results["all_condition_latents"]}
 
 
 def application(model: Model, inputs: Inputs) -> Results:
@@ -164,7 +175,9 @@ def sample(model: Model, request: Request) -> Results:
         hints = sampler.place(np.repeat(request.hints, batch, axis=0))
         scale = sampler.place(np.full(batch, request.control_scale, np.float32))
     fps = sampler.place(np.broadcast_to(np.asarray(request.fps, np.int32).reshape(-1), (batch,)))
-    conditions = sampler.conditions(params, jnp.repeat(ends, batch, axis=0), frames, contexts, fps, hints, scale)
+    conditions = sampler.conditions(
+        params, jnp.repeat(ends, batch, axis=0), frames, contexts, fps, hints, scale, request.motion
+    )
 
     # Denoise.
     solver = solver_named(DEFAULT_SOLVER)
@@ -214,4 +227,5 @@ def sample(model: Model, request: Request) -> Results:
         "text_context": np.asarray(text, np.float32)[:1],
         "image_context": np.asarray(image, np.float32)[:1],
         "condition_latents": channels_first(np.asarray(conditions.concat)[0][[0, -1]]),
+        "all_condition_latents": channels_first(conditions.concat),
     }
