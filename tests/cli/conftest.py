@@ -47,6 +47,14 @@ def world(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
+def empty(world: World) -> World:
+    """The same, with nothing where results go."""
+    for path in world.out.iterdir():
+        path.unlink()
+    return world
+
+
+@pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Calls a command of `tooncrafter`, as the shell would."""
     from tests.cli.world import Result

@@ -197,6 +197,15 @@ class World:
         return self.path / "out"
 
     @property
+    def written(self) -> set[str]:
+        """Names of the files where results go."""
+        return {path.name for path in self.out.iterdir()}
+
+    def record(self, name: str = "ab") -> dict[str, Any]:
+        """What the record of a clip says."""
+        return json.loads((self.out / f"{name}.json").read_text())
+
+    @property
     def common(self) -> list[str]:
         return [f"--model={self.checkpoint}", *SIZE, "--steps=2", "--quiet"]
 
