@@ -51,7 +51,7 @@ WHOLE = {"decoder": {"temporal": True, "references": True}}
 
 
 def test_a_decoder_is_put_together_from_its_parts(world):
-    folder, _, older = world
+    folder, newer, older = world
     first, _ = params_of(folder, str(newer), model_changes=WHOLE)
     second, _ = params_of(folder, str(older), model_changes=WHOLE)
     both, model = params_of(folder, f"{newer}, {older}", model_changes=WHOLE)
@@ -71,7 +71,7 @@ def test_a_decoder_is_put_together_from_its_parts(world):
 
 
 def test_what_is_exported_tells_what_it_started_from(world, tmp_path):
-    folder, _, older = world
+    folder, newer, older = world
     settings = config(folder, "decoder", start=f"{newer},{older}", model_changes=WHOLE)
     stage = make_stage(settings, architecture(settings))
     params = {path: jax.numpy.asarray(value) for path, value in start_params(stage).items()}

@@ -53,6 +53,8 @@ from tooncrafter_jax.typing import (
     Video,
 )
 
+UnconditionalTokens = tuple[Float[Array, "1 L D"], Float[Array, "1 M D"]]
+"""Tokens of the empty prompt, and of the all-zero picture."""
 BranchedContext = Float[Array, "rows N D"]
 """Contexts of all clips in all guidance branches."""
 
@@ -239,7 +241,7 @@ class Sampler:
     def _guided_by_motion(self, concat: Latents, motion: Motion) -> tuple[Latents, tuple[Motion, ...] | None]:
         return guided_by_motion(concat, motion, self.config)
 
-    def unconditional_tokens(self, params: AllParams) -> tuple[Tokens, Tokens]:
+    def unconditional_tokens(self, params: AllParams) -> UnconditionalTokens:
         """Tokens of the empty prompt (1, 77, D) and of the all-zero picture (1, M, D) (spec section 6.4)."""
         size = self.config.clip_image.image_size
         pixels = self.clip_pixels(self.place(np.zeros((1, size, size, 3), np.float32)))
@@ -376,7 +378,10 @@ def only(params: AllParams, *components: str) -> dict[str, Params]:
 
 
 def branch_contexts(
-    text: Tokens, image: Tokens, unconditional: tuple[Tokens, Tokens] | None, branches: int
+    text: Float[Array, "B L D"],
+    image: Float[Array, "B M D"],
+    unconditional: UnconditionalTokens | None,
+    branches: int,
 ) -> BranchedContext:
     """Contexts of clips in every guidance branch, one after another: conditional, (image), unconditional.
 

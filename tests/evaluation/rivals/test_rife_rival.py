@@ -56,6 +56,7 @@ def test_two_frames_are_the_pictures(metric_weights: Path) -> None:
 
 def test_missing_weights_name_the_command(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"RIFE needs its weights, but .*rife_v4.safetensors is not there: run python -m"
+        UserError,
+        match=r"RIFE needs its weights, but .*rife_v4.safetensors is not there: run tooncrafter fetch-metric-weights",
     ):
         Rife(tmp_path).require(["a"])
