@@ -119,7 +119,7 @@ def metric_weights() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that compile much come first, so that no test process is left with one of them when the others are done."""
     heavy = collections.Counter(item.path for item in items if item.get_closest_marker("heavy"))
-    items.sort(key=lambda item: -heavy[item.path])  # the sort is stable: else the order stays
+    items.sort(key=lambda item: (-heavy[item.path], "training" not in item.path.parts))  # stable: else the order stays
 
 
 # --- memory ---

@@ -91,6 +91,7 @@ def test_the_same_seed_gives_the_same_bits(toon: ToonCrafter, pictures: Any, cli
     np.testing.assert_array_equal(again, clip)
 
 
+@pytest.mark.gate
 def test_one_compile_serves_every_setting_and_each_changes_the_clip(
     toon: ToonCrafter, pictures: Any, clip: np.ndarray, compilations: Callable[[], int]
 ) -> None:

@@ -17,6 +17,7 @@ from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture, start_params
 
 
+@pytest.mark.gate
 def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatch):
     settings = config(clips, "joint", data={"batch": 4})
     stage = make_stage(settings, architecture(settings))

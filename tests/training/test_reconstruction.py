@@ -59,6 +59,7 @@ def test_the_discriminator_waits_for_its_step(run):
             assert bool(found[name] != 0.0) == takes_part, (number, name)
 
 
+@pytest.mark.gate
 def test_a_discriminator_that_never_takes_part_is_not_compiled(run):
     stage, batch, params, metrics = run
     never = type(stage)(dataclasses.replace(stage.config, steps=START), stage.model, stage.mesh)
@@ -168,6 +169,7 @@ def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
         assert {name: float(value) for name, value in losses.items()} == {"l1": 4 / 16, "lpips": 0.5 * expected}
 
 
+@pytest.mark.gate
 def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
     """A dual-reference decoder over a plain one's weights draws what the plain one draws, to rounding."""
     plain = config(clips, "decoder", model_changes={"decoder": {"temporal": False, "references": False}})

@@ -133,6 +133,7 @@ def test_interrupted_equals_uninterrupted(rectify, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.gate
 def test_the_newest_checkpoint_is_exported_without_training_on(rectify, tmp_path):
     stage, mesh, step, start, open_loader = rectify
     state, loader = start(), open_loader()

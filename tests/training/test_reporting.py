@@ -17,6 +17,7 @@ from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
 
 
+@pytest.mark.gate
 def test_seconds_at_peak_leave_out_what_is_computed_again(tmp_path, monkeypatch):
     settings = config(tmp_path, dtype="bfloat16", remat="blocks")
     model = architecture(settings)

@@ -135,6 +135,7 @@ def write(clips, workdir, mesh):
     assert set(vars(stage)) == before
 
 
+@pytest.mark.gate
 def test_two_processes_write_the_samples_of_one(clips, devices, tmp_path):
     """Of one device, that is: the frames of a clip lie over the four devices of both processes."""
     with socket.socket() as listener:
