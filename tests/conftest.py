@@ -25,10 +25,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tooncrafter_jax.typing import Device
-
 if TYPE_CHECKING:
     from tooncrafter_jax.models.configuration import ModelConfig
+    from tooncrafter_jax.typing import Device
 
 CPU_DEVICES = 8
 KEPT_GIGABYTES = 0.9
