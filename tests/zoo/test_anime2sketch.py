@@ -11,8 +11,9 @@ import numpy as np
 
 from tests.reference import GOLDEN, RuleSource, channels_first, key_list, noise_params
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.transposed import UpConv
 from tooncrafter_jax.weights.rule import unit_noise
-from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig, UpConv, instance_norm
+from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig, instance_norm
 from tooncrafter_jax.zoo.anime2sketch.weights import name_table
 from tooncrafter_jax.zoo.network_file import map_tensors
 

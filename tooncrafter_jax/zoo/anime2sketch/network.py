@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import Conv, LayerOptions, uniform_fan_in
-from tooncrafter_jax.typing import Dtype, Images
+from tooncrafter_jax.nn.layers import Conv, LayerOptions
+from tooncrafter_jax.nn.transposed import KERNEL_SIZE, UpConv
+from tooncrafter_jax.typing import Images
 
-KERNEL_SIZE = 4
-"""Of every convolution, at stride 2 with a padding of 1."""
 LEAKY_SLOPE = 0.2
 INSTANCE_NORM_EPSILON = 1e-5
 
@@ -46,39 +45,6 @@ class Anime2SketchConfig:
     def pixel_multiple(self) -> int:
         """Height and width must be multiples of this many pixels."""
         return 2**self.levels
-
-
-class UpConv(nnx.ConvTranspose):
-    """A transposed convolution that doubles height and width.
-
-    The kernel (4, 4, in, out) is correlated with the input spread out by zeros: against the kernel of PyTorch's
-    transposed convolution it is flipped in both spatial axes. Initialised as PyTorch's, whose fan-in counts the output
-    channels.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
-        init = uniform_fan_in(out_features * KERNEL_SIZE**2)
-        pad = (KERNEL_SIZE - 2, KERNEL_SIZE - 2)  # what a padding of 1 leaves of the full correlation
-        super().__init__(
-            in_features,
-            out_features,
-            (KERNEL_SIZE, KERNEL_SIZE),
-            strides=(2, 2),
-            padding=(pad, pad),
-            kernel_init=init,
-            bias_init=init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
 
 
 class Anime2Sketch(nnx.Module):

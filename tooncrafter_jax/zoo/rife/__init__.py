@@ -1,1 +1,1 @@
-"""RIFE: network and weights."""
+"""RIFE: its weights; the network is `models.rife`, a part of models that motion guides."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.typing import HostParams, Tensors
 from tooncrafter_jax.zoo.network_file import Target
-from tooncrafter_jax.zoo.rife.network import RifeConfig
 
 CONV_AXES = (2, 3, 1, 0)
 """PyTorch's (out, in, height, width) in our order."""

@@ -3,7 +3,7 @@
 
 Four blocks, each at twice the resolution of the one before, estimate how far the picture in between lies from both
 ends, and which of the two shows more at each pixel. The released version 4 draws the result from the two warped
-pictures alone: the paper's refinement is in the checkpoint, but not used. `weights.metric_weights.load_rife` reads the
+pictures alone: the paper's refinement is in the checkpoint, but not used. `zoo.metric_weights.load_rife` reads the
 published weights.
 """
 
@@ -18,9 +18,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from tooncrafter_jax.nn.layers import Conv, LayerOptions
+from tooncrafter_jax.nn.transposed import UpConv
 from tooncrafter_jax.nn.warping import resized, warped
 from tooncrafter_jax.typing import Images
-from tooncrafter_jax.zoo.anime2sketch.network import UpConv
 
 FAR = 32.0
 """Pixels: where the second block moves both flows by more than this, motion is too large for the first, and everything

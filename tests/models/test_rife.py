@@ -14,10 +14,10 @@ import pytest
 from tests.reference import GOLDEN, noise_params
 from tests.zoo.rife_inputs import TIMES, pairs
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.rife import Rife, RifeConfig
 from tooncrafter_jax.nn.warping import resized, warped
 from tooncrafter_jax.weights.rule import unit_noise
 from tooncrafter_jax.zoo.metric_weights import load_rife
-from tooncrafter_jax.zoo.rife.network import Rife, RifeConfig
 
 PICTURE_TOLERANCE = 5e-5
 """Of values in [0, 1]: 6e-6 was seen; the package places its grid of pixels in [-1, 1], which rounds to 1e-5 of a
