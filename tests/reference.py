@@ -68,7 +68,11 @@ def _tiny_source(file: str) -> MappedSource:
 
 @cache
 def tiny_params(component: str) -> dict[str, jax.Array]:
-    """The parameters of a component of the tiny model, made by the weight rule."""
+    """The parameters of a component of the tiny model, made by the weight rule; of its motion network, which the
+    reference does not have, noise.
+    """
+    if component == "motion":
+        return noise_params(tiny().networks()[component])
     source = _tiny_source("sketch_keys.tsv" if component == "sketch_encoder" else "keys.tsv")
     return {path: jnp.asarray(value) for path, value in source.iterate(component)}
 

@@ -60,6 +60,7 @@ OPTIONS = {
     "decoder": RECONSTRUCTS,
     "autoencoder": RECONSTRUCTS,
     "joint": RECONSTRUCTS | {"extractor": "hed"},
+    "motion": RECONSTRUCTS | {"extractor": "hed"},
 }
 """Of the stages, for runs of a few steps."""
 

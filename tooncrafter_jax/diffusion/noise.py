@@ -8,7 +8,7 @@ import enum
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from tooncrafter_jax.typing import Latents
 
@@ -26,6 +26,7 @@ class Stream(enum.IntEnum):
     STEP = 2
     TIMESTEP = 3
     LAST_TIME = 4
+    MOTION = 5
 
 
 def _key(seed: jax.Array) -> jax.Array:
@@ -72,5 +73,14 @@ def clip_timesteps(seeds: UInt32[Array, "B"], timesteps: int, last_share: float 
             return time
         is_last = jax.random.bernoulli(jax.random.fold_in(_key(seed), Stream.LAST_TIME), last_share)
         return jnp.where(is_last, timesteps - 1, time)
+
+    return jax.vmap(one)(seeds)
+
+
+def clips_with_motion(seeds: UInt32[Array, "B"], share: float) -> Bool[Array, "B"]:
+    """Which clips are guided by motion while training, each with the probability `share`, by its seed."""
+
+    def one(seed: UInt32[Array, ""]) -> Bool[Array, ""]:
+        return jax.random.bernoulli(jax.random.fold_in(_key(seed), Stream.MOTION), share)
 
     return jax.vmap(one)(seeds)

@@ -25,6 +25,7 @@ from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.options import shown
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
+from tooncrafter_jax.sampling.motion_source import MOTION
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_sketch_encoder
 from tooncrafter_jax.sketches import SketchExtractor
@@ -159,7 +160,8 @@ class Reconstruction:
     """A decoder on the latents of true frames, the first and the last as references: what Table 4 of the paper
     measures.
 
-    Latents are drawn from the posterior by the clip's seed, as in sampling and training.
+    Latents are drawn from the posterior by the clip's seed, as in sampling and training. A decoder that carries its
+    references does so along the motion between the first and the last frame.
 
     Args:
       source: a checkpoint with `autoencoder` and `decoder`, or the name of a bundled model.
@@ -174,19 +176,21 @@ class Reconstruction:
         checkpoint = find_checkpoint(source, ["autoencoder", "decoder"])
         networks = checkpoint.config.networks(attention=attention)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        config = checkpoint.config
+        carries = config.decoder.carried and MOTION in checkpoint.components
         self._params = {
             part: checkpoint.restore(part, networks[part], sharding=device, dtype=lambda leaf: jnp.float32)
-            for part in ("autoencoder", "decoder")
+            for part in ("autoencoder", "decoder", *([MOTION] if carries else []))
         }
-        config = checkpoint.config
 
         @jax.jit
         @exact_float32(jnp.float32)
         def reconstruct(params: Any, videos: jax.Array, seeds: jax.Array) -> jax.Array:
             model = BoundModel(config, lambda part: networks[part].bind(params[part]))
             latents = draw_latents(model.moments(videos, FRAMES_AT_A_TIME), seeds)
-            references = model.references_of(to_pixels(videos[:, jnp.asarray([0, -1])]))
-            return model.decode_unscaled(latents, references, FRAMES_AT_A_TIME)
+            ends = to_pixels(videos[:, jnp.asarray([0, -1])])
+            motion = model.motion(ends, videos.shape[1]) if carries else None
+            return model.decode_unscaled(latents, model.references_of(ends), FRAMES_AT_A_TIME, motion)
 
         self._reconstruct = partial(reconstruct, self._params)
         self._multiple = checkpoint.config.autoencoder.downscaling

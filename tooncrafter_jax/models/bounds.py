@@ -18,6 +18,7 @@ LARGEST: Mapping[str, float] = {
     "context_length": 2**12,
     "layers": 256,
     "depth": 256,
+    "refinement_depth": 256,
     "heads": 1024,
     "blocks_per_level": 32,
     "transformer_depth": 32,

@@ -25,15 +25,25 @@ from tooncrafter_jax.models.clip_image import ClipImage, ClipImageConfig
 from tooncrafter_jax.models.clip_text import ClipText, ClipTextConfig
 from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
 from tooncrafter_jax.models.image_projector import ImageProjector, ImageProjectorConfig
+from tooncrafter_jax.models.motion_network import MotionConfig, MotionNetwork
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.sketch_encoder import HINT_DOWNSCALING, SketchEncoder, SketchEncoderConfig
 from tooncrafter_jax.models.unet import UNet, UNetConfig
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.typing import Dtype
 
-COMPONENTS = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder", "sketch_encoder")
+COMPONENTS = (
+    "unet",
+    "image_projector",
+    "clip_text",
+    "clip_image",
+    "autoencoder",
+    "decoder",
+    "sketch_encoder",
+    "motion",
+)
 """Names of the components, in the order of a checkpoint directory."""
-OPTIONAL_COMPONENTS = ("sketch_encoder",)
+OPTIONAL_COMPONENTS = ("sketch_encoder", "motion")
 """Components without which a model samples all the same."""
 
 
@@ -69,6 +79,7 @@ class ModelConfig:
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     sketch_encoder: SketchEncoderConfig = SketchEncoderConfig()
+    motion: MotionConfig = MotionConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 
     @cached_property
@@ -122,6 +133,7 @@ class ModelConfig:
         for name in ("clip_text", "clip_image"):
             part = getattr(self, name)
             need(part.width % part.heads == 0, f"{name}.width is {part.width}, which {part.heads} heads do not divide")
+        self.motion.check(need)
         need(
             self.clip_image.image_size % self.clip_image.patch_size == 0,
             f"clip_image.image_size is {self.clip_image.image_size}, no multiple of the patches' "
@@ -150,6 +162,7 @@ class ModelConfig:
             "autoencoder": Autoencoder,
             "decoder": Decoder,
             "sketch_encoder": SketchEncoder,
+            "motion": MotionNetwork,
         }
         return {
             name: Network(modules[name], getattr(self, name), dtype=dtype, param_dtype=param_dtype, attention=attention)
@@ -176,11 +189,15 @@ def tiny() -> ModelConfig:
         autoencoder=AutoencoderConfig(width=32),
         decoder=DecoderConfig(width=32),
         sketch_encoder=SketchEncoderConfig(**shared),
+        motion=MotionConfig(
+            (16, 16, 8, 8), depth=1, refinement_widths=(16, 8), refinement_scales=(4, 1), refinement_depth=1
+        ),
     )
 
 
 def small() -> ModelConfig:
-    """A model for a laptop's CPU: 128x128 pixels, 8 million parameters in all, every part as published but narrow.
+    """A model for a laptop's CPU: 128x128 pixels, every part as published but narrow; beside them RIFE, whose motion
+    sketches bend, and along which the decoder carries its references.
 
     Normalisations of the autoencoder have a single group: with few channels a group would hold nearly one channel
     alone, whose mean is the very colour to be drawn. There are no transformers at full latent resolution but the
@@ -189,8 +206,8 @@ def small() -> ModelConfig:
     first_stage: dict[str, Any] = {
         "width": 16,
         "blocks_per_level": 1,
-        "z_channels": 8,
-        "latent_channels": 8,
+        "z_channels": 16,
+        "latent_channels": 16,
         "norm_groups": 1,
     }
     denoiser: dict[str, Any] = {
@@ -206,13 +223,14 @@ def small() -> ModelConfig:
         name="small",
         height=128,
         width=128,
-        unet=UNetConfig(in_channels=16, out_channels=8, dropout=0.0, **denoiser),
+        unet=UNetConfig(in_channels=32, out_channels=16, dropout=0.0, **denoiser),
         image_projector=ImageProjectorConfig(dim=48, depth=1, head_dim=12, heads=4, input_dim=48, output_dim=48),
         clip_text=ClipTextConfig(vocabulary_size=4096, width=48, heads=4, layers=3),
         clip_image=ClipImageConfig(image_size=64, patch_size=16, width=48, heads=4, layers=2),
         autoencoder=AutoencoderConfig(**first_stage),
-        decoder=DecoderConfig(**first_stage, reference_head_dim=8),
-        sketch_encoder=SketchEncoderConfig(in_channels=8, **denoiser),
+        decoder=DecoderConfig(**first_stage, reference_head_dim=8, carried=True, corrects_motion=True),
+        sketch_encoder=SketchEncoderConfig(in_channels=16, **denoiser),
+        motion=MotionConfig(refinement_widths=(80, 64, 48), refinement_scales=(4, 2, 1), refinement_depth=4),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
+from tooncrafter_jax.models.carried_references import CarriedPictures, CarriedReferences, Corrections, Frames
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet import Observer
 from tooncrafter_jax.nn.attention import Attends, Keys, attention
 from tooncrafter_jax.nn.layers import (
@@ -52,6 +54,8 @@ class DecoderConfig:
       latent_channels: channels of a latent as the denoiser sees it; used with `post_quantization`.
       temporal: whether the blocks have temporal parts (the paper's P3D).
       references: whether details of two reference frames are injected (the paper's HAR).
+      carried: whether, given motion, details of both references reach every frame (`carried_references`).
+      corrects_motion: whether the decoder corrects the motion by the latents on the way.
       post_quantization: whether a 1x1 convolution comes first, as in the plain decoder; the published pipeline skips
         it.
       norm_groups: groups of all group normalisations; 32 in the published model.
@@ -66,37 +70,64 @@ class DecoderConfig:
     image_channels: int = 3
     temporal: bool = True
     references: bool = True
+    carried: bool = False
+    corrects_motion: bool = False
     post_quantization: bool = False
     norm_groups: int = NORM_GROUPS
     reference_head_dim: int = 64
 
 
 Chunk = int | None
-References = list[Any]
-"""What `Decoder.prepare_references` makes of the hidden states: one entry a level, and one for the head."""
 
 
-def map_chunks(fn: Callable[[AnyArray], AnyArray], x: AnyArray, axis: int, chunk: Chunk) -> AnyArray:
+class References(NamedTuple):
+    """What `Decoder.prepare_references` makes of the two reference frames.
+
+    Attributes:
+      levels: keys and values or residuals of each level, from full to lowest resolution.
+      head: residual of the head.
+      hidden: the encoder's hidden states at each level, (B, 2, H, W, C); None unless they are carried.
+      pictures: (B, 2, H, W, 3) in [-1, 1]; None unless they are carried.
+    """
+
+    levels: list[Any]
+    head: Float[Array, "B 2 H W C"]
+    hidden: list[Float[Array, "B 2 _ _ _"]] | None = None
+    pictures: Float[Array, "B 2 H W 3"] | None = None
+
+
+Parts = TypeVar("Parts")
+"""Arrays that have frames, or rows, in common."""
+Made = TypeVar("Made")
+
+
+def map_chunks(fn: Callable[[Parts], Made], x: Parts, axis: int, chunk: Chunk) -> Made:
     """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently.
 
-    Slices are read from `x` and written into one result in place, so that nothing but these two is ever whole. Where
-    `chunk` does not divide the axis, the last chunk computes some slices a second time.
+    Slices are read from the arrays of `x` and written into those of one result in place, so that nothing but these two
+    is ever whole. Where `chunk` does not divide the axis, the last chunk computes some slices a second time.
     """
-    size = x.shape[axis]
+    leader = jax.tree.leaves(x)[0]
+    size = leader.shape[axis]
     if chunk is None or chunk >= size:
         return fn(x)
-    part = jax.ShapeDtypeStruct((*x.shape[:axis], chunk, *x.shape[axis + 1 :]), x.dtype)
-    of_part = jax.eval_shape(fn, part)
 
-    def body(i: Int[Array, ""], out: AnyArray) -> AnyArray:
+    def slices(start: Int[Array, ""] | int) -> Parts:
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, chunk, axis), x)
+
+    def body(i: Int[Array, ""], out: Made) -> Made:
         start = jnp.minimum(i * chunk, size - chunk)
-        result = fn(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis))
-        return jax.lax.dynamic_update_slice_in_dim(out, result, start, axis)
+        return jax.tree.map(
+            lambda whole, made: jax.lax.dynamic_update_slice_in_dim(whole, made, start, axis), out, fn(slices(start))
+        )
 
     # Every entry is overwritten. A constant here would have no inputs, and XLA would allocate all of a network's
     # results at its start; this one cannot be made before `x` is.
-    anything = x[(0,) * x.ndim].astype(of_part.dtype) * 0
-    whole = jnp.broadcast_to(anything, (*of_part.shape[:axis], size, *of_part.shape[axis + 1 :]))
+    def anything(made: jax.ShapeDtypeStruct) -> AnyArray:
+        value = leader[(0,) * leader.ndim].astype(made.dtype) * 0
+        return jnp.broadcast_to(value, (*made.shape[:axis], size, *made.shape[axis + 1 :]))
+
+    whole = jax.tree.map(anything, jax.eval_shape(lambda: fn(slices(0))))
     return jax.lax.fori_loop(0, -(-size // chunk), body, whole)
 
 
@@ -239,6 +270,11 @@ class UpLevel(nnx.Module):
         self.reference_residual = nnx.data(
             ReferenceResidual(features, **kw) if config.references and not attends else None
         )
+        self.carried = nnx.data(
+            CarriedReferences(features, config.norm_groups, corrects_motion=config.corrects_motion, **kw)
+            if config.carried
+            else None
+        )
         self.upsample = nnx.data(Conv(features, features, **kw) if level else None)
 
     @property
@@ -274,13 +310,17 @@ class Decoder(nnx.Module):
         self.conv_out_temporal = nnx.data(
             TemporalConv(config.image_channels, config.image_channels, **kw) if config.temporal else None
         )
+        self.carried_pictures = nnx.data(CarriedPictures(features, **kw) if config.carried else None)
 
-    def prepare_references(self, hidden: Sequence[Float[Array, "B 2 _ _ _"]]) -> References:
+    def prepare_references(
+        self, hidden: Sequence[Float[Array, "B 2 _ _ _"]], pictures: Float[Array, "B 2 H W 3"] | None = None
+    ) -> References:
         """Keys, values and residuals of the two reference frames; computed once for both decoding passes.
 
         Args:
           hidden: the autoencoder's hidden states of the first and the last input frame, each (B, 2, H, W, C): one a
             level from full to lowest resolution, then the first convolution's.
+          pictures: these frames, in [-1, 1]; needed where they are carried along motion.
 
         Raises:
           ValueError: if the decoder has no reference parts.
@@ -292,12 +332,16 @@ class Decoder(nnx.Module):
                 None if row.reference is None else row.reference.prepare(h)
                 for row, h in zip(self.up, hidden[:-1], strict=True)
             ]
-            return [*levels, self.final_reference_residual.prepare(hidden[-1])]
+            head = self.final_reference_residual.prepare(hidden[-1])
+        if self.carried_pictures is None:
+            return References(levels, head)
+        return References(levels, head, list(hidden[:-1]), pictures)
 
     def __call__(
         self,
         latents: Latents,
         references: References | None = None,
+        motion: Motion | None = None,
         *,
         frames_per_chunk: Chunk = None,
         observe: Observer | None = None,
@@ -307,6 +351,7 @@ class Decoder(nnx.Module):
         Args:
           latents: (B, T, h, w, latent channels), already divided by the scale factor.
           references: from `prepare_references`; None skips every injection.
+          motion: between the two reference frames, in pixels, if the references are carried; None carries nothing.
           frames_per_chunk: how many frames are worked on at a time; None for all.
           observe: called with each stage's name and output.
 
@@ -330,6 +375,7 @@ class Decoder(nnx.Module):
             observe("mid.blocks.1", h)
 
         # Up.
+        corrections = None
         for level in reversed(range(len(self.up))):
             row = self.up[level]
             with jax.named_scope(f"up.{level}"):
@@ -337,8 +383,11 @@ class Decoder(nnx.Module):
                     h = run_block(partial(block, chunk=chunk), h)
                     observe(f"up.{level}.blocks.{i}", h)
                 if row.reference is not None and references is not None:
-                    h = run_block(partial(row.reference, chunk=chunk), h, references[level])
+                    h = run_block(partial(row.reference, chunk=chunk), h, references.levels[level])
                     observe(f"up.{level}.reference", h)
+                if row.carried is not None and references is not None and motion is not None:
+                    h, corrections = self._carried(row.carried, level, h, references, motion, corrections, chunk)
+                    observe(f"up.{level}.carried", h)
                 if row.upsample is not None:
                     upsample = row.upsample
                     h = map_chunks(lambda part, conv=upsample: conv(upsample_nearest(part)), h, 1, chunk)
@@ -348,7 +397,46 @@ class Decoder(nnx.Module):
         with jax.named_scope("head"):
             h = map_chunks(lambda part: silu(self.norm_out(part, batch_axes=2)), h, 1, chunk)
             if self.final_reference_residual is not None and references is not None:
-                h = self.final_reference_residual(h, references[-1])
+                h = self.final_reference_residual(h, references.head)
                 observe("final_reference", h)
-            h = map_chunks(self.conv_out, h, 1, chunk)
-            return h if self.conv_out_temporal is None else self.conv_out_temporal(h)
+            drawn = map_chunks(self.conv_out, h, 1, chunk)
+            if self.conv_out_temporal is not None:
+                drawn = self.conv_out_temporal(drawn)
+            if self.carried_pictures is None or references is None or motion is None:
+                return drawn
+            if references.pictures is None:
+                raise ValueError("pictures are carried along motion: prepare the references with them")
+            blend, pictures = self.carried_pictures, references.pictures
+            return map_chunks(
+                lambda part: blend(part[0], part[1], pictures, part[2]),
+                (drawn, h, Frames.of(motion, corrections)),
+                1,
+                chunk,
+            )
+
+    def _carried(
+        self,
+        carried: CarriedReferences,
+        level: int,
+        h: VideoFeatures,
+        references: References,
+        motion: Motion,
+        corrections: Corrections | None,
+        chunk: Chunk,
+    ) -> tuple[VideoFeatures, Corrections | None]:
+        """Features of a level with what is carried to each frame, and the corrections of the motion so far."""
+        if references.hidden is None:
+            raise ValueError(
+                "details are carried along motion: prepare the references with the encoder's hidden states"
+            )
+        size, hidden = h.shape[2:4], references.hidden[level]
+        before = None if corrections is None else corrections.at_size(*size)
+        frames = Frames.of(motion.at_size(*size), before)
+
+        def some_frames(part: tuple[VideoFeatures, Frames]) -> tuple[VideoFeatures, Corrections]:
+            return run_block(carried, part[0], hidden, part[1])
+
+        h, more = map_chunks(some_frames, (h, frames), 1, chunk)
+        if not self.config.corrects_motion:
+            return h, None
+        return h, more if before is None else Corrections(before.flows + more.flows, before.logit + more.logit)

@@ -129,17 +129,26 @@ class BoundModel:
         """
         moments, hidden = self.encode(ends)
         latents = draw_latents(moments, seeds, jnp.asarray([0, last]), noise)
-        return self.config.schedule.scale_factor * latents, self.references(hidden)
+        return self.config.schedule.scale_factor * latents, self.references(hidden, ends)
 
-    def references(self, hidden: Any) -> References | None:
-        """What the decoder refers to of the encoder's hidden states of both end frames; None for a plain decoder."""
-        return self.network("decoder").prepare_references(hidden) if self.config.decoder.references else None
+    def references(self, hidden: Any, ends: Float[Array, "B 2 H W 3"]) -> References | None:
+        """What the decoder refers to of both end frames in [-1, 1], and of the encoder's hidden states of them; None
+        for a plain decoder.
+        """
+        return self.network("decoder").prepare_references(hidden, ends) if self.config.decoder.references else None
 
     def references_of(self, ends: Float[Array, "B 2 H W 3"]) -> References | None:
         """`references` of pictures in [-1, 1], without gradients of the encoder, which a plain decoder never runs."""
         if not self.config.decoder.references:
             return None
-        return self.references(jax.lax.stop_gradient(self.encode(ends)[1]))
+        return self.references(jax.lax.stop_gradient(self.encode(ends)[1]), ends)
+
+    def motion(self, ends: Float[Array, "B 2 H W 3"], frames: int, hints: Hints | None = None) -> Motion:
+        """Motion between the first and the last picture in [-1, 1], in pixels, for clips of so many frames.
+
+        Sketches bend it where the network is built for that.
+        """
+        return self.network("motion")(ends, frames, hints)
 
     # ------------------------------------------------------------------------------------------------------ predicting
 
@@ -225,22 +234,33 @@ class BoundModel:
 
     # -------------------------------------------------------------------------------------------------------- decoding
 
-    def decode(self, latents: Latents, references: References | None, frames_per_chunk: int | None = None) -> Video:
+    def decode(
+        self,
+        latents: Latents,
+        references: References | None,
+        frames_per_chunk: int | None = None,
+        motion: Motion | None = None,
+    ) -> Video:
         """Frames in about [-1, 1], float32, of scaled latents.
 
         Args:
           latents: clean, times the scale factor.
           references: of both end frames.
           frames_per_chunk: how many frames are worked on at a time, with the same result; None for all.
+          motion: between the end frames, in pixels, for a decoder that carries its references along it.
         """
-        return self.decode_unscaled(latents / self.config.schedule.scale_factor, references, frames_per_chunk)
+        return self.decode_unscaled(latents / self.config.schedule.scale_factor, references, frames_per_chunk, motion)
 
     def decode_unscaled(
-        self, latents: Latents, references: References | None, frames_per_chunk: int | None = None
+        self,
+        latents: Latents,
+        references: References | None,
+        frames_per_chunk: int | None = None,
+        motion: Motion | None = None,
     ) -> Video:
         """`decode` of latents as the autoencoder's posterior gives them."""
         decoder = self.network("decoder")
-        return decoder(latents, references, frames_per_chunk=frames_per_chunk).astype(jnp.float32)
+        return decoder(latents, references, motion, frames_per_chunk=frames_per_chunk).astype(jnp.float32)
 
 
 def condition_latents(ends: Float[Array, "B 2 h w C"], frames: int) -> Latents:

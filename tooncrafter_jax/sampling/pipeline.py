@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Float
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import solver_named
@@ -19,6 +20,7 @@ from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
 from tooncrafter_jax.io import to_uint8
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import Conditions
@@ -36,6 +38,7 @@ from tooncrafter_jax.sampling.model_loading import (
     replicated,
     stored_dtype,
 )
+from tooncrafter_jax.sampling.motion_source import MOTION, missing_motion
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import (
     ARGUMENTS,
@@ -55,9 +58,12 @@ from tooncrafter_jax.sampling.request import (
 )
 from tooncrafter_jax.sampling.sampler import Sampler, branch_contexts, decode_twice, only, sampling_mesh
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
-from tooncrafter_jax.typing import Device, Dtype
+from tooncrafter_jax.typing import Device, Dtype, Latents, Video
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
+
+HostMotion = tuple[Float[np.ndarray, "B T H W 4"], Float[np.ndarray, "B T H W 1"]]
+"""Flows and shares of `Motion`, on the host."""
 
 
 class ToonCrafter:
@@ -268,10 +274,13 @@ class ToonCrafter:
           The frames (B, T, H, W, 3), float32 in about [-1, 1].
         """
         check_not_forked()
+        if options.motion_guidance:
+            self._add_missing_motion()
         branches = 3 if options.image_guidance_scale is not None else 1 if options.guidance_scale == 1.0 else 2
         sampler = self.sampler(branches * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
-        conditions = self._conditions(sampler, pairs, options, branches, ends)
+        motion = self._motion(pairs, options) if options.motion_guidance else None
+        conditions = self._conditions(sampler, pairs, options, branches, ends, motion)
         guidance = Guidance(
             options.guidance_scale,
             options.guidance_rescale,
@@ -296,9 +305,9 @@ class ToonCrafter:
         ):
             latents = reached.latents
             if on_progress is not None and reached.predictions is not None:
-                preview = partial(self._preview, reached.predictions[-1], pairs, references, options)
+                preview = partial(self._preview, reached.predictions[-1], pairs, references, motion, options)
                 on_progress(Progress(reached.done, total, preview))
-        return self._decode(latents, pairs, references, options)
+        return self._decode(latents, pairs, references, motion, options)
 
     # ------------------------------------------------------------------------------------------------------------ parts
 
@@ -315,6 +324,19 @@ class ToonCrafter:
                 )
                 self._samplers[key] = sampler
             return self._samplers[key]
+
+    def _add_missing_motion(self) -> None:
+        """Gives a model without a motion network RIFE's published weights."""
+        with self._lock:
+            missing = missing_motion(self.config, self.params)
+            if missing is None:
+                return
+            own = jax.device_put(missing, replicated(self.devices))
+            self.params = {**self.params, MOTION: own}
+            for sampler in self._samplers.values():
+                mesh = sampler.mesh
+                placed = own if mesh is None else jax.device_put(own, NamedSharding(mesh, PartitionSpec()))
+                self._placed[id(sampler)] = {**self._placed[id(sampler)], MOTION: placed}
 
     def _params(self, sampler: Sampler, *components: str) -> dict[str, Mapping[str, jax.Array]]:
         return only(self._placed[id(sampler)], *components)
@@ -358,6 +380,7 @@ class ToonCrafter:
         latents: jax.Array,
         pairs: Sequence[PreparedPair],
         references: References | None,
+        motion: HostMotion | None,
         options: SamplingOptions,
     ) -> np.ndarray:
         """Frames (B, T, H, W, 3); `references` are those of the one group, or None if they must be made again."""
@@ -371,9 +394,13 @@ class ToonCrafter:
             of_group = references
             if of_group is None and self.config.decoder.references:
                 of_group = self._encode_group(sampler, pairs, group, options)[1]
-            decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
+
+            def decode(part: Latents, moves: Motion | None, references: References | None = of_group) -> Video:
+                return sampler.decode(params, part, references, moves, frames_per_chunk=frames_per_chunk)
+
             placed = sampler.place(host[group], "batch", "frames")
-            videos.append(to_host(decode_twice(decode, placed, second_pass=second_pass).video))
+            moves = None if motion is None else _placed(sampler, motion, group)
+            videos.append(to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video))
         return np.concatenate(videos)
 
     def _preview(
@@ -381,9 +408,10 @@ class ToonCrafter:
         latents: jax.Array,
         pairs: Sequence[PreparedPair],
         references: References | None,
+        motion: HostMotion | None,
         options: SamplingOptions,
     ) -> np.ndarray:
-        return to_uint8(self._decode(latents, pairs, references, options))
+        return to_uint8(self._decode(latents, pairs, references, motion, options))
 
     def _conditions(
         self,
@@ -392,6 +420,7 @@ class ToonCrafter:
         options: SamplingOptions,
         branches: int,
         ends: np.ndarray,
+        motion: HostMotion | None,
     ) -> Conditions:
         """Everything that stays the same from step to step."""
         text = sampler.text(
@@ -403,16 +432,28 @@ class ToonCrafter:
         unconditional = self._unconditional_tokens(sampler) if branches > 1 else None
         contexts = branch_contexts(text, image, unconditional, branches)
         hints = scale = None
-        if any(pair.hints is not None for pair in pairs):
-            blank = np.zeros((options.frames, *pairs[0].ends.shape[1:3], 1), np.float32)
-            drawn = np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
+        drawn = _hints(pairs)
+        if drawn is not None:
             hints = sampler.place(drawn, None, "frames")
             scales = [0.0 if pair.hints is None else options.control_scale for pair in pairs]
             scale = sampler.place(np.asarray(scales, np.float32))
         fps = sampler.place(np.asarray([pair.fps for pair in pairs], np.int32))
+        placed = None if motion is None else _placed(sampler, motion)
         return sampler.conditions(
-            self._placed[id(sampler)], sampler.place(ends), options.frames, contexts, fps, hints, scale
+            self._placed[id(sampler)], sampler.place(ends), options.frames, contexts, fps, hints, scale, placed
         )
+
+    def _motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
+        """Motion between the pictures of all pairs, on the host, bent to their sketches."""
+        size, groups = self._groups(len(pairs))
+        sampler, hints, parts = self.sampler(size, options.frames), _hints(pairs), []
+        for group in groups:
+            ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
+            own = None if hints is None else sampler.place(hints[group], "batch")
+            found = sampler.motion(self._params(sampler, MOTION), ends, own, frames=options.frames)
+            parts.append((to_host(found.flows), to_host(found.share)))
+        flows, share = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return flows, share
 
     def _unconditional_tokens(self, sampler: Sampler) -> tuple[jax.Array, jax.Array]:
         """Those of the sampler, computed once."""
@@ -420,3 +461,17 @@ class ToonCrafter:
             if id(sampler) not in self._unconditional:
                 self._unconditional[id(sampler)] = sampler.unconditional_tokens(self._placed[id(sampler)])
             return self._unconditional[id(sampler)]
+
+
+def _hints(pairs: Sequence[PreparedPair]) -> np.ndarray | None:
+    """Hints (B, T, H, W, 1) of all pairs, zeros for those without; None where no pair has any."""
+    blank = next((np.zeros_like(pair.hints) for pair in pairs if pair.hints is not None), None)
+    if blank is None:
+        return None
+    return np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
+
+
+def _placed(sampler: Sampler, motion: HostMotion, group: slice = slice(None)) -> Motion:
+    """Motion of some pairs on the devices; its frames lie where those of latents do."""
+    flows, share = (sampler.place(part[group], "batch", "frames") for part in motion)
+    return Motion(flows, share)

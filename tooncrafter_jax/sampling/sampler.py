@@ -152,6 +152,7 @@ class Sampler:
         self.initial_noise = self._jit(self._initial_noise, static_argnames=("frames", "frame_shape"))
         self.context_keys = self._jit(self._context_keys, static_argnames=("frames",))
         self.sketch_condition = self._jit(self._sketch_condition)
+        self.motion = self._jit(self._motion, static_argnames=("frames",))
         self.guided_by_motion = self._jit(self._guided_by_motion)
         self.denoise = self._jit(
             self._denoise, static_argnames=("solver", "branches", "with_predictions"), donate_argnames=("carry",)
@@ -221,6 +222,10 @@ class Sampler:
         `noise` (B, 2, h, w, C) replaces the posterior noise drawn from the seeds for frames 0 and `last`.
         """
         return self._model(params).encode_ends(ends, seeds, last, noise)
+
+    def _motion(self, params: AllParams, ends: Video, hints: Hints | None = None, *, frames: int) -> Motion:
+        """Motion in pixels between the first and the last picture (B, 2, H, W, 3), for clips of so many frames."""
+        return self._model(params).motion(ends, frames, hints)
 
     # --------------------------------------------------------------------------------------------------------- denoising
 
@@ -365,11 +370,12 @@ class Sampler:
         params: AllParams,
         latents: Latents,
         references: References | None,
+        motion: Motion | None = None,
         *,
         frames_per_chunk: int | None = None,
     ) -> Video:
         """Scaled latents (B, T, h, w, C) to frames (B, T, H, W, 3), float32, about [-1, 1]."""
-        return self._model(params).decode(latents, references, frames_per_chunk)
+        return self._model(params).decode(latents, references, frames_per_chunk, motion)
 
 
 def only(params: AllParams, *components: str) -> dict[str, Params]:
@@ -416,17 +422,25 @@ class Passes(NamedTuple):
     second: Video | None
 
 
-def decode_twice(decode: Callable[[Latents], Video], latents: Latents, *, second_pass: bool = True) -> Passes:
+def decode_twice(
+    decode: Callable[[Latents, Motion | None], Video],
+    latents: Latents,
+    motion: Motion | None = None,
+    *,
+    second_pass: bool = True,
+) -> Passes:
     """Decodes a clip, and its middle once more among other neighbours (spec section 5.5).
 
     Args:
-      decode: latents (B, T, h, w, C) of any number of frames -> frames (B, T, H, W, 3).
+      decode: latents (B, T, h, w, C) of any number of frames, and their motion -> frames (B, T, H, W, 3).
       latents: of the clip, scaled.
+      motion: of the clip; None without motion guidance.
       second_pass: whether the clip is decoded again without frames 1 and T-2, to take the two middle frames from that.
     """
-    first = decode(latents)
+    first = decode(latents, motion)
     if not second_pass:
         return Passes(first, first, None)
     kept, replaced, found = second_pass_frames(latents.shape[1])
-    second = decode(latents[:, np.asarray(kept)])
+    of_kept = None if motion is None else motion.of_frames(np.asarray(kept))
+    second = decode(latents[:, np.asarray(kept)], of_kept)
     return Passes(first.at[:, replaced].set(second[:, found]), first, second)

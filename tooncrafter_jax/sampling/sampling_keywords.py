@@ -37,6 +37,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Pictures of another shape than the clip: crop cuts them as published, pad keeps them whole."""
     control_scale: float
     """Strength of the sketches, usually up to 1; 0 to 10."""
+    motion_guidance: bool
+    """Estimate the motion between the pictures, and guide the frames between by it (not in the published code)."""
     second_pass: bool
     """Decode the two middle frames a second time, among other neighbours."""
     decode_frames_per_chunk: int | None

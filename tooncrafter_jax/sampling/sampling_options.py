@@ -97,6 +97,12 @@ class SamplingOptions(SolverOptions):
         ),
     ] = None
     control_scale: Annotated[float, Option("strength of the sketches, usually up to 1", least=0, most=10)] = 0.6
+    motion_guidance: Annotated[
+        bool,
+        Option(
+            "estimate the motion between the pictures, and guide the frames between by it (not in the published code)"
+        ),
+    ] = False
     second_pass: Annotated[bool, Option("decode the two middle frames a second time, among other neighbours")] = True
     decode_frames_per_chunk: Annotated[
         int | None,

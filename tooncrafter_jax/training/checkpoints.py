@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.json_files import read_json
-from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path
+from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path, remove_tree
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig
 from tooncrafter_jax.runtime.distributed import as_the_main_process_says, is_main_process, to_host
 from tooncrafter_jax.training.components import of_component
@@ -94,11 +94,15 @@ class Checkpoints:
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,
             enable_async_checkpointing=True,
-            cleanup_tmp_directories=jax.process_count() == 1,
         )
         cut_off = sorted(directory.glob("*.orbax-checkpoint-tmp*")) if directory.exists() else []
         if cut_off:
             _log.warning("ignoring %s, which was cut off while it was written", cut_off[-1].name)
+        if jax.process_count() == 1:
+            # Orbax would do so in a thread that outlives a manager which is closed at once, and takes what the next one
+            # has just begun to write.
+            for unfinished in cut_off:
+                remove_tree(unfinished)
         self._manager = ocp.CheckpointManager(directory, options=options)
 
     @property

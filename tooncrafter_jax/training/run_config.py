@@ -112,6 +112,8 @@ class TrainConfig:
       start: checkpoint directory that training starts from, or several, separated by commas, each of which gives what
         those before it lack: a component, or parts of a decoder; empty for freshly initialised weights.
       groups: names of the trained parameter groups (`weights.groups`); empty for all that the stage can train.
+      motion_share: of the clips that motion between their key frames guides, in the denoiser and in a decoder that
+        carries its references; 0 for no motion guidance, below 1 where one model is to work with and without.
       steps: length of the run.
       seed: of initialisation and dropout; data order and noise have `data.seed`.
       data: what is read and how.
@@ -139,6 +141,7 @@ class TrainConfig:
     model_changes: Mapping[str, Any] = field(default_factory=dict)
     start: str = ""
     groups: tuple[str, ...] = ()
+    motion_share: float = ranged(0.0, least=0, most=1)
     steps: int = ranged(50_000, least=1)
     seed: int = 20230211
     data: LoaderConfig = LoaderConfig()

@@ -17,18 +17,20 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.sampling.motion_source import published_motion
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
-from tooncrafter_jax.training.stages.stage import Derived
+from tooncrafter_jax.training.stages.stage import MOTION, Derived
 from tooncrafter_jax.training.state import TrainState, abstract_state, new_state, stored_dtype
 from tooncrafter_jax.weights.lora import PREFIX
 from tooncrafter_jax.weights.store import Checkpoint, fingerprint
 from tooncrafter_jax.zoo.metric_weights import load_lpips
 
 _LPIPS = f"{PERCEPTUAL}."
+_FLOW = f"{MOTION}.flow."
 SMALL = 4096
 """Numbers of an array that is read in any case to tell whether a checkpoint is another."""
 
@@ -126,8 +128,8 @@ class _Place(Protocol):
 
 
 class Start:
-    """Where each parameter of a stage starts: in a checkpoint, derived from another, freshly drawn, or LPIPS' published
-    weights.
+    """Where each parameter of a stage starts: in a checkpoint, derived from another, freshly drawn, or the published
+    weights of LPIPS and RIFE.
 
     Nothing is read before it is asked for, and only what is asked for.
 
@@ -219,16 +221,13 @@ class Start:
     def _made(self, wanted: Set[str]) -> Iterator[tuple[str, Any]]:
         """What is made on the host of no other parameter, one after another."""
         stage = self._stage
-        if any(path.startswith(_LPIPS) for path in wanted):
-            for name, value in load_lpips("vgg16").params.items():
-                if f"{_LPIPS}{name}" in wanted:
-                    yield f"{_LPIPS}{name}", value
+        yield from self._published(wanted)
         if any(path.startswith(PREFIX) for path in wanted):
             shapes = stage.components.abstract_params
             factors = lora.init(stage.lora, shapes, stage.lora_targets, stage.config.seed)
             yield from ((path, value) for path, value in factors.items() if path in wanted)
         drawn = set[str]()
-        for path in self._missing & wanted:
+        for path in {path for path in self._missing & wanted if not path.startswith(_FLOW)}:
             derived = self._derived.get(path)
             if derived is not None and derived.source is None:
                 yield path, derived.make(None)
@@ -239,6 +238,15 @@ class Start:
                 path = f"{component}.{name}"
                 if path in drawn:
                     yield path, self._derived[path].make(value) if path in self._derived else value
+
+    def _published(self, wanted: Set[str]) -> Iterator[tuple[str, Any]]:
+        """Weights of others: of LPIPS, and of RIFE where no checkpoint gives flows."""
+        if any(path.startswith(_LPIPS) for path in wanted):
+            of_lpips = load_lpips("vgg16").params.items()
+            yield from ((f"{_LPIPS}{name}", value) for name, value in of_lpips if f"{_LPIPS}{name}" in wanted)
+        if any(path.startswith(_FLOW) for path in self._missing & wanted):
+            of_motion = {f"{MOTION}.{name}": value for name, value in published_motion().items()}
+            yield from ((path, value) for path, value in of_motion.items() if path in self._missing & wanted)
 
     def _first_draws(self, component: str) -> str:
         """Stands for how a component is drawn."""
@@ -346,7 +354,7 @@ def start_params(stage: Stage) -> dict[str, np.ndarray]:
 
 def _is_flexible(name: str, stage: Stage) -> bool:
     """Whether a component need not have all parts in a checkpoint."""
-    return name == "decoder" and name in stage.fresh
+    return name in ("decoder", MOTION) and name in stage.fresh
 
 
 def _check_same(stored: Any, wanted: Any, name: str, checkpoint: Checkpoint) -> None:

@@ -2,8 +2,9 @@
 
 A path starts with its component: "unet.down.0.blocks.1.spatial_res.conv_in.kernel". Every parameter of the U-Net
 belongs to exactly one of `spatial`, `temporal`, `image_kv` and `fps`. The projector, the decoder, the sketch encoder,
-the autoencoder and the CLIP towers are a group each; `decoder.p3d` and `decoder.har` are parts of the decoder,
-`decoder.har` has two parts, and `sketch.added` is what the sketch encoder does not take over from the denoiser.
+the motion network, the autoencoder and the CLIP towers are a group each; `decoder.p3d`, `decoder.har` and
+`decoder.carried` are parts of the decoder, `decoder.har` has two parts, and `sketch.added` is what the sketch encoder
+does not take over from the denoiser.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ def _is_har_residual(path: str) -> bool:
     return _is_decoder(path) and "reference_residual." in path
 
 
+def _is_carried(path: str) -> bool:
+    """What carries references along motion (beyond the paper)."""
+    return _is_decoder(path) and (".carried." in path or path.startswith("decoder.carried_pictures."))
+
+
 def _is_sketch(path: str) -> bool:
     """The sketch encoder."""
     return path.startswith("sketch_encoder.")
@@ -90,8 +96,12 @@ GROUPS: dict[str, Predicate] = {
     "decoder.har": _is_har,
     "decoder.har.attention": _is_har_attention,
     "decoder.har.residual": _is_har_residual,
+    "decoder.carried": _is_carried,
     "sketch": _is_sketch,
     "sketch.added": _is_sketch_added,
+    "motion": lambda path: path.startswith("motion."),
+    "motion.flow": lambda path: path.startswith("motion.flow."),
+    "motion.refinement": lambda path: path.startswith("motion.refinement."),
     "autoencoder": lambda path: path.startswith("autoencoder."),
     "clip_text": lambda path: path.startswith("clip_text."),
     "clip_image": lambda path: path.startswith("clip_image."),

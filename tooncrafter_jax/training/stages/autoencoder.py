@@ -68,7 +68,8 @@ class Autoencoder(Reconstruction):
 
     def adapt(self, model: ModelConfig) -> ModelConfig:
         """The decoder without temporal and reference parts."""
-        return replace_config(model, "decoder", temporal=False, references=False)
+        parts = dict.fromkeys(("temporal", "references", "carried", "corrects_motion"), False)
+        return replace_config(model, "decoder", **parts)
 
     def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
         """Latents and the posterior's divergence from a normal, summed over a frame's latent and averaged over

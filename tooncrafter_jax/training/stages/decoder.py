@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.training.run_config import ranged
-from tooncrafter_jax.training.stages.encoding import ends_of, frame_moments
+from tooncrafter_jax.training.stages.encoding import ends_of, frame_moments, motion_of
 from tooncrafter_jax.training.stages.reconstruction import Encoded, Reconstruction, ReconstructionOptions
 from tooncrafter_jax.training.stages.stage import Batch, Derived
 from tooncrafter_jax.typing import Latents
@@ -29,7 +30,15 @@ class DualReferenceStage(Reconstruction):
     """
 
     trains = ("decoder",)
-    may_train = ("decoder", "decoder.p3d", "decoder.har", "decoder.har.attention", "decoder.har.residual")
+    may_train = (
+        "decoder",
+        "decoder.p3d",
+        "decoder.har",
+        "decoder.har.attention",
+        "decoder.har.residual",
+        "decoder.carried",
+    )
+    follows_motion = True
 
     def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.
@@ -50,10 +59,11 @@ class DualReferenceStage(Reconstruction):
     def encoded(self, model: BoundModel, batch: Batch) -> Encoded:
         """Latents and references, without gradient to the encoder."""
         references = model.references_of(to_pixels(ends_of(batch["video"])))
-        return Encoded(self.latents(model, batch), references, {}, {})
+        motion = motion_of(model, batch, self.config.motion_share)
+        return Encoded(self.latents(model, batch, motion), references, {}, {}, motion)
 
-    def latents(self, model: BoundModel, batch: Batch) -> Latents:
-        """The latents that the decoder is to decode, not scaled."""
+    def latents(self, model: BoundModel, batch: Batch, motion: Motion | None) -> Latents:
+        """The latents that the decoder is to decode, not scaled, of clips with this motion."""
         raise NotImplementedError
 
 
@@ -76,8 +86,9 @@ class Decoder(DualReferenceStage):
     Options: ClassVar[type] = DecoderOptions
     options: DecoderOptions
 
-    def latents(self, model: BoundModel, batch: Batch) -> Latents:
+    def latents(self, model: BoundModel, batch: Batch, motion: Motion | None) -> Latents:
         """The latents that the decoder is to decode, not scaled: the true ones, with noise where that is asked for."""
+        del motion
         return self.noisy(true_latents(model, batch), batch["seed"])
 
     def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:

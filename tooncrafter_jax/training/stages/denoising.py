@@ -11,12 +11,13 @@ from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.sampling.denoise import denoise_chunk
 from tooncrafter_jax.training.components import as_float32
-from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of
+from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, motion_of
 from tooncrafter_jax.training.stages.stage import Batch, Losses, Metrics, Stage
 from tooncrafter_jax.typing import Latents, Video
 
@@ -33,12 +34,20 @@ class Denoising(Stage):
     bypass_temporal: bool = False
     """Whether the training forward skips the temporal layers."""
     uses = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder")
+    follows_motion = True
 
-    def conditions(self, model: BoundModel, batch: Batch, ends: Float[Array, "B 2 h w C"], frames: int) -> Conditions:
+    def conditions(
+        self,
+        model: BoundModel,
+        batch: Batch,
+        ends: Float[Array, "B 2 h w C"],
+        frames: int,
+        motion: Motion | None = None,
+    ) -> Conditions:
         """Everything that the denoiser sees of a clip but its noisy latents, given scaled latents of its first and last
-        frame.
+        frame, and the motion between.
         """
-        return conditions_of(model, batch, ends, frames, self.config.dtype)
+        return conditions_of(model, batch, ends, frames, self.config.dtype, motion=motion)
 
     def times(self, batch: Batch) -> Int[Array, "B"]:
         """The diffusion time of each clip, by its seed."""
@@ -47,7 +56,8 @@ class Denoising(Stage):
     def losses(self, model: BoundModel, batch: Batch, key: jax.Array | None) -> tuple[Losses, Metrics]:
         """Mean squared error of v over valid clips, at times and with noise drawn by the examples' seeds."""
         latents = clean_latents(model, batch)
-        conditions = self.conditions(model, batch, ends_of(latents), latents.shape[1])
+        motion = motion_of(model, batch, self.config.motion_share)
+        conditions = self.conditions(model, batch, ends_of(latents), latents.shape[1], motion)
         times = self.times(batch)
         noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(latents.shape[1]), latents.shape[2:])
         errors = self.errors(model, latents, conditions, noise, times, key)
@@ -90,9 +100,10 @@ class Denoising(Stage):
         rows = solver.rows(NoiseSchedule(self.model.schedule), SolverOptions(steps=SAMPLE_STEPS, eta=0.0))
         (chunk,) = chunks(rows, SAMPLE_STEPS)
         x = clip_noise(seeds, Stream.INITIAL, jnp.arange(frames), ends.shape[2:])
-        conditions = self.conditions(model, batch, ends, frames)
+        motion = motion_of(model, batch, float(self.config.motion_share > 0))
+        conditions = self.conditions(model, batch, ends, frames, motion)
         carry, _ = denoise_chunk(model, solver.init(x), chunk, seeds, conditions, solver=solver)
-        return model.decode(solver.latents(carry), references, frames_at_a_time)
+        return model.decode(solver.latents(carry), references, frames_at_a_time, motion)
 
 
 def by_time(errors: jax.Array, weights: jax.Array, times: jax.Array, timesteps: int) -> Metrics:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from tooncrafter_jax.diffusion.noise import clips_with_motion
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, Moments, draw_latents
 from tooncrafter_jax.nn.logical_axes import constrain, devices_sharing
 from tooncrafter_jax.nn.pixels import to_pixels
@@ -57,6 +59,7 @@ def conditions_of(
     dtype: Dtype,
     hints: Hints | None = None,
     scale: Float[Array, "B"] | None = None,
+    motion: Motion | None = None,
 ) -> Conditions:
     """Everything that predictions for a batch are conditioned on.
 
@@ -68,9 +71,20 @@ def conditions_of(
       dtype: of the computation.
       hints: sketches, or None.
       scale: of their control; 1 by default.
+      motion: of `motion_of`.
     """
     image = model.image_tokens(picture_tokens(model, batch, dtype))
-    return model.condition(ends, frames, text_tokens(model, batch, dtype), image, batch["fps"], hints, scale)
+    return model.condition(ends, frames, text_tokens(model, batch, dtype), image, batch["fps"], hints, scale, motion)
+
+
+def motion_of(model: BoundModel, batch: Batch, share: float) -> Motion | None:
+    """Motion between the key frames of a batch's clips, bent to their sketches, which guides this share of them, by
+    their seeds; None if it guides none.
+    """
+    if not share:
+        return None
+    motion = model.motion(to_pixels(ends_of(batch["video"])), batch["video"].shape[1], batch.get("hints"))
+    return motion if share == 1 else motion._replace(given=clips_with_motion(batch["seed"], share))
 
 
 def guided_hints(batch: Batch, *, every_clip: bool = False) -> tuple[Hints | None, Float[Array, "B"] | None]:

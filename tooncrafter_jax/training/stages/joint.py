@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
@@ -14,16 +13,17 @@ from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.diffusion.objective import clean_from_v, noisy_target, without_rescale
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel
-from tooncrafter_jax.training.components import FlatParams, as_float32
+from tooncrafter_jax.training.components import as_float32
 from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.decoder import DualReferenceStage
 from tooncrafter_jax.training.stages.denoising import Denoising
-from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, guided_hints, without_hints
+from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, guided_hints
 from tooncrafter_jax.training.stages.reconstruction import ReconstructionOptions
 from tooncrafter_jax.training.stages.rectify import Rectify
 from tooncrafter_jax.training.stages.sketch import Sketch
-from tooncrafter_jax.training.stages.stage import Batch, Extractor, Metrics, SketchSource
+from tooncrafter_jax.training.stages.stage import Batch, Extractor, SketchSource
 from tooncrafter_jax.typing import Latents
 
 
@@ -70,34 +70,17 @@ class Joint(DualReferenceStage):
             return None
         return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
 
-    def judged_frames(self, batch: Batch) -> jax.Array | None:
-        """As ever, but guided frames first: those of most clips, and from the drawn place on where as many have a
-        sketch.
-        """
-        judged = super().judged_frames(batch)
-        if judged is None or not self.is_guided:
-            return judged
-        frames = batch["video"].shape[1]
-        distance = (jnp.arange(frames) - judged[0]) % frames
-        return jax.lax.top_k(jnp.sum(batch["sketched"], axis=0) - distance / frames, len(judged))[1]
-
-    def validate(self, params: FlatParams, batch: Batch) -> Metrics:
-        """What every decoder's validation tells, and, if sketches guide, the same without them."""
-        metrics = super().validate(params, batch)
-        if not self.is_guided:
-            return metrics
-        alone = super().validate(params, without_hints(batch))
-        return metrics | {f"{name}_without_sketches": value for name, value in alone.items()}
-
     def times(self, batch: Batch) -> Int[Array, "B"]:
         """The diffusion time of each clip, by its seed."""
         return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.options.last_time_share)
 
-    def latents(self, model: BoundModel, batch: Batch) -> Latents:
+    def latents(self, model: BoundModel, batch: Batch, motion: Motion | None) -> Latents:
         """The denoiser's prediction of the clean latents, from each clip's own time."""
         latents, times = clean_latents(model, batch), self.times(batch)
         hints = guided_hints(batch)
-        given = conditions_of(model, batch, ends_of(latents), latents.shape[1], self.config.dtype, *hints)
+        given = conditions_of(
+            model, batch, ends_of(latents), latents.shape[1], self.config.dtype, *hints, motion=motion
+        )
         schedule = NoiseSchedule(self.model.schedule)
         noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(latents.shape[1]), latents.shape[2:])
         noisy = noisy_target(schedule, latents, noise, times).noisy

@@ -16,12 +16,14 @@ from jaxtyping import Array, Float
 
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.training.components import FlatParams, as_float32, split
 from tooncrafter_jax.training.run_config import OptimizerConfig, ranged
+from tooncrafter_jax.training.stages.encoding import without_hints
 from tooncrafter_jax.training.stages.stage import (
     MODEL,
     Batch,
@@ -90,12 +92,14 @@ class Encoded(NamedTuple):
       references: of its first and last frame; None for a plain decoder.
       losses: what encoding adds to the loss.
       metrics: what is logged of it.
+      motion: between the first and last frame; None where it guides nothing.
     """
 
     latents: Latents
     references: References | None
     losses: Losses
     metrics: Metrics
+    motion: Motion | None = None
 
 
 class _Adversary(NamedTuple):
@@ -156,7 +160,8 @@ class Reconstruction(Stage):
         """
         with remat_policy(self.config.remat):
             given = self.encoded(model, batch)
-            return model.decode_unscaled(given.latents, given.references, frames_at_a_time), given
+            video = model.decode_unscaled(given.latents, given.references, frames_at_a_time, given.motion)
+            return video, given
 
     def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
         """The clips, reconstructed."""
@@ -195,12 +200,18 @@ class Reconstruction(Stage):
     def judged_frames(self, batch: Batch) -> jax.Array | None:
         """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed
         draws; None for all.
+
+        If sketches guide, guided frames come first: those of most clips, and from the drawn place on where as many have
+        a sketch.
         """
         frames, count = batch["video"].shape[1], self.options.perceptual_frames
         if not 0 < count < frames:
             return None
         start = (batch["seed"][0] % frames).astype(jnp.int32)
-        return (start + jnp.arange(count) * frames // count) % frames
+        if not self.is_guided:
+            return (start + jnp.arange(count) * frames // count) % frames
+        distance = (jnp.arange(frames) - start) % frames
+        return jax.lax.top_k(jnp.sum(batch["sketched"], axis=0) - distance / frames, count)[1]
 
     # ------------------------------------------------------------------------------------------------------- gradients
 
@@ -260,10 +271,17 @@ class Reconstruction(Stage):
 
     def validate(self, params: FlatParams, batch: Batch) -> Metrics:
         """Distance and PSNR, of all frames and of the two that are given: means over the valid clips, each with a PSNR
-        of its own.
+        of its own; and, if sketches guide, the same without them.
 
         So they do not depend on how the clips are cut into batches.
         """
+        metrics = self._validated(params, batch)
+        if not self.is_guided:
+            return metrics
+        alone = self._validated(params, without_hints(batch))
+        return metrics | {f"{name}_without_sketches": value for name, value in alone.items()}
+
+    def _validated(self, params: FlatParams, batch: Batch) -> Metrics:
         video, _ = self.reconstruct(self.bound(params), batch)
         truth, valid = to_pixels(batch["video"]), batch["valid"]
         distances, metrics = self.distance(params, video, truth, valid=valid)

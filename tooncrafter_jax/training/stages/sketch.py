@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
 from tooncrafter_jax.training.components import FlatParams
 from tooncrafter_jax.training.run_config import TrainConfig, ranged
@@ -95,10 +96,17 @@ class Sketch(Denoising):
 
         return {path: hint(i, self.components.abstract_params[path].shape) for i, path in enumerate(paths)}
 
-    def conditions(self, model: BoundModel, batch: Batch, ends: Float[Array, "B 2 h w C"], frames: int) -> Conditions:
+    def conditions(
+        self,
+        model: BoundModel,
+        batch: Batch,
+        ends: Float[Array, "B 2 h w C"],
+        frames: int,
+        motion: Motion | None = None,
+    ) -> Conditions:
         """The denoiser's, and the sketches of the clips that have some."""
         hints, scale = guided_hints(batch, every_clip=self.options.every_frame)
-        return conditions_of(model, batch, ends, frames, self.config.dtype, hints, scale)
+        return conditions_of(model, batch, ends, frames, self.config.dtype, hints, scale, motion)
 
     def predict(
         self,

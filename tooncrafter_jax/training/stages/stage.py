@@ -33,6 +33,8 @@ Extractor = Literal["anime2sketch", "hed", "hed_fused"]
 Losses = dict[str, jax.Array]
 """Terms of a loss by name, each with its weight in it; their sum is what is learnt."""
 
+MOTION = "motion"
+"""The component that finds motion."""
 MODEL = "model"
 """Name of the optimizer that every stage has: of the model's own parameters."""
 
@@ -125,16 +127,25 @@ class Stage:
     """Groups that it trains unless the config says otherwise."""
     may_train: ClassVar[tuple[str, ...]] = ()
     """Groups that it is able to train."""
-    fresh: ClassVar[tuple[str, ...]] = ()
+    fresh: tuple[str, ...] = ()
     """Components that need not be in the checkpoint that training starts from."""
-    needs_pixels: ClassVar[bool] = False
+    needs_pixels: bool = False
     """Whether batches must have pixels where embeddings are read, too."""
+    follows_motion: ClassVar[bool] = False
+    """Whether motion can guide what the stage computes (`config.motion_share`)."""
     options: Any
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
         self.config, self.mesh = config, mesh
         self.options = self.Options() if config.options is None else config.options
         self.model = self.adapt(model)
+        if config.motion_share:
+            if not self.follows_motion:
+                raise UserError(
+                    f"config.motion_share is {config.motion_share}, but motion guides nothing in the stage "
+                    f"'{config.stage}'"
+                )
+            self.uses, self.fresh, self.needs_pixels = (*self.uses, MOTION), (*self.fresh, MOTION), True
         groups = config.groups or self.trains
         for key, named in (("groups", groups), ("optimizer.group_rates", config.optimizer.factors)):
             wrong = [name for name in named if name not in self.may_train]

@@ -202,10 +202,11 @@ def sample(model: Model, request: Request) -> Results:
     # Decode.
     window = model.config.unet.temporal_length
 
-    def decode(clip: Latents) -> Video:
+    def decode(clip: Latents, motion: Motion | None) -> Video:
         """As many frames at a time as the model's clips have, by themselves, as in the published code (spec section
         5.6).
         """
+        del motion  # the published decoder does without
         parts = [
             sampler.decode(only(params, "decoder"), clip[:, i : i + window], references)
             for i in range(0, clip.shape[1], window)

@@ -1,0 +1,81 @@
+"""Sampling that motion guides: by the model's own network, or by RIFE's published weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training.small import NARROW_CHANGES
+from tooncrafter_jax import Pair, SamplingOptions, ToonCrafter, UserError
+from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset, tiny, tooncrafter_512
+from tooncrafter_jax.sampling.motion_source import missing_motion
+from tooncrafter_jax.sampling.request import make_options
+from tooncrafter_jax.training.start import changed
+from tooncrafter_jax.weights.rule import random_params
+
+OPTIONS = {"steps": 1, "frames": 4, "guidance_scale": 1.0, "second_pass": False}
+SIDE = 16
+
+
+def narrow() -> ModelConfig:
+    carried = NARROW_CHANGES["decoder"] | {"carried": True, "corrects_motion": True}
+    return changed(preset("tiny"), NARROW_CHANGES | {"decoder": carried})
+
+
+@pytest.fixture(scope="module")
+def toon() -> ToonCrafter:
+    config = narrow()
+    params = {
+        name: random_params({path: leaf.shape for path, leaf in network.abstract_params.items()}, 0)
+        for name, network in config.networks().items()
+    }
+    device = jax.devices("cpu")[0]
+    return ToonCrafter(config, jax.device_put(params, device), devices=[device])
+
+
+def pair(number: int, sketches: dict[int, Any] | None = None) -> Pair:
+    draw = np.random.default_rng(number)
+    first, last = draw.integers(0, 255, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    return Pair(first, last, sketches=sketches, seed=number)
+
+
+@pytest.mark.gate
+def test_a_clip_follows_its_own_motion_and_sketch(toon: ToonCrafter) -> None:
+    guided, plain = SamplingOptions(**OPTIONS, motion_guidance=True), SamplingOptions(**OPTIONS)
+    pairs = [pair(0), pair(1)]
+    both = toon.interpolate_pairs(pairs, guided)
+    difference = np.abs(both.astype(int) - toon.interpolate_pairs(pairs, plain))
+    assert difference[:, 1:-1].max() > 10
+    for one, ends in zip(both, pairs, strict=True):  # key frames are the pictures
+        np.testing.assert_allclose(one[[0, -1]], np.stack([ends.first, ends.last]), atol=1)
+    np.testing.assert_allclose(toon.interpolate_pairs(pairs[1:], guided)[0], both[1], atol=1)
+
+
+def test_a_model_without_a_motion_network_takes_rife(metric_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(COMPONENTS) - {"motion"}
+    assert missing_motion(tiny(), COMPONENTS) is None
+    monkeypatch.setattr("tooncrafter_jax.zoo.metric_weights.default_cache", lambda: metric_weights)
+    config = tooncrafter_512()
+    found = missing_motion(config, others)
+    assert found is not None
+    assert {path: leaf.shape for path, leaf in found.items()} == {
+        path: leaf.shape for path, leaf in config.networks()["motion"].abstract_params.items()
+    }
+    with pytest.raises(UserError, match="this model's motion network is missing"):
+        missing_motion(replace(config, motion=tiny().motion), others)
+
+
+def test_without_weights_of_rife_the_command_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="RIFE needs its weights.*fetch-metric-weights"):
+        missing_motion(tooncrafter_512(), ())
+
+
+def test_no_guidance_is_the_default_as_published() -> None:
+    assert not SamplingOptions().motion_guidance
+    assert make_options({"motion_guidance": True}).motion_guidance

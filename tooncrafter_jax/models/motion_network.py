@@ -1,0 +1,190 @@
+"""The network that finds the motion between two key frames: RIFE's flows, bent to what sketches show.
+
+RIFE knows the two pictures alone, and so what lies on the straight way between them. A sketch tells where things really
+are: further blocks compare its lines with the pictures as they are carried so far, correct flows and shares from coarse
+to fine, and hand what they find on to the frames before and after by convolutions over time. They start as RIFE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Unpack
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange, reduce
+from flax import nnx
+from jaxtyping import Array, Float
+
+from tooncrafter_jax.models.bounds import Need
+from tooncrafter_jax.models.motion import Motion, both_carried
+from tooncrafter_jax.models.rife import ActivatedConv, Rife, RifeConfig
+from tooncrafter_jax.nn.layers import Conv, LayerOptions, TemporalConv
+from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.nn.warping import resized
+from tooncrafter_jax.typing import Hints
+
+KNOWN = 14
+"""Channels that a block of the refinement sees: both carried pictures, the sketch, whether there is one, the time, the
+logit of the share, and the flows.
+"""
+SCALES = (1, 2, 4, 8, 16)
+"""What a block may be smaller than the pictures by."""
+STEM_STRIDE = 4
+"""A block works at a quarter of its scale."""
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Architecture; the defaults are RIFE version 4 without refinement.
+
+    Attributes:
+      widths, scales, depth: see `RifeConfig`.
+      refinement_widths: channels of each block of the refinement, coarse to fine; empty for none.
+      refinement_scales: how much smaller than the pictures the input of each of them is.
+      refinement_depth: pairs of convolutions, over space and over time, in the middle of each.
+    """
+
+    widths: tuple[int, ...] = (192, 128, 96, 64)
+    scales: tuple[int, ...] = (8, 4, 2, 1)
+    depth: int = 8
+    refinement_widths: tuple[int, ...] = ()
+    refinement_scales: tuple[int, ...] = ()
+    refinement_depth: int = 6
+
+    @property
+    def flow(self) -> RifeConfig:
+        """The part that is RIFE."""
+        return RifeConfig(self.widths, self.scales, self.depth)
+
+    def check(self, need: Need) -> None:
+        """Checks that the blocks can be built; `need` raises the error."""
+        need(len(self.widths) > 0, "motion.widths is empty: give the channels of each block")
+        for which in ("", "refinement_"):
+            widths, scales = getattr(self, f"{which}widths"), getattr(self, f"{which}scales")
+            need(
+                len(widths) == len(scales),
+                f"motion.{which}widths has {len(widths)} entries and motion.{which}scales {len(scales)}, but each "
+                "block needs both",
+            )
+            need(all(width > 1 for width in widths), f"motion.{which}widths is {widths}, but a block needs 2 channels")
+            need(
+                all(scale in SCALES for scale in scales),
+                f"motion.{which}scales is {scales}, but must be of {', '.join(map(str, SCALES))}",
+            )
+
+    @property
+    def pixel_multiple(self) -> int:
+        """The network pads pictures to heights and widths that are multiples of this many pixels."""
+        return max(self.flow.pixel_multiple, STEM_STRIDE * max(self.refinement_scales, default=1))
+
+
+class FindsMotion(Protocol):
+    """What can guide: called with the key frames, it says where each frame's content lies in them."""
+
+    def __call__(self, ends: Float[Array, "B 2 H W 3"], frames: int, hints: Hints | None = None) -> Motion:
+        """See `MotionNetwork.__call__`."""
+        ...
+
+
+class RefinementBlock(nnx.Module):
+    """Corrects flows and shares of all frames of a clip at one resolution.
+
+    Args:
+      width: channels.
+      depth: pairs of convolutions.
+    """
+
+    def __init__(self, width: int, depth: int, **kw: Unpack[LayerOptions]) -> None:
+        self.stem = nnx.List([ActivatedConv(KNOWN, width // 2, 2, **kw), ActivatedConv(width // 2, width, 2, **kw)])
+        self.body = nnx.List([ActivatedConv(width, width, **kw) for _ in range(depth)])
+        self.over_time = nnx.List([TemporalConv(width, width, **kw) for _ in range(depth)])
+        self.head = Conv(width, 5 * 4, zero_init=True, **kw)
+
+    def __call__(
+        self, known: Float[Array, "B N H W C"], scale: int
+    ) -> tuple[Float[Array, "B N H W 4"], Float[Array, "B N H W 1"]]:
+        """What is added to the flows, in pixels, and to the logit.
+
+        Args:
+          known: at full size; the flows, its last four channels, in pixels.
+          scale: how much smaller the block works.
+        """
+        batch, _, height, width, _ = known.shape
+        small = reduce(known, "b n (h p) (w q) c -> (b n) h w c", "mean", p=scale, q=scale)
+        h = jnp.concatenate([small[..., :-4], small[..., -4:] / scale], axis=-1)
+        for conv in self.stem:
+            h = conv(h)
+        for conv, over_time in zip(self.body, self.over_time, strict=True):
+            mixed = over_time(rearrange(conv(h), "(b n) h w c -> b n h w c", b=batch))
+            h = h + rearrange(mixed, "b n h w c -> (b n) h w c")
+        y = rearrange(self.head(h).astype(jnp.float32), "m h w (c p q) -> m (h p) (w q) c", p=2, q=2)
+        y = rearrange(resized(y, height, width), "(b n) h w c -> b n h w c", b=batch)
+        return y[..., :4] * (2 * scale), y[..., 4:]
+
+
+class MotionNetwork(nnx.Module):
+    """Motion between two key frames; see `FindsMotion`."""
+
+    def __init__(self, config: MotionConfig, **kw: Unpack[LayerOptions]) -> None:
+        self.config = config
+        self.flow = Rife(config.flow, **kw)
+        self.refinement = nnx.List(
+            [RefinementBlock(width, config.refinement_depth, **kw) for width in config.refinement_widths]
+        )
+
+    def __call__(self, ends: Float[Array, "B 2 H W 3"], frames: int, hints: Hints | None = None) -> Motion:
+        """The motion of a clip.
+
+        Frame n is at the time n / (T - 1), as in the published code (spec section 14).
+
+        Args:
+          ends: the first and the last frame, in [-1, 1], of any size.
+          frames: T of the clip, at least 3.
+          hints: sketches that the motion is bent to, where the network has a refinement; an all-zero frame has none.
+
+        Returns:
+          Flows in pixels.
+        """
+        height, width = ends.shape[2:4]
+        multiple = self.config.pixel_multiple
+        border = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+        padded = jnp.pad(ends, ((0, 0), (0, 0), *border), mode="edge")
+        flows, logit = self._straight(padded, frames)
+        if len(self.refinement):
+            sketches = jnp.zeros((*flows.shape[:-1], 1)) if hints is None else hints[:, 1:-1].astype(jnp.float32)
+            if hints is not None:
+                sketches = jnp.pad(sketches, ((0, 0), (0, 0), *border))
+            flows, logit = self._refined(padded, flows, logit, sketches)
+        cut = (slice(None), slice(None), slice(height), slice(width))
+        return Motion.of_frames_between(flows[cut], jax.nn.sigmoid(logit[cut]))
+
+    def _straight(
+        self, ends: Float[Array, "B 2 H W 3"], frames: int
+    ) -> tuple[Float[Array, "B N H W 4"], Float[Array, "B N H W 1"]]:
+        """RIFE's flows and logits for the frames between, each pair at every time."""
+        between = frames - 2
+        times = jnp.tile(jnp.arange(1, frames - 1, dtype=jnp.float32) / (frames - 1), ends.shape[0])
+        first, last = (jnp.repeat(ends[:, i], between, axis=0) for i in range(2))
+        flows, logit = self.flow.estimate(first, last, times)
+        flows, logit = (rearrange(x.astype(jnp.float32), "(b n) h w c -> b n h w c", n=between) for x in (flows, logit))
+        return flows, logit
+
+    def _refined(
+        self,
+        ends: Float[Array, "B 2 H W 3"],
+        flows: Float[Array, "B N H W 4"],
+        logit: Float[Array, "B N H W 1"],
+        sketches: Float[Array, "B N H W 1"],
+    ) -> tuple[Float[Array, "B N H W 4"], Float[Array, "B N H W 1"]]:
+        between = flows.shape[1]
+        drawn = jnp.broadcast_to(jnp.any(sketches > 0, axis=(2, 3, 4), keepdims=True), sketches.shape)
+        times = jnp.arange(1, between + 1, dtype=jnp.float32) / (between + 1)
+        time = jnp.broadcast_to(times[None, :, None, None, None], sketches.shape)
+        given = [sketches, drawn.astype(jnp.float32), time]
+        for block, scale in zip(self.refinement, self.config.refinement_scales, strict=True):
+            carried = both_carried(ends[:, 0], ends[:, 1], flows)
+            known = jnp.concatenate([*carried, *given, logit, flows], axis=-1)
+            more, more_logit = block(constrain(known, "batch", "frames", None, None, None), scale)
+            flows, logit = flows + more, logit + more_logit
+        return flows, logit
