@@ -147,7 +147,35 @@ TOGETHER = GUIDED | {
     "data.strides": (3, 5),
 }
 
+# What bends flows to sketches, by pictures alone. Whole pictures: a sketch of a part would hide where things went.
+MOTION = {
+    "stage": "motion",
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.warmup_steps": 50,
+    "motion.extractor": "hed",
+    "motion.discriminator.width": 16,
+    "motion.perceptual_weight": 0.0,
+    "motion.perceptual_frames": 2,
+    "data.height": 128,
+    "data.width": 128,
+    "data.batch": 2,
+    "data.strides": (2, 4),
+    "data.bisection_depths": (1, 2),
+    "data.bisection_share": 0.7,
+    "data.most_random_sketches": 3,
+    "data.sketched_share": 0.85,
+    "validate_every": 250,
+    "validation_batches": 16,
+    "log_every": 10,
+    "save_every": 100,
+    "ema_decay": 0.99,
+}
+
 RUNS = {
+    # L1 alone is quick; then LPIPS, of guided frames first.
+    "motion": MOTION | {"steps": 2000},
+    "motion_lpips": MOTION
+    | {"start": "motion", "steps": 2000, "motion.perceptual_weight": 0.2, "optimizer.learning_rate": 5e-4},
     "autoencoder": AUTOENCODER
     | {
         "steps": 2400,
@@ -268,6 +296,6 @@ def get_config(run=""):
     config.update_from_flattened_dict(row)
     starts = filter(None, row.get("start", "").split(","))
     config.start = ",".join(f"runs/small/{name}/export" for name in starts)
-    if config.stage in ("autoencoder", "decoder", "joint"):
+    if config.stage in ("autoencoder", "decoder", "joint", "motion"):
         config[config.stage].discriminator.start_step = config.steps  # never: it would take most of the time
     return config

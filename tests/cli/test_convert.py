@@ -13,9 +13,12 @@ from safetensors.numpy import save_file
 
 from tests.cli.world import Command, rule_tensors, write_hollow_file
 from tests.reference import GOLDEN, key_list
-from tooncrafter_jax.models.configuration import COMPONENTS, tiny
+from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, tiny
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
 from tooncrafter_jax.weights.store import Checkpoint
+
+PUBLISHED = tuple(name for name in COMPONENTS if name != "motion")
+"""Components of which there are published files."""
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +36,13 @@ def test_counts_components_and_kept_ones_are_printed(weight_files: dict[str, Pat
     listed = re.findall(r"^  unused: (\S+) \((.+)\)$", result.out, re.MULTILINE)
     assert len(listed) == unused and {name for name, _ in listed} <= set(key_list("tiny/keys.tsv"))
     printed = dict(re.findall(r"^  (\w+) +(\d+) tensors$", result.out, re.MULTILINE))
-    assert list(printed) == [name for name in COMPONENTS if name != "sketch_encoder"]
+    assert list(printed) == [name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS]
     assert sum(map(int, printed.values())) == consumed
 
     result = command("convert", str(weight_files["sketch_encoder"]), str(directory), "--architecture=tiny")
     assert f"{len(key_list('tiny/sketch_keys.tsv'))} tensors consumed, 0 unused" in result.out
     assert f"kept from before: {', '.join(printed)}" in result.out
-    assert Checkpoint(directory).components == COMPONENTS
+    assert Checkpoint(directory).components == PUBLISHED
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
@@ -103,4 +106,4 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, command: Comma
 
 def test_model_json_is_readable(checkpoint: Path):
     description = json.loads((checkpoint / "model.json").read_text())
-    assert description["format_version"] == 1 and description["components"] == list(COMPONENTS)
+    assert description["format_version"] == 1 and description["components"] == list(PUBLISHED)

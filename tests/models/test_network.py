@@ -91,7 +91,7 @@ def test_the_published_denoiser_is_described_in_seconds() -> None:
     assert time.process_time() - start < 15
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name != "motion"])  # which has no attention
 def test_every_attention_layer_prefers_the_back_end_that_its_network_was_told(component: str) -> None:
     for backend in ("auto", "chunked"):
         network = tiny().networks(attention=backend)[component]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.reference import key_list
-from tooncrafter_jax.models.configuration import ModelConfig, tooncrafter_512
+from tooncrafter_jax.models.configuration import OPTIONAL_COMPONENTS, ModelConfig, tooncrafter_512
 from tooncrafter_jax.weights.official import (
     Assignment,
     LevelLayout,
@@ -43,7 +43,7 @@ def planned(names: dict[str, tuple[int, ...]], *components: str) -> Assignment:
 
 @cache
 def published() -> Assignment:
-    components = [name for name in targets() if name != "sketch_encoder"]
+    components = [name for name in targets() if name not in OPTIONAL_COMPONENTS]
     return planned(key_list("keys/tooncrafter_512.tsv"), *components)
 
 

@@ -205,6 +205,7 @@ def small() -> ModelConfig:
     """
     first_stage: dict[str, Any] = {
         "width": 16,
+        "multipliers": (1, 2, 3, 4),
         "blocks_per_level": 1,
         "z_channels": 16,
         "latent_channels": 16,
@@ -225,7 +226,7 @@ def small() -> ModelConfig:
         width=128,
         unet=UNetConfig(in_channels=32, out_channels=16, dropout=0.0, **denoiser),
         image_projector=ImageProjectorConfig(dim=48, depth=1, head_dim=12, heads=4, input_dim=48, output_dim=48),
-        clip_text=ClipTextConfig(vocabulary_size=4096, width=48, heads=4, layers=3),
+        clip_text=ClipTextConfig(vocabulary_size=3072, width=48, heads=4, layers=3),
         clip_image=ClipImageConfig(image_size=64, patch_size=16, width=48, heads=4, layers=2),
         autoencoder=AutoencoderConfig(**first_stage),
         decoder=DecoderConfig(**first_stage, reference_head_dim=8, carried=True, corrects_motion=True),
