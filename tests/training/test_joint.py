@@ -25,7 +25,7 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
     with Loader.open(settings.data) as loader:
         batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
     model = stage.bound(params)
-    drawn = stage.latents(model, batch)
+    drawn = stage.latents(model, batch, None)
     truth = true_latents(model, batch)
     assert np.abs(drawn - truth).max() > 0.1
 
@@ -37,7 +37,7 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
         return target.v
 
     monkeypatch.setattr(model, "predict_v", perfect)
-    np.testing.assert_allclose(stage.latents(model, batch), truth, atol=1e-4)
+    np.testing.assert_allclose(stage.latents(model, batch, None), truth, atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -88,7 +88,7 @@ def test_sketches_guide_the_clips_that_have_some(clips):
         batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
     batch["sketched"] = jnp.zeros_like(batch["sketched"]).at[1, 2].set(True)
     hints = jnp.where(batch["sketched"][..., None, None, None], 1.0, jnp.zeros((2, *batch["video"].shape[1:4], 1)))
-    drawn = jax.jit(lambda p, b: stage.latents(stage.bound(p), b))
+    drawn = jax.jit(lambda p, b: stage.latents(stage.bound(p), b, None))
     alone, guided = drawn(params, batch), drawn(params, batch | {"hints": hints})
     np.testing.assert_allclose(guided[0], alone[0], atol=1e-5)
     assert np.abs(guided[1] - alone[1]).max() > 1e-3
