@@ -16,6 +16,7 @@ from tooncrafter_jax.training.configuration import default_config
 SPATIAL = ("projector", "spatial", "image_kv", "fps")
 DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 FULL = {"model_changes.decoder": {"temporal": True, "references": True}}
+CARRIED = {"model_changes.decoder": dict.fromkeys(("temporal", "references", "carried", "corrects_motion"), True)}
 WITHOUT_P3D = {"model_changes.decoder": {"temporal": False, "references": True}}
 PLAIN = {"model_changes.decoder": {"temporal": False, "references": False}}
 

@@ -55,7 +55,7 @@ def hidden() -> list[jax.Array]:
 def motion(given: tuple[bool, bool] | None = None) -> Motion:
     flows = 3 * jnp.tanh(values("flows", 2, FRAMES - 2, SIZE, SIZE, 4))
     share = jax.nn.sigmoid(values("share", 2, FRAMES - 2, SIZE, SIZE, 1))
-    return Motion.of_frames_between(flows, share)._replace(given=None if given is None else jnp.asarray(given))
+    return Motion.of_frames_between(flows, share)._replace(guided=None if given is None else jnp.asarray(given))
 
 
 @cache

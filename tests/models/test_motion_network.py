@@ -18,10 +18,10 @@ from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.motion_network import MotionNetwork
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.models.rife import Rife
+from tooncrafter_jax.models.rife import Rife, RifeConfig
 
 HEIGHT, WIDTH, FRAMES = 64, 64, 5
-CONFIG = replace(tiny().motion, scales=(2, 2, 1, 1), refinement_scales=(2, 1))
+CONFIG = replace(tiny().motion, flow=RifeConfig((16, 16, 8, 8), (2, 2, 1, 1), 1), refinement_scales=(2, 1))
 
 
 @cache
@@ -99,9 +99,12 @@ def test_pictures_of_any_size_are_padded_and_cut() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"widths": (), "scales": ()}, "motion.widths is empty"),
+        ({"flow": RifeConfig((), ())}, "motion.flow.widths is empty"),
         ({"refinement_scales": (4,)}, "motion.refinement_widths has 2 entries and motion.refinement_scales 1"),
-        ({"scales": (8, 4, 3, 1)}, "motion.scales is (8, 4, 3, 1), but must be of 1, 2, 4, 8, 16"),
+        (
+            {"flow": RifeConfig(scales=(8, 4, 3, 1))},
+            "motion.flow.scales is (8, 4, 3, 1), but must be of 1, 2, 4, 8, 16",
+        ),
         ({"refinement_widths": (16, 1)}, "a block needs 2 channels"),
     ],
 )

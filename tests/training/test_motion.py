@@ -36,9 +36,11 @@ def drawn(stage):
     return {path: jnp.asarray(value) for path, value in stage.components.init(0).items()}
 
 
-@pytest.fixture(scope="module")
-def motion_stage(clips):
-    return stage_of(clips, "motion", data=NARROW, model_changes=NARROW_CHANGES)
+@pytest.fixture(scope="module", params=[1, 100])
+def motion_stage(clips, request):
+    """With an adversary, and without."""
+    start = request.param
+    return stage_of(clips, "motion", data={"batch": 2}, options={"discriminator": {"start_step": start}})
 
 
 def test_the_refinement_learns_alone_and_starts_as_the_flows(clips, motion_stage):
@@ -77,14 +79,31 @@ def test_motion_guides_its_share_of_the_clips_by_their_seeds(clips, share):
     if not share:
         assert found is None
     elif share == 1.0:
-        assert found.given is None
+        assert found.guided is None
     else:
-        assert abs(float(found.given.mean()) - share) < 0.05
+        assert abs(float(found.guided.mean()) - share) < 0.05
 
 
 def test_a_stage_that_motion_cannot_guide_says_so(clips):
     with pytest.raises(UserError, match=r"config.motion_share is 0.5, but motion guides nothing in the stage"):
         stage_of(clips, "autoencoder", motion_share=0.5)
+
+
+def test_groups_without_parameters_are_named(clips):
+    with pytest.raises(
+        UserError, match=r"the stage 'decoder' is to train 'decoder.carried', of which this architecture"
+    ):
+        stage_of(clips, "decoder", groups=("decoder.carried",))
+
+
+def test_motion_that_a_decoder_does_not_follow_is_refused(clips):
+    with pytest.raises(UserError, match="this decoder carries nothing along motion"):
+        stage_of(clips, "decoder", motion_share=1.0)
+
+
+def test_motion_needs_a_frame_between(clips):
+    with pytest.raises(UserError, match="motion needs a frame between two others"):
+        stage_of(clips, "motion", data={"frames": 2})
 
 
 @pytest.mark.gate
@@ -95,7 +114,8 @@ def test_motion_changes_what_denoiser_and_decoder_make(clips):
         stage = stage_of(clips, "joint", motion_share=share, model_changes=NARROW_CHANGES | carried, data=NARROW)
         params = {path: value + 0.01 if path.startswith("unet.") else value for path, value in drawn(stage).items()}
         run = jax.jit(lambda params, batch, stage=stage: stage.reconstruct(stage.bound(params), batch))
-        video, given = run(params, batch_of(clips, stage))
+        batch = {name: rows for name, rows in batch_of(clips, stage).items() if name != "hints"}
+        video, given = run(params, batch)
         assert np.isfinite(video).all() and (given.motion is None) == (share == 0.0)
         made.append((video, given.latents))
     (video, latents), (guided_video, guided_latents) = made

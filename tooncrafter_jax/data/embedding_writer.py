@@ -176,7 +176,7 @@ class _Encoders:
         checkpoint, devices = find_checkpoint(model), jax.devices()
         compute = compute_dtype(dtype, devices)
         networks = checkpoint.config.networks(compute)
-        params = load_components(checkpoint, ENCODERS, networks, dtype=compute, devices=devices)
+        params = load_components(checkpoint, ENCODERS, networks, devices=devices)
         return cls(checkpoint.config, networks, params, devices, config, frames_per_batch)
 
     def encode(self, name: str, rows: HostArray) -> AnyArray:

@@ -173,7 +173,7 @@ class MethodSpec:
             return InBetweening(in_betweener(self.value, weights=weights), clips.ids, self.name)
         name = self.name or _name_of(Path(self.value))
         if self.kind == "reconstruction":
-            return Reconstruction(self.value, name, attention)
+            return Reconstruction(self.value, name, attention, weights)
         checkpoint = find_checkpoint(self.value)
         options = sampling(checkpoint.sampling)
         options.check(checkpoint.config)  # what cannot be is told before anything is loaded
@@ -182,7 +182,7 @@ class MethodSpec:
         if self.kind == "sketched":
             name, guides = self.name or f"{name}+sketches", sketches()
         told = checkpoint_told(checkpoint)
-        return Model(toon, name, options, with_prompts=prompts, sketches=guides, told=told)
+        return Model(toon, name, options, with_prompts=prompts, sketches=guides, weights=weights, told=told)
 
 
 def _name_of(directory: Path) -> str:

@@ -19,13 +19,14 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, InBetweener
 from tooncrafter_jax.evaluation.true_clips import TrueClip
 from tooncrafter_jax.io import to_uint8
+from tooncrafter_jax.models.configuration import MOTION
 from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.options import shown
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
-from tooncrafter_jax.sampling.motion_source import MOTION
+from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_sketch_encoder
 from tooncrafter_jax.sketches import SketchExtractor
@@ -107,6 +108,7 @@ class Model:
       options: how it samples; `frames`, `height` and `width` must be the true clips'.
       with_prompts: whether it is given the captions.
       sketches: what guides it besides.
+      weights: the directory of fetched networks, for motion guidance of a model without a motion network.
       told: what tells its weights from others.
 
     Raises:
@@ -121,12 +123,15 @@ class Model:
         *,
         with_prompts: bool = True,
         sketches: TrueSketches | None = None,
+        weights: Path | None = None,
         told: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = self.title = name
         self._toon, self._options, self._with_prompts, self._sketches = toon, options, with_prompts, sketches
         self._told = dict(told or {})
         options.check(toon.config)
+        if options.motion_guidance:
+            toon.add_missing_motion(weights)
         if sketches is not None:
             check_sketch_encoder(toon.config, toon.params)
             missing = [frame for frame in sketches.frames if not 0 <= frame < options.frames]
@@ -166,22 +171,27 @@ class Reconstruction:
     Args:
       source: a checkpoint with `autoencoder` and `decoder`, or the name of a bundled model.
       name: of its column.
+      attention: the back end that attention is computed with where it can be.
+      weights: the directory of fetched networks, for a decoder that carries references beside no motion network.
 
     Raises:
       UserError: there is no such checkpoint, or it lacks one of them.
     """
 
-    def __init__(self, source: str | Path, name: str, attention: Backend = "auto") -> None:
+    def __init__(self, source: str | Path, name: str, attention: Backend = "auto", weights: Path | None = None) -> None:
         self.name = self.title = name
         checkpoint = find_checkpoint(source, ["autoencoder", "decoder"])
         networks = checkpoint.config.networks(attention=attention)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         config = checkpoint.config
-        carries = config.decoder.carried and MOTION in checkpoint.components
+        carries = config.decoder.carried
         self._params = {
             part: checkpoint.restore(part, networks[part], sharding=device, dtype=lambda leaf: jnp.float32)
-            for part in ("autoencoder", "decoder", *([MOTION] if carries else []))
+            for part in ("autoencoder", "decoder", MOTION)
+            if part in checkpoint.components and (carries or part != MOTION)
         }
+        if carries and (missing := missing_motion(config, checkpoint.components, weights)):
+            self._params[MOTION] = jax.device_put(missing, device)
 
         @jax.jit
         @exact_float32(jnp.float32)

@@ -13,13 +13,12 @@ from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from tooncrafter_jax.models.motion import Motion, both_carried
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerOptions, silu
-from tooncrafter_jax.nn.warping import resized
+from tooncrafter_jax.nn.warping import resized_frames
 from tooncrafter_jax.typing import Video, VideoFeatures
 
 CERTAIN, EXACT = 9.0, 40.0
@@ -44,47 +43,41 @@ class Corrections(NamedTuple):
 
     def at_size(self, height: int, width: int) -> Corrections:
         """The same in cells of another size."""
-        batch, factor = self.flows.shape[0], height / self.flows.shape[2]
-        flows, logit = (
-            rearrange(
-                resized(rearrange(x, "b t h w c -> (b t) h w c"), height, width), "(b t) h w c -> b t h w c", b=batch
-            )
-            for x in self
-        )
-        return Corrections(flows * factor, logit)
+        flows, logit = (resized_frames(x, height, width) for x in self)
+        return Corrections(flows * (height / self.flows.shape[2]), logit)
 
 
-class Frames(NamedTuple):
+class FrameMotion(NamedTuple):
     """Motion as a decoder works with it, frame by frame.
 
     Attributes:
       flows: (B, T, H, W, 4), see `Motion`.
       logit: (B, T, H, W, 1) of the first frame's share.
-      moves: (B, T, 1, 1, 1) 1 for a frame that motion guides, 0 for the key frames and for clips that it does not.
-      given: (B, T, 1, 1, 1) whether the clip is guided.
+      is_between: (B, T, 1, 1, 1) 1 for a frame that motion guides, 0 for the key frames and for clips that it does not.
+      is_guided: (B, T, 1, 1, 1) whether the clip is guided.
     """
 
     flows: Float[Array, "B T H W 4"]
     logit: Float[Array, "B T H W 1"]
-    moves: Float[Array, "B T 1 1 1"]
-    given: Bool[Array, "B T 1 1 1"]
+    is_between: Float[Array, "B T 1 1 1"]
+    is_guided: Bool[Array, "B T 1 1 1"]
 
     @classmethod
-    def of(cls, motion: Motion, corrections: Corrections | None) -> Frames:
+    def of(cls, motion: Motion, corrections: Corrections | None) -> FrameMotion:
         """The motion with corrections, both of one size."""
         batch, frames = motion.flows.shape[:2]
-        all_given = jnp.ones((batch,), bool) if motion.given is None else motion.given
-        given = jnp.broadcast_to(all_given[:, None, None, None, None], (batch, frames, 1, 1, 1))
+        clips = jnp.ones((batch,), bool) if motion.guided is None else motion.guided
+        is_guided = jnp.broadcast_to(clips[:, None, None, None, None], (batch, frames, 1, 1, 1))
         number = jnp.arange(frames)[None, :, None, None, None]
-        moves = (given & (number > 0) & (number < frames - 1)).astype(jnp.float32)
+        is_between = (is_guided & (number > 0) & (number < frames - 1)).astype(jnp.float32)
         share = jnp.clip(motion.share.astype(jnp.float32), 1e-6, 1 - 1e-6)
         logit = jnp.log(share) - jnp.log1p(-share)
         # Corrections must be able to turn a share between; those of key frames are what they are.
-        logit = jnp.where(moves > 0, jnp.clip(logit, -CERTAIN, CERTAIN), jnp.sign(logit) * EXACT)
+        logit = jnp.where(is_between > 0, jnp.clip(logit, -CERTAIN, CERTAIN), jnp.sign(logit) * EXACT)
         flows = motion.flows.astype(jnp.float32)
         if corrections is not None:
             flows, logit = flows + corrections.flows, logit + corrections.logit
-        return cls(flows, logit, moves, given)
+        return cls(flows, logit, is_between, is_guided)
 
 
 class CarriedReferences(nnx.Module):
@@ -106,7 +99,7 @@ class CarriedReferences(nnx.Module):
         self.conv_out = Conv(inner, features, zero_init=True, **kw)
 
     def __call__(
-        self, x: VideoFeatures, references: Float[Array, "B 2 H W C"], motion: Frames
+        self, x: VideoFeatures, references: Float[Array, "B 2 H W C"], motion: FrameMotion
     ) -> tuple[VideoFeatures, Corrections]:
         """Some frames (B t H W C) with what is carried to them, and what is added to the motion (zeros without
         corrections).
@@ -121,10 +114,10 @@ class CarriedReferences(nnx.Module):
         y = silu(self.conv_in(seen(motion.flows, motion.logit)))
         more = Corrections(jnp.zeros_like(motion.flows), jnp.zeros_like(motion.logit))
         if self.correction is not None and self.conv_again is not None:
-            added = self.correction(y).astype(jnp.float32) * motion.moves
+            added = self.correction(y).astype(jnp.float32) * motion.is_between
             more = Corrections(added[..., :4], added[..., 4:])
             y = y + silu(self.conv_again(seen(motion.flows + more.flows, motion.logit + more.logit)))
-        return jnp.where(motion.given, x + self.conv_out(y), x), more
+        return jnp.where(motion.is_guided, x + self.conv_out(y), x), more
 
 
 class CarriedPictures(nnx.Module):
@@ -139,12 +132,16 @@ class CarriedPictures(nnx.Module):
     def __init__(self, features: int, **kw: Unpack[LayerOptions]) -> None:
         self.conv = Conv(features, 1, zero_init=True, **kw)
 
-    def __call__(self, drawn: Video, h: VideoFeatures, pictures: Float[Array, "B 2 H W 3"], motion: Frames) -> Video:
+    def __call__(
+        self, drawn: Video, h: VideoFeatures, pictures: Float[Array, "B 2 H W 3"], motion: FrameMotion
+    ) -> Video:
         """The frames (B t H W 3), of what is drawn of them and of features (B t H W C)."""
         first, last = both_carried(pictures[:, 0], pictures[:, 1], motion.flows)
         share = jax.nn.sigmoid(motion.logit)
         carried = share * first + (1 - share) * last
         # A key frame has its flows at zero, and its share at an end.
-        part = jnp.where(motion.moves > 0, jax.nn.sigmoid(self.conv(h).astype(jnp.float32) + CARRIED_AT_START), 1.0)
-        part = jnp.where(motion.given, part, 0.0)
+        part = jnp.where(
+            motion.is_between > 0, jax.nn.sigmoid(self.conv(h).astype(jnp.float32) + CARRIED_AT_START), 1.0
+        )
+        part = jnp.where(motion.is_guided, part, 0.0)
         return (part * carried + (1 - part) * drawn.astype(jnp.float32)).astype(drawn.dtype)

@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
-from tooncrafter_jax.models.carried_references import CarriedPictures, CarriedReferences, Corrections, Frames
+from tooncrafter_jax.models.carried_references import CarriedPictures, CarriedReferences, Corrections, FrameMotion
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet import Observer
 from tooncrafter_jax.nn.attention import Attends, Keys, attention
@@ -409,7 +409,7 @@ class Decoder(nnx.Module):
             blend, pictures = self.carried_pictures, references.pictures
             return map_chunks(
                 lambda part: blend(part[0], part[1], pictures, part[2]),
-                (drawn, h, Frames.of(motion, corrections)),
+                (drawn, h, FrameMotion.of(motion, corrections)),
                 1,
                 chunk,
             )
@@ -431,9 +431,9 @@ class Decoder(nnx.Module):
             )
         size, hidden = h.shape[2:4], references.hidden[level]
         before = None if corrections is None else corrections.at_size(*size)
-        frames = Frames.of(motion.at_size(*size), before)
+        frames = FrameMotion.of(motion.at_size(*size), before)
 
-        def some_frames(part: tuple[VideoFeatures, Frames]) -> tuple[VideoFeatures, Corrections]:
+        def some_frames(part: tuple[VideoFeatures, FrameMotion]) -> tuple[VideoFeatures, Corrections]:
             return run_block(carried, part[0], hidden, part[1])
 
         h, more = map_chunks(some_frames, (h, frames), 1, chunk)

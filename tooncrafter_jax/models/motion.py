@@ -15,7 +15,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
-from tooncrafter_jax.nn.warping import resized, warped
+from tooncrafter_jax.nn.warping import resized_frames, warped
 from tooncrafter_jax.typing import VideoFeatures
 
 
@@ -27,12 +27,12 @@ class Motion(NamedTuple):
     Attributes:
       flows: (B, T, H, W, 4) from a frame to the first one, right and down, then to the last, in cells of this size.
       share: (B, T, H, W, 1) how much of a cell comes from the first frame, 0 to 1; the rest comes from the last.
-      given: (B,) which clips are guided at all; None for all. The others are computed as without motion.
+      guided: (B,) which clips are guided at all; None for all. The others are computed as without motion.
     """
 
     flows: Float[Array, "B T H W 4"]
     share: Float[Array, "B T H W 1"]
-    given: Bool[Array, "B"] | None = None
+    guided: Bool[Array, "B"] | None = None
 
     @classmethod
     def of_frames_between(cls, flows: Float[Array, "B N H W 4"], share: Float[Array, "B N H W 1"]) -> Motion:
@@ -50,14 +50,8 @@ class Motion(NamedTuple):
         As in the published code: bilinear without antialiasing, and one factor, that of the heights, for both
         directions.
         """
-        batch, full_height = self.flows.shape[0], self.flows.shape[2]
-        flows, share = (
-            rearrange(
-                resized(rearrange(x, "b t h w c -> (b t) h w c"), height, width), "(b t) h w c -> b t h w c", b=batch
-            )
-            for x in (self.flows, self.share)
-        )
-        return Motion(flows * (height / full_height), share, self.given)
+        flows, share = (resized_frames(x, height, width) for x in (self.flows, self.share))
+        return Motion(flows * (height / self.flows.shape[2]), share, self.guided)
 
     def at_levels(self, height: int, width: int, levels: int) -> tuple[Motion, ...]:
         """The motion at (height, width) and at each halving of it, each resampled from this size, not from the level
@@ -72,9 +66,9 @@ class Motion(NamedTuple):
         """
         first, last = both_carried(features[:, 0], features[:, -1], self.flows)
         blend = (self.share * first + (1 - self.share) * last).astype(features.dtype)
-        if self.given is None:
+        if self.guided is None:
             return blend
-        return jnp.where(self.given[:, None, None, None, None], blend, features)
+        return jnp.where(self.guided[:, None, None, None, None], blend, features)
 
 
 def both_carried(

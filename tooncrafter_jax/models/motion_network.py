@@ -8,6 +8,7 @@ to fine, and hand what they find on to the frames before and after by convolutio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, Unpack
 
 import jax
@@ -16,15 +17,16 @@ from einops import rearrange, reduce
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.models.bounds import Need
+from tooncrafter_jax.models.bounds import Need, check_numbers
 from tooncrafter_jax.models.motion import Motion, both_carried
 from tooncrafter_jax.models.rife import ActivatedConv, Rife, RifeConfig
 from tooncrafter_jax.nn.layers import Conv, LayerOptions, TemporalConv
 from tooncrafter_jax.nn.logical_axes import constrain
+from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.nn.warping import resized
 from tooncrafter_jax.typing import Hints
 
-KNOWN = 14
+KNOWN = 2 * 3 + 1 + 1 + 1 + 1 + 4
 """Channels that a block of the refinement sees: both carried pictures, the sketch, whether there is one, the time, the
 logit of the share, and the flows.
 """
@@ -39,38 +41,34 @@ class MotionConfig:
     """Architecture; the defaults are RIFE version 4 without refinement.
 
     Attributes:
-      widths, scales, depth: see `RifeConfig`.
+      flow: the part that is RIFE.
       refinement_widths: channels of each block of the refinement, coarse to fine; empty for none.
       refinement_scales: how much smaller than the pictures the input of each of them is.
       refinement_depth: pairs of convolutions, over space and over time, in the middle of each.
     """
 
-    widths: tuple[int, ...] = (192, 128, 96, 64)
-    scales: tuple[int, ...] = (8, 4, 2, 1)
-    depth: int = 8
+    flow: RifeConfig = RifeConfig()
     refinement_widths: tuple[int, ...] = ()
     refinement_scales: tuple[int, ...] = ()
     refinement_depth: int = 6
 
-    @property
-    def flow(self) -> RifeConfig:
-        """The part that is RIFE."""
-        return RifeConfig(self.widths, self.scales, self.depth)
-
     def check(self, need: Need) -> None:
         """Checks that the blocks can be built; `need` raises the error."""
-        need(len(self.widths) > 0, "motion.widths is empty: give the channels of each block")
-        for which in ("", "refinement_"):
-            widths, scales = getattr(self, f"{which}widths"), getattr(self, f"{which}scales")
+        check_numbers("motion.flow", vars(self.flow), need)
+        need(len(self.flow.widths) > 0, "motion.flow.widths is empty: give the channels of each block")
+        for name, widths, scales in (
+            ("flow.", self.flow.widths, self.flow.scales),
+            ("refinement_", self.refinement_widths, self.refinement_scales),
+        ):
             need(
                 len(widths) == len(scales),
-                f"motion.{which}widths has {len(widths)} entries and motion.{which}scales {len(scales)}, but each "
-                "block needs both",
+                f"motion.{name}widths has {len(widths)} entries and motion.{name}scales {len(scales)}, but each block "
+                "needs both",
             )
-            need(all(width > 1 for width in widths), f"motion.{which}widths is {widths}, but a block needs 2 channels")
+            need(all(width > 1 for width in widths), f"motion.{name}widths is {widths}, but a block needs 2 channels")
             need(
                 all(scale in SCALES for scale in scales),
-                f"motion.{which}scales is {scales}, but must be of {', '.join(map(str, SCALES))}",
+                f"motion.{name}scales is {scales}, but must be of {', '.join(map(str, SCALES))}",
             )
 
     @property
@@ -99,7 +97,7 @@ class RefinementBlock(nnx.Module):
         self.stem = nnx.List([ActivatedConv(KNOWN, width // 2, 2, **kw), ActivatedConv(width // 2, width, 2, **kw)])
         self.body = nnx.List([ActivatedConv(width, width, **kw) for _ in range(depth)])
         self.over_time = nnx.List([TemporalConv(width, width, **kw) for _ in range(depth)])
-        self.head = Conv(width, 5 * 4, zero_init=True, **kw)
+        self.head = Conv(width, (4 + 1) * 2 * 2, zero_init=True, **kw)  # flows and logit of twice the size
 
     def __call__(
         self, known: Float[Array, "B N H W C"], scale: int
@@ -185,6 +183,8 @@ class MotionNetwork(nnx.Module):
         for block, scale in zip(self.refinement, self.config.refinement_scales, strict=True):
             carried = both_carried(ends[:, 0], ends[:, 1], flows)
             known = jnp.concatenate([*carried, *given, logit, flows], axis=-1)
-            more, more_logit = block(constrain(known, "batch", "frames", None, None, None), scale)
+            more, more_logit = run_block(
+                partial(block, scale=scale), constrain(known, "batch", "frames", None, None, None)
+            )
             flows, logit = flows + more, logit + more_logit
         return flows, logit

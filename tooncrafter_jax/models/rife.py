@@ -29,7 +29,7 @@ is estimated anew at half the resolution (version 4's inference).
 
 Flows = Float[Array, "N H W 4"]
 """To the first picture, right and down, then to the last, in pixels."""
-Mask = Float[Array, "N H W 1"]
+Logit = Float[Array, "N H W 1"]
 """Logit of the first picture's share."""
 
 
@@ -127,13 +127,13 @@ class Rife(nnx.Module):
         share = jax.nn.sigmoid(mask)
         return warped(first, flows[..., :2]) * share + warped(last, flows[..., 2:]) * (1 - share)
 
-    def estimate(self, first: Images, last: Images, times: Float[Array, "B"]) -> tuple[Flows, Mask]:
-        """Flows and mask; the arguments are those of `__call__`."""
+    def estimate(self, first: Images, last: Images, times: Float[Array, "B"]) -> tuple[Flows, Logit]:
+        """Flows and logit; the arguments are those of `__call__`."""
         scales = self.config.scales
         flows, mask, far = self.estimate_flows(first, last, times, scales)
         far = far[:, None, None, None]
 
-        def anew(_: Any) -> tuple[Flows, Mask]:
+        def anew(_: Any) -> tuple[Flows, Logit]:
             coarse = self.estimate_flows(first, last, times, tuple(2 * scale for scale in scales))
             return jnp.where(far, coarse[0], flows), jnp.where(far, coarse[1], mask)
 
@@ -141,8 +141,8 @@ class Rife(nnx.Module):
 
     def estimate_flows(
         self, first: Images, last: Images, times: Float[Array, "B"], scales: tuple[int, ...]
-    ) -> tuple[Flows, Mask, Bool[Array, "B"]]:
-        """Flows and mask, and for each pair whether it moves too far for these scales."""
+    ) -> tuple[Flows, Logit, Bool[Array, "B"]]:
+        """Flows and logit, and for each pair whether it moves too far for these scales."""
         pictures = [(x.astype(jnp.float32) + 1) / 2 for x in (first, last)]
         time = jnp.broadcast_to(times.astype(jnp.float32)[:, None, None, None], (*first.shape[:3], 1))
         flows, mask = self.blocks[0](jnp.concatenate([*pictures, time], axis=-1), None, scales[0])

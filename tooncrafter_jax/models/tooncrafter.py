@@ -16,11 +16,12 @@ from jaxtyping import Array, Float, UInt8, UInt32
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.clip_preprocess import preprocess
-from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.configuration import MOTION, ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References, map_chunks
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.pixels import to_pixels
+from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.typing import Context, FramesPerSecond, Hints, Images, Latents, Timesteps, TokenIds, Tokens, Video
 
 Moments = Float[Array, "B T h w C2"]
@@ -146,9 +147,10 @@ class BoundModel:
     def motion(self, ends: Float[Array, "B 2 H W 3"], frames: int, hints: Hints | None = None) -> Motion:
         """Motion between the first and the last picture in [-1, 1], in pixels, for clips of so many frames.
 
-        Sketches bend it where the network is built for that.
+        Sketches bend it where the network is built for that. Always in float32.
         """
-        return self.network("motion")(ends, frames, hints)
+        with exact_float32(jnp.float32):
+            return self.network(MOTION)(ends, frames, hints)
 
     # ------------------------------------------------------------------------------------------------------ predicting
 

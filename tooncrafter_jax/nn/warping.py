@@ -12,6 +12,12 @@ def resized(x: Float[Array, "N H W C"], height: int, width: int) -> Float[Array,
     return jax.image.resize(x, (x.shape[0], height, width, x.shape[-1]), "linear", antialias=False)
 
 
+def resized_frames(x: Float[Array, "B T H W C"], height: int, width: int) -> Float[Array, "B T {height} {width} C"]:
+    """`resized` of every frame of clips."""
+    frames = resized(x.reshape(-1, *x.shape[2:]), height, width)
+    return frames.reshape(*x.shape[:2], height, width, x.shape[-1])
+
+
 def warped(image: Float[Array, "N H W C"], flow: Float[Array, "N H W 2"]) -> Float[Array, "N H W C"]:
     """Each pixel taken from where its flow points to, bilinearly; beyond the border from the border.
 

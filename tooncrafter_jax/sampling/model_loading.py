@@ -54,7 +54,6 @@ def load_components(
     components: Iterable[str],
     networks: Mapping[str, Network[Any]],
     *,
-    dtype: Dtype,
     devices: Sequence[Device],
 ) -> dict[str, dict[str, jax.Array]]:
     """Component -> flat parameters, whole on each device.
@@ -63,7 +62,6 @@ def load_components(
       checkpoint: where they are.
       components: which of them.
       networks: component -> what its parameters must fit.
-      dtype: of the computation; see `stored_dtype`.
       devices: what to load them on.
 
     Raises:
@@ -74,7 +72,7 @@ def load_components(
             name,
             networks[name],
             sharding=replicated(devices),
-            dtype=lambda leaf: stored_dtype(leaf.shape, dtype),
+            dtype=lambda leaf, network=networks[name]: stored_dtype(leaf.shape, network.dtype),
         )
         for name in components
     }

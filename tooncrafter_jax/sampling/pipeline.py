@@ -18,7 +18,7 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import solver_named
 from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
 from tooncrafter_jax.io import to_uint8
-from tooncrafter_jax.models.configuration import ModelConfig, preset
+from tooncrafter_jax.models.configuration import MOTION, ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
@@ -38,7 +38,7 @@ from tooncrafter_jax.sampling.model_loading import (
     replicated,
     stored_dtype,
 )
-from tooncrafter_jax.sampling.motion_source import MOTION, missing_motion
+from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import (
     ARGUMENTS,
@@ -140,7 +140,7 @@ class ToonCrafter:
         with tracing_on(chosen[0]):
             check_backend(attention, compute, "attention")
         networks = checkpoint.config.networks(compute, attention=attention)
-        params = load_components(checkpoint, checkpoint.components, networks, dtype=compute, devices=chosen)
+        params = load_components(checkpoint, checkpoint.components, networks, devices=chosen)
         if lora is not None:
             params = merged(params, load_lora(lora))
         own = checkpoint.sampling
@@ -275,7 +275,7 @@ class ToonCrafter:
         """
         check_not_forked()
         if options.motion_guidance:
-            self._add_missing_motion()
+            self.add_missing_motion()
         branches = 3 if options.image_guidance_scale is not None else 1 if options.guidance_scale == 1.0 else 2
         sampler = self.sampler(branches * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
@@ -325,10 +325,17 @@ class ToonCrafter:
                 self._samplers[key] = sampler
             return self._samplers[key]
 
-    def _add_missing_motion(self) -> None:
-        """Gives a model without a motion network RIFE's published weights."""
+    def add_missing_motion(self, cache: Path | None = None) -> None:
+        """Gives a model without a motion network RIFE's published weights, for motion guidance.
+
+        Args:
+          cache: the directory that `tooncrafter fetch-metric-weights` wrote to; the default one without.
+
+        Raises:
+          UserError: they were not fetched, or the model wants a network of its own.
+        """
         with self._lock:
-            missing = missing_motion(self.config, self.params)
+            missing = missing_motion(self.config, self.params, cache)
             if missing is None:
                 return
             own = jax.device_put(missing, replicated(self.devices))
@@ -399,7 +406,7 @@ class ToonCrafter:
                 return sampler.decode(params, part, references, moves, frames_per_chunk=frames_per_chunk)
 
             placed = sampler.place(host[group], "batch", "frames")
-            moves = None if motion is None else _placed(sampler, motion, group)
+            moves = _placed(sampler, motion, group) if motion is not None and self.config.decoder.carried else None
             videos.append(to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video))
         return np.concatenate(videos)
 
@@ -446,7 +453,8 @@ class ToonCrafter:
     def _motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
         """Motion between the pictures of all pairs, on the host, bent to their sketches."""
         size, groups = self._groups(len(pairs))
-        sampler, hints, parts = self.sampler(size, options.frames), _hints(pairs), []
+        sampler, parts = self.sampler(size, options.frames), []
+        hints = _hints(pairs) if self.config.motion.refinement_widths else None
         for group in groups:
             ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
             own = None if hints is None else sampler.place(hints[group], "batch")

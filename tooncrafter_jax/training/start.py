@@ -15,19 +15,20 @@ from jax.sharding import Mesh, NamedSharding
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path
-from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
+from tooncrafter_jax.models.configuration import COMPONENTS, MOTION, ModelConfig, preset
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.sampling.motion_source import published_motion
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
-from tooncrafter_jax.training.stages.stage import MOTION, Derived
+from tooncrafter_jax.training.stages.stage import Derived
 from tooncrafter_jax.training.state import TrainState, abstract_state, new_state, stored_dtype
 from tooncrafter_jax.weights.lora import PREFIX
 from tooncrafter_jax.weights.store import Checkpoint, fingerprint
-from tooncrafter_jax.zoo.metric_weights import load_lpips
+from tooncrafter_jax.zoo.metric_weights import RIFE_FINGERPRINT, load_lpips
 
 _LPIPS = f"{PERCEPTUAL}."
 _FLOW = f"{MOTION}.flow."
@@ -149,6 +150,8 @@ class Start:
         given = {f"{giver.component}.{name}" for giver in self._givers for name in giver.gives}
         self._missing = {path for path in self._shapes if path not in given and not path.startswith((PREFIX, _LPIPS))}
         self._derived = stage.derive(self._missing)
+        is_rife = stage.model.motion.flow == RifeConfig()
+        self._flow = {path for path in self._missing if path.startswith(_FLOW)} if is_rife else set()
 
     def state(self, mesh: Mesh) -> TrainState:
         """The state before the first step, on the mesh.
@@ -199,7 +202,9 @@ class Start:
             found[component] = [
                 _identity(giver) for giver in self._givers if giver.component == component and giver.gives & names
             ]
-            if own & self._missing:
+            if own & self._flow:
+                found[component].append(f"published: {RIFE_FINGERPRINT}")
+            if own & (self._missing - self._flow):
                 found[component].append(f"seed {self._stage.config.seed}: {self._first_draws(component)}")
         return found
 
@@ -227,7 +232,7 @@ class Start:
             factors = lora.init(stage.lora, shapes, stage.lora_targets, stage.config.seed)
             yield from ((path, value) for path, value in factors.items() if path in wanted)
         drawn = set[str]()
-        for path in {path for path in self._missing & wanted if not path.startswith(_FLOW)}:
+        for path in (self._missing - self._flow) & wanted:
             derived = self._derived.get(path)
             if derived is not None and derived.source is None:
                 yield path, derived.make(None)
@@ -244,9 +249,9 @@ class Start:
         if any(path.startswith(_LPIPS) for path in wanted):
             of_lpips = load_lpips("vgg16").params.items()
             yield from ((f"{_LPIPS}{name}", value) for name, value in of_lpips if f"{_LPIPS}{name}" in wanted)
-        if any(path.startswith(_FLOW) for path in self._missing & wanted):
+        if self._flow & wanted:
             of_motion = {f"{MOTION}.{name}": value for name, value in published_motion().items()}
-            yield from ((path, value) for path, value in of_motion.items() if path in self._missing & wanted)
+            yield from ((path, value) for path, value in of_motion.items() if path in self._flow & wanted)
 
     def _first_draws(self, component: str) -> str:
         """Stands for how a component is drawn."""

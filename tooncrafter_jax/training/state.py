@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from tooncrafter_jax.models.configuration import MOTION
 from tooncrafter_jax.models.discriminator import STATISTICS
 from tooncrafter_jax.training.optimizers import make_optimizer
 from tooncrafter_jax.training.stages import Stage
@@ -65,9 +66,11 @@ def optimizers(stage: Stage) -> dict[str, optax.GradientTransformation]:
 
 
 def stored_dtype(stage: Stage, path: str) -> np.dtype:
-    """In which dtype a parameter is kept: float32 when it is trained or a running statistic, else the config's."""
-    narrow = jnp.dtype(stage.config.frozen_dtype)
-    return np.dtype(np.float32) if stage.trained_by_any(path) or is_statistic(path) else narrow
+    """In which dtype a parameter is kept: float32 when it is trained, a statistic, or of the motion network, and
+    else the config's.
+    """
+    is_exact = stage.trained_by_any(path) or is_statistic(path) or path.startswith(f"{MOTION}.")
+    return np.dtype(np.float32 if is_exact else jnp.dtype(stage.config.frozen_dtype))
 
 
 def is_statistic(path: str) -> bool:

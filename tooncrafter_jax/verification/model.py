@@ -168,7 +168,7 @@ class Model:
     # ---------------------------------------------------------------------------------------------------------- weights
 
     def _named(self, component: str) -> dict[str, tuple[int, ...]]:
-        prefixes = PREFIXES[component]
+        prefixes = PREFIXES.get(component, ())  # of the motion network there are no official names
         return {name: shape for name, shape in self._source.shapes.items() if name.startswith(prefixes)}
 
     def mapped(self, component: str) -> MappedSource:

@@ -205,6 +205,8 @@ WEIGHTS = {
     )
 }
 """By the name of the file."""
+RIFE_FINGERPRINT = WEIGHTS["rife_v4"].params_sha256
+"""Stands for its parameters."""
 
 
 def fetch_metric_weights(

@@ -26,6 +26,7 @@ from tooncrafter_jax.sampling.batch.model_source import DescribedModel
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
 from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE, check_pair, done_before, inputs_of, usable
+from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import record_of
@@ -110,6 +111,8 @@ class BatchRequest:
           UserError: something is wrong that concerns all clips, or the only one.
         """
         outcome = Outcome(len(self.jobs))
+        if self.options.motion_guidance:
+            missing_motion(self.model.config, self.model.components)
         most = max([PICTURES, *(len(inputs_of(job.pair)) for job in self.jobs)])
         pictures = RecentPictures(most, self.plan.stamps)
 

@@ -14,7 +14,6 @@ from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_mai
 from tooncrafter_jax.sampling.batch.jobs import Job
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import Preparation
-from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_settings, check_sketch_encoder
 
 UNREADABLE_ELSEWHERE = "another process cannot read its pictures"
@@ -35,8 +34,6 @@ def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, compon
     check_settings(pair, options)
     if pair.sketches:
         check_sketch_encoder(config, components)
-    if options.motion_guidance:
-        missing_motion(config, components)
 
 
 def done_before(jobs: Iterable[Job], plan: OutputPlan, request_of: Callable[[Job], Mapping[str, Any]]) -> list[bool]:

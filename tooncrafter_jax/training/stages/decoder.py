@@ -9,12 +9,15 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
 from tooncrafter_jax.nn.pixels import to_pixels
-from tooncrafter_jax.training.run_config import ranged
+from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.encoding import ends_of, frame_moments, motion_of
 from tooncrafter_jax.training.stages.reconstruction import Encoded, Reconstruction, ReconstructionOptions
 from tooncrafter_jax.training.stages.stage import Batch, Derived
@@ -26,7 +29,8 @@ LAST_TEMPORAL = "decoder.conv_out_temporal.kernel"
 class DualReferenceStage(Reconstruction):
     """The dual-reference decoder, with the encoder frozen; frames 0 and T - 1 are the references.
 
-    Temporal and reference parts that a plain image decoder lacks start so that they change nothing.
+    Temporal and reference parts that a plain image decoder lacks start so that they change nothing, but for the blend
+    with carried pictures.
     """
 
     trains = ("decoder",)
@@ -39,6 +43,14 @@ class DualReferenceStage(Reconstruction):
         "decoder.carried",
     )
     follows_motion = True
+
+    def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
+        super().__init__(config, model, mesh)
+        if config.motion_share and "unet" not in self.uses and not self.model.decoder.carried:
+            raise UserError(
+                f"config.motion_share is {config.motion_share}, but this decoder carries nothing along motion: set "
+                "config.model_changes.decoder.carried, or leave the share out"
+            )
 
     def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """The last convolution over time, which hands frames through; all other new parts end in a layer of zeros.

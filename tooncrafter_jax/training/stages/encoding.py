@@ -84,7 +84,7 @@ def motion_of(model: BoundModel, batch: Batch, share: float) -> Motion | None:
     if not share:
         return None
     motion = model.motion(to_pixels(ends_of(batch["video"])), batch["video"].shape[1], batch.get("hints"))
-    return motion if share == 1 else motion._replace(given=clips_with_motion(batch["seed"], share))
+    return motion if share == 1 else motion._replace(guided=clips_with_motion(batch["seed"], share))
 
 
 def guided_hints(batch: Batch, *, every_clip: bool = False) -> tuple[Hints | None, Float[Array, "B"] | None]:

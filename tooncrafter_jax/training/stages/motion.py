@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tooncrafter_jax.models.configuration import MOTION
 from tooncrafter_jax.models.tooncrafter import BoundModel, condition_latents
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.remat import remat_policy
@@ -15,7 +16,7 @@ from tooncrafter_jax.training.stages.reconstruction import (
     Reconstruction,
     ReconstructionOptions,
 )
-from tooncrafter_jax.training.stages.stage import MOTION, Batch, Extractor, SketchSource
+from tooncrafter_jax.training.stages.stage import Batch, Extractor, SketchSource
 from tooncrafter_jax.typing import Video
 
 
@@ -32,7 +33,7 @@ class MotionOptions(ReconstructionOptions):
     weights: str = ""
 
 
-class Motion(Reconstruction):
+class LearnedMotion(Reconstruction):
     """The refinement of the motion network, or all of it: both key frames, carried to each frame and blended, are to be
     that frame. Sketches of some frames say where things are.
     """
@@ -43,6 +44,7 @@ class Motion(Reconstruction):
     trains = ("motion.refinement",)
     may_train = ("motion", "motion.flow", "motion.refinement")
     fresh = (MOTION, DISCRIMINATOR)
+    last_layer = None
 
     @property
     def sketches(self) -> SketchSource:

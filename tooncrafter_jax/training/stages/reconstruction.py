@@ -39,8 +39,6 @@ from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig
 
 DISCRIMINATOR = "discriminator"
 PERCEPTUAL = "perceptual"
-LAST_LAYER = "decoder.conv_out.kernel"
-"""The layer at which the two losses' gradients are compared (spec section 8.6 says why it is a choice)."""
 WEIGHT_EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
 
 
@@ -127,6 +125,10 @@ class Reconstruction(Stage):
     needs_pixels = True
     uses = ("autoencoder", "decoder")
     fresh = ("decoder", DISCRIMINATOR)
+    last_layer: ClassVar[str | None] = "decoder.conv_out.kernel"
+    """Where the gradients of the two losses are compared (spec section 8.6 says why it is a choice); None: nowhere, the
+    adversary's weight is the config's.
+    """
 
     def more_networks(self) -> dict[str, Network[Any]]:
         """The discriminator, and LPIPS if it has a weight."""
@@ -223,7 +225,7 @@ class Reconstruction(Stage):
         settings = self.options.discriminator
         truth = to_pixels(batch["video"])
         # The adaptive weight compares gradients at the last layer, whether or not that layer is trained.
-        pulled, rest = split(params, lambda path: path == LAST_LAYER or self.is_trained(path))
+        pulled, rest = split(params, lambda path: path == self.last_layer or self.is_trained(path))
 
         def reconstruct(some: FlatParams) -> tuple[tuple[Video, Losses], Metrics]:
             video, given = self.reconstruct(self.bound({**some, **rest}), batch)
@@ -240,13 +242,15 @@ class Reconstruction(Stage):
 
         # The adaptive weight: how much stronger the reconstruction pulls at the last layer. The pull-backs need only
         # that layer.
-        def strength(cotangent: jax.Array) -> jax.Array:
-            at_last = pull_back((cotangent, jax.tree.map(jnp.zeros_like, own)))[0][LAST_LAYER]
+        def gradient_norm(of_video: jax.Array) -> jax.Array | float:
+            if self.last_layer is None:
+                return 1.0
+            at_last = pull_back((of_video, jax.tree.map(jnp.zeros_like, own)))[0][self.last_layer]
             return jnp.linalg.norm(as_float32(at_last))
 
         def adversary(video: Video) -> _Adversary:
             adversarial, of_adversarial = jax.value_and_grad(lambda v: -jnp.mean(self._logits(params, v)))(video)
-            ratio = strength(of_distance) / (strength(of_adversarial) + WEIGHT_EPSILON)
+            ratio = gradient_norm(of_distance) / (gradient_norm(of_adversarial) + WEIGHT_EPSILON)
             weight = settings.weight * jnp.clip(ratio, 0.0, LARGEST_WEIGHT)
             discriminators, others = split(params, _is_discriminators)
             hinge = jax.value_and_grad(lambda some: self._hinge(some | others, truth, video), has_aux=True)
@@ -254,14 +258,14 @@ class Reconstruction(Stage):
             told = {"adversarial": adversarial, "adversarial_weight": weight, "discriminator_loss": judged} | judgements
             return _Adversary(weight * adversarial, weight * of_adversarial, of_discriminator, statistics, told)
 
-        def nobody(video: Video) -> _Adversary:
+        def without(video: Video) -> _Adversary:
             none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(adversary, video))
             return none._replace(statistics={path: params[path] for path in none.statistics})
 
         if settings.start_step < self.config.steps:
-            against = jax.lax.cond(step >= settings.start_step, adversary, nobody, jax.lax.stop_gradient(video))
+            against = jax.lax.cond(step >= settings.start_step, adversary, without, jax.lax.stop_gradient(video))
         else:  # it never takes part, so its gradients, which pull back twice through the decoder, are not even compiled
-            against = nobody(video)
+            against = without(video)
         (of_pulled,) = pull_back((of_distance + against.of_video, jax.tree.map(jnp.ones_like, own)))
         of_model, _ = split(of_pulled, self.is_trained)
         losses = distances | own | {"adversarial": against.loss}

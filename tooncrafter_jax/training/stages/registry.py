@@ -10,7 +10,7 @@ from tooncrafter_jax.training.stages.autoencoder import Autoencoder
 from tooncrafter_jax.training.stages.base import Base
 from tooncrafter_jax.training.stages.decoder import Decoder
 from tooncrafter_jax.training.stages.joint import Joint
-from tooncrafter_jax.training.stages.motion import Motion
+from tooncrafter_jax.training.stages.motion import LearnedMotion
 from tooncrafter_jax.training.stages.rectify import Rectify
 from tooncrafter_jax.training.stages.sketch import Sketch
 from tooncrafter_jax.training.stages.stage import Stage
@@ -22,7 +22,7 @@ STAGES: dict[str, type[Stage]] = {
     "decoder": Decoder,
     "joint": Joint,
     "autoencoder": Autoencoder,
-    "motion": Motion,
+    "motion": LearnedMotion,
 }
 
 

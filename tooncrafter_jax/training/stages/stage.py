@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.configuration import MOTION, ModelConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.training.components import Components, FlatParams, split
@@ -33,8 +33,6 @@ Extractor = Literal["anime2sketch", "hed", "hed_fused"]
 Losses = dict[str, jax.Array]
 """Terms of a loss by name, each with its weight in it; their sum is what is learnt."""
 
-MOTION = "motion"
-"""The component that finds motion."""
 MODEL = "model"
 """Name of the optimizer that every stage has: of the model's own parameters."""
 
@@ -146,6 +144,8 @@ class Stage:
                     f"'{config.stage}'"
                 )
             self.uses, self.fresh, self.needs_pixels = (*self.uses, MOTION), (*self.fresh, MOTION), True
+        if MOTION in self.uses and config.data.frames < 3:
+            raise UserError(f"config.data.frames is {config.data.frames}, but motion needs a frame between two others")
         groups = config.groups or self.trains
         for key, named in (("groups", groups), ("optimizer.group_rates", config.optimizer.factors)):
             wrong = [name for name in named if name not in self.may_train]
@@ -157,6 +157,12 @@ class Stage:
         networks = self.model.networks(config.dtype, attention=config.attention)
         chosen = {name: networks[name] for name in self.uses} | self.more_networks()
         self.components = Components(chosen, mesh, self.lora, config.gradient_dtype)
+        for group in groups:
+            if not any(map(in_groups([group]), self.components.abstract_params)):
+                raise UserError(
+                    f"the stage '{config.stage}' is to train '{group}', of which this architecture has no parameters: "
+                    "change config.groups or config.model_changes"
+                )
         self.is_chosen: Callable[[str], bool] = in_groups(groups)
         self.is_trained = self.is_chosen
         self.lora_targets: list[str] = []
