@@ -58,7 +58,7 @@ from tooncrafter_jax.sampling.request import (
 )
 from tooncrafter_jax.sampling.sampler import Sampler, branch_contexts, decode_twice, only, sampling_mesh
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
-from tooncrafter_jax.typing import Device, Dtype, Latents, Video
+from tooncrafter_jax.typing import Device, Dtype
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
 
@@ -401,10 +401,7 @@ class ToonCrafter:
             of_group = references
             if of_group is None and self.config.decoder.references:
                 of_group = self._encode_group(sampler, pairs, group, options)[1]
-
-            def decode(part: Latents, moves: Motion | None, references: References | None = of_group) -> Video:
-                return sampler.decode(params, part, references, moves, frames_per_chunk=frames_per_chunk)
-
+            decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
             placed = sampler.place(host[group], "batch", "frames")
             moves = _placed(sampler, motion, group) if motion is not None and self.config.decoder.carried else None
             videos.append(to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video))

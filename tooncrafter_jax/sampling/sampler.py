@@ -423,7 +423,7 @@ class Passes(NamedTuple):
 
 
 def decode_twice(
-    decode: Callable[[Latents, Motion | None], Video],
+    decode: Callable[..., Video],
     latents: Latents,
     motion: Motion | None = None,
     *,
@@ -432,15 +432,15 @@ def decode_twice(
     """Decodes a clip, and its middle once more among other neighbours (spec section 5.5).
 
     Args:
-      decode: latents (B, T, h, w, C) of any number of frames, and their motion -> frames (B, T, H, W, 3).
+      decode: latents (B, T, h, w, C) of any number of frames, and their `motion` -> frames (B, T, H, W, 3).
       latents: of the clip, scaled.
       motion: of the clip; None without motion guidance.
       second_pass: whether the clip is decoded again without frames 1 and T-2, to take the two middle frames from that.
     """
-    first = decode(latents, motion)
+    first = decode(latents, motion=motion)
     if not second_pass:
         return Passes(first, first, None)
     kept, replaced, found = second_pass_frames(latents.shape[1])
     of_kept = None if motion is None else motion.of_frames(np.asarray(kept))
-    second = decode(latents[:, np.asarray(kept)], of_kept)
+    second = decode(latents[:, np.asarray(kept)], motion=of_kept)
     return Passes(first.at[:, replaced].set(second[:, found]), first, second)
