@@ -19,7 +19,7 @@ from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.weights.convert import Conversion, convert
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
 from tooncrafter_jax.weights.rule import make
-from tooncrafter_jax.weights.store import Checkpoint
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 FULL = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder")
 
@@ -115,6 +115,17 @@ def test_a_sketch_encoder_alone(files: dict[str, Path], tmp_path: Path, tiny_con
     with pytest.raises(UserError, match="holds no unet"):
         checkpoint.require()
     same_as_rule(tmp_path / "sketch", "sketch_encoder", tiny_config)
+
+
+def test_what_is_added_leaves_the_sampling_options_that_suit_the_model(
+    files: dict[str, Path], tmp_path: Path, tiny_config: ModelConfig
+) -> None:
+    own = {"steps": 1, "exact_last_step": True}
+    with CheckpointWriter(tmp_path / "model", tiny_config, {}, sampling=own) as writer:
+        writer.write("image_projector", tiny_params("image_projector"))
+    convert(files["sketch"], tmp_path / "model", tiny_config)
+    checkpoint = Checkpoint(tmp_path / "model")
+    assert checkpoint.components == ("image_projector", "sketch_encoder") and checkpoint.sampling == own
 
 
 def test_a_file_that_does_not_fit_writes_nothing(files: dict[str, Path], tmp_path: Path) -> None:

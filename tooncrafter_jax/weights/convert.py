@@ -67,7 +67,13 @@ def convert(
         "components": list(mapped.components),
         "before": None if old is None else old.provenance,
     }
-    with CheckpointWriter(Path(destination), config, provenance, overwrite=overwrite or old is not None) as writer:
+    with CheckpointWriter(
+        Path(destination),
+        config,
+        provenance,
+        overwrite=overwrite or old is not None,
+        sampling=None if old is None else old.sampling,
+    ) as writer:
         if old is not None:
             writer.copy(old.directory, kept)
         for component in mapped.components:
