@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli.world import World, write_folder
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.sampling.batch.claims import Claims
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,6 +67,46 @@ def test_what_a_killed_run_left_is_removed_and_what_another_holds_is_not(tmp_pat
             assert not second.take("a")
             assert len(list(tmp_path.iterdir())) == 2
     assert [path.name for path in tmp_path.iterdir()] == [".mine.claim"]
+
+
+def of_another_user(left: Path, monkeypatch: pytest.MonkeyPatch, *, readable: bool) -> None:
+    """Plays the permissions of a file, which do not hinder root."""
+    real = os.open
+
+    def refusing(path: Any, flags: int, *mode: int) -> int:
+        if Path(path) == left and left.exists() and (flags & os.O_RDWR or not readable):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refusing)
+
+
+def test_what_another_user_left_is_removed_and_what_another_user_holds_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with claims(tmp_path) as first:
+        first.take("a")
+        (left,) = tmp_path.iterdir()
+        of_another_user(left, monkeypatch, readable=True)
+        with claims(tmp_path) as second:
+            assert left.exists() and second.take("b") and not second.take("a")
+    left.touch()
+    with claims(tmp_path) as third:
+        assert not left.exists() and third.take("a")
+
+
+def test_what_another_user_left_and_nobody_may_read_is_in_the_way_of_its_own_clip_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with claims(tmp_path) as first:
+        first.take("a")
+        (left,) = tmp_path.iterdir()
+        of_another_user(left, monkeypatch, readable=False)
+        (tmp_path / f".tooncrafter-{'f' * 32}.claim").touch()
+        with claims(tmp_path) as second:
+            assert list(tmp_path.iterdir()) == [left] and second.take("b")
+            with pytest.raises(UserError, match=re.escape(str(left))):
+                second.take("a")
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])

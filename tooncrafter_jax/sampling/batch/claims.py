@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import cannot_write
 
 try:
@@ -78,10 +79,7 @@ class Claims:
             self._give_up("this operating system has no such locks")
             return None
         while True:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise cannot_write(str(path), error) from error
+            descriptor = _opened(path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -90,6 +88,8 @@ class Claims:
                 pass  # released and removed since it was opened
             except OSError as error:
                 os.close(descriptor)
+                if error.errno == errno.EBADF:  # some file systems lock only what can be written
+                    raise cannot_write(str(path), PermissionError(errno.EACCES, os.strerror(errno.EACCES))) from error
                 if error.errno not in _TAKEN:
                     with contextlib.suppress(OSError):
                         os.unlink(path)
@@ -107,10 +107,29 @@ class Claims:
 
     def _remove_abandoned(self) -> None:
         """Removes claims that no process holds."""
+        paths: list[Path] = []
         with contextlib.suppress(OSError):
-            for path in [path for path in self._directory.iterdir() if _CLAIM.fullmatch(path.name)]:
+            paths += [path for path in self._directory.iterdir() if _CLAIM.fullmatch(path.name)]
+        for path in paths:
+            with contextlib.suppress(UserError):  # one that cannot be opened is in the way of its own clip alone
                 descriptor = self._lock(path)
                 if descriptor is not None:
                     with contextlib.suppress(OSError):
                         path.unlink()
                     os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """The descriptor of a claim's file, which is made; another user's can often be read alone, which suffices for a
+    lock.
+
+    Raises:
+      UserError: it can be neither written nor read.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            with contextlib.suppress(OSError):
+                return os.open(path, os.O_RDONLY)
+        raise cannot_write(str(path), error) from error
