@@ -83,7 +83,10 @@ def test_a_list_and_the_same_list_again(
     pictures = [f"p{number}.png" for number in range(5)]
     for number, name in enumerate(pictures):
         draw(world.path / name, 10 * number)
-    lines = [{"first": one, "last": other} for one, other in itertools.pairwise(pictures)]
+    lines: list[dict[str, Any]] = [{"first": one, "last": other} for one, other in itertools.pairwise(pictures)]
+    draw_lines(world.path / "sketch.png")
+    lines[1]["sketches"] = lines[2]["sketches"] = {"7": "sketch.png"}
+    pictures.append("sketch.png")
     opened.clear()
     assert command("sample", *world.manifest(*lines)).code == 0
     assert {name: (opened[name], decoded[name], hashed[name]) for name in pictures} == dict.fromkeys(
@@ -94,4 +97,4 @@ def test_a_list_and_the_same_list_again(
     assert "0 made, 4 done before" in command("sample", *world.manifest(*lines)).out
     assert {name: (opened[name], decoded[name], hashed[name]) for name in pictures} == dict.fromkeys(
         pictures, (1, 0, 1)
-    )
+    ) | {"sketch.png": (1, 1, 1)}, "only the polarity of a sketch is not known without its pixels"

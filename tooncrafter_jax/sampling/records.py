@@ -86,7 +86,7 @@ def request_of(
 ) -> dict[str, Any]:
     """Everything that decides the frames of a clip, as plain values; pictures by path and checksum."""
     sketches = {
-        str(frame): {**file_record(s.image, stamps), "dark_lines": has_dark_lines(s)}
+        str(frame): {"dark_lines": has_dark_lines(s), **file_record(s.image, stamps)}  # reading it tells its stamp
         if isinstance(s, Sketch)
         else file_record(s, stamps)
         for frame, s in sorted((pair.sketches or {}).items())

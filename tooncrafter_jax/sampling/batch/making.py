@@ -122,7 +122,7 @@ class BatchRequest:
                 return Ready(prepare(job.pair, self.options, self.model.config), self._request_of(job))
 
         with Preparation(ready, AHEAD + self.batch_size) as preparation:
-            todo = (self._left if self.several else self._all)(preparation, outcome, listener)
+            todo = self._left(preparation, outcome, listener, pictures) if self.several else self._all(preparation)
             if not todo:
                 return outcome
             with Claims(self.plan.directory, note) as claims:
@@ -144,15 +144,18 @@ class BatchRequest:
                     raise
         return outcome
 
-    def _left(self, preparation: Preparation, outcome: Outcome, listener: Listener) -> Sequence[Job]:
+    def _left(
+        self, preparation: Preparation, outcome: Outcome, listener: Listener, pictures: RecentPictures
+    ) -> Sequence[Job]:
         """The clips of a list that are not done and can be made."""
         self._check_outputs()
-        done = done_before(listener.looking(self.jobs), self.plan, self._request_of)
+        with pictures.used():
+            done = done_before(listener.looking(self.jobs), self.plan, self._request_of)
         outcome.skipped = [job.name for job, is_done in zip(self.jobs, done, strict=True) if is_done]
         todo = [job for job, is_done in zip(self.jobs, done, strict=True) if not is_done]
         return usable(todo, self._check_all, preparation, outcome.failed)
 
-    def _all(self, preparation: Preparation, outcome: Outcome, listener: Listener) -> Sequence[Job]:
+    def _all(self, preparation: Preparation) -> Sequence[Job]:
         """The clips of one pair, which differ in their seeds."""
         for job in self.jobs:
             self._check(job)
@@ -235,8 +238,8 @@ class Run:
                         elsewhere.append(job)
                 batch += self._usable([job for job, is_free in zip(taken, free, strict=True) if is_free])
             self.make(batch, size)
-            for job in {job.name for job, _ in batch}:
-                self.claims.release(job)
+            for name in {job.name for job, _ in batch}:
+                self.claims.release(name)
         return elsewhere
 
     def make(self, batch: Sequence[tuple[Job, Ready]], size: int = 1) -> None:
