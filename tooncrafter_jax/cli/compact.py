@@ -10,6 +10,7 @@ from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
 from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.models.configuration import OPTIONAL_COMPONENTS
 from tooncrafter_jax.sampling.request import make_options
 from tooncrafter_jax.weights.compact import DTYPES, compact
 from tooncrafter_jax.weights.store import Checkpoint
@@ -38,7 +39,8 @@ def build_parser() -> Parser:
         action="append",
         default=[],
         metavar="COMPONENT=DIR",
-        help="take this component from another model directory; may be given several times",
+        help=f"take this component from another model directory, or add it ({' or '.join(OPTIONAL_COMPONENTS)}); may "
+        "be given several times",
     )
     parser.add_argument(
         "--option",
@@ -67,7 +69,8 @@ def main(argv: list[str]) -> int:
             provenance=_read_json(arguments.provenance),
             overwrite=arguments.overwrite,
         )
-    print(f"{printable(arguments.destination)}: {', '.join(whole.components)}; {size / 1e6:.1f} MB")
+    written = Checkpoint(arguments.destination).components
+    print(f"{printable(arguments.destination)}: {', '.join(written)}; {size / 1e6:.1f} MB")
     return EXIT_OK
 
 
@@ -91,10 +94,11 @@ def _taken(choices: list[str], whole: Checkpoint) -> dict[str, Checkpoint]:
     found = {}
     for choice in choices:
         name, _, directory = choice.partition("=")
-        if name not in whole.components or not directory:
+        if name not in (*whole.components, *OPTIONAL_COMPONENTS) or not directory:
             raise UserError(
                 f"--take={choice} must name a component and a directory, such as decoder=runs/decoder/export; "
-                f"{whole.directory} holds {', '.join(whole.components)}"
+                f"{whole.directory} holds {', '.join(whole.components)}, and {' or '.join(OPTIONAL_COMPONENTS)} can be "
+                "added to any model"
             )
         found[name] = Checkpoint(Path(directory))
         found[name].require([name])

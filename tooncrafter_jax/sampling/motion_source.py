@@ -42,5 +42,8 @@ def missing_motion(config: ModelConfig, components: Container[str], cache: Path 
     if MOTION in components:
         return None
     if config.motion != MotionConfig():
-        raise UserError("this model's motion network is missing: sample without motion guidance, or export it again")
+        raise UserError(
+            "this model's motion network is missing: take one with `tooncrafter compact --take=motion=DIR`, or sample "
+            "without motion guidance"
+        )
     return published_motion(cache)

@@ -32,7 +32,7 @@ def compact(
       whole: what is written again.
       destination: the directory.
       dtype: one of `DTYPES`, of all parameters.
-      taken: component -> the directory that it is taken from instead.
+      taken: component -> the directory that it is taken from instead; one that `whole` has not is added.
       sampling: options of sampling that suit the model, beside those that it has.
       provenance: is added to what is told of the weights.
       overwrite: whether what the destination holds is replaced.
@@ -58,7 +58,7 @@ def compact(
         sampling={**whole.sampling, **sampling},
     ) as writer:
         networks = config.networks()
-        for name in whole.components:
+        for name in dict.fromkeys((*whole.components, *taken)):
             params = taken.get(name, whole).restore(name, networks[name])
             with np.errstate(over="ignore"):
                 rounded = {path: np.asarray(value).astype(dtype) for path, value in params.items()}
