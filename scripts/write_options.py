@@ -61,11 +61,7 @@ def keywords() -> str:
 
 def table() -> str:
     """The options of `tooncrafter sample`, group by group, as Markdown."""
-    in_python = IN_PYTHON | {
-        flag_of(one): f"{one.name}=False" if flag_of(one).startswith("--no-") else one.name
-        for cls in (SamplingOptions, Pair)
-        for one in _declared(cls)
-    }
+    in_python = IN_PYTHON | {flag_of(one): one.name for cls in (SamplingOptions, Pair) for one in _declared(cls)}
     lines, group = [], ""
     for one in build_parser().told():
         if one.name == "--help":
@@ -77,9 +73,10 @@ def table() -> str:
                 "| option | in Python | what it does |",
                 "|---|---|---|",
             ]
-        shown = f"{one.name}={one.metavar}" if one.metavar else one.name
+        shown = f"`{one.name}={one.metavar}`" if one.metavar else f"`{one.name}`"
+        opposite = f", `{one.opposite}`" if one.opposite else ""
         name = in_python.get(one.name, "")
-        lines.append(f"| `{shown}` | {f'`{name}`' if name else ''} | {_cell(one.text)} |")
+        lines.append(f"| {shown}{opposite} | {f'`{name}`' if name else ''} | {_cell(one.text)} |")
     return "\n".join(lines) + "\n"
 
 

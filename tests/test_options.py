@@ -44,6 +44,14 @@ def test_only_what_is_given_is_parsed() -> None:
     assert parsed(*argv) == {"hue": 12.0, "shades": 4, "paper": "black", "dither": False, "fast": True}
 
 
+def test_a_switch_can_be_said_either_way() -> None:
+    assert parsed("--no-fast", "--dither") == {"dither": True, "fast": False}
+    parser = Parser("colours")
+    add_declared(parser.add_argument, Colours)
+    opposites = {one.name: one.opposite for one in parser.told() if one.opposite}
+    assert opposites == {"--dither": "--no-dither", "--fast": "--no-fast"}
+
+
 def test_help_says_values_published_names_and_defaults() -> None:
     parser = Parser("colours")
     add_declared(parser.add_argument, Colours)
@@ -51,7 +59,7 @@ def test_help_says_values_published_names_and_defaults() -> None:
         ("--hue", "X", "angle on the wheel; 0 to 360 degrees"),
         ("--shades", "N", "how many; 1 or more [--n_shades --levels] (default: 3)"),
         ("--paper", "NAME", "what lies below; white or black (default: white)"),
-        ("--no-dither", "", "do not scatter rounding errors"),
+        ("--dither", "", "scatter rounding errors (default: on)"),
         ("--fast", "", "round carelessly"),
     }
     with pytest.raises(

@@ -179,7 +179,6 @@ def test_rotated_transparent_and_16_bit_pictures_are_accepted(empty: World, comm
 def arguments_of(request: dict[str, Any], out: Path) -> list[str]:
     """The command line that a record stands for."""
     options = request["options"]
-    renamed = {"second_pass": None, "exact_last_step": None}
     argv = [f"--{end}={request[end]['path']}" for end in ("first", "last")]
     argv += [f"--prompt={request['prompt']}", f"--seed={request['seed']}", f"--fps={request['fps']}", f"--out={out}"]
     argv += [
@@ -189,10 +188,12 @@ def arguments_of(request: dict[str, Any], out: Path) -> list[str]:
     ]
     argv += [f"--sketch={frame}:{sketch['path']}" for frame, sketch in request["sketches"].items()]
     argv += ["--bright-sketches"] * any(not sketch["dark_lines"] for sketch in request["sketches"].values())
-    argv += ["--exact-last-step"] * options["exact_last_step"] + ["--no-second-pass"] * (not options["second_pass"])
     for name, value in options.items():
-        if name not in renamed and value is not None:
-            argv.append(f"--{name.replace('_', '-')}={value}")
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            argv.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            argv.append(f"--{flag}={value}")
     return [*argv, "--quiet"]
 
 

@@ -25,6 +25,7 @@ from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.motion_network import MotionConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Device
 from tooncrafter_jax.weights import store
@@ -371,9 +372,29 @@ class TestFiles:
         found = Checkpoint(tmp_path / "small")
         assert found.config == wider and found.provenance["taken"] == {"autoencoder": {"made": "by a test"}}
         equal(found.restore("autoencoder", wider.networks()["autoencoder"]), params[1])
-        for take, message in (("unet=x", "must name a component"), (f"autoencoder={tmp_path}", "not a checkpoint")):
+        for take, message in (
+            ("unet=x", "must name a component"),
+            ("motion=", "must name a component"),
+            (f"autoencoder={tmp_path}", "not a checkpoint"),
+        ):
             with pytest.raises(UserError, match=message):
                 main(["compact", str(one), str(tmp_path / "none"), f"--take={take}"])
+
+    def test_an_optional_component_is_taken_by_a_model_without_it(
+        self, tmp_path: Path, written: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = Checkpoint(written).config
+        other = dataclasses.replace(config, motion=MotionConfig(widths=(8,), scales=(4,), depth=1))
+        one = write(tmp_path / "one", config, noise_params(config.networks()["autoencoder"]))
+        params = noise_params(other.networks()["motion"])
+        with CheckpointWriter(tmp_path / "other", other, {"made": "elsewhere"}) as writer:
+            writer.write("motion", params)
+        take = f"--take=motion={tmp_path / 'other'}"
+        assert main(["compact", str(one), str(tmp_path / "small"), take, "--stored-dtype=float32"]) == 0
+        assert "autoencoder, motion; " in capsys.readouterr().out
+        found = Checkpoint(tmp_path / "small")
+        assert found.components == ("autoencoder", "motion") and found.config == other
+        equal(found.restore("motion", other.networks()["motion"]), params)
 
     def test_options_that_suit_a_model_are_kept_with_it(self, tmp_path: Path, written: Path) -> None:
         config = Checkpoint(written).config
@@ -388,6 +409,9 @@ class TestFiles:
         chosen = sampling_options(parser.parse_args(argv), own)
         assert (chosen.spacing, chosen.steps, chosen.guidance_scale) == ("uniform_trailing", 9, 1.5)
         assert not chosen.second_pass and chosen.eta == 1.0
+        on = {"exact_last_step": True, "second_pass": False}
+        chosen = sampling_options(parser.parse_args(["--no-exact-last-step", "--second-pass"]), on)
+        assert not chosen.exact_last_step and chosen.second_pass
         assert main(["compact", str(tmp_path / "small"), str(tmp_path / "again"), "--option=eta=0"]) == 0
         assert Checkpoint(tmp_path / "again").sampling == {**own, "eta": 0}
         for option, message in (("guidance=2", "did you mean 'guidance_scale'"), ("steps", "a name and a value")):

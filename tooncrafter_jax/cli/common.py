@@ -29,12 +29,14 @@ class Told(NamedTuple):
     Attributes:
       group: its title.
       name: with its dashes.
+      opposite: the form that turns a switch off; empty where there is none.
       metavar: what stands for its value; empty for a switch.
       text: what it does.
     """
 
     group: str
     name: str
+    opposite: str
     metavar: str
     text: str
 
@@ -66,7 +68,7 @@ class Parser(argparse.ArgumentParser):
     def told(self) -> list[Told]:
         """The options in the order of the help. argparse has no public way to ask for them."""
         return [
-            Told(group.title or "", action.option_strings[-1], self._metavar(action), self._text(action))
+            Told(group.title or "", *_long_names(action), self._metavar(action), self._text(action))
             for group in self._action_groups
             for action in group._group_actions  # noqa: SLF001
             if action.option_strings and action.help
@@ -90,6 +92,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the complaint as a `UserError`."""
         raise UserError(f"{' '.join(message.split())} (see {self.prog} --help)")
+
+
+def _long_names(action: argparse.Action) -> tuple[str, str]:
+    """The name of an option, and of a switch that can be turned off the form that does so."""
+    names = [name for name in action.option_strings if name.startswith("--")]
+    return names[0], names[1] if isinstance(action, argparse.BooleanOptionalAction) else ""
 
 
 def _path(text: str) -> Path:

@@ -16,8 +16,8 @@ def add_declared(add: Any, cls: type, names: Iterable[str] | None = None) -> Non
     """Adds options to a command.
 
     One that is not given is absent from the parsed arguments, so that a model's own default can take its place;
-    `given_options` reads them. A switch that is on by default becomes `--no-NAME`. Names in [brackets] are those of the
-    published script's options.
+    `given_options` reads them. A switch has two forms, `--NAME` and `--no-NAME`, as a model's own default may be
+    either. Names in [brackets] are those of the published script's options.
 
     Args:
       add: `add_argument` of a parser or of a group.
@@ -38,24 +38,19 @@ def given_options(arguments: argparse.Namespace, cls: type, names: Sequence[str]
 
 
 def flag_of(option: Declared) -> str:
-    """How the command line calls an option."""
-    return f"--{'no-' if _is_on(option) else ''}{option.name.replace('_', '-')}"
-
-
-def _is_on(option: Declared) -> bool:
-    return option.kind is bool and option.default is True
+    """How the command line calls an option; of a switch, the form that turns it on."""
+    return f"--{option.name.replace('_', '-')}"
 
 
 def _taken(option: Declared) -> Mapping[str, Any]:
     """What argparse is to take for an option."""
     if option.kind is bool:
-        return {"action": "store_false" if _is_on(option) else "store_true"}
+        return {"action": argparse.BooleanOptionalAction}
     taken = {"type": option.kind, "metavar": option.option.metavar or _METAVARS[option.kind]}
     return taken | {"metavar": "NAME", "choices": option.choices} if option.choices else taken
 
 
 def _help(option: Declared) -> str:
-    told = f"do not {option.told}" if _is_on(option) else option.told
     published = f" [{option.option.published}]" if option.option.published else ""
-    default = "" if option.kind is bool else option.told_default
-    return f"{told}{published}" + (f" (default: {default})" if default else "")
+    default = option.told_default
+    return f"{option.told}{published}" + (f" (default: {default})" if default else "")

