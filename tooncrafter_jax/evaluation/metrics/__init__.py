@@ -1,7 +1,6 @@
 """Metrics of generated clips, one file each; `metric.Metric` says what all of them have in common.
 
-`make_metrics` builds them by name. Rows of equal names are equal, whichever metric measured them, so that a run may
-keep the rows of all its metrics in one table.
+`make_metrics` builds them by name.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class ClipRequest:
       id: of the clip, unique in its set, such as "intro/000120-000168".
       first, last: its end frames, RGB, of one size.
       frames: length of the clip, both end frames included.
-      prompt, seed, fps: as in `requests.Pair`, for those that listen to them.
+      prompt, seed, fps: as in `sampling.request.Pair`, for those that listen to them.
     """
 
     id: str

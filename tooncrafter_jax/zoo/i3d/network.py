@@ -1,7 +1,7 @@
 """I3D, the inflated Inception network trained on Kinetics-400 (Carreira & Zisserman 2017, figure 3; spec section 10).
 
 The Fréchet and kernel video distances compare its 400 logits. It serves evaluation alone: batch normalisation always
-uses the stored moments and there is no dropout. `weights.metric_weights.load_i3d` reads the published weights (RGB
+uses the stored moments and there is no dropout. `zoo.metric_weights.load_i3d` reads the published weights (RGB
 stream).
 """
 
