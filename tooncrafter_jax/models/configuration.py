@@ -247,7 +247,9 @@ def small() -> ModelConfig:
         clip_text=ClipTextConfig(vocabulary_size=3072, width=48, heads=4, layers=3),
         clip_image=ClipImageConfig(image_size=64, patch_size=16, width=48, heads=4, layers=2),
         autoencoder=AutoencoderConfig(**first_stage),
-        decoder=DecoderConfig(**first_stage, reference_head_dim=8, carried=True, corrects_motion=True),
+        decoder=DecoderConfig(
+            **first_stage, attention_levels=(3,), reference_head_dim=8, carried=True, corrects_motion=True
+        ),
         sketch_encoder=SketchEncoderConfig(in_channels=16, **denoiser),
         motion=MotionConfig(refinement_widths=(80, 64, 48), refinement_scales=(4, 2, 1), refinement_depth=4),
     )

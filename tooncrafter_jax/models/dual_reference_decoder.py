@@ -40,8 +40,6 @@ from tooncrafter_jax.typing import AnyArray, FloatArray, Latents, Video, VideoFe
 TEMPORAL_EPSILON = 1e-5
 REFERENCE_HEADS = 8
 """Heads of the reference attention at every width (spec section 5.4)."""
-ATTENTION_LEVELS = (2, 3)
-"""Levels that inject references by attention; the others do so by a residual (spec section 5.4)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class DecoderConfig:
       post_quantization: whether a 1x1 convolution comes first, as in the plain decoder; the published pipeline skips
         it.
       norm_groups: groups of all group normalisations; 32 in the published model.
+      attention_levels: levels that inject references by attention, whose time grows with the square of their pixels;
+        the others do so by a residual (spec section 5.4).
       reference_head_dim: channels of a head of the reference attention, whose time grows with them.
     """
 
@@ -74,6 +74,7 @@ class DecoderConfig:
     corrects_motion: bool = False
     post_quantization: bool = False
     norm_groups: int = NORM_GROUPS
+    attention_levels: tuple[int, ...] = (2, 3)
     reference_head_dim: int = 64
 
 
@@ -265,7 +266,7 @@ class UpLevel(nnx.Module):
         self, level: int, blocks: list[VideoBlock], features: int, config: DecoderConfig, **kw: Unpack[LayerOptions]
     ) -> None:
         self.blocks = nnx.List(blocks)
-        attends = config.references and level in ATTENTION_LEVELS
+        attends = config.references and level in config.attention_levels
         self.reference_attention = nnx.data(ReferenceAttention(features, config, **kw) if attends else None)
         self.reference_residual = nnx.data(
             ReferenceResidual(features, **kw) if config.references and not attends else None
