@@ -15,9 +15,9 @@ runs=runs/small
   "$python" -m tooncrafter_jax curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
 "$python" -m tooncrafter_jax fetch-metric-weights
 
-for run in autoencoder autoencoder_lpips base rectify_iv rectify_ii rectify_iii rectify_v rectify_long rectify \
+for run in motion motion_lpips autoencoder autoencoder_lpips base rectify_iv rectify_ii rectify_iii rectify_v rectify_lora rectify_long \
   decoder_full decoder_full_true decoder_without_p3d decoder_without_p3d_true decoder_plain decoder_plain_true \
-  decoder_full_16 decoder_full_lpips joint sketch sketch_pictures sketch_sparse together together_long; do
+  decoder_carried decoder_carried_lpips joint sketch sketch_pictures sketch_sparse together together_long; do
   "$python" train.py --config="configs/small.py:$run" --workdir="$runs/$run"
 done
 scripts/bundle_small.sh "$python" "$runs/together_long/export"
