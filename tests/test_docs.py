@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests" / "golden").rglob("*.md")]
+PRESENT = [page for page in PAGES if page.name != "CHANGELOG.md" and page.parent.name != "experiments"]
+"""Pages of what is; the others tell what was."""
+_FILE = re.compile(r"`(\w[\w.-]*/[\w./-]*)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _MADE = "api/"
 """The API reference is made by scripts/build_docs.py."""
@@ -29,6 +32,16 @@ def test_no_link_is_dead(page: Path):
         target = page.parent / name if name else page
         assert target.exists(), f"{page.name} links to {link}"
         assert not anchor or anchor in headings(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there(page: Path):
+    """Of a folder of the repository, or of a room of the package."""
+    for path in _FILE.findall(page.read_text()):
+        folder = next(
+            (base for base in (ROOT / "tooncrafter_jax", ROOT) if (base / path.partition("/")[0]).is_dir()), None
+        )
+        assert folder is None or (folder / path).exists(), f"{page.name} names {path}"
 
 
 def test_the_readme_stays_one_page():
