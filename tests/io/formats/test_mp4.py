@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.io.formats.clips import cartoon, files, noise, psnr
+from tests.io.formats.clips import cartoon, files, psnr
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import grey_of_rgb, write_mp4
 from tooncrafter_jax.io.formats import FORMATS, FormatOptions, mp4
@@ -57,13 +57,10 @@ def test_saturated_colours_are_kept(tmp_path: Path):
     assert np.abs(decoded.astype(int) - frames).max() <= 4
 
 
-def test_crf_and_rate(tmp_path: Path):
-    frames = noise(8, 64, 64)
-    write_mp4(tmp_path / "fine.mp4", frames, fps=Fraction(24000, 1001), crf=10)
-    write_mp4(tmp_path / "coarse.mp4", frames, fps=12.5, crf=40)
-    assert (tmp_path / "fine.mp4").stat().st_size > 3 * (tmp_path / "coarse.mp4").stat().st_size
-    assert decode(tmp_path / "fine.mp4")[1]["rate"] == Fraction(24000, 1001)
-    assert decode(tmp_path / "coarse.mp4")[1]["rate"] == Fraction(25, 2)
+@pytest.mark.parametrize(("fps", "rate"), [(Fraction(24000, 1001), Fraction(24000, 1001)), (12.5, Fraction(25, 2))])
+def test_the_rate_is_kept(tmp_path: Path, fps: Any, rate: Fraction):
+    write_mp4(tmp_path / "a.mp4", cartoon(8), fps=fps)
+    assert decode(tmp_path / "a.mp4")[1]["rate"] == rate
 
 
 def test_one_frame_is_enough(tmp_path: Path):
@@ -95,8 +92,6 @@ def test_impossible_settings_are_named(tmp_path: Path):
     path, frames = tmp_path / "a.mp4", cartoon()
     with pytest.raises(UserError, match="96 x 63 pixels: H.264"):
         write_mp4(path, frames[:, :63])
-    with pytest.raises(UserError, match="crf is 52"):
-        write_mp4(path, frames, crf=52)
     with pytest.raises(UserError, match="fps is 0"):
         write_mp4(path, frames, fps=0)
     with pytest.raises(UserError, match="unknown pixel format 'yuv999': choose of yuv420p, yuv444p, rgb24"):

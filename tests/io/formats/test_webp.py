@@ -1,4 +1,4 @@
-"""An animated WebP lasts as long as it should, and keeps every pixel if it is asked to."""
+"""An animated WebP lasts as long as it should, and looks as it should."""
 
 from __future__ import annotations
 
@@ -8,30 +8,22 @@ import numpy as np
 import pytest
 
 from tests.io.formats.animations import read_animation
-from tests.io.formats.clips import cartoon, files
+from tests.io.formats.clips import cartoon, files, psnr
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import write_webp
 
 
 @pytest.mark.parametrize(("fps", "seconds"), [(8, 2.0), (7, 16 / 7), (24, 2 / 3)])
-def test_it_lasts_as_long_as_it_should_and_loses_nothing(tmp_path: Path, fps: int, seconds: float):
-    write_webp(tmp_path / "a.webp", cartoon(), fps=fps, lossless=True)
+def test_it_lasts_as_long_as_it_should_and_loses_little(tmp_path: Path, fps: int, seconds: float):
+    write_webp(tmp_path / "a.webp", cartoon(), fps=fps)
     pictures, delays, loop = read_animation(tmp_path / "a.webp")
-    np.testing.assert_array_equal(pictures, cartoon())
+    assert (
+        pictures.shape == cartoon().shape and psnr(pictures, cartoon()) > 29
+    )  # measured: 29.7; colour has half the resolution
     assert loop == 0 and abs(sum(delays) / 1000 - seconds) <= 0.0005 + 1e-9 and max(delays) - min(delays) <= 1
 
 
-def test_quality_matters(tmp_path: Path):
-    sizes = []
-    for quality in (20, 95):
-        write_webp(tmp_path / "a.webp", cartoon(), quality=quality)
-        sizes.append((tmp_path / "a.webp").stat().st_size)
-    assert sizes[1] > 1.3 * sizes[0]
-
-
 def test_impossible_settings_are_named(tmp_path: Path):
-    with pytest.raises(UserError, match="quality is 101"):
-        write_webp(tmp_path / "a.webp", cartoon(), quality=101)
     with pytest.raises(UserError, match="16383"):
         write_webp(tmp_path / "a.webp", np.zeros((1, 8, 16384, 3), np.uint8))
     with pytest.raises(UserError, match="fps is -1"):

@@ -48,11 +48,7 @@ class Mp4(OneFile):
 
 
 def write_mp4(
-    path: Path,
-    frames: Frames,
-    fps: Rate = PUBLISHED_FPS,
-    crf: int = PUBLISHED_CRF,
-    pixel_format: str = PUBLISHED_PIXEL_FORMAT,
+    path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS, pixel_format: str = PUBLISHED_PIXEL_FORMAT
 ) -> None:
     """Writes H.264 video, in yuv420p for every player and browser, from the first bytes on: its index comes first.
 
@@ -62,12 +58,11 @@ def write_mp4(
       path: of the file; its directory is made if it is missing.
       frames: uint8 (T, H, W, 3), H and W even.
       fps: playback rate.
-      crf: 0 (largest file) to 51; the published code uses 10. Means nothing to rgb24.
       pixel_format: of `PIXEL_FORMATS`: yuv420p has one colour for four pixels, which dulls coloured lines, and plays
         everywhere; yuv444p has a colour for each, and rgb24 keeps every pixel as it is, but browsers play neither.
 
     Raises:
-      UserError: not such frames, an odd height or width in yuv420p, an impossible `fps`, `crf` or `pixel_format`, PyAV
+      UserError: not such frames, an odd height or width in yuv420p, an impossible `fps` or `pixel_format`, PyAV
         without an H.264 encoder, or a path that cannot be written.
     """
     check_frames(frames)
@@ -79,14 +74,12 @@ def write_mp4(
             f"'{os.fspath(path)}' cannot hold frames of {width} x {height} pixels: H.264 video needs an even width and "
             "height, so crop a pixel or write PNG, GIF or WebP"
         )
-    if not 0 <= crf <= 51:
-        raise UserError(f"crf is {crf}: choose a whole number from 0 (largest file) to 51 (smallest)")
     with written_whole(path) as temporary:
-        _encode_mp4(temporary, frames, check_playback_rate(fps), crf, pixel_format)
+        _encode_mp4(temporary, frames, check_playback_rate(fps), pixel_format)
         sync_file(temporary)
 
 
-def _encode_mp4(path: str, frames: Frames, rate: Fraction, crf: int, pixel_format: str) -> None:
+def _encode_mp4(path: str, frames: Frames, rate: Fraction, pixel_format: str) -> None:
     lossless = pixel_format == "rgb24"
     with av.open(path, "w", format="mp4", options=_INDEX_FIRST) as container:
         try:
@@ -94,7 +87,7 @@ def _encode_mp4(path: str, frames: Frames, rate: Fraction, crf: int, pixel_forma
         except (FFmpegError, ValueError) as error:
             raise UserError("this build of PyAV has no H.264 encoder: pip install --force-reinstall av") from error
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixel_format
-        stream.options = {"qp": "0"} if lossless else {"crf": str(crf)}
+        stream.options = {"qp": "0"} if lossless else {"crf": str(PUBLISHED_CRF)}
         codec = stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = codec.color_range = _BT709
         if lossless:
