@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ def add_declared(add: Any, cls: type, names: Iterable[str] | None = None) -> Non
         add(flag_of(one), dest=name, default=argparse.SUPPRESS, help=_help(one), **_taken(one))
 
 
-def given_options(arguments: argparse.Namespace, cls: type, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """The options of a class that were given, by name; of some names alone if there are any."""
-    return {name: getattr(arguments, name) for name in names or declared(cls) if hasattr(arguments, name)}
+def given_options(arguments: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """The options of a class that were given, by name."""
+    return {name: getattr(arguments, name) for name in declared(cls) if hasattr(arguments, name)}
 
 
 def flag_of(option: Declared) -> str:

@@ -15,7 +15,6 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import (
     BLACK,
     WHITE,
-    Colour,
     SketchSheet,
     cut_of,
     fit_image,
@@ -73,9 +72,9 @@ def as_picture(picture: Picture, what: str) -> np.ndarray:
     return array
 
 
-def as_rgb(picture: Picture, what: str, background: Colour = WHITE) -> np.ndarray:
-    """`as_picture`, as uint8 (H, W, 3); transparent pixels show `background`."""
-    return over(as_picture(picture, what), background)
+def as_rgb(picture: Picture, what: str) -> np.ndarray:
+    """`as_picture`, as uint8 (H, W, 3); transparent pixels are white."""
+    return over(as_picture(picture, what), WHITE)
 
 
 def prepare_pictures(

