@@ -20,7 +20,7 @@ from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, InBetwee
 from tooncrafter_jax.evaluation.true_clips import TrueClip
 from tooncrafter_jax.io import to_uint8
 from tooncrafter_jax.models.configuration import MOTION
-from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
+from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, BoundModel, draw_latents
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
@@ -32,9 +32,6 @@ from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, chec
 from tooncrafter_jax.sketches import SketchExtractor
 from tooncrafter_jax.typing import Uint8Videos
 from tooncrafter_jax.weights.store import Checkpoint
-
-FRAMES_AT_A_TIME = 4
-"""Frames that a reconstruction encodes together; bounds its memory."""
 
 
 class InBetweening:

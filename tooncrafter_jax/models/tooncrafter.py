@@ -24,6 +24,10 @@ from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.typing import Context, FramesPerSecond, Hints, Images, Latents, Timesteps, TokenIds, Tokens, Video
 
+FRAMES_AT_A_TIME = 4
+"""Frames that are encoded together where memory counts: the encoder's activations at full resolution are the largest of
+a denoiser's step.
+"""
 Moments = Float[Array, "B T h w C2"]
 """Mean and log-variance of the posterior of each frame's latents, before the scale factor."""
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.io import to_uint8, write_contact_sheet, write_mp4
+from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME
 from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.runtime.distributed import is_main_process
@@ -27,7 +28,6 @@ from tooncrafter_jax.training.reporting import Reporter
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import BATCH_AXES
 from tooncrafter_jax.training.stages import Stage
-from tooncrafter_jax.training.stages.encoding import FRAMES_AT_A_TIME
 from tooncrafter_jax.training.stages.stage import Batch
 
 CLIPS = 2

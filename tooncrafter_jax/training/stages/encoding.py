@@ -8,16 +8,11 @@ from jaxtyping import Array, Float, UInt8
 
 from tooncrafter_jax.diffusion.noise import clips_with_motion
 from tooncrafter_jax.models.motion import Motion
-from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, Moments, draw_latents
+from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, BoundModel, Conditions, Moments, draw_latents
 from tooncrafter_jax.nn.logical_axes import constrain, devices_sharing
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.typing import Dtype, Hints, Latents, Tokens
-
-FRAMES_AT_A_TIME = 4
-"""Frames that are encoded together: the encoder's activations at full resolution are the largest of a denoiser's
-step.
-"""
 
 
 def frame_moments(model: BoundModel, video: UInt8[Array, "B T H W 3"]) -> Moments:
