@@ -18,7 +18,6 @@ from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, check_ranges, published_names, with_attributes
 from tooncrafter_jax.sampling import foreign_names
 from tooncrafter_jax.sampling.request_pictures import (
-    MAX_ASPECT_DIFFERENCE,
     Picture,
     Sketch,
     as_rgb,
@@ -26,12 +25,15 @@ from tooncrafter_jax.sampling.request_pictures import (
     prepare_pictures,
     whole_number,
 )
-from tooncrafter_jax.sampling.sampling_options import MAX_SIDE, Fit, SamplingOptions
+from tooncrafter_jax.sampling.sampling_options import MAX_SIDE, SamplingOptions
 
 __all__ = [
-    "MAX_ASPECT_DIFFERENCE",
+    "ARGUMENTS",
+    "DEFAULT_FPS",
+    "DEFAULT_SEED",
+    "MAX_PROMPT",
     "MAX_SIDE",
-    "Fit",
+    "MIN_FRAMES_FOR_SECOND_PASS",
     "Pair",
     "Picture",
     "PreparedPair",
@@ -39,6 +41,7 @@ __all__ = [
     "Sketch",
     "as_rgb",
     "check_pairs",
+    "check_settings",
     "check_sketch_encoder",
     "make_options",
     "make_pairs",
