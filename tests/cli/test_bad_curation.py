@@ -17,9 +17,10 @@ import pytest
 
 from tests.cli.world import Command
 from tests.curation.film_files import LOSSLESS, moving, write_film, write_sound
+from tests.data.splits import split_sizes
 from tooncrafter_jax.__main__ import main as package_main
 from tooncrafter_jax.cli.common import run
-from tooncrafter_jax.data.clip_sets import ClipSet, split_sizes
+from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError
 
 pytest.importorskip("cv2", reason="needs the extra 'data'")

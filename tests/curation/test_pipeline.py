@@ -29,12 +29,13 @@ from tests.curation.fakes import (
     Unfinished,
     lines_of,
 )
+from tests.data.splits import split_sizes
 from tooncrafter_jax.curation import pipeline
 from tooncrafter_jax.curation.pipeline import Listener, curate, rethreshold
 from tooncrafter_jax.curation.splits import SplitRule
 from tooncrafter_jax.curation.thresholds import Thresholds
 from tooncrafter_jax.curation.workspace import Workspace
-from tooncrafter_jax.data.clip_sets import ClipSet, split_sizes
+from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError
 
 if importlib.util.find_spec("apache_beam") is None:

@@ -10,7 +10,8 @@ import textwrap
 import numpy as np
 import pytest
 
-from tooncrafter_jax.data.clip_sets import ClipFile, ClipReference, ClipSet, split_sizes, write_clip_file, write_clips
+from tests.data.splits import split_sizes
+from tooncrafter_jax.data.clip_sets import ClipFile, ClipReference, ClipSet, write_clip_file, write_clips
 from tooncrafter_jax.data.records import clip_of_pictures
 from tooncrafter_jax.errors import UserError
 

@@ -15,7 +15,8 @@ from tests.training.small import config
 from tooncrafter_jax.__main__ import main as program
 from tooncrafter_jax.cli.common import run
 from tooncrafter_jax.cli.config_options import read_config
-from tooncrafter_jax.data.clip_sets import ClipSet, split_sizes
+from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.data.embeddings import EmbeddingSource
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.paths import Mirror, any_path, copy_tree, local_path, url_of
@@ -213,7 +214,7 @@ def test_a_model_that_is_a_tree_goes_to_a_bucket_and_back(bucket, tmp_path_facto
 
 
 def test_clips_and_embeddings_are_read_from_a_disk_only(bucket):
-    for opened in (ClipSet, split_sizes):
+    for opened in (ClipSet, EmbeddingSource):
         with pytest.raises(UserError, match="'gs://b/clips' cannot be a URL here: give a path of this machine"):
             opened("gs://b/clips")
 

@@ -24,10 +24,10 @@ def rectify(clips):
     from tooncrafter_jax.data.loader import Loader
     from tooncrafter_jax.training.sharding import make_mesh
     from tooncrafter_jax.training.stages import make_stage
-    from tooncrafter_jax.training.start import architecture, start_state
+    from tooncrafter_jax.training.start import Start, architecture
     from tooncrafter_jax.training.step import make_step
 
     settings = config(clips, frozen_dtype="bfloat16")
     mesh = make_mesh("data:1", jax.devices()[:1])
     stage = make_stage(settings, architecture(settings), mesh)
-    return stage, mesh, make_step(stage, mesh), lambda: start_state(stage, mesh), lambda: Loader.open(settings.data)
+    return stage, mesh, make_step(stage, mesh), lambda: Start(stage).state(mesh), lambda: Loader.open(settings.data)

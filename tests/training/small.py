@@ -7,6 +7,8 @@ import numpy as np
 from tooncrafter_jax.data.clip_sets import ClipReference, write_clips
 from tooncrafter_jax.data.records import clip_of_pictures
 from tooncrafter_jax.training.configuration import train_config
+from tooncrafter_jax.training.start import Start
+from tooncrafter_jax.training.state import abstract_state
 
 FRAMES, SIZE = 4, 32
 
@@ -100,6 +102,13 @@ def _merged(values, changes):
         both = isinstance(value, dict) and isinstance(result.get(name), dict) and name != "model_changes"
         result[name] = _merged(result[name], value) if both else value
     return result
+
+
+def start_params(stage):
+    """All parameters that a stage starts from, on the host, in float32."""
+    state = abstract_state(stage)
+    loaded = Start(stage).load_on_host({*state.trained, *state.frozen})
+    return {path: np.asarray(value, np.float32) for path, value in loaded.items()}
 
 
 def make_clips(directory, count=12, frames=10):

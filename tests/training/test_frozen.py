@@ -17,7 +17,7 @@ from tooncrafter_jax.models.configuration import COMPONENTS
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.start import architecture, start_state
+from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.step import make_step
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
@@ -99,7 +99,7 @@ def changed(exported, begin, stage, state):
 @pytest.mark.parametrize("name", ["rectify", "new decoder parts", "autoencoder"])
 def test_what_is_frozen_is_exported_as_it_came(clips, begin, tmp_path, name):
     stage, mesh = make(clips, begin, **STAGES[name])
-    state = start_state(stage, mesh)
+    state = Start(stage).state(mesh)
     assert state.trained
     export(tmp_path / "model", stage, state, model=stage.model, provenance={})
     found, count = changed(tmp_path / "model", Path(stage.config.start), stage, state)
@@ -110,7 +110,7 @@ def test_what_is_frozen_is_exported_as_it_came(clips, begin, tmp_path, name):
 @pytest.mark.parametrize("name", STAGES)
 def test_what_is_frozen_is_exported_as_it_came_after_20_steps(clips, begin, tmp_path, name):
     stage, mesh = make(clips, begin, **STAGES[name])
-    state, step = start_state(stage, mesh), make_step(stage, mesh)
+    state, step = Start(stage).state(mesh), make_step(stage, mesh)
     first = jax.device_get(state.trained)
     settings = dataclasses.replace(stage.config.data, video=True)
     with Loader.open(settings) as loader:
@@ -137,7 +137,7 @@ def test_what_is_frozen_is_exported_as_it_came_after_20_steps(clips, begin, tmp_
 def test_a_start_that_is_gone_or_another_is_told(clips, begin, tmp_path):
     first = shutil.copytree(begin, tmp_path / "first")
     stage, mesh = make(clips, first, stage="rectify")
-    state = start_state(stage, mesh)
+    state = Start(stage).state(mesh)
     run = tmp_path / "run"
     checkpoints = Checkpoints(run, stage)
     checkpoints.save(state, {}, wait=True)

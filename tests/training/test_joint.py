@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.training.small import config
+from tests.training.small import config, start_params
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.objective import noisy_target
@@ -14,7 +14,7 @@ from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.decoder import true_latents
 from tooncrafter_jax.training.stages.encoding import clean_latents
 from tooncrafter_jax.training.stages.stage import MODEL
-from tooncrafter_jax.training.start import architecture, start_params
+from tooncrafter_jax.training.start import architecture
 
 
 @pytest.mark.gate

@@ -11,7 +11,7 @@ from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.training.checkpoints import export
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.start import architecture, start_state
+from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.step import make_step
 from tooncrafter_jax.weights.lora import PREFIX, load_lora, merged
 
@@ -28,7 +28,7 @@ def test_factors_of_matrices_and_convolutions_learn_and_merge(clips, tmp_path):
     mesh = make_mesh("data:1", jax.devices()[:1])
     stage = make_stage(settings, architecture(settings), mesh)
     assert any(len(stage.components.abstract_params[path].shape) == 4 for path in stage.lora_targets)
-    state, step = start_state(stage, mesh), make_step(stage, mesh)
+    state, step = Start(stage).state(mesh), make_step(stage, mesh)
     state = dataclasses.replace(state, frozen={path: without_zeros(value) for path, value in state.frozen.items()})
     before = {path: np.asarray(value) for path, value in state.trained.items()}
     assert all(path.startswith(PREFIX) for path in before)

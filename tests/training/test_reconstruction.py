@@ -16,7 +16,7 @@ from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER
 from tooncrafter_jax.training.stages.stage import MODEL
-from tooncrafter_jax.training.start import architecture, start_state
+from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.training.step import make_step, make_validation
 
@@ -34,7 +34,7 @@ def run(clips):
     )
     mesh = make_mesh("data:1", jax.devices()[:1])
     stage = make_stage(settings, architecture(settings), mesh)
-    state, step = start_state(stage, mesh), make_step(stage, mesh)
+    state, step = Start(stage).state(mesh), make_step(stage, mesh)
     with Loader.open(settings.data) as loader:
         batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
     params, metrics = [jax.device_get(state.params)], []

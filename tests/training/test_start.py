@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from tests.training.small import config
+from tests.training.small import config, start_params
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training.checkpoints import export
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.start import architecture, start_params
+from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 

@@ -237,11 +237,6 @@ class ClipSet(Sequence[Clip]):
         return f"ClipSet('{self.directory}', '{self.split}', {len(self)} clips)"
 
 
-def split_sizes(directory: _Path) -> dict[str, int]:
-    """Number of clips by split."""
-    return {name: info.num_examples for name, info in _open(_directory_of_shards(directory)).info.splits.items()}
-
-
 def _groups(references: list[ClipReference], shard_bytes: int) -> Iterator[list[ClipReference]]:
     group: list[ClipReference] = []
     size = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -77,14 +77,6 @@ class MotionConfig:
         return max(self.flow.pixel_multiple, STEM_STRIDE * max(self.refinement_scales, default=1))
 
 
-class FindsMotion(Protocol):
-    """What can guide: called with the key frames, it says where each frame's content lies in them."""
-
-    def __call__(self, ends: Float[Array, "B 2 H W 3"], frames: int, hints: Hints | None = None) -> Motion:
-        """See `MotionNetwork.__call__`."""
-        ...
-
-
 class RefinementBlock(nnx.Module):
     """Corrects flows and shares of all frames of a clip at one resolution.
 
@@ -122,7 +114,7 @@ class RefinementBlock(nnx.Module):
 
 
 class MotionNetwork(nnx.Module):
-    """Motion between two key frames; see `FindsMotion`."""
+    """Says where the content of each frame between two key frames lies in them, which can guide a model."""
 
     def __init__(self, config: MotionConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config

@@ -1,6 +1,4 @@
-"""Sketches for training pairs: drawing them from frames, choosing which frames they guide, and handing them to the
-encoder.
-"""
+"""Sketches for training pairs: drawing them from frames, and choosing which frames they guide."""
 
 from tooncrafter_jax.sketches.extractors import (
     EXTRACTORS,
@@ -12,7 +10,6 @@ from tooncrafter_jax.sketches.extractors import (
     SketchExtractor,
     load_extractor,
 )
-from tooncrafter_jax.sketches.hints import hints_of_sketches
 from tooncrafter_jax.sketches.selection import (
     BISECTION_DEPTHS,
     BISECTION_SHARE,
@@ -33,7 +30,6 @@ __all__ = [
     "Sketches",
     "bisection_frames",
     "choose_sketched_frames",
-    "hints_of_sketches",
     "load_extractor",
     "random_frames",
 ]

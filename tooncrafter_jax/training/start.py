@@ -346,17 +346,6 @@ def _identity(giver: _Giver) -> str:
     return fingerprint(giver.checkpoint.restore_on_host(giver.component, giver.network, only=small))
 
 
-def start_params(stage: Stage) -> dict[str, np.ndarray]:
-    """All parameters that a stage starts from, on the host, in float32.
-
-    Raises:
-      UserError: see `Start`.
-    """
-    state = abstract_state(stage)
-    loaded = Start(stage).load_on_host({*state.trained, *state.frozen})
-    return {path: np.asarray(value, np.float32) for path, value in loaded.items()}
-
-
 def _is_flexible(name: str, stage: Stage) -> bool:
     """Whether a component need not have all parts in a checkpoint."""
     return name in ("decoder", MOTION) and name in stage.fresh
@@ -372,12 +361,3 @@ def _check_same(stored: Any, wanted: Any, name: str, checkpoint: Checkpoint) -> 
             f"{checkpoint.directory} has another {name} than the config asks for (they differ in "
             f"{', '.join(differing)})"
         )
-
-
-def start_state(stage: Stage, mesh: Mesh) -> TrainState:
-    """The state before the first step, on the mesh.
-
-    Raises:
-      UserError: see `Start` and `Start.state`.
-    """
-    return Start(stage).state(mesh)
