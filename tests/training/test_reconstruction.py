@@ -14,7 +14,7 @@ from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.training import trainer
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR, LAST_LAYER
+from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.state import new_state
@@ -207,7 +207,8 @@ def test_new_parts_alone_learn_against_the_discriminator(clips):
         weights.append(float(found.metrics["adversarial_weight"]))
         trained = {path for path in params if stage.is_trained(path)}
         assert set(found.of[MODEL]) == trained
-    assert LAST_LAYER not in trained
+        assert stage.last_layer in params
+    assert stage.last_layer not in trained
     assert weights[1] == pytest.approx(weights[0], rel=1e-4)
     assert weights[0] > 0
 
