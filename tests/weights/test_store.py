@@ -27,6 +27,7 @@ from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.motion_network import MotionConfig
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.typing import Device
 from tooncrafter_jax.weights import store
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
@@ -384,7 +385,7 @@ class TestFiles:
         self, tmp_path: Path, written: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         config = Checkpoint(written).config
-        other = dataclasses.replace(config, motion=MotionConfig(widths=(8,), scales=(4,), depth=1))
+        other = dataclasses.replace(config, motion=MotionConfig(RifeConfig(widths=(8,), scales=(4,), depth=1)))
         one = write(tmp_path / "one", config, noise_params(config.networks()["autoencoder"]))
         params = noise_params(other.networks()["motion"])
         with CheckpointWriter(tmp_path / "other", other, {"made": "elsewhere"}) as writer:
