@@ -207,7 +207,7 @@ def _trainer(tmp_path, clips, **changes):
         ({"steps": 0}, "config.steps must be at least 1"),
         (
             {"stage": "paint"},
-            "config.stage must be one of base, rectify, sketch, decoder, joint, autoencoder, not 'paint'",
+            "config.stage must be one of base, rectify, sketch, decoder, joint, autoencoder, motion, not 'paint'",
         ),
         ({"ema_decay": 1.0}, r"config.ema_decay must be in \[0, 1\)"),
         ({"groups": ["temporall"]}, "did you mean 'temporal'"),
