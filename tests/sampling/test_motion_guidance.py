@@ -56,12 +56,11 @@ def test_a_clip_follows_its_own_motion_and_sketch(toon: ToonCrafter) -> None:
     np.testing.assert_allclose(toon.interpolate_pairs(pairs[1:], guided)[0], both[1], atol=1)
 
 
-def test_a_model_without_a_motion_network_takes_rife(metric_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_a_motion_network_takes_rife(metric_weights: Path) -> None:
     others = set(COMPONENTS) - {"motion"}
     assert missing_motion(tiny(), COMPONENTS) is None
-    monkeypatch.setattr("tooncrafter_jax.zoo.metric_weights.default_cache", lambda: metric_weights)
     config = tooncrafter_512()
-    found = missing_motion(config, others)
+    found = missing_motion(config, others, metric_weights)
     assert found is not None
     assert {path: leaf.shape for path, leaf in found.items()} == {
         path: leaf.shape for path, leaf in config.networks()["motion"].abstract_params.items()
