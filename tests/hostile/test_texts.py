@@ -11,12 +11,20 @@ from hypothesis import strategies as st
 
 from tests.hostile.amounts import amounts, bounded_memory, holds_for
 from tests.hostile.strategies import json_values, spoilt_bytes, spoilt_values
+from tests.verification.folders import TINY
 from tooncrafter_jax.curation.captions import read_captions
+from tooncrafter_jax.curation.decision import Decision
+from tooncrafter_jax.curation.report import write_report
 from tooncrafter_jax.curation.thresholds import Thresholds
+from tooncrafter_jax.curation.workspace import Workspace
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import parse_json
+from tooncrafter_jax.io.owned_files import check_json_is_ours
 from tooncrafter_jax.sampling.batch.jobs import manifest_jobs
+from tooncrafter_jax.sampling.batch.prompt_folders import folder_jobs
 from tooncrafter_jax.sampling.request import Pair
+from tooncrafter_jax.verification.folder import Folder
+from tooncrafter_jax.weights.checkpoint_directory import is_checkpoint
 
 ROWS = [
     {"source": "film.mp4", "caption": "a fox", "start": 0, "stop": 40},
@@ -118,6 +126,77 @@ def test_a_sparse_file_of_captions(tmp_path: Path, kind: str) -> None:
         pytest.raises(UserError, match="is no file of captions: it has more than 268,435,456 bytes"),
     ):
         read_captions(path)
+
+
+@pytest.mark.parametrize("size", [2**26 + 1, 20 * 2**30])
+def test_a_sparse_manifest_and_sparse_prompts(tmp_path: Path, size: int) -> None:
+    manifest, prompts = tmp_path / "m.jsonl", tmp_path / "prompts.txt"
+    for path in (manifest, prompts):
+        with path.open("wb") as file:
+            file.truncate(size)
+    message = "is too long to read \\(it has more than 67,108,864 bytes\\): split it"
+    with bounded_memory(64), pytest.raises(UserError, match=f"m.jsonl {message}"):
+        manifest_jobs(manifest, TEMPLATE)
+    with bounded_memory(64), pytest.raises(UserError, match=f"prompts.txt {message}"):
+        folder_jobs(tmp_path, TEMPLATE)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_lines_of_any_system(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(ending.join([json.dumps(LINE)] * 2).encode("utf-8-sig"))
+    assert [job.name for job in manifest_jobs(path, TEMPLATE)] == ["fox", "fox_2"]
+
+
+def test_a_sparse_table_of_keys(tmp_path: Path) -> None:
+    for file in TINY.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    table = tmp_path / "keys.tsv"
+    table.unlink()
+    with table.open("wb") as file:
+        file.truncate(20 * 2**30)
+    folder = Folder(tmp_path)
+    for content in (None, b"\xff\xfe\t(1,)\tfloat32"):
+        if content is not None:
+            table.write_bytes(content)
+        with bounded_memory(64), pytest.raises(UserError, match="keys.tsv cannot be read .*: copy the folder again"):
+            folder.key_table("model")
+
+
+def test_sparse_files_where_ours_would_be_written(tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    for path in (tmp_path / "table.json", tmp_path / "page" / "index.html"):
+        with path.open("wb") as file:
+            file.truncate(20 * 2**30)
+    with bounded_memory(64), pytest.raises(UserError, match="table.json' holds something else"):
+        check_json_is_ours(tmp_path / "table.json", ("rows",))
+    workspace = Workspace(tmp_path / "work")
+    with bounded_memory(64), pytest.raises(UserError, match="index.html' would be replaced, but no record"):
+        write_report(tmp_path / "page", {}, [], Decision({}, {}, {}, ""), workspace, Thresholds())
+
+
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        ("", True),
+        ('{\n "format_version": 1,\n "comp', True),
+        ('{"format_version": 1, "components": []}', True),
+        ("[" * 100_000, False),
+        ("architecture: unet", False),
+        ('{"class_name": "Sequ', False),
+        ("\xff\xfe", False),
+    ],
+)
+def test_which_model_json_is_ours_to_replace(tmp_path: Path, text: str, ours: bool) -> None:
+    (tmp_path / "model.json").write_bytes(text.encode("latin-1"))
+    assert is_checkpoint(tmp_path) is ours
+
+
+def test_a_sparse_model_json_is_not_ours(tmp_path: Path) -> None:
+    with (tmp_path / "model.json").open("wb") as file:
+        file.truncate(20 * 2**30)
+    with bounded_memory(64):
+        assert not is_checkpoint(tmp_path)
 
 
 def test_keys_twice_and_depth(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import csv
 import functools
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from tooncrafter_jax.curation.films import EXTENSIONS
 from tooncrafter_jax.curation.optional import optional
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io.json_files import is_text, parse_json, read_at_most
+from tooncrafter_jax.io.json_files import LARGEST_JSON, is_text, parse_json, read_at_most, read_json
 from tooncrafter_jax.typing import JsonObject
 
 LEAST_OVERLAP = 0.5
@@ -270,14 +269,17 @@ class Blip2Captions:
         """The options, the model's configuration, and names and sizes of its files.
 
         Raises:
-          UserError: there is no such directory.
+          UserError: there is no such directory, or its config.json cannot be read.
         """
         files = {path.name: path.stat().st_size for path in sorted(self.directory.glob("*")) if path.is_file()}
         if "config.json" not in files:
             raise UserError(
                 f"'{self.directory}' holds no model (it has no config.json): name the directory of a BLIP-2"
             )
-        config = hashlib.sha256((self.directory / "config.json").read_bytes()).hexdigest()
+        try:
+            config = hashlib.sha256(read_at_most(self.directory / "config.json", LARGEST_JSON)).hexdigest()
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the config.json of '{self.directory}': {error}") from error
         return {"prompt": self.prompt, "max_tokens": self.max_tokens, "config_sha256": config, "files": files}
 
 
@@ -292,7 +294,7 @@ def load_blip2(directory: Path) -> tuple[Any, Any]:
     transformers = optional("transformers", "captions by BLIP-2", "torch-data")
     graphics = torch.cuda.is_available()
     try:
-        model_type = json.loads((directory / "config.json").read_text())["model_type"]
+        model_type = read_json(directory / "config.json")["model_type"]
         if model_type != "blip-2":
             raise UserError(f"'{directory}' holds a model of type '{model_type}': name the directory of a BLIP-2")
         processor = transformers.Blip2Processor.from_pretrained(directory, local_files_only=True)

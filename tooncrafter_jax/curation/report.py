@@ -18,6 +18,7 @@ from tooncrafter_jax.curation.thresholds import CRITERIA, DUPLICATE, REASONS, TO
 from tooncrafter_jax.curation.workspace import ClipRecord, SourceResult, Workspace
 from tooncrafter_jax.data.records import SCORES
 from tooncrafter_jax.io.atomic_files import cannot_write, replace_directory
+from tooncrafter_jax.io.json_files import read_at_most
 from tooncrafter_jax.io.markup import html_text
 from tooncrafter_jax.io.owned_files import foreign
 from tooncrafter_jax.typing import JsonObject
@@ -32,6 +33,8 @@ h2 { margin-top: 2em } .note { color: #666 }
 
 
 PAGE = "index.html"
+_LARGEST_PAGE = 2**26
+"""Bytes of a page that can be ours: it has a few lines for each source that failed."""
 _TITLE = "Clips from "
 
 
@@ -83,12 +86,15 @@ def _earlier_page(directory: Path) -> str:
     Raises:
       UserError: there is a page that is not ours.
     """
+    not_ours = foreign(directory / PAGE, "move it away, or choose another directory")
     try:
-        page = (directory / PAGE).read_text(encoding="utf-8", errors="replace")
+        page = read_at_most(directory / PAGE, _LARGEST_PAGE).decode(errors="replace")
     except OSError:
         return ""
+    except ValueError as error:
+        raise not_ours from error
     if page and f"<title>{_TITLE}" not in page:
-        raise foreign(directory / PAGE, "move it away, or choose another directory")
+        raise not_ours
     return page
 
 

@@ -8,7 +8,6 @@ takes its place.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.io.json_files import LARGEST_JSON, parse_json, read_at_most
 
 State = Literal["absent", "ours", "changed", "foreign"]
 """Of a file: not there; as it was written, or without content; written by us and not the same since; somebody
@@ -179,13 +179,13 @@ def check_json_is_ours(path: Path, keys: Iterable[str]) -> None:
       UserError: it holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if text else {}
-        if not text or (isinstance(found, dict) and set(keys) <= set(found)):
+        data = read_at_most(path, LARGEST_JSON)
+        found = parse_json(data) if data else {}
+        if not data or (isinstance(found, dict) and set(keys) <= set(found)):
             return
     except FileNotFoundError:
         return
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     raise UserError(f"'{path}' holds something else than what is written there: choose another name, or move it away")
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.io.json_files import LARGEST_JSON, read_at_most, read_json
 from tooncrafter_jax.models.configuration import ModelConfig, from_official
 from tooncrafter_jax.verification.expressions import references
 
@@ -151,8 +151,12 @@ class Folder:
         file = keys.get(which) if isinstance(keys, Mapping) else None
         if file is None:
             return None
+        try:
+            text = read_at_most(self._existing(file), LARGEST_JSON).decode()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._at(file)} cannot be read ({error}): copy the folder again") from error
         table = {}
-        for number, line in enumerate(self._existing(file).read_text(encoding="utf-8").split("\n"), 1):
+        for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
             if not line.strip():
                 continue
             try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -15,10 +15,13 @@ from etils import epath
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import carry_over
+from tooncrafter_jax.io.json_files import LARGEST_JSON, parse_json, read_at_most
 from tooncrafter_jax.io.paths import AnyPath, remove_tree
 from tooncrafter_jax.models.configuration import COMPONENTS
 
 MODEL_FILE = "model.json"
+_BEGINNING = re.compile(rb'\s*\{\s*"format_version"')
+"""Of every description that was written."""
 
 
 def component_file(directory: AnyPath, component: str) -> AnyPath:
@@ -34,11 +37,13 @@ def process_name() -> str:
 def is_checkpoint(directory: AnyPath) -> bool:
     """Whether a directory has the description of a checkpoint, be it damaged, and not another program's model.json."""
     try:
-        description = json.loads((directory / MODEL_FILE).read_text())
-    except ValueError:
-        return True
-    except OSError:
+        data = read_at_most(directory / MODEL_FILE, LARGEST_JSON)
+    except (OSError, ValueError):  # it is not there, or far longer than any
         return False
+    try:
+        description = parse_json(data)
+    except ValueError:  # damaged, if it is one
+        return not data or _BEGINNING.match(data) is not None
     return isinstance(description, dict) and "components" in description
 
 

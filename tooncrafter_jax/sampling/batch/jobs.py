@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.json_files import read_at_most
 from tooncrafter_jax.io.owned_files import shortened
 from tooncrafter_jax.sampling.request import Pair, Sketch
 
@@ -22,6 +23,8 @@ MAX_NAME_BYTES = 200
 """Of a name that is given to a clip."""
 MAX_FILE_NAME_BYTES = 255
 """Of a file's name on most file systems, ending included."""
+LARGEST_TEXT = 2**26
+"""Bytes of a manifest or a file of prompts; its lines grow tenfold in memory."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,21 @@ def read_text(path: Path) -> str:
     """A text file's content, its lines ended by line feeds.
 
     Raises:
-      UserError: if it cannot be read or is no text.
+      UserError: if it cannot be read, is no text or too long.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")  # editors may put a byte-order mark in front
+        data = read_at_most(path, LARGEST_TEXT)
     except FileNotFoundError as error:
         raise UserError(f"no file {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is too long to read ({error}): split it into several") from error
+    try:
+        text = data.decode("utf-8-sig")  # editors may put a byte-order mark in front
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file in UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, dark_lines: bool | None = None) -> list[Job]:
