@@ -28,10 +28,10 @@ test-gate: .venv/dev
 	$(BIN)/python $(PYTEST) -m gate
 
 test-newest: .venv-3.13/dev
-	FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-lowest: .venv-lowest/dev
-	FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-full-size: .venv/dev
 	$(BIN)/python -m pytest -m full_size -s

@@ -139,6 +139,7 @@ def wait_for(path: Path, *processes: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.gate
 def test_two_runs_of_one_list_share_it_and_go_on_where_one_is_killed(world: World):
     for path in world.out.iterdir():
         path.unlink()

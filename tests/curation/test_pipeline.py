@@ -218,6 +218,7 @@ def test_a_count_of_test_clips_is_met_and_the_rest_of_their_source_is_left_out(f
     assert surplus == {test}
 
 
+@pytest.mark.gate
 def test_processes_give_the_same_set_and_a_film_that_kills_one_costs_no_other(films, tmp_path):
     _curate(films, tmp_path / "here")
     deadly = dataclasses.replace(films, films=FILMS | {"deadly": 2}, crashing="deadly")
@@ -373,6 +374,7 @@ def _wait_for(log: Path, done: int, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("kills", "workers"), [((3,), 0), pytest.param((2, 4, 6), 2, marks=pytest.mark.slow)], ids=["once", "three-times"]
 )
@@ -403,6 +405,7 @@ def test_a_run_that_is_killed_ends_like_one_that_is_not(tmp_path, kills, workers
     assert not list((tmp_path / "killed" / "workspace").rglob(".tooncrafter-*"))
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("workers", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path, workers):
     process = _start(tmp_path, "out", 0.2, workers)

@@ -205,6 +205,7 @@ def test_processes_load_the_rows_they_are_asked_for(clips, batches, shares):
     assert {json.dumps(loader.state()) for loader in loaders} == {json.dumps(loaders[0].state())}
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("no_leftovers")
 def test_workers_load_rows_that_are_not_neighbours(clips, batches):
     with _loader(clips, rows=[0, 3], num_workers=2, prefetch=1) as loader:
@@ -217,6 +218,7 @@ def test_rows_that_no_batch_has(clips, rows):
         _loader(clips, rows=rows)
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("no_leftovers")
 @pytest.mark.parametrize(("workers", "prefetch", "shared_memory"), [(0, 3, True), (1, 2, False), (2, 1, True)])
 def test_workers_and_prefetching_change_nothing(clips, batches, workers, prefetch, shared_memory, monkeypatch):

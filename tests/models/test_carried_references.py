@@ -18,7 +18,9 @@ from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
 
-PLAIN = DecoderConfig(width=8, multipliers=(1, 1), blocks_per_level=1, norm_groups=1, reference_head_dim=4)
+PLAIN = DecoderConfig(
+    width=8, multipliers=(1, 1), blocks_per_level=1, norm_groups=1, reference_head_dim=4, temporal=False
+)
 CARRYING = replace(PLAIN, carried=True, corrects_motion=True)
 FRAMES, SIZE = 5, 16
 ENDS = jnp.asarray([0, -1])
@@ -103,6 +105,7 @@ def test_chunks_of_frames_give_the_same(chunk: int) -> None:
     np.testing.assert_allclose(compiled(CARRYING)(params(), motion(), chunk=chunk), whole, atol=1e-4)
 
 
+@pytest.mark.gate
 def test_latents_say_where_details_come_from() -> None:
     """The loss reaches the corrections of the motion at every level, through the positions that are sampled."""
 

@@ -83,6 +83,7 @@ def test_no_sketches_are_empty_sketches() -> None:
     np.testing.assert_allclose(alone.flows, empty.flows, atol=1e-4)
 
 
+@pytest.mark.gate
 def test_pictures_of_any_size_are_padded_and_cut() -> None:
     height, width, multiple = 40, 56, CONFIG.pixel_multiple
     given = ends(height, width)

@@ -61,6 +61,7 @@ def ours(weights: Path) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", pairs())
 def test_pictures_and_flows_equal_the_packaged_network(metric_weights: Path, name: str) -> None:
     stored = {key: value for key, value in packaged().items() if key.startswith(f"{name}/")}

@@ -26,6 +26,7 @@ def bound(world, params):
     return BoundModel(config, lambda name: networks[name].bind(params[name]))
 
 
+@pytest.mark.gate
 def test_an_end_frames_latents_are_those_that_it_has_in_the_whole_clip(world):
     """A frame's noise depends on its clip's seed and its number; frames are encoded alone, to float32's rounding."""
     config, _, params, video = world
@@ -51,6 +52,7 @@ def test_an_end_frames_latents_are_those_that_it_has_in_the_whole_clip(world):
     assert np.abs(config.schedule.scale_factor * others - whole).max() > 1e-3
 
 
+@pytest.mark.gate
 def test_references_pull_at_the_decoder_alone(world):
     _, _, params, video = world
     ends = jnp.asarray(video[:, [0, -1]]) / 127.5 - 1

@@ -161,6 +161,7 @@ def test_operations_follow_what_is_trained():
     assert by_variant["v"].backward < by_variant["iv"].backward < by_variant["ii"].backward
 
 
+@pytest.mark.gate
 def test_the_minimum_equals_the_products_of_the_traced_gradient():
     from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
     from tooncrafter_jax.planning.flops import forward_flops
@@ -256,6 +257,7 @@ def test_places_of_a_convolution_by_its_own_sum(size, window, settings):
 # ------------------------------------------------------------------------------------------------------------ precision
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("platform", "dtype", "is_exact"), [("tpu", "float32", True), ("tpu", "bfloat16", False)])
 def test_float32_training_multiplies_in_float32(platform, dtype, is_exact):
     """Forward and backward: a TPU's default product of float32 matrices has 7 bits. The lowered step says what is asked

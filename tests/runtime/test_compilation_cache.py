@@ -63,6 +63,7 @@ def two_processes(directory: str, home: Path) -> list[tuple[dict, str]]:
     return [(json.loads(out.splitlines()[-1]), errors) for out, errors in told]
 
 
+@pytest.mark.gate
 def test_a_shared_directory_is_where_every_process_looks(tmp_path):
     """What the first process finds in the next run; the others of a CPU do not, whose key for a program names the
     process.
@@ -76,6 +77,7 @@ def test_a_shared_directory_is_where_every_process_looks(tmp_path):
     assert not any("note:" in errors for _, errors in (*first, *second))
 
 
+@pytest.mark.gate
 def test_a_home_of_the_first_host_is_told(tmp_path):
     (told, errors), (_, others) = two_processes("", tmp_path)
     assert told["directory"] == str(tmp_path / "tooncrafter_jax" / "xla")

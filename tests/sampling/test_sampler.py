@@ -71,6 +71,7 @@ def test_random_matrices_have_the_dtype_of_the_computation(
     assert all(value.devices() == {devices[1]} for value in params.values())
 
 
+@pytest.mark.gate
 def test_half_precision_lowers_for_gpus_that_share_a_clip(
     devices: list[jax.Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:

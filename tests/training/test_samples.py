@@ -79,6 +79,7 @@ def test_frames_lie_over_as_many_devices_as_divide_them(devices, mesh, frames, a
     assert rules["pixels"] == rules["frames"] and rules["batch"] is None
 
 
+@pytest.mark.gate
 def test_a_mesh_decodes_the_clip_of_one_device(clips, devices):
     """To float32's rounding: one frame a device, and on one device two at a time."""
     settings = narrow(clips, "decoder")
