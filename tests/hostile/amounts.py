@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy
 
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "300"))
+"""In the gate; fewer in its environments beside the main one."""
+
 MEBI = 2**20
 
 amounts = pytest.mark.parametrize(
     "examples",
-    [pytest.param(300, id="gate"), pytest.param(10_000, id="many", marks=pytest.mark.slow)],
+    [pytest.param(EXAMPLES, id="gate"), pytest.param(10_000, id="many", marks=pytest.mark.slow)],
 )
 """A few hundred examples in the gate, thousands behind the marker `slow`."""
 
