@@ -17,6 +17,7 @@ import pytest
 from tests.evaluation.small_set import Darker, make_set, numbers
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics import make_metrics
+from tooncrafter_jax.evaluation.report import write_report
 from tooncrafter_jax.evaluation.row_store import RowStore, file_name
 from tooncrafter_jax.evaluation.run import Evaluation, Truth, per_clip
 from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
@@ -149,12 +150,42 @@ def test_an_evaluation_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
 
 
 def test_restarting_throws_away_an_evaluation_and_nothing_else(true: TrueClips, tmp_path: Path) -> None:
-    evaluation(true, tmp_path, [Darker(10, "d")]).run()
-    (tmp_path / "videos" / "d" / "notes.txt").write_text("mine")
-    assert list((tmp_path / "rows").rglob("*.npz"))
+    """Its report's files are some whose names the report gives."""
+    pytest.importorskip("matplotlib", reason="needs the extra 'eval'")
+    run = evaluation(true, tmp_path, [Darker(10, "d")])
+    write_report(run, run.run(), {}, shown=range(2))
+    (tmp_path / "videos" / "d" / f"{file_name(true.ids[0])}.mp4").rename(tmp_path / "first.mp4")
+    made = {path for part in ("rows", "videos", "cases", "plots") for path in (tmp_path / part).rglob("*.*")}
+    assert {path.suffix for path in made} == {".npz", ".mp4", ".png"} and len(made) > 20
+    mine = [
+        tmp_path / name
+        for name in (
+            "videos/d/mine.mp4",
+            "videos/d/notes.txt",
+            "videos/mine.mp4",
+            "cases/mine.png",
+            "cases/best.png",
+            "plots/mine.png",
+            "rows/d/mine.npz",
+        )
+    ]
+    for path in mine:
+        path.write_text("mine")
     evaluation(true, tmp_path, [Darker(11, "d")], restart=True)
-    assert (tmp_path / "videos" / "d" / "notes.txt").read_text() == "mine"
-    assert not list(tmp_path.rglob("*.npz")) and not list(tmp_path.rglob("*.mp4")) and not (tmp_path / "rows").exists()
+    assert all(path.read_text() == "mine" for path in mine)
+    left = {path for part in ("rows", "videos", "cases", "plots") for path in (tmp_path / part).rglob("*.*")}
+    assert left == set(mine)
+
+
+def test_restarting_takes_nothing_for_its_own_that_no_rows_tell_of(true: TrueClips, tmp_path: Path) -> None:
+    """A run that was stopped between the videos and the rows of a batch leaves videos that no record names."""
+    evaluation(true, tmp_path, [Darker(10, "d")]).run()
+    for path in (tmp_path / "rows").rglob("*.npz"):
+        path.unlink()
+    RowStore(tmp_path, {"clips": true.fingerprint}, {"d": {"levels": 11}}, restart=True, clips=true.ids)
+    method = Darker(11, "d")
+    evaluation(true, tmp_path, [method]).run()
+    assert method.asked == len(true)
 
 
 def test_mistakes(true: TrueClips, tmp_path: Path) -> None:

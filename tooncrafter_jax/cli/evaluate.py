@@ -168,7 +168,7 @@ def main(argv: list[str]) -> int:
         "sketches": lambda: _true_sketches(arguments),
     }
     methods = [spec.make(sampling, clips, **how) for spec in specs]
-    store = _store(arguments, {"clips": clips.fingerprint}, {method.name: method.settings() for method in methods})
+    store = _store(arguments, clips, {method.name: method.settings() for method in methods})
     evaluation = Evaluation(
         clips, methods, metrics, store, batch=arguments.batch_size, keep_videos=not arguments.no_videos
     )
@@ -197,13 +197,13 @@ def _true_sketches(arguments: argparse.Namespace) -> TrueSketches:
     return TrueSketches(load_extractor(name, weights), told, tuple(sorted(set(frames))))
 
 
-def _store(arguments: argparse.Namespace, request: Mapping[str, Any], methods: Mapping[str, Any]) -> RowStore:
+def _store(arguments: argparse.Namespace, clips: TrueClips, methods: Mapping[str, Any]) -> RowStore:
     """The directory; one process throws away what was there, before the others look."""
-    as_now = partial(as_shown, SamplingOptions)
+    as_now, request = partial(as_shown, SamplingOptions), {"clips": clips.fingerprint}
     store = None
     if is_main_process():
         check_writable(arguments.out)
-        store = RowStore(arguments.out, request, methods, restart=arguments.overwrite, as_now=as_now)
+        store = RowStore(arguments.out, request, methods, restart=arguments.overwrite, clips=clips.ids, as_now=as_now)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the directory is ready")
     return store or RowStore(arguments.out, request, methods, as_now=as_now)

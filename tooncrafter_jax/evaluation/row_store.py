@@ -35,6 +35,11 @@ REPORTS = ("report.md", "report.json")
 """Files that the report adds."""
 _PARTS = ("rows", "videos", "cases", "plots")
 _IDS = "clip ids"
+_ROWS = re.compile(r"[0-9]{5,}\.npz")
+_CASE = re.compile(r"(best|middling|worst|asked)-[0-9]+\.(png|mp4)")
+"""Names that the report gives in `cases`."""
+_INTERVALS = "intervals"
+"""The plot of all metrics; each other one has its metric's name."""
 _SAFE_NAME = 120
 
 
@@ -46,7 +51,10 @@ class RowStore:
       request: what is evaluated, plain values; must equal that of an earlier run in the directory.
       methods: name -> what a method's clips depend on, plain values. Methods may be added in a later run, but not
         change.
-      restart: whether an earlier evaluation of something else is thrown away instead of being an error.
+      restart: whether an earlier evaluation of something else is thrown away instead of being an error. What lies there
+        under other names than it gives stays.
+      clips: ids of those that are evaluated: a video of theirs is never taken for one of this evaluation after a
+        restart, though no rows tell of it.
       as_now: brings what an earlier version wrote of a method to the form of this one, and leaves that as it is.
 
     Raises:
@@ -60,6 +68,7 @@ class RowStore:
         methods: Mapping[str, JsonObject],
         *,
         restart: bool = False,
+        clips: Iterable[str] = (),
         as_now: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
         self.directory = Path(directory)
@@ -83,8 +92,7 @@ class RowStore:
                     "choose another --out, or throw that one away with --overwrite"
                 )
             if differing:
-                for part in _PARTS:
-                    _remove_ours(self.directory / part)
+                self._remove_ours({*earlier["methods"], *described["methods"]}, clips)
             else:
                 described["methods"] = earlier["methods"] | described["methods"]
         else:
@@ -138,6 +146,40 @@ class RowStore:
         """Where a method's video of a clip lies."""
         return self.directory / "videos" / file_name(method) / f"{file_name(clip)}.mp4"
 
+    # --------------------------------------------------------------------------------------------------- starting anew
+
+    def _remove_ours(self, methods: Iterable[str], clips: Iterable[str]) -> None:
+        """Removes the files that an evaluation has made, by the names that it gives, and what is empty then."""
+        made: set[Path] = set()
+        plots, clips = {_INTERVALS}, set(clips)
+        for method in methods:
+            ids = set(clips)
+            for path in (self.directory / "rows" / file_name(method)).glob("*.npz"):
+                if _ROWS.fullmatch(path.name):
+                    made.add(path)
+                    of_batch, metrics = _told_by_rows(path)
+                    ids |= of_batch
+                    plots |= metrics
+            made |= {self.video_path(method, clip) for clip in ids}
+        made |= {self.directory / "plots" / f"{file_name(plot)}.png" for plot in plots}
+        made |= {path for path in (self.directory / "cases").glob("*") if _CASE.fullmatch(path.name)}
+        for path in made:
+            if path.is_file() or path.is_symlink():
+                path.unlink(missing_ok=True)
+        for folder in (*{path.parent for path in made}, *(self.directory / part for part in _PARTS)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if it is empty
+
+
+def _told_by_rows(path: Path) -> tuple[set[str], set[str]]:
+    """The clips and the metrics of a file of rows; none if it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            metrics = {name.partition("/")[0] for name in stored.files if name != _IDS}
+            return set(map(str, stored[_IDS].tolist())), metrics
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        return set(), set()
+
 
 def _read_json(path: Path) -> dict[str, Any]:
     """What an earlier run was asked for; nothing if there was none."""
@@ -148,18 +190,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged or cannot be read: remove it, or choose another --out") from error
-
-
-def _remove_ours(folder: Path) -> None:
-    """Removes the files of an evaluation below a folder, and what is empty then; files of other kinds stay."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(OSError):
-                path.rmdir()  # if it is empty
-        elif path.suffix in (".npz", ".mp4", ".png"):
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def file_name(text: str) -> str:
