@@ -46,6 +46,16 @@ def test_counts_components_and_kept_ones_are_printed(weight_files: dict[str, Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+def test_no_name_of_a_tensor_reaches_the_terminal_as_it_is(tmp_path: Path, command: Command):
+    """What is unused is named by the file, which anybody could have written."""
+    tensors = rule_tensors("keys.tsv") | {"first_stage.\x1b[2J": np.zeros(1, np.float16)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    argv = [str(tmp_path / "model.safetensors"), str(tmp_path / "model"), "--architecture=tiny", "--list-unused"]
+    result = command("convert", *argv)
+    assert "\x1b" not in result.out + result.err
+    assert "first_stage.\\x1b[2J" in result.out + result.err
+
+
 def test_the_description_says_where_the_weights_come_from(model_of_both_files: Checkpoint):
     assert model_of_both_files.config == tiny()
     assert model_of_both_files.provenance["converted_from"] == "sketch_encoder.safetensors"

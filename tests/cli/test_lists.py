@@ -135,7 +135,7 @@ def test_a_path_that_makes_no_name_costs_its_line_alone(first: str, phrase: str,
 @pytest.mark.parametrize("changes", [[], ["--samples-per-pair=2"], ["--contact-sheet", "--format=webp,png"]])
 def test_names_that_are_too_long_are_shortened_before_sampling(changes: list[str], empty: World, command: Command):
     folder = write_folder(empty.path / "folder", 2)
-    stems = ["x" * 250, LONG]
+    stems = ["x" * 251, LONG]
     for number, stem in enumerate(stems):
         (folder / f"{number}_a.png").rename(folder / f"{stem}.png")
         (folder / f"{number}_b.png").rename(folder / f"{stem[:-1]}y.png")

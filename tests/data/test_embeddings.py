@@ -104,6 +104,19 @@ def test_pixels_come_along_where_they_are_asked_for(clips, directory):
         np.testing.assert_array_equal(both["video"], pixels["video"])
 
 
+def test_a_process_reads_its_rows_of_the_batch_of_all(directory):
+    """Also where they are no neighbours: each row is that of the whole batch, whoever else loads it."""
+    source = EmbeddingSource(directory)
+    whole = _batches(source)
+    for rows in ([0, 3], [1], [1, 2]):
+        with Loader(source, ASKED, rows=rows) as loader:
+            for batch in whole:
+                part = _next(loader)
+                assert part.keys() == batch.keys() and "moments" in part
+                for name in part:
+                    np.testing.assert_array_equal(part[name], batch[name][rows], err_msg=name)
+
+
 def test_the_loader_opens_what_its_config_names(clips, directory):
     config = replace(ASKED, embeddings=str(directory))
     with Loader.open(config) as loader:

@@ -16,6 +16,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
+from tooncrafter_jax.training.stages import STAGES as REGISTRY
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.step import make_step
@@ -30,7 +31,9 @@ STAGES = {
     "new decoder parts": {"stage": "decoder", "groups": ("decoder.p3d",)},
     "decoder behind the denoiser": {"stage": "joint", "groups": ("spatial", "decoder.har")},
     "autoencoder": {"stage": "autoencoder", "groups": ("decoder",)},
+    "motion": {"stage": "motion"},
 }
+"""Every stage, and some choices of what it trains."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def make(clips, begin, **changes):
             decoder = dataclasses.replace(model.decoder, temporal=False, references=False)
             write_begin(plain, dataclasses.replace(model, decoder=decoder))
         begin = plain
-    reconstructs = changes["stage"] in ("decoder", "joint", "autoencoder")
+    reconstructs = changes["stage"] in ("decoder", "joint", "autoencoder", "motion")
     settings = config(
         clips,
         model_changes={},
@@ -96,7 +99,11 @@ def changed(exported, begin, stage, state):
     return found, count
 
 
-@pytest.mark.parametrize("name", ["rectify", "new decoder parts", "autoencoder"])
+def test_no_stage_is_left_out():
+    assert {settings["stage"] for settings in STAGES.values()} == set(REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["rectify", "new decoder parts", "autoencoder", "motion"])
 def test_what_is_frozen_is_exported_as_it_came(clips, begin, tmp_path, name):
     stage, mesh = make(clips, begin, **STAGES[name])
     state = Start(stage).state(mesh)

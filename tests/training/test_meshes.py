@@ -159,9 +159,54 @@ def test_hosts_of_tpu_slices(topology, text, batch, least):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has_tpu_compiler(), reason="needs the extra 'tpu'")
-def test_slices_cannot_share_frames():
+def test_real_slices_cannot_share_frames():
     with pytest.raises(UserError, match="make data a multiple of 2"):
         make_mesh("frames:16", topology_devices(parse_topology("2xv5e:2x4")))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tpu:
+    """A TPU that is not there: slices of 2 x 2 chips, each slice a host."""
+
+    id: int
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+    core_on_chip: int = 0
+
+    @property
+    def slice_index(self):
+        """Its slice."""
+        return self.id // 4
+
+    process_index = slice_index
+
+    @property
+    def coords(self):
+        """Its place in the slice."""
+        return (self.id % 2, self.id // 2 % 2, 0)
+
+
+TPUS = [Tpu(number) for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"), [("data:2,fsdp:2,frames:2", 0), ("data:2,frames:4", 0), ("data:2,tensor:4", 0), ("fsdp:8", 1)]
+)
+def test_slices_lie_along_the_outermost_axis_that_they_can_share(text, axis):
+    """A slice is a block of the axis, so that all else is exchanged inside it."""
+    in_turn = [TPUS[i] for i in (0, 4, 1, 5, 2, 6, 3, 7)]
+    mesh = make_mesh(text, in_turn)
+    assert {device.id for device in mesh.devices.ravel()} == set(range(8))
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    assert [set(half.ravel()) for half in np.split(slices, 2, axis)] == [{0}, {1}]
+    rows = [process_rows(mesh, 16, host).tolist() for host in (0, 1)]
+    assert rows == [[*range(8)], [*range(8, 16)]]
+
+
+@pytest.mark.parametrize("text", ["frames:8", "tensor:8", "tensor:2,frames:4", "fsdp:1,frames:8"])
+def test_slices_cannot_share_what_is_exchanged_most(text):
+    with pytest.raises(UserError, match="is for 2 slices, but only data and fsdp .*: make data a multiple of 2"):
+        make_mesh(text, TPUS)
 
 
 # ---------------------------------------------------------------------------------------------------------- utilisation
