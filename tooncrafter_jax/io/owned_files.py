@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from tooncrafter_jax.errors import UserError, printable
@@ -96,11 +97,11 @@ class Stamps:
         return known
 
     def same(self, path: Path, stamps: Iterable[Stamp]) -> bool:
-        """Whether a file's content is one of these; it is read only where the size fits."""
+        """Whether a file's content is one of these; it is read only where it is a regular file and the size fits."""
         try:
-            size = path.stat().st_size
-            fitting = {stamp for stamp in stamps if stamp.size == size}
-            return bool(fitting) and self.of(path) in fitting
+            status = path.stat()
+            fitting = {stamp for stamp in stamps if stamp.size == status.st_size}
+            return bool(fitting) and S_ISREG(status.st_mode) and self.of(path) in fitting
         except (OSError, ValueError):
             return False
 

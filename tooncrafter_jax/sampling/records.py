@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps
 from tooncrafter_jax.options import as_shown, shown
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
@@ -55,17 +56,18 @@ class ClipRecord:
           request: what is asked for.
           defaults: of the options of files, which stand in a request beside what `request_of` gives.
         """
-        earlier, now = (_with_defaults(one, defaults) for one in (self.request, request))
-        return self.unfinished is None and earlier == now
+        try:
+            earlier, now = (_with_defaults(one, defaults) for one in (self.request, request))
+            return self.unfinished is None and earlier == now
+        except RecursionError:  # no request is nested so deep
+            return False
 
 
 def read_record(path: Path) -> ClipRecord | None:
     """The record in a file; None if there is no such file, or it is not a record of a clip."""
     try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path, _MAX_RECORD_BYTES)
+    except (OSError, ValueError):
         return None
     if not isinstance(found, dict) or not {"format", "request", "made_by"} <= set(found) <= _KEYS:
         return None
@@ -73,9 +75,11 @@ def read_record(path: Path) -> ClipRecord | None:
     try:
         return ClipRecord(
             found["request"],
-            None if files is None else {name: _stamp(value) for name, value in files.items()},
-            {name: _stamp(value) for name, value in found.get("earlier", {}).items()},
-            None if unfinished is None else {n: frozenset(map(_stamp, values)) for n, values in unfinished.items()},
+            None if files is None else {_inside(name): _stamp(value) for name, value in files.items()},
+            {_inside(name): _stamp(value) for name, value in found.get("earlier", {}).items()},
+            None
+            if unfinished is None
+            else {_inside(name): frozenset(map(_stamp, values)) for name, values in unfinished.items()},
         )
     except (AttributeError, TypeError, ValueError):
         return None
@@ -174,6 +178,13 @@ def _with_defaults(request: Any, defaults: Mapping[str, Any]) -> Any:
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As they come back from a file."""
     return json.loads(json.dumps(values))
+
+
+def _inside(name: str) -> str:
+    """A file's name as records have them, which does not lead out of their directory."""
+    if name.startswith("/") or "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError("no file beside a record")
+    return name
 
 
 def _stamp(value: Any) -> Stamp:
