@@ -8,7 +8,8 @@ import pytest
 
 from tests.training.small import config, start_params
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.training.checkpoints import export
+from tooncrafter_jax.training import checkpoints
+from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import new_state
@@ -110,3 +111,15 @@ def test_a_comma_too_many_is_told(world):
     folder, newer, _ = world
     with pytest.raises(UserError, match="not a checkpoint directory"):
         architecture(config(folder, "decoder", start=f"{newer},"))
+
+
+@pytest.mark.parametrize("process", [1, 0])
+def test_one_process_writes_the_config_down(tmp_path, monkeypatch, process):
+    """Each would write the same file at once, and on a bucket each costs a request."""
+    monkeypatch.setattr(checkpoints, "is_main_process", lambda: process == 0)
+    written = []
+    monkeypatch.setattr(checkpoints, "write_atomically", lambda path, data: written.append((path.name, data)))
+    settings = config(tmp_path, "rectify")
+    Checkpoints(tmp_path / "run", make_stage(settings, architecture(settings))).close()
+    assert [name for name, _ in written] == ["config.json"] * (process == 0)
+    assert not (tmp_path / "run" / "config.json").exists()
