@@ -127,7 +127,7 @@ def picture_of_image(image: Image.Image, name: str = "the picture") -> UInt8[np.
             raise UserError(f"{name} is a closed Pillow image: open it again, or give its path") from error
         path = getattr(image, "filename", "")
         if not os.path.isfile(path):
-            raise _refusal(name, error) from error
+            raise refusal(name, error) from error
         image, depth = _repaired(path, name, error)
     return _upright_srgb(image, depth, name)
 
@@ -167,10 +167,10 @@ def _repaired(path: str, name: str, error: BaseException) -> tuple[Image.Image, 
       UserError: the pixels are not there, or the file is none of a picture.
     """
     if isinstance(error, UnidentifiedImageError | PermissionError | Image.DecompressionBombError | MemoryError):
-        raise _refusal(name, error) from error
+        raise refusal(name, error) from error
     found = repaired(path, lambda data: _decoded(io.BytesIO(data), name))
     if found is None:
-        raise _refusal(name, error) from error
+        raise refusal(name, error) from error
     (image, depth), sentence = found
     note(f"{name} {sentence}")
     return image, depth
@@ -205,7 +205,7 @@ def check_is_picture_file(path: str) -> None:
         raise UserError(f"'{path}' is empty (0 bytes): copy or export the picture again")
 
 
-def _refusal(name: str, error: BaseException) -> UserError:
+def refusal(name: str, error: BaseException) -> UserError:
     """The sentence for a file that Pillow does not decode."""
     if isinstance(error, UnidentifiedImageError):
         return UserError(

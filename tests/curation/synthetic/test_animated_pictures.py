@@ -66,13 +66,22 @@ def test_box_and_flat_bottom(tmp_path):
     assert Animation(np.zeros((2, 5, 7, 4), np.uint8), 24.0, 1).box() == (0, 0, 7, 5)
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF\0\0", None])
-def test_damaged_files_are_told(tmp_path, content):
-    if content is None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"RIFF\0\0", "does not contain a picture that can be read"),
+        (slice(900), "does not contain a picture|is damaged or cut short"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(tmp_path, content, reason):
+    if isinstance(content, slice):
         write_emoji(tmp_path / "whole.webp")
-        content = (tmp_path / "whole.webp").read_bytes()[:900]
-    (tmp_path / "a.webp").write_bytes(content)
-    with pytest.raises(UserError, match="missing or damaged"):
+        content = (tmp_path / "whole.webp").read_bytes()[content]
+    if content is not None:
+        (tmp_path / "a.webp").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.webp' ({reason})"):
         read_animation(tmp_path / "a.webp")
 
 

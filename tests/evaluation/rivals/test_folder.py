@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.evaluation.rivals.scenes import psnr, request, sliding_square
 from tooncrafter_jax.errors import UserError
@@ -116,9 +117,16 @@ def test_a_clip_that_is_there_twice(tmp_path: Path) -> None:
 
 
 def test_a_damaged_video_is_named(tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.webp"):
-        (tmp_path / name).write_bytes(b"no video")
-        with pytest.raises(UserError, match=rf"'{tmp_path / name}' is "):
+    Image.fromarray(VIDEO[0]).save(tmp_path / "whole.png")
+    cut = (tmp_path / "whole.png").read_bytes()[:-60]
+    for name, content, reason in (
+        ("a.mp4", b"no video", "is "),
+        ("b.webp", b"no video", "does not contain a picture that can be read"),
+        ("c.webp", b"", "is empty"),
+        ("d.png", cut, r"is damaged or cut short \(.+\): copy or export"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"'{tmp_path / name}' {reason}"):
             Folder(tmp_path)([request(VIDEO, name[0])])
 
 

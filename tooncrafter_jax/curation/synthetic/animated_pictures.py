@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.images import check_is_picture_file, refusal
 
 SAME_DRAWING = 0.1
 """Mean difference of premultiplied values, of 255, up to which two frames are one drawing held; compression makes as
@@ -75,6 +76,7 @@ def read_animation(path: str | os.PathLike[str]) -> Animation:
     """
     frames: list[np.ndarray] = []
     milliseconds: list[float] = []
+    check_is_picture_file(os.fspath(path))
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height * getattr(image, "n_frames", 1) > MOST_PIXELS:
@@ -86,7 +88,7 @@ def read_animation(path: str | os.PathLike[str]) -> Animation:
     except UserError:
         raise
     except Exception as error:  # a damaged file makes a decoder raise almost anything
-        raise UserError(f"'{path}' is missing or damaged: unpack or fetch it again") from error
+        raise refusal(f"'{path}'", error) from error
     usual = statistics.mode(milliseconds) or 100.0
     repeats = [max(1, round(duration / usual)) for duration in milliseconds]
     if sum(repeats) * frames[0].shape[0] * frames[0].shape[1] > MOST_PIXELS:

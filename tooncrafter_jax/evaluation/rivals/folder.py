@@ -16,6 +16,7 @@ from tooncrafter_jax.curation.film_reading import read_film
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, end_frames
 from tooncrafter_jax.io import SUPPORTED_EXTENSIONS, read_image, rgb_of_image
+from tooncrafter_jax.io.images import check_is_picture_file, refusal
 from tooncrafter_jax.io.ordering import by_last_number
 from tooncrafter_jax.typing import HostArray, JsonObject
 
@@ -146,6 +147,7 @@ def read_video(path: Path, at_most: int) -> list[UInt8[np.ndarray, "H W 3"]]:
 def _animation(path: Path, wanted: int) -> list[np.ndarray]:
     frames: list[np.ndarray] = []
     durations: list[float] = []
+    check_is_picture_file(str(path))
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_ANIMATED) as image:
             for index in range(min(wanted + 1, getattr(image, "n_frames", 1))):
@@ -155,7 +157,7 @@ def _animation(path: Path, wanted: int) -> list[np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # a damaged file makes a decoder raise almost anything
-        raise UserError(f"'{path}' is damaged, or no picture: copy it again") from error
+        raise refusal(f"'{path}'", error) from error
     if len(frames) >= wanted or max(durations) <= 1.5 * min(durations):
         return frames
     shown = np.asarray(durations) * wanted / sum(durations)
