@@ -92,12 +92,17 @@ def test_a_record_names_nothing_outside_its_directory(made: Made, part: str, nam
     if "zero" in name:
         name = f"fox/{'../' * len(made.path.parts)}dev/zero"
         stamp["size"] = 0
-    content = {name.format(folder=made.folder): [stamp] if part == "unfinished" else stamp}
-    made.path.write_text(json.dumps({**made.valid, part: {**made.valid.get(part, {}), **content}}))
-    assert read_record(made.path) is None
-    with pytest.raises(UserError, match="fox.json' would be replaced, but no record says"):
-        made.plan.write(NAME, VIDEO, made.record)
-    assert made.mine.read_bytes() == b"mine"
+    name = name.format(folder=made.folder)
+    content = {**made.valid["files"], name: stamp}
+    if part == "unfinished":
+        content = {file: [of_file] for file, of_file in content.items()}
+    made.path.write_text(json.dumps({**made.valid, part: content}))
+    found = read_record(made.path)
+    assert found is not None and name not in found.named(())
+    assert made.looks(made.path.read_bytes()) is (part != "unfinished")
+    made.path.write_text(json.dumps({**made.valid, "files": {**made.valid["files"], name: stamp}}))
+    made.plan.write(NAME, VIDEO[:2], made.record)
+    assert made.mine.read_bytes() == b"mine" and name not in json.loads(made.path.read_text())["files"]
 
 
 @pytest.mark.parametrize("depth", [300, 900, 990, 3000, 100_000])

@@ -64,7 +64,10 @@ class ClipRecord:
 
 
 def read_record(path: Path) -> ClipRecord | None:
-    """The record in a file; None if there is no such file, or it is not a record of a clip."""
+    """The record in a file; None if there is no such file, or it is not a record of a clip.
+
+    What it names outside its directory is left out: a record can be anybody's.
+    """
     try:
         found = read_json(path, _MAX_RECORD_BYTES)
     except (OSError, ValueError):
@@ -75,11 +78,9 @@ def read_record(path: Path) -> ClipRecord | None:
     try:
         return ClipRecord(
             found["request"],
-            None if files is None else {_inside(name): _stamp(value) for name, value in files.items()},
-            {_inside(name): _stamp(value) for name, value in found.get("earlier", {}).items()},
-            None
-            if unfinished is None
-            else {_inside(name): frozenset(map(_stamp, values)) for name, values in unfinished.items()},
+            None if files is None else {name: _stamp(value) for name, value in _inside(files)},
+            {name: _stamp(value) for name, value in _inside(found.get("earlier", {}))},
+            None if unfinished is None else {n: frozenset(map(_stamp, values)) for n, values in _inside(unfinished)},
         )
     except (AttributeError, TypeError, ValueError):
         return None
@@ -180,11 +181,9 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
-def _inside(name: str) -> str:
-    """A file's name as records have them, which does not lead out of their directory."""
-    if name.startswith("/") or "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
-        raise ValueError("no file beside a record")
-    return name
+def _inside(files: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The items whose names do not lead out of the record's directory."""
+    return [item for item in files.items() if "\0" not in item[0] and {"", ".", ".."}.isdisjoint(item[0].split("/"))]
 
 
 def _stamp(value: Any) -> Stamp:
