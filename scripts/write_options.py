@@ -54,7 +54,8 @@ class SamplingKeywords(TypedDict, total=False):
 def keywords() -> str:
     """The text of `sampling_keywords.py`."""
     lines = [
-        f'    {one.name}: {_type(one.hint)}\n    """{_sentence(one.told)}"""\n' for one in _declared(SamplingOptions)
+        f'    {one.name}: {_type(one.hint)}\n    """{_sentence(one.description)}"""\n'
+        for one in _declared(SamplingOptions)
     ]
     return HEAD + "".join(lines)
 
@@ -63,7 +64,7 @@ def table() -> str:
     """The options of `tooncrafter sample`, group by group, as Markdown."""
     in_python = IN_PYTHON | {flag_of(one): one.name for cls in (SamplingOptions, Pair) for one in _declared(cls)}
     lines, group = [], ""
-    for one in build_parser().told():
+    for one in build_parser().described_options():
         if one.name == "--help":
             continue
         if one.group != group:
@@ -102,8 +103,8 @@ def _type(hint: Any) -> str:
     return hint.__name__
 
 
-def _sentence(told: str) -> str:
-    return f"{told[0].upper()}{told[1:]}."
+def _sentence(description: str) -> str:
+    return f"{description[0].upper()}{description[1:]}."
 
 
 def _cell(text: str) -> str:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.weights.loading import MappedSource, map_source
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
 from tooncrafter_jax.weights.rule import make, unit_noise
@@ -77,7 +77,7 @@ def tiny_params(component: str) -> dict[str, jax.Array]:
     return {path: jnp.asarray(value) for path, value in source.iterate(component)}
 
 
-def noise_params(network: Network[Any], gain: float = 1.0) -> dict[str, jax.Array]:
+def noise_params(network: AnyNetwork, gain: float = 1.0) -> dict[str, jax.Array]:
     """Parameters of a usual size for a network that has no reference; zero-initialised layers get noise too."""
 
     def value(path: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,7 +13,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.rivals.blends import cross_fade
 from tooncrafter_jax.io import read_image
 from tooncrafter_jax.models.configuration import COMPONENTS, preset
-from tooncrafter_jax.sampling.batch.making import BatchRequest, Outcome
+from tooncrafter_jax.sampling.batch.making import BatchRequest, BatchResult
 from tooncrafter_jax.sampling.model_loading import BUNDLED, DEFAULT_MODEL, find_checkpoint
 
 REPOSITORY = Path(__file__).parents[1]
@@ -41,10 +41,10 @@ def test_it_is_a_whole_model_of_the_presets_widths_in_16_mb(checkpoint):
     assert sum(file.stat().st_size for file in (BUNDLED / DEFAULT_MODEL).iterdir()) <= 16e6
 
 
-def test_its_provenance_is_told(checkpoint):
-    told = checkpoint.provenance
-    assert {"licence", "data", "configs", "commit", "seed"} <= set(told)
-    assert (REPOSITORY / "configs/small.py").is_file() and told["configs"].startswith("configs/small")
+def test_its_provenance_is_reported(checkpoint):
+    provenance = checkpoint.provenance
+    assert {"licence", "data", "configs", "commit", "seed"} <= set(provenance)
+    assert (REPOSITORY / "configs/small.py").is_file() and provenance["configs"].startswith("configs/small")
     notice = (REPOSITORY / "NOTICE").read_text()
     assert "tooncrafter_jax/bundled/small" in notice
     assert all(pictures.name in notice for pictures in EXAMPLES.iterdir() if pictures.is_dir())
@@ -53,7 +53,7 @@ def test_its_provenance_is_told(checkpoint):
 @pytest.mark.parametrize("start", ["sample.py", "tooncrafter sample"])
 def test_without_arguments_the_examples_are_drawn(start, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(BatchRequest, "make", lambda request, listener: asked.append(request) or Outcome(0))
+    monkeypatch.setattr(BatchRequest, "make", lambda request, listener: asked.append(request) or BatchResult(0))
     main = runpy.run_path(str(REPOSITORY / start))["main"] if start == "sample.py" else sample
     assert main([]) == 0
     (request,) = asked

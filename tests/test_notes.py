@@ -29,8 +29,8 @@ def test_without_a_listener_a_note_is_a_warning_that_points_at_the_caller_and_ca
     script = tmp_path / "script.py"  # a process of its own: type checks in tests put frames between
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=os.environ)
-    told = [line for line in done.stderr.splitlines() if "Note:" in line]
-    assert told == [f"{script}:5: Note: one line of two", f"{script}:7: Note: from inside"]
+    notes = [line for line in done.stderr.splitlines() if "Note:" in line]
+    assert notes == [f"{script}:5: Note: one line of two", f"{script}:7: Note: from inside"]
 
 
 def test_the_same_sentence_passes_once():

@@ -48,14 +48,14 @@ def test_a_switch_can_be_said_either_way() -> None:
     assert parsed("--no-fast", "--dither") == {"dither": True, "fast": False}
     parser = Parser("colours")
     add_declared(parser.add_argument, Colours)
-    opposites = {one.name: one.opposite for one in parser.told() if one.opposite}
+    opposites = {one.name: one.opposite for one in parser.described_options() if one.opposite}
     assert opposites == {"--dither": "--no-dither", "--fast": "--no-fast"}
 
 
 def test_help_says_values_published_names_and_defaults() -> None:
     parser = Parser("colours")
     add_declared(parser.add_argument, Colours)
-    assert {(one.name, one.metavar, one.text) for one in parser.told()[1:]} == {
+    assert {(one.name, one.metavar, one.text) for one in parser.described_options()[1:]} == {
         ("--hue", "X", "angle on the wheel; 0 to 360 degrees"),
         ("--shades", "N", "how many; 1 or more [--n_shades --levels] (default: 3)"),
         ("--paper", "NAME", "what lies below; white or black (default: white)"),
@@ -88,7 +88,7 @@ def test_bounds_are_in_range() -> None:
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_a_name_that_is_no_choice_is_told() -> None:
+def test_a_name_that_is_no_choice_is_reported() -> None:
     with pytest.raises(UserError, match="unknown paper 'red': choose one of white, black"):
         check_ranges(Colours(paper="red"))  # pyright: ignore[reportArgumentType]
 

@@ -79,8 +79,8 @@ def test_the_program_is_there(elsewhere: Path, tmp_path: Path) -> None:
     where = run(elsewhere / "python", "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)", cwd=tmp_path)
     assert where.stdout.startswith(str(elsewhere.parent)), where.stdout + where.stderr
     assert run(elsewhere / "tooncrafter", "--version", cwd=tmp_path).stdout == f"tooncrafter {__version__}\n"
-    told = run(elsewhere / "tooncrafter", "--help", cwd=tmp_path)
-    assert told.returncode == 0 and "\n  sample " in told.stdout and "\n  train " in told.stdout
+    shown = run(elsewhere / "tooncrafter", "--help", cwd=tmp_path)
+    assert shown.returncode == 0 and "\n  sample " in shown.stdout and "\n  train " in shown.stdout
 
 
 def test_it_draws_with_the_bundled_model(elsewhere: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ What is named here is loaded when it is first used, so that `tooncrafter --help`
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tooncrafter_jax.errors import UserError
@@ -31,7 +31,7 @@ _HOMES = {
 
 if not TYPE_CHECKING:  # type checkers then still complain about a name that is not there
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         """Loads a public name."""
         if name == "load":
             value = __getattr__("ToonCrafter").load

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from tooncrafter_jax.errors import UserError, printable
@@ -19,21 +19,22 @@ LONGEST_SHOWN = 100
 """Characters of a foreign key or value in a message."""
 
 
-def to_dict(config: Any) -> Any:
+def to_dict(config: object) -> Any:
     """A dataclass as nested dicts, lists and scalars, ready for JSON."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
     return [to_dict(item) for item in config] if isinstance(config, tuple | list) else config
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A number of numpy's or JAX's, or an array of one number without axes, as Python's; all else as it is."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    item = getattr(value, "item", None)
+    return item() if item is not None and getattr(value, "ndim", None) == 0 else value
 
 
 def from_dict(
     cls: type[Config],
-    values: Any,
+    values: object,
     where: str,
     *,
     also: Collection[str] = (),
@@ -68,7 +69,7 @@ def from_dict(
     return cls(**{key: convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
-def convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: object, where: str) -> Any:
     """A plain value as a field of this type holds it.
 
     Raises:
@@ -83,7 +84,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return convert(next(arg for arg in args if arg is not type(None)), value, where)
     if origin is tuple:
-        if isinstance(value, str) or not hasattr(value, "__iter__"):
+        if isinstance(value, str) or not isinstance(value, Iterable):
             raise UserError(f"{where} must be a list, not {_shown(value)}")
         return tuple(convert(args[0], item, where) for item in value)
     if origin is Mapping:
@@ -97,7 +98,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     return value if hint is Any else _scalar(hint, value, where)
 
 
-def _scalar(hint: type, value: Any, where: str) -> Any:
+def _scalar(hint: type, value: object, where: str) -> object:
     """A text, a number or a truth value; an integer will do where a float is asked for."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -109,7 +110,7 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value as in a message, however long or deep it is."""
     try:
         return printable(repr(value), LONGEST_SHOWN)

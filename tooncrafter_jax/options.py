@@ -53,7 +53,7 @@ class Option:
     choices: Sequence[str] = ()
     unset: str = ""
     is_shown: bool = True
-    like_none: Any = None
+    like_none: object = None
     of_python: bool = False
     metavar: str = ""
 
@@ -72,8 +72,8 @@ class Declared:
 
     name: str
     kind: type
-    hint: Any
-    default: Any
+    hint: object
+    default: object
     option: Option
 
     @property
@@ -99,13 +99,13 @@ class Declared:
         return f"{words} {self.option.unit}".strip()
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What it does, and its values where that does not name them."""
         named = self.choices and all(choice in self.option.help for choice in self.choices)
         return f"{self.option.help}; {self.values}" if self.values and not named else self.option.help
 
     @property
-    def told_default(self) -> str:
+    def default_text(self) -> str:
         """Its default in words; empty for a switch that is off."""
         if self.option.unset:
             return self.option.unset
@@ -113,7 +113,7 @@ class Declared:
             return "on" if self.default else ""
         return "" if self.default is None else _number(self.default)
 
-    def check(self, value: Any) -> None:
+    def check(self, value: object) -> None:
         """Raises UserError if a value of its type is out of range."""
         if value is None:
             return
@@ -122,7 +122,8 @@ class Declared:
         least, most = self.option.least, self.option.most
         if least is None and most is None:
             return
-        if not (least is None or value >= least) or not (most is None or value <= most):  # NaN is neither
+        number = typing.cast(float, value)
+        if not (least is None or number >= least) or not (most is None or number <= most):  # NaN is neither
             bounds = f"at least {_number(least)}" if most is None else f"from {_number(least)} to {_number(most)}"
             raise UserError(f"{self.called} must be {bounds}, not {value}")
 
@@ -133,13 +134,13 @@ def declared(cls: type) -> Mapping[str, Declared]:
     return {one.name: one for one in _declared(cls)}
 
 
-def check_ranges(options: Any) -> None:
+def check_ranges(options: object) -> None:
     """Raises UserError for the first option of a dataclass or named tuple that is out of its range."""
     for name, one in declared(type(options)).items():
         one.check(getattr(options, name))
 
 
-def shown(options: Any) -> dict[str, Any]:
+def shown(options: object) -> dict[str, object]:
     """The options that change what a clip shows, by name."""
     return {
         name: one.option.like_none if (value := getattr(options, name)) is None else value
@@ -148,7 +149,7 @@ def shown(options: Any) -> dict[str, Any]:
     }
 
 
-def shown_defaults(cls: type) -> dict[str, Any]:
+def shown_defaults(cls: type) -> dict[str, object]:
     """The defaults of what `shown` gives: what a clip was made with whose record does not know an option."""
     return {
         name: one.option.like_none if one.default is None else one.default
@@ -157,7 +158,7 @@ def shown_defaults(cls: type) -> dict[str, Any]:
     }
 
 
-def as_shown(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def as_shown(cls: type, values: Mapping[str, object]) -> dict[str, object]:
     """Values that an earlier version may have written, as this one compares them.
 
     Args:
@@ -191,11 +192,11 @@ def with_attributes(doc: str | None, cls: type) -> str:
     """A docstring that ends in its section of attributes, with the options that a class declares; for `help`."""
     doc = inspect.cleandoc(doc or "")
     title = "" if "Attributes:" in doc else "\n\nAttributes:"
-    return f"{doc}{title}\n" + "".join(f"  {one.name}: {one.told}.\n" for one in declared(cls).values())
+    return f"{doc}{title}\n" + "".join(f"  {one.name}: {one.description}.\n" for one in declared(cls).values())
 
 
 def _declared(cls: type) -> Iterator[Declared]:
-    defaults: Mapping[str, Any] = (
+    defaults: Mapping[str, object] = (
         {field.name: field.default for field in dataclasses.fields(cls)}
         if dataclasses.is_dataclass(cls)
         else getattr(cls, "_field_defaults", {})
@@ -207,16 +208,16 @@ def _declared(cls: type) -> Iterator[Declared]:
             yield Declared(name, _kind(hint), hint, defaults.get(name), option)
 
 
-def _kind(hint: Any) -> type:
+def _kind(hint: object) -> type:
     part = next(part for part in _parts(hint) if part is not type(None))
     return str if typing.get_origin(part) is Literal else part
 
 
-def _parts(hint: Any) -> tuple[Any, ...]:
+def _parts(hint: object) -> tuple[Any, ...]:
     """The types of a union, and of anything else that one."""
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     """A number as a user would write it."""
     return f"{value:.15g}" if isinstance(value, float) else str(value)

@@ -7,10 +7,10 @@ Channels come last everywhere. Pixel values are in [-1, 1] unless a name says ui
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
 
 Video = Float[Array, "B T H W 3"]
 """Frames of clips in [-1, 1]."""
@@ -22,6 +22,8 @@ Uint8Video = UInt8[np.ndarray, "T H W 3"]
 """What a user gets: frames of one clip, 0 to 255."""
 Uint8Videos = UInt8[np.ndarray, "B T H W 3"]
 """The same of several clips."""
+HostVideos = Float[np.ndarray, "B T H W 3"]
+"""Frames of clips in [-1, 1], in the memory of this process."""
 Latents = Float[Array, "B T h w C"]
 """Autoencoder latents multiplied by the scale factor, or noise of that shape."""
 Trajectory = Float[Array, "K B T h w C"]
@@ -47,6 +49,29 @@ HostArray = Shaped[np.ndarray, "..."]
 """The same in the memory of this process."""
 FloatArray = Float[Array, "..."]
 """Numbers of any shape, whose last axis is the channels'."""
+Scalar = Float[Array, ""]
+"""One number."""
+Key = PRNGKeyArray
+"""Of `jax.random.key`."""
+Leaf = TypeVar("Leaf")
+"""Of a tree: an array, its shape and dtype, or its sharding."""
+
+
+@runtime_checkable
+class HasShape(Protocol):
+    """An array, or what stands for one, such as `jax.ShapeDtypeStruct`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers."""
+        ...
+
+
 Params = Mapping[str, Any]
 """Parameters by dotted path: arrays, or what stands for them (shapes, shardings)."""
 AllParams = Mapping[str, Params]

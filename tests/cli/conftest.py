@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -68,3 +70,33 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
         return Result(code, out, err)
 
     return call
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each picture was decoded, by its file's name."""
+    from PIL import Image
+
+    count: Counter[str] = Counter()
+    real = Image.open
+
+    def counting(file: Any, *arguments: Any, **settings: Any) -> Image.Image:
+        count[Path(getattr(file, "name", str(file))).name] += 1
+        return real(file, *arguments, **settings)
+
+    monkeypatch.setattr(Image, "open", counting)
+    return count
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a checksum of each file was made, by its name."""
+    count: Counter[str] = Counter()
+    real = hashlib.file_digest
+
+    def counting(file: Any, *arguments: Any) -> Any:
+        count[Path(file.name).name] += 1
+        return real(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    return count

@@ -364,7 +364,7 @@ def test_a_mistake_is_one_sentence_and_costs_nothing(case: Request, place: Place
     assert len(clips_of(place.out)[GOOD]) == 2, "the set of before is not whole"
 
 
-def test_captions_of_other_films_are_told_and_the_run_goes_on(place: Place, command: Command):
+def test_captions_of_other_films_are_reported_and_the_run_goes_on(place: Place, command: Command):
     argv = with_captions("source,caption\nanother film,a cat\n")(place)
     result = command("curate", *argv)
     assert result.code == 0
@@ -377,7 +377,7 @@ def test_captions_of_other_films_are_told_and_the_run_goes_on(place: Place, comm
     assert {(clip.caption, clip.caption_from) for clip in clips_of(place.out)[GOOD]} == {("a dog", "sidecar")}
 
 
-def test_a_shard_cut_in_half_is_told_and_written_again(place: Place, command: Command):
+def test_a_shard_cut_in_half_is_reported_and_written_again(place: Place, command: Command):
     (shard,) = place.out.glob("cartoon_clips/*/*array_record*")
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from tests.cli.world import Command, World, draw, draw_lines
 
@@ -34,32 +31,6 @@ def opened() -> Iterator[Counter[str]]:
     _opened.append(Counter())
     yield _opened[-1]
     _opened.pop()
-
-
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    count: Counter[str] = Counter()
-    real = hashlib.file_digest
-
-    def counting(file: Any, *arguments: Any) -> Any:
-        count[Path(file.name).name] += 1
-        return real(file, *arguments)
-
-    monkeypatch.setattr(hashlib, "file_digest", counting)
-    return count
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    count: Counter[str] = Counter()
-    real = Image.open
-
-    def counting(file: Any, *arguments: Any, **settings: Any) -> Image.Image:
-        count[Path(getattr(file, "name", str(file))).name] += 1
-        return real(file, *arguments, **settings)
-
-    monkeypatch.setattr(Image, "open", counting)
-    return count
 
 
 def test_a_pair_with_many_sketches(

@@ -305,7 +305,7 @@ def test_a_record_cannot_make_a_file_elsewhere_ours(tmp_path: Path, frames: np.n
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_written_is_told_by_its_name(
+def test_a_folder_that_cannot_be_written_is_reported_by_its_name(
     tmp_path: Path, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(*_: Any) -> None:

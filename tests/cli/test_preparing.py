@@ -1,4 +1,4 @@
-"""Pictures are read once, beside sampling, and what can be told without reading them is told first."""
+"""Pictures are read once, beside sampling, and what can be known without reading them is reported first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.cli.world import Command, World, draw, write_folder
 from tooncrafter_jax.errors import UserError
@@ -21,63 +20,32 @@ from tooncrafter_jax.sampling.batch.preparing import Preparation, Ready
 from tooncrafter_jax.sampling.request import Pair, PreparedPair
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each picture was decoded."""
-    count: Counter[str] = Counter()
-    real = Image.open
-
-    def counting(file: Any, *arguments: Any, **settings: Any) -> Image.Image:
-        count[Path(getattr(file, "name", str(file))).name] += 1
-        return real(file, *arguments, **settings)
-
-    monkeypatch.setattr(Image, "open", counting)
-    return count
-
-
-@pytest.fixture
-def empty(world: World) -> World:
-    for path in world.out.iterdir():
-        path.unlink()
-    return world
-
-
 def test_each_picture_of_a_list_is_decoded_once_and_hashed_once(
-    empty: World, command: Command, opened: Counter[str], monkeypatch: pytest.MonkeyPatch
+    empty: World, command: Command, decoded: Counter[str], hashed: Counter[str]
 ):
-    import hashlib
-
-    hashed: Counter[str] = Counter()
-    real = hashlib.file_digest
-
-    def counting(file: Any, *arguments: Any) -> Any:
-        hashed[Path(file.name).name] += 1
-        return real(file, *arguments)
-
-    monkeypatch.setattr(hashlib, "file_digest", counting)
     for number in range(7):
         draw(empty.path / f"p{number}.png", 10 * number)
     lines = [{"first": f"p{number}.png", "last": f"p{number + 1}.png"} for number in range(6)]
     assert command("sample", *empty.manifest(*lines)).code == 0
     pictures = {f"p{number}.png" for number in range(7)}
-    assert {name: opened[name] for name in pictures} == dict.fromkeys(pictures, 1)
+    assert {name: decoded[name] for name in pictures} == dict.fromkeys(pictures, 1)
     assert {name: hashed[name] for name in pictures} == dict.fromkeys(pictures, 1)
 
 
 def test_no_picture_of_a_clip_that_was_never_made_is_read_before_it_is_its_turn(
-    empty: World, command: Command, opened: Counter[str]
+    empty: World, command: Command, decoded: Counter[str]
 ):
     seen: list[int] = []
-    empty.model.before = lambda number: seen.append(len(opened)) or time.sleep(0.05)
+    empty.model.before = lambda number: seen.append(len(decoded)) or time.sleep(0.05)
     command("sample", *empty.folder(write_folder(empty.path / "folder", 20)))
-    assert seen[0] <= 2 * 5 and len(opened) == 40, "the first clip waited for all"
+    assert seen[0] <= 2 * 5 and len(decoded) == 40, "the first clip waited for all"
 
 
-def test_a_missing_picture_is_found_before_any_is_read(empty: World, command: Command, opened: Counter[str]):
+def test_a_missing_picture_is_found_before_any_is_read(empty: World, command: Command, decoded: Counter[str]):
     lines = [{"first": f"no{number}.png", "last": "last.png"} for number in range(300)]
     result = command("sample", *empty.manifest(*lines))
     assert result.code == 1 and "0 made, 0 done before, 300 failed" in result.out
-    assert not opened and not empty.model.batches
+    assert not decoded and not empty.model.batches
 
 
 def test_no_model_is_loaded_where_no_picture_can_be_read(empty: World, command: Command, monkeypatch: Any):
@@ -91,23 +59,23 @@ def test_no_model_is_loaded_where_no_picture_can_be_read(empty: World, command: 
     assert result.code == 1 and len(result.errors) == 3
 
 
-def test_a_picture_that_changes_is_read_again(tmp_path: Path, opened: Counter[str]):
+def test_a_picture_that_changes_is_read_again(tmp_path: Path, decoded: Counter[str]):
     path = draw(tmp_path / "a.png", 10)
     with RecentPictures().used():
         before = read_image(path)
-        assert (read_image(path) == before).all() and opened["a.png"] == 1
+        assert (read_image(path) == before).all() and decoded["a.png"] == 1
         draw(path, 50)
-        assert (read_image(path) != before).any() and opened["a.png"] == 2
+        assert (read_image(path) != before).any() and decoded["a.png"] == 2
     read_image(path)
-    assert opened["a.png"] == 3
+    assert decoded["a.png"] == 3
 
 
-def test_only_a_few_pictures_stay_in_memory(tmp_path: Path, opened: Counter[str]):
+def test_only_a_few_pictures_stay_in_memory(tmp_path: Path, decoded: Counter[str]):
     paths = [draw(tmp_path / f"{number}.png", number) for number in range(3)]
     with RecentPictures(2).used():
         for path in (*paths, paths[2], paths[0]):
             read_image(path)
-    assert opened == {"0.png": 2, "1.png": 1, "2.png": 1}
+    assert decoded == {"0.png": 2, "1.png": 1, "2.png": 1}
 
 
 def prepared(job: Job) -> Ready:
@@ -150,7 +118,7 @@ def test_what_is_dropped_leaves_its_place_and_can_still_be_had():
         assert preparation.get(todo[0]).pair.prompt == "a"
 
 
-def test_what_is_wrong_with_a_clip_is_told_where_it_is_asked_for():
+def test_what_is_wrong_with_a_clip_is_reported_where_it_is_asked_for():
     (bad,) = todo = jobs("bad")
     with Preparation(prepared, ahead=2) as preparation:
         preparation.start(todo)

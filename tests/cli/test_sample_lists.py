@@ -135,7 +135,7 @@ def test_where_no_model_is_named_the_bundled_one_draws(empty: World, command: Co
     assert empty.record()["request"]["model"]["path"] == str(BUNDLED / DEFAULT_MODEL)
 
 
-def test_a_model_that_is_not_there_is_told_with_those_that_are(world: World, command: Command):
+def test_a_model_that_is_not_there_is_reported_with_those_that_are(world: World, command: Command):
     result = command("sample", *world.pair(), "--model=large")
     assert result.code == 2 and "tooncrafter convert" in result.err and f"'{DEFAULT_MODEL}'" in result.err
 

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.world import Command
 from tooncrafter_jax.__main__ import COMMANDS, command
 from tooncrafter_jax.cli import curate
-from tooncrafter_jax.cli.common import Parser, Told
+from tooncrafter_jax.cli.common import HelpEntry, Parser
 from tooncrafter_jax.cli.vocabulary import FORMER_NAMES, MEANINGS
 
 
@@ -20,11 +20,11 @@ def parsers() -> dict[str, Parser]:
     return found | {f"curate {name}": sub.build_parser() for name, sub in curate.COMMANDS.items()}
 
 
-def by_name() -> dict[str, list[Told]]:
+def by_name() -> dict[str, list[HelpEntry]]:
     """Every option but --help, with what each command that has it tells of it."""
-    options: dict[str, list[Told]] = defaultdict(list)
+    options: dict[str, list[HelpEntry]] = defaultdict(list)
     for parser in parsers().values():
-        for one in parser.told():
+        for one in parser.described_options():
             options[one.name].append(one)
     del options["--help"]
     return options
@@ -35,18 +35,18 @@ def without_default(text: str) -> str:
 
 
 def test_two_commands_never_use_one_name_in_two_ways() -> None:
-    for name, told in by_name().items():
-        if len({without_default(one.text) for one in told}) > 1:
-            assert name in MEANINGS, f"{name} means several things: {sorted({one.text for one in told})}"
-        for one in told:
+    for name, entries in by_name().items():
+        if len({without_default(one.text) for one in entries}) > 1:
+            assert name in MEANINGS, f"{name} means several things: {sorted({one.text for one in entries})}"
+        for one in entries:
             assert one.text.startswith(MEANINGS.get(name, "")), f"{name} is {one.text!r} somewhere"
 
 
 def test_two_options_never_have_one_meaning() -> None:
     """But for a side of a clip, which is pixels either way."""
     seen: dict[str, str] = {}
-    for name, told in by_name().items():
-        text = without_default(told[0].text)
+    for name, entries in by_name().items():
+        text = without_default(entries[0].text)
         assert seen.setdefault(text, name) == name or {name, seen[text]} == {"--height", "--width"}, text
 
 

@@ -33,7 +33,7 @@ class FakeFilms:
       log: the file.
       seconds: that a clip takes.
       version: of the settings.
-      states: what is told of films that can change.
+      states: what is known of films that can change.
       crashing: name of a film that kills the process.
     """
 

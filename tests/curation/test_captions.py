@@ -95,7 +95,7 @@ def test_a_clip_without_a_row_keeps_its_own(tmp_path):
     assert stage(clip) is clip
 
 
-def test_captions_of_other_films_are_told(tmp_path):
+def test_captions_of_other_films_are_reported(tmp_path):
     stage = SidecarCaptions(written(tmp_path / "c.json", ROWS))
     assert stage.mismatch(["film", "series/1"]) is None
     assert stage.mismatch(["film", "series/1", "without"]) is None  # captions may be missing
@@ -134,20 +134,20 @@ def test_a_changed_file_is_read_again(tmp_path):
         ("c.csv", b"source,caption\na,\xff\xfe\n", "not in UTF-8"),
     ],
 )
-def test_damaged_files_are_told(tmp_path, name, content, message):
+def test_damaged_files_are_reported(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         SidecarCaptions(path)(clip_of("a", 0))
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     for use in (lambda stage: stage(clip_of("a", 0)), lambda stage: stage.settings()):
         with pytest.raises(UserError, match="cannot be read .No such file"):
             use(SidecarCaptions(tmp_path / "c.csv"))
 
 
-def test_directories_without_blip2_are_told(tmp_path):
+def test_directories_without_blip2_are_reported(tmp_path):
     pytest.importorskip("transformers", reason="needs the extra 'torch-data'")
     with pytest.raises(UserError, match="no config.json"):
         Blip2Captions(tmp_path).settings()

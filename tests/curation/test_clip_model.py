@@ -96,13 +96,13 @@ def test_pixels_are_cut_out_of_the_middle():
         (("visual.transformer.resblocks.0.ln_1",), "blocks.0.norm_1.scale"),
     ],
 )
-def test_incomplete_files_are_told(tmp_path, values, remove, message):
+def test_incomplete_files_are_reported(tmp_path, values, remove, message):
     kept = {name: value for name, value in values.items() if not name.startswith(remove)}
     with pytest.raises(UserError, match=message):
         ClipModel(small_clip.saved(tmp_path, kept)).of_pictures(PICTURES)
 
 
-def test_text_towers_without_what_is_needed_are_told(tmp_path, values):
+def test_text_towers_without_what_is_needed_are_reported(tmp_path, values):
     images = {name: value for name, value in values.items() if name.startswith("visual.")}
     model = ClipModel(small_clip.saved(tmp_path, images))
     assert model.of_pictures(PICTURES).shape == (2, small_clip.SPACE)
@@ -124,7 +124,7 @@ def test_a_model_is_read_once_and_known_by_its_file(tmp_path, values):
         file_digest(tmp_path / "missing")
 
 
-def test_large_files_are_told_apart_by_samples(tmp_path, monkeypatch):
+def test_large_files_are_distinguished_by_samples(tmp_path, monkeypatch):
     monkeypatch.setattr(clip_model, "_WHOLE_BYTES", 0)
     content = np.random.default_rng(0).integers(0, 256, 3_000_000, np.uint8)
     digests = []

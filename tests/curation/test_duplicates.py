@@ -63,6 +63,6 @@ def test_ten_thousand_clips_take_seconds():
     assert time.monotonic() - start < 20
 
 
-def test_a_fingerprint_that_is_none_is_told():
+def test_a_fingerprint_that_is_none_is_reported():
     with pytest.raises(UserError, match="'xyz' of clip 'a' is not hexadecimal"):
         find_duplicates([("a", "xyz")], 0.1)

@@ -1,4 +1,4 @@
-"""Films come upright, square, in their colours, at a constant rate; and damaged ones are told."""
+"""Films come upright, square, in their colours, at a constant rate; and damaged ones are reported."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_films_that_are_none(tmp_path):
         assert name in str(error.value)
 
 
-def test_a_film_that_ends_early_is_told_after_its_pictures(tmp_path):
+def test_a_film_that_ends_early_is_reported_after_its_pictures(tmp_path):
     film = write_film(
         tmp_path / "a.mp4",
         np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), np.uint8),

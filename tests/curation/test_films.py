@@ -163,14 +163,14 @@ def test_films_without_clips(tmp_path):
         (lambda f: list(Films(f / "damaged.mp4").clips("damaged")), "not a film or is cut off"),
     ],
 )
-def test_mistakes_are_told(tmp_path, make, message):
+def test_mistakes_are_reported(tmp_path, make, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged.mp4").write_bytes(b"\0" * 2000)
     with pytest.raises(UserError, match=message):
         make(tmp_path)
 
 
-def test_an_unreadable_folder_is_told(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_reported(tmp_path, monkeypatch):
     """By a refusal of the system's: root may read everything."""
     (tmp_path / "locked").mkdir()
     scandir = os.scandir

@@ -164,18 +164,18 @@ def test_stages_that_are_added_changed_or_left_out_need_no_other_reading(films, 
         films.log.write_text("".join(f"done {film}\n" for film in FILMS))
 
 
-def test_a_stage_that_changes_more_than_it_may_is_told(films, tmp_path):
+def test_a_stage_that_changes_more_than_it_may_is_reported(films, tmp_path):
     with pytest.raises(UserError, match="the stage 'cutter' has changed 'frames' of clip 'one/000'"):
         _curate(films, tmp_path / "out", stages=[Cutter()])
 
 
-def test_a_source_that_fails_is_told_and_tried_again(report, films, tmp_path):
+def test_a_source_that_fails_is_reported_and_tried_again(report, films, tmp_path):
     bad = dataclasses.replace(films, films=FILMS | {"bad": "'bad' is cut off: copy it again", "odd": "unexpected"})
-    told = []
-    outcome = _curate(bad, tmp_path / "out", listener=Listener(on_source=told.append))
+    sources = []
+    outcome = _curate(bad, tmp_path / "out", listener=Listener(on_source=sources.append))
     assert outcome.failures["bad"] == "'bad' is cut off: copy it again"
     assert outcome.failures["odd"] == "an unexpected ZeroDivisionError: unexpected"
-    assert (outcome.made, len(told)) == (3, 5)
+    assert (outcome.made, len(sources)) == (3, 5)
     assert not [name for name in _ids(tmp_path / "out") if name.startswith(("bad", "odd"))]
     page = outcome.report.read_text()
     assert "is cut off: copy it again" in page and "details in" in page

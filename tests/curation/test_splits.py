@@ -71,6 +71,6 @@ def test_more_than_there_is_cannot_be_held_out(sizes):
 @pytest.mark.parametrize(
     "sizes", [{"test": 1.5}, {"test": -0.1}, {"test": 0.5, "validation": 0.5}, {"test": float("nan")}]
 )
-def test_impossible_sizes_are_told(sizes):
+def test_impossible_sizes_are_reported(sizes):
     with pytest.raises(UserError, match="split"):
         SplitRule(**sizes)

@@ -67,6 +67,6 @@ def test_the_version_tells_thresholds_apart():
         ({"min_motion": "much"}, "'much'"),
     ],
 )
-def test_impossible_thresholds_are_told(values, message):
+def test_impossible_thresholds_are_reported(values, message):
     with pytest.raises(UserError, match=message):
         Thresholds.from_json(values)

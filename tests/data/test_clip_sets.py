@@ -113,12 +113,12 @@ def test_plain_tfds_reads_it_without_tensorflow_and_without_this_package(directo
         (lambda d: write_clips(d / "none", {"train": []}), "no clips"),
     ],
 )
-def test_mistakes_are_told(directory, make, message):
+def test_mistakes_are_reported(directory, make, message):
     with pytest.raises(UserError, match=message):
         make(directory)
 
 
-def test_a_cut_shard_is_told(tmp_path):
+def test_a_cut_shard_is_reported(tmp_path):
     shards = write_clips(tmp_path, {"train": _references(0, 1, 2, 3, 4)})
     (shard,) = shards.glob("*array_record*")
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])

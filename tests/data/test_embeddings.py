@@ -19,11 +19,10 @@ from safetensors.numpy import save_file
 from tests.data.loader_world import LENGTHS, make_set
 from tests.reference import tiny_params
 from tooncrafter_jax.data.embedding_writer import embed, weights_digest
-from tooncrafter_jax.data.embeddings import ENCODERS, EmbeddingConfig, EmbeddingSource, encode_video
+from tooncrafter_jax.data.embeddings import ENCODERS, EmbeddingConfig, EmbeddingSource, clipped_moments
 from tooncrafter_jax.data.loader import Loader, LoaderConfig
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.training.configuration import train_config
 from tooncrafter_jax.training.stages import make_stage
@@ -78,7 +77,7 @@ def test_they_equal_the_encoders_on_the_fly(clips, toon, directory):
     def encoded(params, batch):
         model = stage.bound(params)
         return (
-            encode_video(model.network("autoencoder"), to_pixels(batch["video"])),
+            clipped_moments(model.moments(batch["video"])),
             text_tokens(model, batch, "float32"),
             picture_tokens(model, batch, "float32"),
         )
@@ -264,7 +263,7 @@ def test_values_too_large_for_the_storage_are_refused(clips, toon, tmp_path):
         embed(clips, ToonCrafter(toon.config, params, devices=toon.devices), tmp_path, MADE)
 
 
-def test_damaged_files_are_told(directory, tmp_path):
+def test_damaged_files_are_reported(directory, tmp_path):
     def copy(name: str, damage) -> Path:
         target = tmp_path / name
         target.mkdir()

@@ -323,7 +323,7 @@ def test_short_clips_are_replaced_and_counted(tmp_path, caplog):
     assert sorted(shown) == sorted(set(range(CLIPS)) - short)
 
 
-def test_a_set_of_short_clips_only_is_told(clips):
+def test_a_set_of_short_clips_only_is_reported(clips):
     with pytest.raises(UserError, match=r"1000 clips in a row cannot be used \(1000 have fewer than 200 frames, 0 are"):
         next(_loader(clips, frames=200))
 
@@ -348,7 +348,7 @@ def test_a_damaged_clip_is_named_or_left_out(tmp_path, caplog):
 
 
 @pytest.mark.usefixtures("unchecked_types")  # the check of a sequence's type reads one of its clips at random
-def test_a_record_of_rotten_bytes_is_told(tmp_path):
+def test_a_record_of_rotten_bytes_is_reported(tmp_path):
     make_set(tmp_path)
     (shard,) = tmp_path.glob("**/*.array_record-*")
     data = bytearray(shard.read_bytes())
@@ -361,7 +361,7 @@ def test_a_record_of_rotten_bytes_is_told(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- the end
 
 
-def test_a_killed_worker_is_told(clips):
+def test_a_killed_worker_is_reported(clips):
     with _loader(clips, num_workers=1, prefetch=1) as loader:
         next(loader)
         (worker,) = multiprocessing.active_children()
@@ -426,7 +426,7 @@ def _runs(pid):
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_mistakes_are_told(clips, options, message):
+def test_mistakes_are_reported(clips, options, message):
     with pytest.raises(UserError, match=message):
         _loader(clips, **options)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.evaluation.small_set import make_set
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.evaluation.methods import Model, TrueSketches
+from tooncrafter_jax.evaluation.methods import ToonCrafterMethod, TrueSketches
 from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips, WindowRule
 from tooncrafter_jax.models.configuration import preset
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
@@ -42,10 +42,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[TrueClip]:
     return [true[0], true[1]]
 
 
-def model(toon: Toon, frames: tuple[int, ...] | None) -> Model:
+def model(toon: Toon, frames: tuple[int, ...] | None) -> ToonCrafterMethod:
     sketches = None if frames is None else TrueSketches(cast(SketchExtractor, Darkness()), "darkness", frames)
     options = SamplingOptions(frames=16, height=64, width=64)
-    return Model(toon, "ours", options, sketches=sketches)
+    return ToonCrafterMethod(toon, "ours", options, sketches=sketches)
 
 
 def test_sketches_are_of_the_clips_own_frames(clips: list[TrueClip]) -> None:

@@ -36,8 +36,8 @@ def true(tmp_path_factory: pytest.TempPathFactory) -> TrueClips:
 def evaluation(
     true: TrueClips, directory: Path, methods: list[Any], metrics: tuple[str, ...] = METRICS, **settings: Any
 ) -> Evaluation:
-    told = {method.name: method.settings() for method in methods}
-    store = RowStore(directory, {"clips": true.fingerprint}, told, restart=settings.pop("restart", False))
+    settings_by_name = {method.name: method.settings() for method in methods}
+    store = RowStore(directory, {"clips": true.fingerprint}, settings_by_name, restart=settings.pop("restart", False))
     return Evaluation(true, methods, make_metrics(metrics), store, **{"batch": 3, **settings})
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.reference import RuleSource
 from tooncrafter_jax.models.configuration import tooncrafter_512
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.weights.loading import map_source
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
@@ -78,7 +78,7 @@ def case(component: str) -> tuple[Callable[..., Any], list[np.ndarray]]:
 
 def main(component: str) -> None:
     """Runs and reports."""
-    network: Network[Any] = CONFIG.networks()[component]
+    network: AnyNetwork = CONFIG.networks()[component]
     start = time.perf_counter()
     mapped = map_source(RuleSource(key_list(component)), CONFIG, [component])
     params = {path: jax.device_put(value) for path, value in mapped.iterate(component)}

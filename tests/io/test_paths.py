@@ -50,7 +50,7 @@ def test_a_url_is_a_url_whatever_pathlib_made_of_it():
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("gs://b/x", r"needs the package 'gcsfs', which is not installed: pip install 'tooncrafter-jax\[gcs\]'"),
         ("s3://b/x", "needs the package 's3fs'"),
@@ -58,12 +58,12 @@ def test_a_url_is_a_url_whatever_pathlib_made_of_it():
         ("az://b/x", "the schemes gs:// and s3:// can"),
     ],
 )
-def test_a_url_that_nothing_opens_is_told(url, told):
-    with pytest.raises(UserError, match=told):
+def test_a_url_that_nothing_opens_is_reported(url, message):
+    with pytest.raises(UserError, match=message):
         any_path(url)
 
 
-def test_a_bucket_that_cannot_be_reached_is_told(bucket, monkeypatch):
+def test_a_bucket_that_cannot_be_reached_is_reported(bucket, monkeypatch):
     def fail(self, path, **settings):
         raise PermissionError("no such account")
 
@@ -235,5 +235,5 @@ def test_clips_and_embeddings_are_read_from_a_disk_only(bucket):
 )
 def test_a_command_that_cannot_use_a_url_says_so(bucket, capsys, arguments):
     assert run(program, arguments) == 2
-    told = capsys.readouterr().err
-    assert "cannot be a URL here: give a path of this machine" in told and told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "cannot be a URL here: give a path of this machine" in message and message.count("\n") == 1

@@ -29,7 +29,7 @@ from tooncrafter_jax.models.dual_reference_decoder import (
     TemporalRes,
     map_chunks,
 )
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.weights.official import LevelLayout, autoencoder_path, leaf_path, to_our_layout
 from tooncrafter_jax.weights.rule import make, unit_noise
 
@@ -40,7 +40,7 @@ MICRO = DecoderConfig(width=32, multipliers=(1, 1, 1), blocks_per_level=1)
 
 
 @cache
-def _compiled(network: Network[Any]) -> Any:
+def _compiled(network: AnyNetwork) -> Any:
     @partial(jax.jit, static_argnames="chunk")
     def run(params: Any, latents: Any, hidden: Any, chunk: int | None = None) -> Any:
         decoder = network.bind(params)
@@ -65,7 +65,7 @@ def hidden() -> list[jax.Array]:
 
 
 @cache
-def tiny_decoder() -> Network[Any]:
+def tiny_decoder() -> AnyNetwork:
     return tiny().networks()["decoder"]
 
 
@@ -132,7 +132,7 @@ class TestChunks:
 
 
 @cache
-def micro() -> Network[Any]:
+def micro() -> AnyNetwork:
     return Network(Decoder, MICRO)
 
 

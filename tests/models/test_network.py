@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,23 +12,23 @@ from flax import nnx
 
 from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny, tooncrafter_512
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.nn.attention import Attends
 
 CONFIG = AutoencoderConfig(width=32, multipliers=(1,), blocks_per_level=1)
 
 
 @pytest.fixture(scope="module")
-def network() -> Network[Any]:
+def network() -> AnyNetwork:
     return Network(Autoencoder, CONFIG)
 
 
 @pytest.fixture(scope="module")
-def params(network: Network[Any]) -> dict[str, jax.Array]:
+def params(network: AnyNetwork) -> dict[str, jax.Array]:
     return network.init(jax.random.key(0))
 
 
-def test_initial_parameters_are_those_announced(network: Network[Any], params: dict[str, jax.Array]) -> None:
+def test_initial_parameters_are_those_announced(network: AnyNetwork, params: dict[str, jax.Array]) -> None:
     assert {path: (leaf.shape, leaf.dtype) for path, leaf in params.items()} == {
         path: (leaf.shape, leaf.dtype) for path, leaf in network.abstract_params.items()
     }
@@ -37,7 +36,7 @@ def test_initial_parameters_are_those_announced(network: Network[Any], params: d
     assert params["encoder.conv_in.kernel"].shape == (3, 3, 3, 32)
 
 
-def test_initialisation_follows_its_key_and_never_repeats(network: Network[Any], params: dict[str, jax.Array]) -> None:
+def test_initialisation_follows_its_key_and_never_repeats(network: AnyNetwork, params: dict[str, jax.Array]) -> None:
     again = network.init(jax.random.key(0))
     assert all((again[path] == value).all() for path, value in params.items())
     other = network.init(jax.random.key(1))
@@ -48,7 +47,7 @@ def test_initialisation_follows_its_key_and_never_repeats(network: Network[Any],
     assert not any((a == b).all() for i, a in enumerate(same_shape) for b in same_shape[:i])
 
 
-def test_parameters_reach_the_module(network: Network[Any], params: dict[str, jax.Array]) -> None:
+def test_parameters_reach_the_module(network: AnyNetwork, params: dict[str, jax.Array]) -> None:
     """Zeroing the last layer but its bias makes every moment that bias."""
     zeroed = {**params, "moments.kernel": params["moments.kernel"] * 0, "moments.bias": jnp.arange(8.0)}
     run = jax.jit(lambda params, x: network.bind(params)(x)[0])
@@ -57,13 +56,13 @@ def test_parameters_reach_the_module(network: Network[Any], params: dict[str, ja
     assert np.asarray(run(params, jnp.ones((1, 1, 4, 4, 3)))).std() > 1e-3
 
 
-def test_one_module_s_parameters_do_not_leak_into_the_next(network: Network[Any], params: dict[str, jax.Array]) -> None:
+def test_one_module_s_parameters_do_not_leak_into_the_next(network: AnyNetwork, params: dict[str, jax.Array]) -> None:
     first = network.bind(params)
     network.bind({path: value * 0 for path, value in params.items()})
     np.testing.assert_array_equal(first.encoder.conv_in.kernel[...], params["encoder.conv_in.kernel"])
 
 
-def test_a_missing_parameter_is_an_error(network: Network[Any], params: dict[str, jax.Array]) -> None:
+def test_a_missing_parameter_is_an_error(network: AnyNetwork, params: dict[str, jax.Array]) -> None:
     with pytest.raises(KeyError, match="moments.bias"):
         network.bind({path: value for path, value in params.items() if path != "moments.bias"})
 

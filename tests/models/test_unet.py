@@ -13,7 +13,7 @@ import pytest
 
 from tests.models.tiny_networks import ints, no_controls, run_unet, tiny_inputs, values
 from tests.reference import NETWORK_TOLERANCE, channels_first, deviation, golden, noise_params
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.models.unet import UNet, UNetConfig
 from tooncrafter_jax.models.unet_blocks import BlockOptions, CrossAttention, TemporalConvBlock, TemporalTransformer
 from tooncrafter_jax.nn.platform import tracing_for
@@ -55,7 +55,7 @@ class Part:
 
 
 @cache
-def micro() -> tuple[Network[Any], dict[str, jax.Array]]:
+def micro() -> tuple[AnyNetwork, dict[str, jax.Array]]:
     network = Network(UNet, MICRO)
     return network, noise_params(network)
 

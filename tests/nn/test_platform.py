@@ -54,8 +54,8 @@ def test_a_device_decides_unless_a_platform_is_asked_for() -> None:
 
 def device(platform: str, capability: str | None = None, version: str = "PJRT C API\ncuda 12090") -> SimpleNamespace:
     """What JAX exposes of a device; AMD's are called GPUs too, and have the architecture for a compute capability."""
-    told = {} if capability is None else {"compute_capability": capability}
-    return SimpleNamespace(platform=platform, client=SimpleNamespace(platform_version=version), **told)
+    attributes = {} if capability is None else {"compute_capability": capability}
+    return SimpleNamespace(platform=platform, client=SimpleNamespace(platform_version=version), **attributes)
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_the_minimum_equals_the_products_of_the_traced_gradient():
     step = jnp.zeros((), jnp.int32)
     with tracing_for("cpu"), without_cpu_forms():
         traced = forward_flops(
-            lambda params, batch: stage.gradients(params, batch, jax.random.key(0), step).of,
+            lambda params, batch: stage.gradients(params, batch, jax.random.key(0), step).by_optimizer,
             abstract_state(stage).params,
             abstract_batch(stage, settings.data.batch),
         )

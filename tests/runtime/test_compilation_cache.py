@@ -58,9 +58,9 @@ def two_processes(directory: str, home: Path) -> list[tuple[dict, str]]:
         )
         for number in (0, 1)
     ]
-    told = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
-    return [(json.loads(out.splitlines()[-1]), errors) for out, errors in told]
+    reports = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], reports
+    return [(json.loads(out.splitlines()[-1]), errors) for out, errors in reports]
 
 
 @pytest.mark.gate
@@ -70,17 +70,17 @@ def test_a_shared_directory_is_where_every_process_looks(tmp_path):
     """
     shared = str(tmp_path / "shared" / "cache")
     first, second = two_processes(shared, tmp_path), two_processes(shared, tmp_path)
-    assert [told["hits"] for told, _ in first] == [0, 0]
+    assert [report["hits"] for report, _ in first] == [0, 0]
     assert second[0][0]["hits"] > 0
-    assert all(told["directory"] == shared and told["asked"] > 0 for told, _ in (*first, *second))
-    assert len({told["total"] for told, _ in (*first, *second)}) == 1
+    assert all(report["directory"] == shared and report["asked"] > 0 for report, _ in (*first, *second))
+    assert len({report["total"] for report, _ in (*first, *second)}) == 1
     assert not any("note:" in errors for _, errors in (*first, *second))
 
 
 @pytest.mark.gate
-def test_a_home_of_the_first_host_is_told(tmp_path):
-    (told, errors), (_, others) = two_processes("", tmp_path)
-    assert told["directory"] == str(tmp_path / "tooncrafter_jax" / "xla")
+def test_a_home_of_the_first_host_is_reported(tmp_path):
+    (report, errors), (_, others) = two_processes("", tmp_path)
+    assert report["directory"] == str(tmp_path / "tooncrafter_jax" / "xla")
     assert errors.count("note: compiled programs are kept in") == 1 and "--compilation-cache" in errors
     assert "note:" not in others
 
@@ -103,7 +103,7 @@ def test_the_option_comes_before_the_environment(chosen, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("directory", "reason"), [("file/below", "Not a directory"), ("nosuch://bucket/x", "")])
-def test_a_directory_that_cannot_be_used_is_told(chosen, tmp_path, monkeypatch, directory, reason):
+def test_a_directory_that_cannot_be_used_is_reported(chosen, tmp_path, monkeypatch, directory, reason):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"--compilation-cache={directory} cannot be used .*{reason}.*name a directory"):

@@ -66,7 +66,7 @@ def test_the_environment_says_whether_there_are_others(calls, monkeypatch, envir
     assert calls == ([] if joins is None else [joins])
     assert is_main_process()
     initialize(processes=1)
-    assert len(calls) == (joins is not None), "a process that is told to be alone is"
+    assert len(calls) == (joins is not None), "a process that is set to be alone is"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_working_directory_is_for_one_run(tmp_path):
         pass
 
 
-def test_the_machine_is_told_in_one_line(devices):
+def test_the_machine_is_reported_in_one_line(devices):
     assert describe_machine(make_mesh("data:2,frames:4", devices)) == "1 process, 8 devices (cpu), mesh data:2,frames:4"
     assert describe_machine(make_mesh("data:1", devices[:1])) == "1 process, 1 device (cpu), mesh one device"
 

@@ -273,7 +273,7 @@ for use in (lambda: toon.interpolate(picture, picture), lambda: ToonCrafter.rand
 """
 
 
-def test_a_forked_process_is_told_to_spawn_instead_of_waiting_for_ever() -> None:
+def test_a_forked_process_is_reported_to_spawn_instead_of_waiting_for_ever() -> None:
     done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert [line.count("get_context('spawn')") for line in done.stdout.splitlines()] == [1, 1, 1]

@@ -418,7 +418,7 @@ def test_the_polarity_of_a_sketch_is_recognised_and_said(config: ModelConfig, tm
         prepare(Pair(drawing(), drawing(), sketches={7: tmp_path / "bright.png"}), OPTIONS, config)
 
 
-def test_a_polarity_that_is_said_counts_and_a_doubt_is_told(config: ModelConfig):
+def test_a_polarity_that_is_said_counts_and_a_doubt_is_reported(config: ModelConfig):
     with collected() as notes:
         pair = Pair(drawing(), drawing(), sketches={7: Sketch(lines(dark=False), dark_lines=True)})
         hints = prepare(pair, OPTIONS, config).hints

@@ -19,6 +19,7 @@ from tooncrafter_jax.nn.platform import current_platform, tracing_for
 from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
+from tooncrafter_jax.typing import Device
 
 
 def sampler(dtype: str, **settings: Any) -> Sampler:
@@ -38,7 +39,7 @@ def test_float32_is_float32_on_accelerators(platform: Any, dtype: str, is_exact:
     assert ("HIGHEST" in text) == is_exact
 
 
-def test_everything_lies_on_the_device_that_was_chosen(devices: list[jax.Device]) -> None:
+def test_everything_lies_on_the_device_that_was_chosen(devices: list[Device]) -> None:
     toon = ToonCrafter(tiny(), {name: {} for name in COMPONENTS}, devices=[devices[1]])
     assert toon.sampler(1, 16).place(np.zeros(3)).devices() == {devices[1]}
 
@@ -61,7 +62,7 @@ def test_a_dtype_that_no_model_computes_in_is_named(dtype: str) -> None:
 
 
 def test_random_matrices_have_the_dtype_of_the_computation(
-    monkeypatch: pytest.MonkeyPatch, devices: list[jax.Device]
+    monkeypatch: pytest.MonkeyPatch, devices: list[Device]
 ) -> None:
     monkeypatch.setattr("tooncrafter_jax.models.configuration.COMPONENTS", ("image_projector",))
     toon = ToonCrafter.random("tiny", dtype="bfloat16", devices=[devices[1]])
@@ -73,7 +74,7 @@ def test_random_matrices_have_the_dtype_of_the_computation(
 
 @pytest.mark.gate
 def test_half_precision_lowers_for_gpus_that_share_a_clip(
-    devices: list[jax.Device], monkeypatch: pytest.MonkeyPatch
+    devices: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One pair on four GPUs: two guidance branches, and the frames of each in two parts. cuDNN's own partitioner is not
     asked.
@@ -84,7 +85,7 @@ def test_half_precision_lowers_for_gpus_that_share_a_clip(
     on_gpus = sampler("bfloat16", mesh=mesh)
     params = {"unet": on_gpus.networks["unet"].abstract_params}
 
-    def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    def array(*shape: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     ddim = SOLVERS["ddim"]

@@ -19,7 +19,7 @@ def zero_based(frames: set[int]) -> tuple[int, ...]:
 
 
 def recursively(depth: int, left: int, right: int) -> set[int]:
-    """The paper's rule as it is told: pick the middle, recurse into both halves."""
+    """The paper's rule as it is described: pick the middle, recurse into both halves."""
     if depth == 0:
         return set()
     middle = int(np.floor((left + right) / 2))

@@ -1,6 +1,7 @@
 """Every stage over two processes, which stand for hosts, by every axis of the mesh (make test-slow)."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ WHOLE_PICTURES = {"model_changes": EIGHTH, "data": {"height": SIZE, "width": SIZ
 """Latents of an eighth of the pictures, as sketches need, and pictures that the discriminator does not shrink to
 nothing.
 """
-STAGES = {
+STAGES: dict[str, dict[str, Any]] = {
     "rectify": {},
     "lora": {"options": {"lora": {"rank": 2}}},
     # Without the adversary, whose ratio of gradients would amplify rounding.
@@ -55,8 +56,8 @@ def test_two_processes_train_as_one(clips, alone, tmp_path, stage, mesh, devices
     compared = assert_replicas_are_equal(seen)
     assert compared > (20 if mesh == "fsdp:2" else 100)
     largest = max(np.max(np.abs(np.divide(process.losses, expected.losses) - 1)) for process in seen)
-    told = " ".join(f"{loss:.6f}" for loss in seen[1].losses)
-    print(f"\n{stage:<8} {mesh:<16} {told}   largest difference {largest:.1e}, {compared} replicas equal")
+    losses = " ".join(f"{loss:.6f}" for loss in seen[1].losses)
+    print(f"\n{stage:<8} {mesh:<16} {losses}   largest difference {largest:.1e}, {compared} replicas equal")
     assert largest <= 1e-5
 
 
@@ -64,7 +65,7 @@ def test_micro_batches_of_two_processes(clips, tmp_path):
     """Cut into two, a batch whose rows and frames lie on both processes trains as uncut; without dropout, which is
     drawn anew.
     """
-    still = {"model_changes": NARROW_CHANGES | {"unet": NARROW_CHANGES["unet"] | {"dropout": 0.0}}}
+    still: dict[str, Any] = {"model_changes": NARROW_CHANGES | {"unet": NARROW_CHANGES["unet"] | {"dropout": 0.0}}}
     (whole,) = train(clips, tmp_path / "whole", "data:1", **still)
     parts = train(clips, tmp_path / "parts", "data:2,frames:2", processes=2, devices=2, accumulation=2, **still)
     for process in parts:
@@ -73,10 +74,16 @@ def test_micro_batches_of_two_processes(clips, tmp_path):
 
 def test_validation_samples_and_another_number_of_processes(clips, tmp_path):
     """A run on two processes goes on in one; what is validated and drawn meanwhile is what one process says."""
-    told = {"validation": "test", "validate_every": 2, "validation_batches": 2, "sample_every": 2, "save_every": 2}
-    (whole,) = train(clips, tmp_path / "one", "data:1", steps=4, **told)
-    first = train(clips, tmp_path / "two", "data:2,frames:2", processes=2, devices=2, steps=2, **told)
-    (rest,) = train(clips, tmp_path / "two", "data:1", steps=4, **told)
+    settings: dict[str, Any] = {
+        "validation": "test",
+        "validate_every": 2,
+        "validation_batches": 2,
+        "sample_every": 2,
+        "save_every": 2,
+    }
+    (whole,) = train(clips, tmp_path / "one", "data:1", steps=4, **settings)
+    first = train(clips, tmp_path / "two", "data:2,frames:2", processes=2, devices=2, steps=2, **settings)
+    (rest,) = train(clips, tmp_path / "two", "data:1", steps=4, **settings)
     assert [*all_rows(first), *rest.rows] == whole.rows
     np.testing.assert_allclose([*first[0].losses, *rest.losses], whole.losses, rtol=1e-5)
     one, two = (_validated(tmp_path / name) for name in ("one", "two"))

@@ -50,7 +50,7 @@ def _start(clips, workdir, mesh="data:1", *, devices=1, processes=1, process=0, 
     }
     command = [sys.executable, "-c", textwrap.dedent(_PROGRAM), json.dumps(settings)]
     root = Path(__file__).parents[2]
-    cache = jax.config.jax_compilation_cache_dir or str(root / ".cache" / "jax")
+    cache = jax.config.jax_compilation_cache_dir or str(root / ".cache" / "jax")  # pyright: ignore
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": cache}
     return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
 

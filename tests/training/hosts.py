@@ -74,8 +74,8 @@ def _run(settings: dict[str, Any], workdir: Path, processes: int, devices: int, 
     answers = [workdir / f"seen-{process}.json" for process in range(processes)]
     running = []
     for process, answer in enumerate(answers):
-        told = json.dumps(settings | {"process": process, "answer": str(answer)})
-        command = [sys.executable, "-m", "tests.training.hosts", told]
+        arguments = json.dumps(settings | {"process": process, "answer": str(answer)})
+        command = [sys.executable, "-m", "tests.training.hosts", arguments]
         running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in running:

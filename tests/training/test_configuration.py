@@ -1,6 +1,7 @@
 """Configs: files, overrides, and every mistake in a sentence before anything is compiled."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -93,7 +94,7 @@ def test_a_value_is_changed_on_the_command_line():
         ("tiny.py", ["--config.steps=abc"], "cannot be used: flag --config.steps=abc: invalid literal for int()"),
     ],
 )
-def test_a_wrong_config_is_told_in_one_line(name, overrides, said):
+def test_a_wrong_config_is_reported_in_one_line(name, overrides, said):
     with pytest.raises(UserError) as error:
         read_config(str(CONFIGS / name), overrides)
     assert said in str(error.value)
@@ -110,7 +111,7 @@ def test_every_run_of_the_small_model_starts_from_runs_of_its_table():
         assert set(starts) <= set(module["RUNS"]) and (starts or name in ("autoencoder", "motion"))
 
 
-def test_a_mistake_in_a_config_file_is_told_with_its_line(tmp_path):
+def test_a_mistake_in_a_config_file_is_reported_with_its_line(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def get_config():\n    return len(7)\n")
     with pytest.raises(UserError, match=r"has no len\(\) \(.*mine.py, line 2\)$"):
@@ -130,7 +131,7 @@ def test_rates_by_group():
     params = {path: jax.numpy.asarray(value) for path, value in params.items()}
     optimizer = make_optimizer(settings.optimizer, 10, lambda path: path != "b")
     gradients = masked({path: value for path, value in params.items() if path != "b"}, params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    updates: Any = optimizer.update(gradients, optimizer.init(params), params)[0]
     whole = float(updates["unet.a"])
     assert whole == pytest.approx(-0.1 * (1 + 0.01), rel=1e-4)
     assert float(updates["decoder.conv_in.kernel"]) == pytest.approx(0.5 * whole)
@@ -149,7 +150,7 @@ def test_muon_turns_kernels_by_matrices_of_equal_singular_values():
     optimizer = make_optimizer(settings.optimizer, 10, lambda path: path != "frozen.kernel")
     gradients = masked({path: value for path, value in params.items() if path != "frozen.kernel"}, params)
     state = optimizer.init(params)
-    updates, _ = optimizer.update(gradients, state, params)
+    updates: Any = optimizer.update(gradients, state, params)[0]
     for path in ("conv.kernel", "linear.kernel"):
         matrix = np.asarray(updates[path]).reshape(-1, shapes[path][-1])
         values = np.linalg.svd(matrix, compute_uv=False)
@@ -157,7 +158,7 @@ def test_muon_turns_kernels_by_matrices_of_equal_singular_values():
         assert largest * 0.5 < values.min() and values.max() < largest * 1.3  # five iterations come no nearer
     rest = {path: params[path] for path in ("linear.bias", "tokens.embedding")}
     adam = optax.nadamw(0.1, weight_decay=0.0)
-    expected, _ = adam.update(rest, adam.init(rest), rest)
+    expected: Any = adam.update(rest, adam.init(rest), rest)[0]
     for path, update in expected.items():
         np.testing.assert_allclose(updates[path], update, rtol=1e-5)
     assert isinstance(updates["frozen.kernel"], optax.MaskedNode)

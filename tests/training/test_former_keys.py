@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -93,7 +94,7 @@ def test_what_is_written_down_is_read_back():
 
 def test_the_bundled_model_tells_a_config_that_can_be_read():
     """And so does each of the models that it started from."""
-    told, found = json.loads(BUNDLED.read_text())["provenance"], []
+    provenance, found = json.loads(BUNDLED.read_text())["provenance"], []
 
     def collect(value):
         if isinstance(value, dict):
@@ -104,7 +105,7 @@ def test_the_bundled_model_tells_a_config_that_can_be_read():
             for inner in value:
                 collect(inner)
 
-    collect(told)
+    collect(provenance)
     stages = {train_config(saved_values(values)).stage for values in found}
     assert stages == {"joint", "sketch", "decoder", "rectify"}
 
@@ -138,7 +139,7 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     stage = make_stage(now, architecture(now), make_mesh("data:1", jax.devices()[:1]))
     run = tmp_path / "run"
     run.mkdir()
-    old = config_values(now)
+    old: dict[str, Any] = config_values(now)
     own = old.pop("sketch")
     share = own.pop("last_time_share")
     rest = {name: value for name, value in old_run("sketch").items() if name not in ("stage", "model", "sketch")}

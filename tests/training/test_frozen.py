@@ -15,7 +15,7 @@ from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
-from tooncrafter_jax.training.sharding import make_mesh, put_batch
+from tooncrafter_jax.training.sharding import make_mesh, put_batch, step_rows
 from tooncrafter_jax.training.stages import STAGES as REGISTRY
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import Start, architecture
@@ -121,8 +121,9 @@ def test_what_is_frozen_is_exported_as_it_came_after_20_steps(clips, begin, tmp_
     first = jax.device_get(state.trained)
     settings = dataclasses.replace(stage.config.data, video=True)
     with Loader.open(settings) as loader:
+        metrics = {}
         for _ in range(20):
-            batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
+            batch = step_rows(next(loader))
             if stage.is_guided:
                 dark = 1 - batch["video"].mean(-1, keepdims=True, dtype=np.float32) / 255
                 batch["hints"] = dark * batch["sketched"][..., None, None, None]
@@ -141,7 +142,7 @@ def test_what_is_frozen_is_exported_as_it_came_after_20_steps(clips, begin, tmp_
     assert moved > 0.9 * len(first) and count > 100 and not found
 
 
-def test_a_start_that_is_gone_or_another_is_told(clips, begin, tmp_path):
+def test_a_start_that_is_gone_or_another_is_reported(clips, begin, tmp_path):
     first = shutil.copytree(begin, tmp_path / "first")
     stage, mesh = make(clips, first, stage="rectify")
     state = Start(stage).state(mesh)
@@ -173,16 +174,16 @@ def test_a_start_that_is_gone_or_another_is_told(clips, begin, tmp_path):
 def test_a_start_of_an_earlier_version_is_known_by_its_small_arrays(clips, begin, tmp_path):
     """Which tells no fingerprints of its weights."""
     old = shutil.copytree(begin, tmp_path / "old")
-    told = json.loads((old / "model.json").read_text())
-    del told["weights"]
-    (old / "model.json").write_text(json.dumps(told))
+    description = json.loads((old / "model.json").read_text())
+    del description["weights"]
+    (old / "model.json").write_text(json.dumps(description))
     stage, _ = make(clips, old, stage="sketch")
     checkpoints = Checkpoints(tmp_path / "run", stage)
     found = checkpoints.start.fingerprints(stage.components.abstract_params)
     checkpoints.close()
     assert set(found) == set(stage.uses) and all(len(values) == 1 and values[0] for values in found.values())
     other = write_begin(tmp_path / "other", Checkpoint(begin).config, seed=1)
-    (other / "model.json").write_text(json.dumps(told))
+    (other / "model.json").write_text(json.dumps(description))
     checkpoints = Checkpoints(tmp_path / "run2", make(clips, other, stage="sketch")[0])
     different = checkpoints.start.fingerprints(stage.components.abstract_params)
     checkpoints.close()

@@ -17,6 +17,7 @@ from tooncrafter_jax.nn.logical_axes import axis_rules, constrain
 from tooncrafter_jax.nn.platform import without_cpu_forms
 from tooncrafter_jax.training.components import Components
 from tooncrafter_jax.training.sharding import ACTIVATION_RULES, batch_sharding, make_mesh, tree_shardings
+from tooncrafter_jax.typing import Device
 
 WIDTH, CLIPS = 64, 8
 
@@ -75,7 +76,7 @@ def sums(text: str) -> dict[bool, int]:
 
 
 @pytest.fixture(scope="module")
-def exact(devices: list[jax.Device]) -> dict[str, np.ndarray]:
+def exact(devices: list[Device]) -> dict[str, np.ndarray]:
     """The gradients of one device in float32."""
     run, params, batch = compiled("data:1", "float32", "float32")
     return {path: np.asarray(value) for path, value in run(params, batch).items()}

@@ -10,20 +10,29 @@ from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.objective import noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.training.run_config import TrainConfig
+from tooncrafter_jax.training.sharding import step_rows
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.decoder import true_latents
 from tooncrafter_jax.training.stages.encoding import clean_latents
+from tooncrafter_jax.training.stages.joint import Joint
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture
+
+
+def make_joint(settings: TrainConfig) -> Joint:
+    stage = make_stage(settings, architecture(settings))
+    assert isinstance(stage, Joint)
+    return stage
 
 
 @pytest.mark.gate
 def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatch):
     settings = config(clips, "joint", data={"batch": 4})
-    stage = make_stage(settings, architecture(settings))
+    stage = make_joint(settings)
     params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
     with Loader.open(settings.data) as loader:
-        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
+        batch = {name: jnp.asarray(rows) for name, rows in step_rows(next(loader)).items()}
     model = stage.bound(params)
     drawn = stage.latents(model, batch, None)
     truth = true_latents(model, batch)
@@ -43,7 +52,7 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
     settings = config(clips, "joint", options={"last_time_share": share})
-    times = make_stage(settings, architecture(settings)).times({"seed": jnp.arange(8, dtype=jnp.uint32)})
+    times = make_joint(settings).times({"seed": jnp.arange(8, dtype=jnp.uint32)})
     assert (np.asarray(times) == 999).all() == bool(share)
 
 
@@ -58,13 +67,13 @@ def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
 @pytest.mark.gate
 def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(clips, groups, learning):
     settings = config(clips, "joint", groups=groups, data={"batch": 1})
-    stage = make_stage(settings, architecture(settings))
+    stage = make_joint(settings)
     assert {path.split(".")[0] for path in stage.components.abstract_params if stage.is_trained(path)} == learning
     if not groups:
         return
     params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
     with Loader.open(settings.data) as loader:
-        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
+        batch = {name: jnp.asarray(rows) for name, rows in step_rows(next(loader)).items()}
     if stage.is_guided:
         # A new denoiser and new taps end in zeros, which let no gradient through.
         params = {
@@ -72,7 +81,7 @@ def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(cli
             for path, value in params.items()
         }
         batch["hints"] = jnp.mean(batch["video"], axis=-1, keepdims=True) / 255
-    found = jax.jit(stage.gradients)(params, batch, jax.random.key(0), jnp.asarray(0)).of[MODEL]
+    found = jax.jit(stage.gradients)(params, batch, jax.random.key(0), jnp.asarray(0)).by_optimizer[MODEL]
     assert {path.split(".")[0] for path, gradient in found.items() if np.abs(gradient).max() > 0} >= learning - {
         "image_projector"
     }
@@ -81,11 +90,11 @@ def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(cli
 @pytest.mark.gate
 def test_sketches_guide_the_clips_that_have_some(clips):
     settings = config(clips, "joint", groups=("sketch",), data={"batch": 2})
-    stage = make_stage(settings, architecture(settings))
+    stage = make_joint(settings)
     params = {path: jnp.asarray(value) for path, value in start_params(stage).items()}
     params = {path: value + 0.01 if path.startswith(("unet.", "sketch_")) else value for path, value in params.items()}
     with Loader.open(settings.data) as loader:
-        batch = {name: jnp.asarray(rows) for name, rows in next(loader).items() if name not in ("record", "stride")}
+        batch = {name: jnp.asarray(rows) for name, rows in step_rows(next(loader)).items()}
     batch["sketched"] = jnp.zeros_like(batch["sketched"]).at[1, 2].set(True)
     hints = jnp.where(batch["sketched"][..., None, None, None], 1.0, jnp.zeros((2, *batch["video"].shape[1:4], 1)))
     drawn = jax.jit(lambda p, b: stage.latents(stage.bound(p), b, None))
@@ -96,7 +105,7 @@ def test_sketches_guide_the_clips_that_have_some(clips):
 
 def test_guided_frames_are_judged_first(clips):
     guided = config(clips, "joint", groups=("sketch",), options={"perceptual_frames": 3})
-    stage = make_stage(guided, architecture(guided))
+    stage = make_joint(guided)
     frames = guided.data.frames
     few, many = jnp.zeros((2, frames), bool), jnp.ones((2, frames), bool)
     few = few.at[0, [1, 3]].set(True).at[1, 3].set(True)

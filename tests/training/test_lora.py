@@ -9,7 +9,7 @@ import pytest
 from tests.training.small import config
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.training.checkpoints import export
-from tooncrafter_jax.training.sharding import make_mesh, put_batch
+from tooncrafter_jax.training.sharding import make_mesh, put_batch, step_rows
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.step import make_step
@@ -33,7 +33,7 @@ def test_factors_of_matrices_and_convolutions_learn_and_merge(clips, tmp_path):
     before = {path: np.asarray(value) for path, value in state.trained.items()}
     assert all(path.startswith(PREFIX) for path in before)
     with Loader.open(settings.data) as loader:
-        rows = put_batch({n: v for n, v in next(loader).items() if n not in ("record", "stride")}, mesh)
+        rows = put_batch(step_rows(next(loader)), mesh)
     losses = []
     for _ in range(5):
         state, metrics = step(state, rows)

@@ -147,7 +147,7 @@ def test_hosts_of_tpu_slices(topology, text, batch, least):
     for place in np.ndindex(mesh.devices.shape):
         share = place[0] * mesh.shape["fsdp"] + place[1]
         rows = range(share * batch // shares, (share + 1) * batch // shares)
-        needed.setdefault(mesh.devices[place].process_index, set()).update(rows)
+        needed.setdefault(mesh.devices.item(place).process_index, set()).update(rows)
     assert {host: sorted(rows) for host, rows in needed.items()} == {
         host: process_rows(mesh, batch, host).tolist() for host in needed
     }

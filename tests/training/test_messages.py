@@ -20,15 +20,15 @@ FILES = ("config.json",)
 def texts(tree):
     """The string literals of a module, parts of f-strings among them, but no docstrings; with their lines."""
     with_docstrings = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    told = set()
+    docstrings = set()
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else ():
             alone = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
             if alone and isinstance(node, with_docstrings):
-                told.add(statement.value)
+                docstrings.add(statement.value)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in told:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
             yield node.lineno, node.value
 
 
@@ -70,4 +70,4 @@ def test_keys_that_messages_name_exist():
 def test_the_check_tells_keys_from_others(key, real):
     assert exists(key) is real
     text = f'raise UserError(f"set config.{key} to {{value}}")'
-    assert [KEY.search(text)[1] for _, text in texts(ast.parse(text)) if KEY.search(text)] == [key]
+    assert [found[1] for _, text in texts(ast.parse(text)) if (found := KEY.search(text))] == [key]

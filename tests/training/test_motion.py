@@ -13,6 +13,7 @@ from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.encoding import motion_of
+from tooncrafter_jax.training.stages.joint import Joint
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture
 
@@ -53,8 +54,8 @@ def test_the_refinement_learns_alone_and_starts_as_the_flows(clips, motion_stage
     ends = jnp.asarray([0, -1])
     np.testing.assert_allclose(with_sketches[:, ends], to_pixels(batch["video"])[:, ends], atol=1e-6)
     found = jax.jit(motion_stage.gradients)(params, batch, jax.random.key(0), jnp.asarray(0))
-    assert set(found.of[MODEL]) == trained
-    assert max(float(jnp.abs(found.of[MODEL][path]).max()) for path in trained if ".head." in path) > 0
+    assert set(found.by_optimizer[MODEL]) == trained
+    assert max(float(jnp.abs(found.by_optimizer[MODEL][path]).max()) for path in trained if ".head." in path) > 0
 
 
 def test_sketches_are_validated_beside_their_absence(clips, motion_stage):
@@ -79,8 +80,9 @@ def test_motion_guides_its_share_of_the_clips_by_their_seeds(clips, share):
     if not share:
         assert found is None
     elif share == 1.0:
-        assert found.guided is None
+        assert found is not None and found.guided is None
     else:
+        assert found is not None and found.guided is not None
         assert abs(float(found.guided.mean()) - share) < 0.05
 
 
@@ -112,6 +114,7 @@ def test_motion_changes_what_denoiser_and_decoder_make(clips):
     made = []
     for share in (0.0, 1.0):
         stage = stage_of(clips, "joint", motion_share=share, model_changes=NARROW_CHANGES | carried, data=NARROW)
+        assert isinstance(stage, Joint)
         params = {path: value + 0.01 if path.startswith("unet.") else value for path, value in drawn(stage).items()}
         run = jax.jit(lambda params, batch, stage=stage: stage.reconstruct(stage.bound(params), batch))
         batch = {name: rows for name, rows in batch_of(clips, stage).items() if name != "hints"}

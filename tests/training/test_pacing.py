@@ -47,8 +47,9 @@ def most_in_flight(step, state, pacing):
 
 
 def test_the_host_is_held_back(slow_step):
-    assert most_in_flight(*slow_step, None) > IN_FLIGHT, "without a bound it runs ahead"
-    assert 1 <= most_in_flight(*slow_step, Pacing()) <= IN_FLIGHT
+    step, state = slow_step
+    assert most_in_flight(step, state, None) > IN_FLIGHT, "without a bound it runs ahead"
+    assert 1 <= most_in_flight(step, state, Pacing()) <= IN_FLIGHT
 
 
 @pytest.fixture(scope="module")

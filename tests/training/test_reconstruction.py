@@ -12,8 +12,10 @@ import pytest
 from tests.training.small import config
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.training import trainer
-from tooncrafter_jax.training.sharding import make_mesh, put_batch
+from tooncrafter_jax.training.run_config import TrainConfig
+from tooncrafter_jax.training.sharding import make_mesh, put_batch, step_rows
 from tooncrafter_jax.training.stages import make_stage
+from tooncrafter_jax.training.stages.decoder import Decoder
 from tooncrafter_jax.training.stages.reconstruction import DISCRIMINATOR
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import Start, architecture
@@ -21,6 +23,12 @@ from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.training.step import make_step, make_validation
 
 START = 2
+
+
+def make_decoder(settings: TrainConfig) -> Decoder:
+    stage = make_stage(settings, architecture(settings))
+    assert isinstance(stage, Decoder)
+    return stage
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +44,7 @@ def run(clips):
     stage = make_stage(settings, architecture(settings), mesh)
     state, step = Start(stage).state(mesh), make_step(stage, mesh)
     with Loader.open(settings.data) as loader:
-        batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
+        batch = step_rows(next(loader))
     params, metrics = [jax.device_get(state.params)], []
     for _ in range(5):
         state, found = step(state, put_batch(batch, mesh))
@@ -68,8 +76,8 @@ def test_a_discriminator_that_never_takes_part_is_not_compiled(run):
     assert "stablehlo.case" in waits.as_text() and "stablehlo.case" not in alone.as_text()
     found = alone.compile()(*given)
     assert float(found.loss) == pytest.approx(float(metrics[0]["loss"]), rel=1e-5)
-    assert all(not np.any(gradient) for gradient in found.of[DISCRIMINATOR].values())
-    assert any(np.any(gradient) for gradient in found.of[MODEL].values())
+    assert all(not np.any(gradient) for gradient in found.by_optimizer[DISCRIMINATOR].values())
+    assert any(np.any(gradient) for gradient in found.by_optimizer[MODEL].values())
 
 
 def test_the_loss_is_made_of_its_parts(run):
@@ -101,7 +109,7 @@ def validation(run, clips):
     with Loader.open(settings) as loader:
         batches = [next(loader), next(loader)]
     rows = [
-        {name: values[i] for name, values in batch.items() if name not in ("record", "stride")}
+        {name: values[i] for name, values in step_rows(batch).items()}
         for batch in batches
         for i in range(2)
         if batch["valid"][i]
@@ -149,13 +157,12 @@ def test_the_peak_to_noise_ratio_is_of_each_clip(validation):
 
 def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
     """Where the config asks for some frames: all are met in turn, and the others do not count."""
-    settings = config(clips, "decoder", options={"perceptual_weight": 0.5, "perceptual_frames": 4})
-    stage = make_stage(settings, architecture(settings))
+    stage = make_decoder(config(clips, "decoder", options={"perceptual_weight": 0.5, "perceptual_frames": 4}))
 
     def judged_of(seed, frames=16):
         return stage.judged_frames({"video": jnp.zeros((2, frames, 8, 8, 3)), "seed": jnp.asarray([seed, 9], "uint32")})
 
-    judged = [judged_of(seed) for seed in (4, 5, 6, 7)]
+    judged = [frames for seed in (4, 5, 6, 7) if (frames := judged_of(seed)) is not None]
     assert sorted(np.concatenate(judged)) == list(range(16))
     assert judged_of(4, frames=4) is None
     monkeypatch.setattr(
@@ -164,8 +171,8 @@ def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
     truth = jnp.zeros((2, 16, 8, 8, 3))
     video = truth.at[:, judged[0]].set(1.0)
     for frames, expected in ((None, 4 / 16), (judged[0], 1.0), (judged[1], 0.0)):
-        losses, told = stage.distance({}, video, truth, frames)
-        assert float(told["lpips"]) == expected
+        losses, metrics = stage.distance({}, video, truth, frames)
+        assert float(metrics["lpips"]) == expected
         assert {name: float(value) for name, value in losses.items()} == {"l1": 4 / 16, "lpips": 0.5 * expected}
 
 
@@ -175,10 +182,10 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
     plain = config(clips, "decoder", model_changes={"decoder": {"temporal": False, "references": False}})
     full = config(clips, "decoder", model_changes={"decoder": {"temporal": True, "references": True}})
     with Loader.open(plain.data) as loader:
-        batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
+        batch = step_rows(next(loader))
     videos, params = [], {}
     for settings in (plain, full):
-        stage = make_stage(settings, architecture(settings))
+        stage = make_decoder(settings)
         fresh = stage.components.init(7, list(stage.components.networks))
         missing = set(fresh) - set(params)
         params = {**fresh, **params}
@@ -200,13 +207,14 @@ def test_new_parts_alone_learn_against_the_discriminator(clips):
         settings = config(clips, "decoder", groups=groups, options={"discriminator": {"start_step": 0, "width": 8}})
         mesh = make_mesh("data:1", jax.devices()[:1])
         stage = make_stage(settings, architecture(settings), mesh)
+        assert isinstance(stage, Decoder)
         with Loader.open(settings.data) as loader:
-            batch = {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")}
+            batch = step_rows(next(loader))
         params = stage.components.init(3, list(stage.components.networks))
         found = jax.jit(stage.gradients)(params, put_batch(batch, mesh), jax.random.key(0), jax.numpy.zeros((), int))
         weights.append(float(found.metrics["adversarial_weight"]))
         trained = {path for path in params if stage.is_trained(path)}
-        assert set(found.of[MODEL]) == trained
+        assert set(found.by_optimizer[MODEL]) == trained
         assert stage.last_layer in params
     assert stage.last_layer not in trained
     assert weights[1] == pytest.approx(weights[0], rel=1e-4)
@@ -229,7 +237,7 @@ def test_latent_noise_is_of_every_strength_up_to_the_configs_by_the_examples_see
     seeds = jax.numpy.arange(400, dtype=np.uint32)
     latents = np.zeros((400, 2, 4, 4, 4), np.float32)
     configs = [config(clips, "decoder", options={"latent_noise": most}) for most in (0.0, 0.5)]
-    stages = [make_stage(settings, architecture(settings)) for settings in configs]
+    stages = [make_decoder(settings) for settings in configs]
     clean, noisy = (np.asarray(stage.noisy(jax.numpy.asarray(latents), seeds)) for stage in stages)
     assert not clean.any()
     strengths = noisy.std(axis=(1, 2, 3, 4)) * stages[1].model.schedule.scale_factor

@@ -14,15 +14,13 @@ from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.components import of_component
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.reporting import parameter_table
-from tooncrafter_jax.training.sharding import put_batch
+from tooncrafter_jax.training.sharding import put_batch, step_rows
 from tooncrafter_jax.training.trainer import Trainer
 from tooncrafter_jax.weights.store import Checkpoint
 
 
 def _batches(loader, count):
-    return [
-        {name: rows for name, rows in next(loader).items() if name not in ("record", "stride")} for _ in range(count)
-    ]
+    return [step_rows(next(loader)) for _ in range(count)]
 
 
 def _host(tree):
@@ -41,7 +39,7 @@ def run(rectify):
     _, mesh, step, start, open_loader = rectify
     (batch,) = _batches(open_loader(), 1)
     state = start()
-    before, losses = _host(state), []
+    before, losses, metrics = _host(state), [], {}
     for _ in range(20):
         state, metrics = step(state, put_batch(batch, mesh))
         losses.append(float(metrics["loss"]))
@@ -226,13 +224,13 @@ def test_a_run_goes_on_though_its_config_lacks_keys_that_are_new(rectify, clips,
     stage = rectify[0]
     Checkpoints(tmp_path, stage).close()
     file = tmp_path / "config.json"
-    told = json.loads(file.read_text())
-    del told["ema_decay"], told["data"]["bisection_depths"], told["optimizer"]["weight_decay"]
-    file.write_text(json.dumps(told))
+    description = json.loads(file.read_text())
+    del description["ema_decay"], description["data"]["bisection_depths"], description["optimizer"]["weight_decay"]
+    file.write_text(json.dumps(description))
     Checkpoints(tmp_path, stage).close()
     assert json.loads(file.read_text())["data"]["bisection_depths"] == [1, 2, 3, 4]
-    del told["optimizer"]["learning_rate"]  # the run's is not the default
-    file.write_text(json.dumps(told))
+    del description["optimizer"]["learning_rate"]  # the run's is not the default
+    file.write_text(json.dumps(description))
     with pytest.raises(UserError, match=r"config.optimizer.learning_rate=1e-05, not 0.001"):
         Checkpoints(tmp_path, stage)
     file.write_text("[]")

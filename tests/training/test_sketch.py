@@ -50,6 +50,9 @@ def test_scaled_hint_convolutions_keep_a_drawings_contrast(encoder):
 class _Counting(HedExtractor):
     """Notes the shapes that it is compiled for, and on the host how many pictures it has drawn."""
 
+    traced: list[tuple[int, ...]]
+    drawn: list[int]
+
     def draw(self, params, images):
         self.traced.append(images.shape)
         jax.debug.callback(lambda: self.drawn.append(images.shape[0]))

@@ -77,8 +77,8 @@ def test_what_is_exported_tells_what_it_started_from(world, tmp_path):
     stage = make_stage(settings, architecture(settings))
     params = {path: jax.numpy.asarray(value) for path, value in start_params(stage).items()}
     export(tmp_path / "model", stage, new_state(stage, params), model=stage.model, provenance={"steps": 3})
-    told = Checkpoint(tmp_path / "model").provenance
-    assert told == {"steps": 3, "started_from": [{"made": "newer"}, {"made": "older"}]}
+    provenance = Checkpoint(tmp_path / "model").provenance
+    assert provenance == {"steps": 3, "started_from": [{"made": "newer"}, {"made": "older"}]}
 
 
 def test_a_component_comes_from_the_first_that_holds_it(world, tmp_path):
@@ -107,7 +107,7 @@ def test_a_name_with_a_comma_is_one_checkpoint(world, tmp_path):
     assert model == architecture(config(folder, "decoder", start=str(older), model_changes={}))
 
 
-def test_a_comma_too_many_is_told(world):
+def test_a_comma_too_many_is_reported(world):
     folder, newer, _ = world
     with pytest.raises(UserError, match="not a checkpoint directory"):
         architecture(config(folder, "decoder", start=f"{newer},"))

@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from tooncrafter_jax.models.configuration import from_official
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.verification.folder import Folder
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.model import VerifiedModel
 from tooncrafter_jax.verification.run import Results
 from tooncrafter_jax.weights.official import PREFIXES
 from tooncrafter_jax.weights.rule import SKETCH_PREFIX
@@ -29,7 +29,7 @@ class OfficialNames:
     """
 
     def __init__(self) -> None:
-        model = Model(Folder(TINY))
+        model = VerifiedModel(Folder(TINY))
         self._rests: dict[tuple[str, str], tuple[str, int]] = {}
         for component, prefixes in PREFIXES.items():
             mapped = model.mapped(component)
@@ -70,7 +70,7 @@ class OfficialNames:
         return re.sub(r"attn_refinement\.\d+", "attn_refinement.<level>", rest)
 
     def _official(
-        self, component: str, network: Network[Any], path: str, shape: tuple[int, ...]
+        self, component: str, network: AnyNetwork, path: str, shape: tuple[int, ...]
     ) -> tuple[str, tuple[int, ...]]:
         pattern, ndim = self._rests[component, self._generic(path)]
         config, numbers = network.config, re.findall(r"(?<=\.)\d+(?=\.)", path)
@@ -162,7 +162,7 @@ def write_folder(
     manifest["arrays"] = {"inputs.npz": entries}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     unfinished = Folder(folder)
-    results = Results(unfinished, Model(unfinished))
+    results = Results(unfinished, VerifiedModel(unfinished))
     outputs: dict[str, np.ndarray] = {}
     described: dict[str, dict[str, Any]] = {}
     for id in cases:

@@ -77,7 +77,7 @@ def test_references_name_what_is_needed():
 
 
 @pytest.mark.parametrize(
-    ("expression", "told"),
+    ("expression", "message"),
     [
         ({"nose": "n"}, "not one of noise"),
         ({"value": 1, "zeros": [1]}, "not one of noise"),
@@ -85,8 +85,8 @@ def test_references_name_what_is_needed():
         ({"value": 1, "then": [{"sharpen": 1}]}, "unknown step"),
     ],
 )
-def test_malformed(expression, told):
-    with pytest.raises(UserError, match=told):
+def test_malformed(expression, message):
+    with pytest.raises(UserError, match=message):
         list(references(expression, "here"))
 
 

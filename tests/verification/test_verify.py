@@ -15,7 +15,7 @@ from tooncrafter_jax.cli.verify import main
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.verification.comparison import Row
 from tooncrafter_jax.verification.folder import Folder
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.model import VerifiedModel
 from tooncrafter_jax.verification.report import summary
 from tooncrafter_jax.verification.run import verify
 from tooncrafter_jax.weights.rule import make
@@ -210,17 +210,17 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("told", BROKEN)
-def test_broken_manifests_exit_2_with_one_sentence(small, capsys, told):
-    status, _, err = run(capsys, small(BROKEN[told]))
+@pytest.mark.parametrize("message", BROKEN)
+def test_broken_manifests_exit_2_with_one_sentence(small, capsys, message):
+    status, _, err = run(capsys, small(BROKEN[message]))
     assert status == 2
     assert err.startswith("error: ") and err.count("\n") == 1
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         verify(Folder(small()))
 
 
 @pytest.mark.parametrize(
-    ("file", "contents", "told"),
+    ("file", "contents", "message"),
     [
         ("config.json", None, "config.json is missing"),
         ("ddim_step.npz", None, "ddim_step.npz is missing"),
@@ -234,14 +234,14 @@ def test_broken_manifests_exit_2_with_one_sentence(small, capsys, told):
         ("keys.tsv", b"betas\t999\tfloat32\n", "lists betas with the shape"),
     ],
 )
-def test_broken_files_exit_2_with_one_sentence(small, capsys, file, contents, told):
+def test_broken_files_exit_2_with_one_sentence(small, capsys, file, contents, message):
     folder = small()
     (folder / file).unlink()
     if contents is not None:
         (folder / file).write_bytes(contents)
     status, _, err = run(capsys, folder)
     assert status == 2
-    assert told in err and err.count("\n") == 1
+    assert message in err and err.count("\n") == 1
 
 
 def test_no_folder_and_no_match(small, capsys, tmp_path):
@@ -260,12 +260,12 @@ def test_weights_of_a_file_replace_the_rule(tmp_path, small):
     table = Folder(folder).key_table("model") or {}
     projector = {name: shape for name, shape in table.items() if name.startswith("image_proj_model.")}
     (folder / "keys.tsv").write_text("".join(f"{n}\t{','.join(map(str, s))}\tfloat32\n" for n, s in projector.items()))
-    by_rule = Model(Folder(folder)).params("image_projector")["image_projector"]
+    by_rule = VerifiedModel(Folder(folder)).params("image_projector")["image_projector"]
     save_file({name: 2 * make(name, shape) for name, shape in projector.items()}, folder / "weights.safetensors")
-    stored = Model(Folder(folder)).params("image_projector")["image_projector"]
+    stored = VerifiedModel(Folder(folder)).params("image_projector")["image_projector"]
     for path, value in stored.items():
         np.testing.assert_array_equal(value, 2 * by_rule[path])
     name = next(iter(projector))
     save_file({name: make(name, projector[name])}, folder / "weights.safetensors")
     with pytest.raises(UserError, match="lack 28 tensors"):
-        Model(Folder(folder))
+        VerifiedModel(Folder(folder))

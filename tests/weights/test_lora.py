@@ -55,7 +55,7 @@ def test_saved_factors_merge_into_a_model(tmp_path):
     assert result["unet"]["x.bias"] is model["unet"]["x.bias"] and result["decoder"]["x.kernel"] is KERNEL
 
 
-def test_what_does_not_fit_is_told(tmp_path):
+def test_what_does_not_fit_is_reported(tmp_path):
     save_lora(tmp_path / "a.safetensors", FACTORS, 0.5)
     lora = load_lora(tmp_path / "a.safetensors")
     for model in ({}, {"unet": {"x.kernel": KERNEL[:3]}}):

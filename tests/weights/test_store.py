@@ -333,7 +333,7 @@ class TestFiles:
             writer.copy(files, ["autoencoder"])
         equal(Checkpoint(tmp_path / "copied").restore("autoencoder", NETWORK))
 
-    def test_what_is_damaged_or_does_not_fit_is_told(
+    def test_what_is_damaged_or_does_not_fit_is_reported(
         self, files: Path, tmp_path: Path, tiny_config: ModelConfig
     ) -> None:
         other = write(tmp_path / "other", tiny_config, {"a": np.zeros(3)}, safetensors=True)
@@ -419,7 +419,7 @@ class TestFiles:
             with pytest.raises(UserError, match=message):
                 main(["compact", str(source), str(tmp_path / "none"), f"--option={option}"])
 
-    def test_what_16_bits_do_not_hold_is_told(self, tmp_path: Path, written: Path) -> None:
+    def test_what_16_bits_do_not_hold_is_reported(self, tmp_path: Path, written: Path) -> None:
         network = Checkpoint(written).config.networks()["autoencoder"]
         params = {path: np.asarray(value) for path, value in noise_params(network).items()}
         params["moments.bias"] = params["moments.bias"] + np.float32(1e6)

@@ -12,7 +12,7 @@ from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, one_line
 from tooncrafter_jax.errors import printable
 from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.sampling.batch.jobs import Job
-from tooncrafter_jax.sampling.batch.making import Listener, Outcome
+from tooncrafter_jax.sampling.batch.making import BatchResult, Listener
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.observation import Progress
 
@@ -34,9 +34,9 @@ class Terminal(Listener):
         return tqdm(jobs, "looking for clips that are done", unit="clip", leave=False, disable=self._has_no_bar())
 
     @contextlib.contextmanager
-    def sampling(self, job: Job, outcome: Outcome, steps: int) -> Iterator[Callable[[Progress], None]]:
+    def sampling(self, job: Job, result: BatchResult, steps: int) -> Iterator[Callable[[Progress], None]]:
         """Shows a bar of the steps."""
-        title = f"{outcome.count + 1}/{outcome.total} {printable(job.name)}"
+        title = f"{result.count + 1}/{result.total} {printable(job.name)}"
         with tqdm(total=steps, desc=title, unit="step", leave=False, disable=self._has_no_bar()) as bar:
 
             def on_progress(progress: Progress) -> None:
@@ -45,35 +45,35 @@ class Terminal(Listener):
 
             yield on_progress
 
-    def made(self, name: str, outcome: Outcome, seconds: float) -> None:
+    def made(self, name: str, result: BatchResult, seconds: float) -> None:
         """Prints a line."""
         if not self._quiet:
-            print(f"{outcome.count}/{outcome.total} {printable(name)}: {seconds:.1f} s", file=sys.stderr)
+            print(f"{result.count}/{result.total} {printable(name)}: {seconds:.1f} s", file=sys.stderr)
 
-    def stopped(self, outcome: Outcome) -> None:
+    def stopped(self, result: BatchResult) -> None:
         """Reports what was made of a list until then."""
         if self._several:
-            report(outcome, self._plan, self._several)
+            report(result, self._plan, self._several)
 
     def _has_no_bar(self) -> bool:
         return self._quiet or not sys.stderr.isatty() or not is_main_process()
 
 
-def report(outcome: Outcome, plan: OutputPlan, several: bool) -> int:
+def report(result: BatchResult, plan: OutputPlan, several: bool) -> int:
     """Prints what was made and what failed; the exit code."""
     if not is_main_process():
-        return EXIT_FAILED if outcome.failed else EXIT_OK
+        return EXIT_FAILED if result.failed else EXIT_OK
     if not several:
-        for name in outcome.made:
+        for name in result.made:
             print("\n".join(printable(path) for path in plan.paths(name).values()))
         return EXIT_OK
-    left = outcome.total - outcome.count
+    left = result.total - result.count
     print(
-        f"{printable(plan.directory)}: {len(outcome.made)} made, {len(outcome.skipped)} done before, "
-        f"{len(outcome.failed)} failed"
-        + (f", {len(outcome.elsewhere)} made by another run" if outcome.elsewhere else "")
+        f"{printable(plan.directory)}: {len(result.made)} made, {len(result.skipped)} done before, "
+        f"{len(result.failed)} failed"
+        + (f", {len(result.elsewhere)} made by another run" if result.elsewhere else "")
         + (f", {left} left" if left else "")
     )
-    for name, reason in outcome.failed.items():
+    for name, reason in result.failed.items():
         print(f"error: {printable(name)} failed: {one_line(reason)}", file=sys.stderr)
-    return EXIT_FAILED if outcome.failed else EXIT_OK
+    return EXIT_FAILED if result.failed else EXIT_OK

@@ -23,8 +23,8 @@ from tooncrafter_jax.sampling.foreign_names import flag_advice
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-class Told(NamedTuple):
-    """An option as a command's help tells it.
+class HelpEntry(NamedTuple):
+    """An option as a command's help describes it.
 
     Attributes:
       group: its title.
@@ -65,10 +65,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument '{unknown[0]}'" + (f", did you mean {near[0]}?" if near else ""))
         return arguments
 
-    def told(self) -> list[Told]:
+    def described_options(self) -> list[HelpEntry]:
         """The options in the order of the help. argparse has no public way to ask for them."""
         return [
-            Told(group.title or "", *_long_names(action), self._metavar(action), self._text(action))
+            HelpEntry(group.title or "", *_long_names(action), self._metavar(action), self._text(action))
             for group in self._action_groups
             for action in group._group_actions  # noqa: SLF001
             if action.option_strings and action.help
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         """The published script's options, which stand in [brackets] in the help -> ours."""
         return {
             name: one.name
-            for one in self.told()
+            for one in self.described_options()
             for names in re.findall(r"\[(--[^]]+)\]", one.text)
             for name in names.split()
         }
@@ -134,7 +134,7 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def told_if_interrupted(what_is_left: str) -> Iterator[None]:
+def interruption_note(what_is_left: str) -> Iterator[None]:
     """Ctrl-C inside says what the command leaves behind, and how to go on."""
     try:
         yield

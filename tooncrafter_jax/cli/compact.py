@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, interruption_note
 from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
     """Writes and reports; see `--help`."""
     arguments = build_parser().parse_args(argv)
     whole = Checkpoint(arguments.source)
-    with told_if_interrupted(f"{arguments.destination} is as it was before"):
+    with interruption_note(f"{arguments.destination} is as it was before"):
         size = compact(
             whole,
             arguments.destination,
@@ -74,7 +73,7 @@ def main(argv: list[str]) -> int:
     return EXIT_OK
 
 
-def _options(choices: list[str]) -> dict[str, Any]:
+def _options(choices: list[str]) -> dict[str, object]:
     """Sampling options of NAME=VALUE, checked for their names and types."""
     found = {}
     for choice in choices:

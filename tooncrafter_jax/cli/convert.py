@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, interruption_note
 from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
             return EXIT_OK
 
     architecture = _architecture(arguments.architecture)
-    with told_if_interrupted(f"{arguments.destination} is as it was before"):
+    with interruption_note(f"{arguments.destination} is as it was before"):
         result = convert(
             arguments.source,
             arguments.destination,

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tooncrafter_jax.cli import embed
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Parser, one_line
@@ -276,7 +276,7 @@ def _parse(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, lis
     return parser.parse_args(own), flags
 
 
-def _add_rendering(add: Callable[..., object], default: Mapping[str, Any], *, frames: bool = False) -> None:
+def _add_rendering(add: Callable[..., object], default: Mapping[str, object], *, frames: bool = False) -> None:
     add_size(add, default, "a clip", frames=frames)
     add_shared(add, "--seed", "s (default: %(default)s)", type=int, default=default["seed"], metavar="N")
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.cli.declared_options import flag_of, given_options
-from tooncrafter_jax.cli.vocabulary import add_out, add_quiet, add_shared, check_at_least_one
+from tooncrafter_jax.cli.vocabulary import Add, add_out, add_quiet, add_shared, check_at_least_one
 from tooncrafter_jax.curation.splits import SplitRule
 from tooncrafter_jax.curation.thresholds import Thresholds
 from tooncrafter_jax.data.clip_sets import SHARD_BYTES
@@ -29,14 +28,14 @@ def add_where(parser: Parser) -> None:
     add_workers(add)
 
 
-def add_shard_size(add: Any, default_bytes: int) -> None:
+def add_shard_size(add: Add, default_bytes: int) -> None:
     """The option --shard-megabytes."""
     add_shared(
         add, "--shard-megabytes", " (default: %(default)s)", type=int, default=default_bytes // 2**20, metavar="N"
     )
 
 
-def add_workers(add: Any) -> None:
+def add_workers(add: Add) -> None:
     """The options --workers and --quiet."""
     more = "; 0 does it all in this one (default: one for each core)"
     add_shared(add, "--workers", more, type=int, metavar="N")
@@ -53,7 +52,7 @@ def add_choice(parser: Parser, *, again: bool = False) -> None:
                 type=parse,
                 default=argparse.SUPPRESS if again else one.default,
                 metavar="X",
-                help=f"{one.told}{more} (default: {'as before' if again else one.default})",
+                help=f"{one.description}{more} (default: {'as before' if again else one.default})",
             )
 
 
@@ -97,7 +96,7 @@ def without_beam_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return argv[:place], argv[place + 1 :]
 
 
-def defaults_of(config: type) -> dict[str, Any]:
+def defaults_of(config: type) -> Mapping[str, object]:
     """The defaults of a dataclass by field."""
     return {f.name: f.default for f in dataclasses.fields(config) if f.default is not dataclasses.MISSING}
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tooncrafter_jax.cli.vocabulary import Add
 from tooncrafter_jax.options import Declared, declared
 
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
 
-def add_declared(add: Any, cls: type, names: Iterable[str] | None = None) -> None:
+def add_declared(add: Add, cls: type, names: Iterable[str] | None = None) -> None:
     """Adds options to a command.
 
     One that is not given is absent from the parsed arguments, so that a model's own default can take its place;
@@ -42,7 +43,7 @@ def flag_of(option: Declared) -> str:
     return f"--{option.name.replace('_', '-')}"
 
 
-def _taken(option: Declared) -> Mapping[str, Any]:
+def _taken(option: Declared) -> Mapping[str, object]:
     """What argparse is to take for an option."""
     if option.kind is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -52,5 +53,5 @@ def _taken(option: Declared) -> Mapping[str, Any]:
 
 def _help(option: Declared) -> str:
     published = f" [{option.option.published}]" if option.option.published else ""
-    default = option.told_default
-    return f"{option.told}{published}" + (f" (default: {default})" if default else "")
+    default = option.default_text
+    return f"{option.description}{published}" + (f" (default: {default})" if default else "")

@@ -63,7 +63,7 @@ def build_parser() -> Parser:
         metavar="N",
         help="examples start at every N-th frame (default: %(default)s)",
     )
-    add_stored_dtype(add, ("float16", "bfloat16", "float32"), default["dtype"])
+    add_stored_dtype(add, ("float16", "bfloat16", "float32"), str(default["dtype"]))
     add = parser.add_argument_group("how").add_argument
     add_dtype(add, ("float32", "bfloat16"))
     add_batch_size(add, "frames, over all devices", 16)

@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import jax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from tooncrafter_jax.cli.common import EXIT_OK, Parser, told_if_interrupted
+from tooncrafter_jax.cli.common import EXIT_OK, Parser, interruption_note
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.cli.vocabulary import (
     add_batch_size,
@@ -51,6 +51,7 @@ from tooncrafter_jax.runtime.distributed import initialize, is_main_process
 from tooncrafter_jax.sampling.model_loading import compute_dtype
 from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.sketches import EXTRACTORS, load_extractor
+from tooncrafter_jax.typing import JsonObject
 
 PROGRAM = "tooncrafter evaluate"
 DESCRIPTION = f"""\
@@ -157,7 +158,7 @@ def main(argv: list[str]) -> int:
     shown = [clips.find(text) for text in arguments.show]
     metrics = make_metrics(names, _weights(arguments))
 
-    def sampling(own: Mapping[str, Any]) -> SamplingOptions:
+    def sampling(own: JsonObject) -> SamplingOptions:
         return sampling_options(arguments, own, **size)
 
     how = {
@@ -172,7 +173,7 @@ def main(argv: list[str]) -> int:
     evaluation = Evaluation(
         clips, methods, metrics, store, batch=arguments.batch_size, keep_videos=not arguments.no_videos
     )
-    with told_if_interrupted("what is measured is kept, and the same command measures the rest"):
+    with interruption_note("what is measured is kept, and the same command measures the rest"):
         measured = evaluation.run(_progress(arguments.quiet))
     if is_main_process():
         from tooncrafter_jax.evaluation.report import write_report
@@ -193,11 +194,11 @@ def _true_sketches(arguments: argparse.Namespace) -> TrueSketches:
     """What guides models that are given sketches."""
     weights, name = arguments.sketch_weights, arguments.sketch_extractor
     frames = arguments.sketch_frames or [arguments.frames // 2]
-    told = name if weights is None else f"{name} of {weights.name}"
-    return TrueSketches(load_extractor(name, weights), told, tuple(sorted(set(frames))))
+    title = name if weights is None else f"{name} of {weights.name}"
+    return TrueSketches(load_extractor(name, weights), title, tuple(sorted(set(frames))))
 
 
-def _store(arguments: argparse.Namespace, clips: TrueClips, methods: Mapping[str, Any]) -> RowStore:
+def _store(arguments: argparse.Namespace, clips: TrueClips, methods: Mapping[str, JsonObject]) -> RowStore:
     """The directory; one process throws away what was there, before the others look."""
     as_now, request = partial(as_shown, SamplingOptions), {"clips": clips.fingerprint}
     store = None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tooncrafter_jax.cli.batch_report import Terminal, report
-from tooncrafter_jax.cli.common import Parser, told_if_interrupted
+from tooncrafter_jax.cli.common import Parser, interruption_note
 from tooncrafter_jax.cli.declared_options import add_declared, given_options
 from tooncrafter_jax.cli.sampling_options import OF_THE_CLIP, add_sampling, sampling_options
 from tooncrafter_jax.cli.vocabulary import (
@@ -205,7 +205,7 @@ def main(argv: list[str]) -> int:
     several = arguments.first is None
     inputs = [arguments.manifest] if arguments.manifest else []
     request = BatchRequest(jobs, several, options, plan, model, dtype, load, inputs, arguments.batch_size)
-    with told_if_interrupted("finished files are kept, and the same command makes the rest"):
+    with interruption_note("finished files are kept, and the same command makes the rest"):
         outcome = request.make(Terminal(plan, several, arguments.quiet))
     return report(outcome, plan, several)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
 
 from tooncrafter_jax.cli.common import Parser
 from tooncrafter_jax.cli.declared_options import add_declared, given_options
-from tooncrafter_jax.cli.vocabulary import add_attention
+from tooncrafter_jax.cli.vocabulary import Add, add_attention
 from tooncrafter_jax.options import declared
 from tooncrafter_jax.sampling.request import SamplingOptions, make_options
 
@@ -16,7 +15,7 @@ OF_THE_CLIP = ("frames", "height", "width", "fit", "control_scale")
 """Options that say what a clip is like; the others say how the denoiser and the decoder run."""
 
 
-def add_sampling(parser: Parser, title: str = "how to sample") -> Any:
+def add_sampling(parser: Parser, title: str = "how to sample") -> Add:
     """Adds the options that say how the denoiser and the decoder run; returns the group's `add_argument` for more."""
     add = parser.add_argument_group(title).add_argument
     names = [name for name, one in declared(SamplingOptions).items() if not one.option.of_python]
@@ -26,7 +25,7 @@ def add_sampling(parser: Parser, title: str = "how to sample") -> Any:
     return add
 
 
-def sampling_options(arguments: argparse.Namespace, own: Mapping[str, Any], **others: Any) -> SamplingOptions:
+def sampling_options(arguments: argparse.Namespace, own: Mapping[str, object], **others: object) -> SamplingOptions:
     """What the command line asks for.
 
     Args:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tooncrafter_jax.errors import UserError
 
-Add = Callable[..., Any]
+Add = Callable[..., object]
 """`add_argument` of a parser or of a group."""
 
 MEANINGS = {
@@ -74,7 +73,7 @@ def renamed(args: Sequence[str], known: Collection[str]) -> str | None:
     return None
 
 
-def add_shared(add: Add, name: str, more: str = "", **settings: Any) -> None:
+def add_shared(add: Add, name: str, more: str = "", **settings: object) -> None:
     """Adds an option that other commands have too.
 
     Args:
@@ -86,7 +85,7 @@ def add_shared(add: Add, name: str, more: str = "", **settings: Any) -> None:
     add(name, help=MEANINGS[name] + more, **settings)
 
 
-def add_out(add: Add, what: str, metavar: str = "DIR", **settings: Any) -> None:
+def add_out(add: Add, what: str, metavar: str = "DIR", **settings: object) -> None:
     """The option --out; `what` says what the result is."""
     add_shared(add, "--out", f": {what}", type=Path, metavar=metavar, **settings)
 
@@ -113,11 +112,11 @@ def add_dtype(add: Add, choices: Sequence[str] | None = None, default: str | Non
     from tooncrafter_jax.sampling.model_loading import DTYPES  # needs JAX, for which `tooncrafter --help` need not wait
 
     choices = choices or DTYPES
-    told = default or "float32 on CPUs, else bfloat16"
+    usual = default or "float32 on CPUs, else bfloat16"
     add_shared(
         add,
         "--dtype",
-        f": {', '.join(choices)} (default: {told})",
+        f": {', '.join(choices)} (default: {usual})",
         choices=choices,
         default=default,
         metavar="TYPE",
@@ -157,7 +156,7 @@ def add_split(add: Add, default: str) -> None:
     add_shared(add, "--split", " (default: %(default)s)", default=default, metavar="NAME")
 
 
-def add_size(add: Add, default: Mapping[str, Any], what: str, *, frames: bool = False) -> None:
+def add_size(add: Add, default: Mapping[str, object], what: str, *, frames: bool = False) -> None:
     """The options --height and --width of `what`, and with `frames` --frames before them."""
     if frames:
         more = " in frames (default: %(default)s)"

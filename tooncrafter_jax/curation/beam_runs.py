@@ -17,7 +17,8 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from types import FrameType, ModuleType
+from typing import Generic, TypeVar
 
 from tooncrafter_jax.curation.worker_process import WorkerDied, WorkerProcess
 from tooncrafter_jax.errors import UserError, missing_extra
@@ -30,7 +31,7 @@ _THREADS_PER_WORKER = 8
 _MAX_THREADS = 128
 
 _numbers = itertools.count()
-_local_runs: dict[int, _LocalRun[Any, Any]] = {}
+_local_runs: dict[int, _LocalRun] = {}
 
 
 class _LocalRun(Generic[Item, Result]):
@@ -185,7 +186,7 @@ class Beam:
                 raise UserError(sentences[-1]) from error
             raise UserError(f"the Beam runner failed: {type(error).__name__}: {error}") from error
 
-    def _run(self, title: str, function: Callable, items: Sequence, runner: Any, arguments: list[str]) -> None:
+    def _run(self, title: str, function: Callable, items: Sequence, runner: object, arguments: list[str]) -> None:
         beam = self._beam
         with beam.Pipeline(runner=runner, options=self._options(arguments)) as pipeline:
             _ = (
@@ -195,7 +196,7 @@ class Beam:
                 | title >> beam.Map(function)
             )
 
-    def _options(self, arguments: list[str]) -> Any:
+    def _options(self, arguments: list[str]) -> object:
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
         from apache_beam.runners.runner import create_runner
 
@@ -218,7 +219,7 @@ class Beam:
             yield
             return
 
-        def interrupt(signum: int, frame: Any) -> None:
+        def interrupt(signum: int, frame: FrameType | None) -> None:
             run.stopping.set()
             run.error = KeyboardInterrupt()
             self._kill()
@@ -262,7 +263,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _import_beam() -> Any:
+def _import_beam() -> ModuleType:
     logging.disable(logging.WARNING)  # it complains at import of what is not needed here
     try:
         import apache_beam

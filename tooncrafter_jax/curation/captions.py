@@ -140,7 +140,7 @@ def read_captions(path: Path) -> list[Caption]:
     return [_caption(row, f"{place} of '{path}'") for place, row in _rows(text, path)]
 
 
-def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+def _rows(text: str, path: Path) -> Iterator[tuple[str, object]]:
     """The place of each row, in words, and the row."""
     kind = path.suffix.lower()
     try:
@@ -165,7 +165,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"'{path}' is not {kind[1:].upper()} ({printable(error, 200)}): correct it") from error
 
 
-def _caption(row: Any, where: str) -> Caption:
+def _caption(row: object, where: str) -> Caption:
     if not isinstance(row, Mapping):
         raise UserError(f"{where} is no object with a caption")
     text, clip = row.get("caption"), row.get("id") or ""

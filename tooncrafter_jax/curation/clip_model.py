@@ -15,12 +15,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Float32, UInt8
 from PIL import Image
 
@@ -29,9 +28,10 @@ from tooncrafter_jax.models.clip_blocks import ClipMlp
 from tooncrafter_jax.models.clip_image import ClipImage, ClipImageConfig
 from tooncrafter_jax.models.clip_preprocess import MEAN, STD
 from tooncrafter_jax.models.clip_text import ClipText, ClipTextConfig
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.models.tokenizer import END_ID, tokenizer
-from tooncrafter_jax.typing import DeviceParams, JsonObject, TokenIds, Tokens, Uint8Video
+from tooncrafter_jax.nn.layers import LayerOptions
+from tooncrafter_jax.typing import AnyArray, DeviceParams, Images, JsonObject, Params, TokenIds, Tokens, Uint8Video
 from tooncrafter_jax.weights.official import LevelLayout, leaf_path, paths_of_components, to_our_layout
 from tooncrafter_jax.weights.sources import TensorSource, open_source
 
@@ -95,6 +95,9 @@ def _file_digest(path: Path, size: int, changed: int) -> str:
     return digest.hexdigest()
 
 
+Tower = TypeVar("Tower", ClipImage, ClipText)
+
+
 class _QuickGeluMlp(ClipMlp):
     """The MLP of OpenAI's models; its parameters are those of `ClipMlp`."""
 
@@ -103,15 +106,15 @@ class _QuickGeluMlp(ClipMlp):
         return self.out(hidden * jax.nn.sigmoid(1.702 * hidden))
 
 
-def _module(tower: Callable[..., Any], quick_gelu: bool) -> Callable[..., Any]:
+def _module(tower: Callable[..., Tower], quick_gelu: bool) -> Callable[..., Tower]:
     """What builds a tower, with the other nonlinearity if asked for."""
 
-    def build(config: Any, **kw: Any) -> Any:
-        built = tower(config, **kw)
+    def build(config: ClipImageConfig | ClipTextConfig, **settings: Unpack[LayerOptions]) -> Tower:
+        built = tower(config, **settings)
         if quick_gelu:
             ratio = getattr(config, "mlp_ratio", 4.0)
             for block in built.blocks:
-                block.mlp = _QuickGeluMlp(config.width, int(config.width * ratio), **kw)
+                block.mlp = _QuickGeluMlp(config.width, int(config.width * ratio), **settings)
         return built
 
     return build
@@ -121,7 +124,7 @@ def _module(tower: Callable[..., Any], quick_gelu: bool) -> Callable[..., Any]:
 class _Tower:
     """A tower with the norm and the projection that follow it."""
 
-    network: Network[nnx.Module]
+    network: AnyNetwork
     params: Mapping[str, jax.Array]
     projection: jax.Array
     norm: tuple[jax.Array, jax.Array] | None = None  # scale and bias; the text tower has its own
@@ -197,7 +200,9 @@ class ClipModel:
         network = self._image.network
 
         @jax.jit
-        def step(params: Any, norm: Any, projection: Any, pixels: Any) -> Float[Array, "B D"]:
+        def step(
+            params: Params, norm: tuple[AnyArray, AnyArray], projection: AnyArray, pixels: Images
+        ) -> Float[Array, "B D"]:
             x = network.bind(params)(pixels)[:, 0]  # the class token
             x = x - x.mean(-1, keepdims=True)
             x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _NORM_EPSILON) * norm[0] + norm[1]
@@ -210,7 +215,7 @@ class ClipModel:
         network = self._text.network
 
         @jax.jit
-        def step(params: Any, projection: Any, ids: TokenIds) -> Float[Array, "B D"]:
+        def step(params: Params, projection: AnyArray, ids: TokenIds) -> Float[Array, "B D"]:
             tokens = network.bind(params)(ids)
             ends = (ids == END_ID).argmax(-1)  # the first: it has seen the whole text
             return _unit(jnp.take_along_axis(tokens, ends[:, None, None], 1)[:, 0] @ projection)
@@ -286,7 +291,7 @@ def load_clip(weights: ClipWeights) -> ClipModel:
     return ClipModel(weights)
 
 
-def _parameters(source: TensorSource, prefix: str, component: str, network: Network[nnx.Module]) -> DeviceParams:
+def _parameters(source: TensorSource, prefix: str, component: str, network: AnyNetwork) -> DeviceParams:
     layout = LevelLayout()
     path_of = paths_of_components(layout, layout)[component]
     wanted = {path: leaf.shape for path, leaf in network.abstract_params.items()}

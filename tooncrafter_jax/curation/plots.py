@@ -5,11 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tooncrafter_jax.io.figures import new_figure, save_figure
+from tooncrafter_jax.io.figures import Figure, new_figure, save_figure
 
 KEPT, DROPPED, LIMIT = "#3b7dd8", "#c9c9c9", "#d0342c"
 _BINS = 60
@@ -46,7 +45,7 @@ def write_histogram(
     clipped = np.minimum(numbers, high)
     axes.hist(
         [clipped[kept], clipped[~kept]],
-        edges,
+        edges.tolist(),
         stacked=True,
         color=[KEPT, DROPPED],
         label=[f"kept ({kept.sum()})", f"dropped for any reason ({(~kept).sum()})"],
@@ -54,7 +53,7 @@ def write_histogram(
     if limit is not None:
         axes.axvline(limit, color=LIMIT, label=f"threshold {limit:g}")
     axes.set(title=name, xlabel=textwrap.fill(unit, _LABEL_CHARACTERS), ylabel="clips")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.get_major_locator().set_params(integer=True)  # pyright: ignore[reportCallIssue]
     axes.legend(fontsize=8, frameon=False, loc="upper right")
     save_figure(figure, path)
 
@@ -75,10 +74,10 @@ def write_counts(path: Path, left: Sequence[tuple[str, int]]) -> None:
         axes.text(count + loss, row, f" {count}" + (f" (−{loss})" if loss else ""), va="center", fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # pyright: ignore[reportCallIssue]
     axes.set(xlabel="clips left after this step, and dropped in it")
     save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Figure:
     return new_figure(width, height, extra="data", purpose="the report of a set of clips")

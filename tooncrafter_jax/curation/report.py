@@ -234,7 +234,7 @@ class _Page:
         if empty:
             self._add(f"<p>Without a single clip: {html_text(', '.join(empty))}.</p>")
 
-    def _table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def _table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         if not rows:
             self._add("<p class=note>None.</p>")
             return

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.options import Option, with_attributes
+from tooncrafter_jax.typing import JsonObject
 
 RULES = 1
 """Counts changes of what the thresholds mean; a part of their version."""
@@ -114,19 +115,20 @@ class Thresholds:
         """Equal for equal thresholds, and goes into the records, e.g. "1-3f9a60c2d1"."""
         return f"{RULES}-{hashlib.sha256(json.dumps(self.as_json()).encode()).hexdigest()[:10]}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, float | None]:
         """All limits by name."""
         floats = {name: float(value) for name, value in dataclasses.asdict(self).items() if value is not None}
         return {field.name: floats.get(field.name) for field in dataclasses.fields(self)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Thresholds:
+    def from_json(cls, values: JsonObject) -> Thresholds:
         """The inverse of `as_json`.
 
         Raises:
           UserError: an unknown name, or a value that is no number.
         """
         known = {field.name for field in dataclasses.fields(cls)}
+        limits: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
                 raise UserError(f"there is no threshold '{name}': known are {', '.join(sorted(known))}")
@@ -134,10 +136,11 @@ class Thresholds:
                 raise UserError(f"the threshold {name} is {printable(repr(value), 50)}: give a number, or turn it off")
             if value is not None and not abs(value) <= LARGEST:
                 raise UserError(f"the threshold {name} is {printable(value, 50)}: give a number, or turn it off")
-        frames = values.get("min_frames", cls.min_frames)
+            limits[name] = value
+        frames = limits.get("min_frames", cls.min_frames)
         if frames is not None and frames != int(frames):
             raise UserError(f"the threshold min_frames is {frames}: give a whole number, or turn it off")
-        return cls(**{**values, "min_frames": None if frames is None else int(frames)})
+        return cls(**{**limits, "min_frames": None if frames is None else int(frames)})
 
     def reason_to_drop(self, clip: Measured) -> str | None:
         """The first reason of `REASONS` against a clip that follows from it alone, or None."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -107,7 +107,7 @@ def transitions_of(
 
 
 @functools.cache
-def network() -> Any:
+def network() -> Callable[[UInt8[np.ndarray, "100 27 48 3"]], Float32[np.ndarray, "100 2"]]:
     """The function from uint8 pictures (100, 27, 48, 3) to float32 (100, 2): see `transitions_of`.
 
     Raises:
@@ -127,7 +127,7 @@ def network() -> Any:
 
 
 @contextlib.contextmanager
-def global_state_kept(torch: Any) -> Iterator[None]:
+def global_state_kept(torch: ModuleType) -> Iterator[None]:
     """Undoes what the package's constructor does beyond itself: it seeds all generators and asks for deterministic
     kernels.
     """

@@ -81,9 +81,9 @@ MEASURED = ("effective_fps", "caption", "caption_from", "scores", "fingerprint")
 """Fields of a clip that stages fill in."""
 
 
-def changes_between(before: Clip | None, after: Clip) -> dict[str, Any]:
+def changes_between(before: Clip | None, after: Clip) -> dict[str, object]:
     """What a stage has changed of a clip, of its scores only the changed ones; from None, all that is said of it."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for name in MEASURED:
         value = getattr(after, name)
         if name == "scores":
@@ -355,18 +355,18 @@ def _key(source: str) -> str:
     return f"{slug or 'source'}-{hashlib.sha256(source.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
 
-def _digest(values: Any) -> str:
+def _digest(values: object) -> str:
     text = json.dumps(values, sort_keys=True, default=_as_text)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"settings must be JSON values, not {type(value).__name__}")
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -377,7 +377,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _with_nan(clip: dict[str, Any]) -> dict[str, Any]:
-    def scores(values: Mapping[str, Any]) -> dict[str, float]:
+    def scores(values: Mapping[str, float | None]) -> dict[str, float]:
         return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
     history = tuple(

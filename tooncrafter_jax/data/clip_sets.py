@@ -156,7 +156,7 @@ def write_clips(
     splits: Mapping[str, Iterable[ClipReference]],
     *,
     shard_bytes: int = SHARD_BYTES,
-    write: Callable[[list[Shard]], Any] = lambda shards: [write_shard(shard) for shard in shards],
+    write: Callable[[list[Shard]], object] = lambda shards: [write_shard(shard) for shard in shards],
 ) -> Path:
     """Writes a set, which appears when it is whole; an older set there stays until then.
 

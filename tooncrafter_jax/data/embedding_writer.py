@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,7 @@ from tooncrafter_jax.data.embeddings import (
     SETTINGS_FILE,
     EmbeddingConfig,
     Networks,
-    encode_pictures,
-    encode_video,
+    clipped_moments,
     read_settings,
     shard_name,
 )
@@ -45,11 +44,23 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import check_writable, write_atomically
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.sampling.model_loading import compute_dtype, find_checkpoint, load_components
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.typing import AllParams, AnyArray, Dtype, HostArray, JsonObject, TokenIds, Tokens
+from tooncrafter_jax.typing import (
+    AllParams,
+    AnyArray,
+    Device,
+    DeviceParams,
+    Dtype,
+    HostArray,
+    JsonObject,
+    Params,
+    TokenIds,
+    Tokens,
+)
 
 SHARD_BYTES = 2**29
 """Size at which a file of records ends; twice as much is kept in memory."""
@@ -138,7 +149,7 @@ def weights_digest(params: AllParams) -> str:
 
 
 @jax.jit
-def _first_entries(params: Any) -> Any:
+def _first_entries(params: Params) -> DeviceParams:
     return {name: value[(0,) * (value.ndim - 1)][:4].astype(jnp.bfloat16) for name, value in params.items()}
 
 
@@ -153,7 +164,7 @@ class _Encoders:
         model: ModelConfig,
         networks: Networks,
         params: AllParams,
-        devices: Sequence[Any],
+        devices: Sequence[Device],
         config: EmbeddingConfig,
         frames_per_batch: int,
     ) -> None:
@@ -194,25 +205,25 @@ class _Encoders:
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: ModelConfig, compute: np.dtype, stored: np.dtype) -> dict[str, Any]:
+def _compiled(model: ModelConfig, compute: np.dtype, stored: np.dtype) -> dict[str, Callable[..., AnyArray]]:
     """The jitted encoders of an architecture, shared by all splits that a process embeds."""
     networks = model.networks(compute)
 
-    def bound(params: AllParams, name: str) -> Any:
-        return networks[name].bind(params[name])
+    def bound(params: AllParams) -> BoundModel:
+        return BoundModel(model, lambda name: networks[name].bind(params[name]))
 
     def moments(params: AllParams, frames: UInt8[Array, "B H W 3"]) -> Float[Array, "B h w C2"]:
-        return encode_video(bound(params, "autoencoder"), to_pixels(frames)[:, None])[:, 0].astype(stored)
+        return clipped_moments(bound(params).moments(frames[:, None]))[:, 0].astype(stored)
 
     def image(params: AllParams, frames: UInt8[Array, "B H W 3"]) -> Tokens:
-        return encode_pictures(bound(params, "clip_image"), to_pixels(frames)).astype(stored)
+        return bound(params).picture_tokens(to_pixels(frames)).astype(stored)
 
     def text(params: AllParams, token_ids: TokenIds) -> Tokens:
-        return bound(params, "clip_text")(token_ids).astype(stored)
+        return bound(params).text_tokens(token_ids).astype(stored)
 
     def zero_image(params: AllParams) -> Float[Array, "N D"]:
         side = model.clip_image.image_size  # another size would make no difference (spec section 3.2)
-        return encode_pictures(bound(params, "clip_image"), jnp.zeros((1, side, side, 3)))[0].astype(stored)
+        return bound(params).picture_tokens(jnp.zeros((1, side, side, 3)))[0].astype(stored)
 
     return {f.__name__: jax.jit(exact_float32(compute)(f)) for f in (moments, image, text, zero_image)}
 

@@ -31,7 +31,7 @@ from typing import Any, Literal, cast
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Int32
 from safetensors import SafetensorError, safe_open
 
 from tooncrafter_jax.data.examples import LoaderConfig, OpenPixels
@@ -40,11 +40,10 @@ from tooncrafter_jax.data.transforms import Window
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.json_files import parse_json, read_json
 from tooncrafter_jax.io.paths import local_path
-from tooncrafter_jax.models.autoencoder import Autoencoder, Posterior
-from tooncrafter_jax.models.clip_image import ClipImage
-from tooncrafter_jax.models.clip_preprocess import preprocess
+from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import HostArray, HostParams, Images, Tokens, Video
+from tooncrafter_jax.models.tooncrafter import Moments
+from tooncrafter_jax.typing import HostArray, HostParams
 from tooncrafter_jax.weights.safetensors_header import read_header
 
 FORMAT_VERSION = 1
@@ -93,17 +92,9 @@ class EmbeddingConfig:
 # --------------------------------------------------------------------------------------------------------- the encoders
 
 
-def encode_video(autoencoder: Autoencoder, video: Video) -> Float[Array, "B T h w C2"]:
-    """Mean and clipped log-variance (B, T, h, w, 2C) in float32 of the latents of frames in [-1, 1], before the scale
-    factor.
-    """
-    moments, _ = autoencoder(video)
+def clipped_moments(moments: Moments) -> Moments:
+    """Mean and clipped log-variance (B, T, h, w, 2C) in float32, of the moments that an autoencoder gives."""
     return jnp.concatenate(Posterior.from_moments(moments), axis=-1)
-
-
-def encode_pictures(tower: ClipImage, pictures: Images) -> Tokens:
-    """CLIP tokens (B, N, D) of pictures in [-1, 1], before the image projector, in the compute dtype."""
-    return tower(preprocess(pictures, tower.config.image_size))
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

@@ -20,7 +20,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import parent_process
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import grain
 import jax
@@ -236,7 +236,7 @@ class _Numbered:
     def __len__(self) -> int:
         return (len(self._places) - self._start) // self._batch * len(self._rows)
 
-    def __getitem__(self, index: Any) -> tuple[int, int]:
+    def __getitem__(self, index: SupportsIndex) -> tuple[int, int]:
         batch, row = divmod(int(index), len(self._rows))
         number = self._start + batch * self._batch + int(self._rows[row])
         return number, int(cast(Any, self._places[number]))

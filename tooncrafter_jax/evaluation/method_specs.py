@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.evaluation.methods import InBetweening, Model, Reconstruction, TrueSketches, checkpoint_told
+from tooncrafter_jax.evaluation.methods import (
+    InBetweening,
+    Reconstruction,
+    ToonCrafterMethod,
+    TrueSketches,
+    checkpoint_identity,
+)
 from tooncrafter_jax.evaluation.metrics import NEED_CLIP
 from tooncrafter_jax.evaluation.rivals.registry import FACTORIES as RIVALS
 from tooncrafter_jax.evaluation.rivals.registry import FOLDER, in_betweener
@@ -26,6 +31,7 @@ from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.model_loading import BUNDLED, find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import SamplingOptions
+from tooncrafter_jax.typing import JsonObject
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class MethodSpec:
 
     def make(
         self,
-        sampling: Callable[[Mapping[str, Any]], SamplingOptions],
+        sampling: Callable[[JsonObject], SamplingOptions],
         clips: TrueClips,
         *,
         prompts: bool,
@@ -176,13 +182,15 @@ class MethodSpec:
             return Reconstruction(self.value, name, attention, weights)
         checkpoint = find_checkpoint(self.value)
         options = sampling(checkpoint.sampling)
-        options.check(checkpoint.config)  # what cannot be is told before anything is loaded
+        options.check(checkpoint.config)  # an impossible option is refused before anything is loaded
         toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices(), attention=attention)
         guides = None
         if self.kind == "sketched":
             name, guides = self.name or f"{name}+sketches", sketches()
-        told = checkpoint_told(checkpoint)
-        return Model(toon, name, options, with_prompts=prompts, sketches=guides, weights=weights, told=told)
+        identity = checkpoint_identity(checkpoint)
+        return ToonCrafterMethod(
+            toon, name, options, with_prompts=prompts, sketches=guides, weights=weights, identity=identity
+        )
 
 
 def _name_of(directory: Path) -> str:

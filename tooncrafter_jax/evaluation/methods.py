@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, UInt8, UInt32
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, InBetweener
@@ -30,7 +30,7 @@ from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_sketch_encoder
 from tooncrafter_jax.sketches import SketchExtractor
-from tooncrafter_jax.typing import Uint8Videos
+from tooncrafter_jax.typing import AllParams, JsonObject, Uint8Videos, Video
 from tooncrafter_jax.weights.store import Checkpoint
 
 
@@ -50,7 +50,7 @@ class InBetweening:
         self.name, self.title, self._draws = name or draws.name, name or draws.title, draws
         draws.require(ids)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """What the clips depend on besides the truth."""
         return self._draws.settings()
 
@@ -96,7 +96,7 @@ class TrueSketches:
         }
 
 
-class Model:
+class ToonCrafterMethod:
     """A ToonCrafter model: end frames, captions and frame rates in, clips out; one seed a clip.
 
     Args:
@@ -106,7 +106,7 @@ class Model:
       with_prompts: whether it is given the captions.
       sketches: what guides it besides.
       weights: the directory of fetched networks, for motion guidance of a model without a motion network.
-      told: what tells its weights from others.
+      identity: fingerprint of its weights.
 
     Raises:
       UserError: it cannot sample so, or there is no such frame to guide.
@@ -121,11 +121,11 @@ class Model:
         with_prompts: bool = True,
         sketches: TrueSketches | None = None,
         weights: Path | None = None,
-        told: Mapping[str, Any] | None = None,
+        identity: JsonObject | None = None,
     ) -> None:
         self.name = self.title = name
         self._toon, self._options, self._with_prompts, self._sketches = toon, options, with_prompts, sketches
-        self._told = dict(told or {})
+        self._identity = dict(identity or {})
         options.check(toon.config)
         if options.motion_guidance:
             toon.add_missing_motion(weights)
@@ -135,12 +135,12 @@ class Model:
             if missing:
                 raise UserError(f"--sketch-frames has {missing[0]}, but frames are numbered 0 to {options.frames - 1}")
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """What the clips depend on besides the truth."""
-        told: dict[str, Any] = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
+        own: dict[str, object] = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
         if self._sketches is not None:
-            told["sketches"] = {"extractor": self._sketches.name, "frames": list(self._sketches.frames)}
-        return {**self._told, **told, **shown(self._options)}
+            own["sketches"] = {"extractor": self._sketches.name, "frames": list(self._sketches.frames)}
+        return {**self._identity, **own, **shown(self._options)}
 
     def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3)."""
@@ -192,7 +192,7 @@ class Reconstruction:
 
         @jax.jit
         @exact_float32(jnp.float32)
-        def reconstruct(params: Any, videos: jax.Array, seeds: jax.Array) -> jax.Array:
+        def reconstruct(params: AllParams, videos: UInt8[Array, "B T H W 3"], seeds: UInt32[Array, "B"]) -> Video:
             model = BoundModel(config, lambda part: networks[part].bind(params[part]))
             latents = draw_latents(model.moments(videos, FRAMES_AT_A_TIME), seeds)
             ends = to_pixels(videos[:, jnp.asarray([0, -1])])
@@ -201,11 +201,11 @@ class Reconstruction:
 
         self._reconstruct = partial(reconstruct, self._params)
         self._multiple = checkpoint.config.autoencoder.downscaling
-        self._told = checkpoint_told(checkpoint)
+        self._identity = checkpoint_identity(checkpoint)
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> JsonObject:
         """What the clips depend on besides the truth."""
-        return self._told
+        return self._identity
 
     def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3).
@@ -226,7 +226,7 @@ class Reconstruction:
         return to_uint8(np.concatenate(made))
 
 
-def checkpoint_told(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What tells a checkpoint from others: a checksum of its description, which has fingerprints of its weights."""
+def checkpoint_identity(checkpoint: Checkpoint) -> dict[str, object]:
+    """The identity of a checkpoint: a checksum of its description, which has fingerprints of its weights."""
     description = (checkpoint.directory / "model.json").read_bytes()
     return {"model": hashlib.sha256(description).hexdigest()}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tooncrafter_jax.evaluation.metrics.intervals import Interval
-from tooncrafter_jax.io.figures import new_figure, save_figure
+from tooncrafter_jax.io.figures import Figure, new_figure, save_figure
 from tooncrafter_jax.io.markup import plot_text
 from tooncrafter_jax.typing import HostArray
 
@@ -67,5 +66,5 @@ def write_intervals(path: Path, methods: Sequence[str], metrics: Sequence[tuple[
     save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Figure:
     return new_figure(width, height, extra="eval", purpose="the report of an evaluation")

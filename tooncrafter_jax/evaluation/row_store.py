@@ -69,7 +69,7 @@ class RowStore:
         *,
         restart: bool = False,
         clips: Iterable[str] = (),
-        as_now: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+        as_now: Callable[[JsonObject], JsonObject] = dict,
     ) -> None:
         self.directory = Path(directory)
         path = self.directory / "run.json"

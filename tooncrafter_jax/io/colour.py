@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ _PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 """What ImageCms raises for a profile that is none, or not one for these colours."""
 
 
-def to_srgb(image: Image.Image, info: Mapping[Any, Any], exif: Image.Exif, name: str) -> Image.Image:
+def to_srgb(image: Image.Image, info: Mapping[str | tuple[int, int], Any], exif: Image.Exif, name: str) -> Image.Image:
     """An image's colours as 8-bit sRGB; says on one line what was converted.
 
     Args:
@@ -150,7 +150,9 @@ def _is_adobe_rgb(exif: Image.Exif) -> bool:
     return (rule.decode("latin-1") if isinstance(rule, bytes) else str(rule)).startswith("R03")
 
 
-def _by_curve(image: Image.Image, gamma: Any, chromaticity: Any, what: str, name: str) -> Image.Image:
+def _by_curve(
+    image: Image.Image, gamma: float | None, chromaticity: Sequence[float] | None, what: str, name: str
+) -> Image.Image:
     """Colours that are given by the exponent of their curve and the chromaticities of their primaries."""
     matrix = None
     if chromaticity is not None:
@@ -183,7 +185,7 @@ def _by_curve(image: Image.Image, gamma: Any, chromaticity: Any, what: str, name
     return Image.fromarray(result)
 
 
-def _matrix(chromaticity: tuple[float, ...]) -> np.ndarray | None:
+def _matrix(chromaticity: Sequence[float]) -> np.ndarray | None:
     """Linear colours of these primaries to those of sRGB, white to white; None if there are no such colours."""
     if len(chromaticity) != 8:
         return None
@@ -196,7 +198,7 @@ def _matrix(chromaticity: tuple[float, ...]) -> np.ndarray | None:
     return matrix if np.isfinite(matrix).all() else None
 
 
-def _to_xyz(chromaticity: tuple[float, ...]) -> np.ndarray | None:
+def _to_xyz(chromaticity: Sequence[float]) -> np.ndarray | None:
     """Linear colours of these primaries to XYZ, white having a luminance of 1."""
     points = np.reshape(chromaticity, (4, 2)).astype(float)
     if (points[:, 1] < 1e-4).any() or (points < 0).any() or (points.sum(axis=1) > 1.0001).any():

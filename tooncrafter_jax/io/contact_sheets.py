@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -104,7 +103,7 @@ def write_comparison_sheet(path: Path, frames: Frames) -> None:
     write_contact_sheet(path, np.stack(pictures), columns, names)
 
 
-def _cut_to_width(text: str, width: int, font: Any) -> str:
+def _cut_to_width(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     text = text.replace("\n", " ")
     if font.getlength(text) <= width:
         return text

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tooncrafter_jax.errors import missing_extra
 from tooncrafter_jax.io.atomic_files import write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = object  # matplotlib is loaded when something is drawn
 
-def new_figure(width: float, height: float, *, extra: str, purpose: str) -> Any:
+
+def new_figure(width: float, height: float, *, extra: str, purpose: str) -> Figure:
     """An empty matplotlib figure.
 
     Args:
@@ -32,7 +37,7 @@ def new_figure(width: float, height: float, *, extra: str, purpose: str) -> Any:
     return figure
 
 
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG.
 
     Raises:

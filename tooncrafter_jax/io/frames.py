@@ -6,10 +6,9 @@ import itertools
 import math
 import os
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from tooncrafter_jax.errors import UserError
 
@@ -21,7 +20,7 @@ Frames = UInt8[np.ndarray, "T H W 3"]
 Rate = int | float | Fraction
 
 
-def to_uint8(frames: Shaped[Any, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+def to_uint8(frames: Float[Array, "*shape"] | Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """Pixel values in [-1, 1] as bytes.
 
     Args:
@@ -39,7 +38,7 @@ def to_uint8(frames: Shaped[Any, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     return ((np.clip(values, -1, 1) + 1) / 2 * 255).astype(np.uint8)
 
 
-def check_frames(frames: Any) -> None:
+def check_frames(frames: object) -> None:
     """Finds out whether something is a clip.
 
     Raises:

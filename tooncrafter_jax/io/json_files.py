@@ -61,7 +61,7 @@ def is_text(text: str) -> bool:
     return True
 
 
-def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+def write_json(path: str | os.PathLike[str], obj: object) -> None:
     """Writes strict JSON, indented, in UTF-8.
 
     Numpy and JAX arrays become lists, paths and other mapping keys strings, and NaN and infinities null.
@@ -79,7 +79,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     write_atomically(path, (text + "\n").encode(errors="backslashreplace"))
 
 
-def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(items: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(items)
     if len(found) != len(items):
         seen: set[str] = set()
@@ -88,7 +88,7 @@ def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _jsonable(obj: Any) -> Any:
+def _jsonable(obj: object) -> object:
     if obj is None or isinstance(obj, bool | int | str):
         return obj
     if isinstance(obj, float):
@@ -99,6 +99,7 @@ def _jsonable(obj: Any) -> Any:
         return {str(key): _jsonable(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):
         return [_jsonable(value) for value in obj]
-    if hasattr(obj, "tolist"):
-        return _jsonable(obj.tolist())
+    to_list = getattr(obj, "tolist", None)
+    if to_list is not None:
+        return _jsonable(to_list())
     raise TypeError(f"{type(obj).__name__} has no form in JSON")

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import LARGEST_JSON, parse_json, read_at_most
+from tooncrafter_jax.typing import JsonObject
 
 State = Literal["absent", "ours", "changed", "foreign"]
 """Of a file: not there; as it was written, or without content; written by us and not the same since; somebody
@@ -39,12 +40,12 @@ class Stamp(NamedTuple):
     size: int
     sha256: str
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> JsonObject:
         """As it stands in a record."""
         return self._asdict()
 
     @classmethod
-    def of_plain(cls, value: Any) -> Stamp | None:
+    def of_plain(cls, value: object) -> Stamp | None:
         """What stands in a record; None if it is no stamp."""
         if isinstance(value, Mapping) and isinstance(value.get("size"), int) and isinstance(value.get("sha256"), str):
             return cls(value["size"], value["sha256"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,7 @@ def check_size(height: int, width: int, name: str) -> None:
         )
 
 
-def check_picture(image: Any, may_be_grey: bool = False) -> None:
+def check_picture(image: object, may_be_grey: bool = False) -> None:
     """Raises UserError unless this is a uint8 array of one picture and of a size that `check_size` accepts."""
     wanted = "uint8 (height, width, 3)" + (" or (height, width)" if may_be_grey else "")
     if not isinstance(image, np.ndarray):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from tooncrafter_jax.nn.attention import Attends, attention
 from tooncrafter_jax.nn.layers import LayerNorm, LayerOptions, Linear, gelu, normal
-from tooncrafter_jax.typing import AnyArray, Tokens
+from tooncrafter_jax.typing import Tokens
 
 
 class ClipAttention(Attends, nnx.Module):
@@ -83,6 +83,6 @@ class ClipBlock(nnx.Module):
         return x + self.mlp(self.norm_2(x))
 
 
-def normal_parameter(shape: tuple[int, ...], scale: float, **kw: Unpack[LayerOptions]) -> nnx.Param[AnyArray]:
+def normal_parameter(shape: tuple[int, ...], scale: float, **kw: Unpack[LayerOptions]) -> nnx.Param:
     """A parameter drawn from a normal distribution of standard deviation `scale`."""
     return nnx.Param(normal(scale)(kw["rngs"].params(), shape, kw.get("param_dtype", jnp.float32)))

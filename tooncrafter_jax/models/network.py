@@ -56,13 +56,13 @@ class _HostRngs(nnx.Rngs):
         return self.key
 
 
-_Skeleton = tuple[Any, list[tuple[tuple[Any, ...], nnx.Variable]]]
+_Skeleton = tuple[nnx.GraphDef, list[tuple[tuple[object, ...], nnx.Variable]]]
 """The graph definition, and for each parameter its path and an abstract variable."""
 
 
 def _build(
-    module: Callable[..., Any], config: Any, dtype: Dtype, param_dtype: Dtype, attention: Backend, rngs: nnx.Rngs
-) -> Any:
+    module: Callable[..., Module], config: object, dtype: Dtype, param_dtype: Dtype, attention: Backend, rngs: nnx.Rngs
+) -> Module:
     built = module(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
     for _, layer in nnx.iter_modules(built):
         if isinstance(layer, Attends):
@@ -72,7 +72,7 @@ def _build(
 
 @lru_cache(maxsize=64)  # a command makes the same networks several times, and the published one takes seconds
 def _skeleton(
-    module: Callable[..., Any], config: Any, dtype: Dtype, param_dtype: Dtype, attention: Backend
+    module: Callable[..., nnx.Module], config: object, dtype: Dtype, param_dtype: Dtype, attention: Backend
 ) -> _Skeleton:
     abstract = nnx.eval_shape(
         lambda: _build(module, config, dtype, param_dtype, attention, _ConstantRngs(jax.random.key(0)))
@@ -173,6 +173,10 @@ class Network(Generic[Module]):
             hook = {} if view is None else {"on_get_value": _look(view, name)}
             leaves.append((path, leaf.replace(params[name], **hook)))
         return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+
+
+AnyNetwork = Network[Any]
+"""A network of any module."""
 
 
 def _look(view: View, name: str) -> Callable[[object, AnyArray], AnyArray]:

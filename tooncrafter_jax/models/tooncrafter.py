@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8, UInt32
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.models.autoencoder import Posterior
@@ -22,7 +22,19 @@ from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
-from tooncrafter_jax.typing import Context, FramesPerSecond, Hints, Images, Latents, Timesteps, TokenIds, Tokens, Video
+from tooncrafter_jax.typing import (
+    Context,
+    FramesPerSecond,
+    Hints,
+    Images,
+    Key,
+    Latents,
+    Timesteps,
+    TokenIds,
+    Tokens,
+    Video,
+    VideoFeatures,
+)
 
 FRAMES_AT_A_TIME = 4
 """Frames that are encoded together where memory counts: the encoder's activations at full resolution are the largest of
@@ -99,7 +111,7 @@ class BoundModel:
         """
         return self.network("image_projector")(picture_tokens)
 
-    def encode(self, frames: Video) -> tuple[Moments, list[jax.Array]]:
+    def encode(self, frames: Video) -> tuple[Moments, list[VideoFeatures]]:
         """Moments of the latents of frames in [-1, 1], and the encoder's hidden states, which `references` takes."""
         return self.network("autoencoder")(frames)
 
@@ -121,7 +133,7 @@ class BoundModel:
         self,
         ends: Float[Array, "B 2 H W 3"],
         seeds: UInt32[Array, "B"],
-        last: int | jax.Array,
+        last: int | Int[Array, ""],
         noise: Latents | None = None,
     ) -> tuple[Float[Array, "B 2 h w C"], References | None]:
         """The first and the last picture to scaled latents, and to what the decoder refers to.
@@ -136,7 +148,7 @@ class BoundModel:
         latents = draw_latents(moments, seeds, jnp.asarray([0, last]), noise)
         return self.config.schedule.scale_factor * latents, self.references(hidden, ends)
 
-    def references(self, hidden: Any, ends: Float[Array, "B 2 H W 3"]) -> References | None:
+    def references(self, hidden: list[VideoFeatures], ends: Float[Array, "B 2 H W 3"]) -> References | None:
         """What the decoder refers to of both end frames in [-1, 1], and of the encoder's hidden states of them; None
         for a plain decoder.
         """
@@ -209,7 +221,7 @@ class BoundModel:
         conditions: Conditions,
         *,
         bypass_temporal: bool = False,
-        dropout_key: jax.Array | None = None,
+        dropout_key: Key | None = None,
     ) -> Latents:
         """The denoiser's v, in its compute dtype.
 
@@ -294,7 +306,7 @@ def guided_by_motion(
 def draw_latents(
     moments: Moments,
     seeds: UInt32[Array, "B"],
-    frames: jax.Array | None = None,
+    frames: Int[Array, "T"] | None = None,
     noise: Latents | None = None,
 ) -> Latents:
     """A draw from the posterior of each frame, float32, not yet times the scale factor.

@@ -21,7 +21,7 @@ from tooncrafter_jax.nn import cpu_gradients, products
 from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
 from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
 from tooncrafter_jax.nn.products import Window
-from tooncrafter_jax.typing import Dtype, HostArray, PyTree
+from tooncrafter_jax.typing import AnyArray, Dtype, HostArray, PyTree
 
 
 class HostKey:
@@ -43,7 +43,7 @@ class HostKey:
         return np.asarray(len(self.draws) - 1).view(Drawn)
 
 
-Initialiser = Callable[..., Any]
+Initialiser = Callable[..., AnyArray | HostArray]
 """(key or `HostKey`, shape, dtype) -> an array, or what stands for it."""
 
 
@@ -56,7 +56,7 @@ class Drawn(np.ndarray):
 def normal(std: float, mean: float = 0.0) -> Initialiser:
     """An initialiser that draws from a normal distribution."""
 
-    def init(key: PRNGKeyArray | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
+    def init(key: PRNGKeyArray | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> AnyArray | HostArray:
         if isinstance(key, HostKey):
             return key.note(lambda draw: (mean + std * draw.standard_normal(tuple(shape), np.float32)).astype(dtype))
         return mean + std * jax.random.normal(key, tuple(shape), dtype)
@@ -68,7 +68,7 @@ def uniform_fan_in(fan_in: int) -> Initialiser:
     """An initialiser that draws uniformly from plus or minus 1/sqrt(fan_in)."""
     bound = float(fan_in) ** -0.5
 
-    def init(key: PRNGKeyArray | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Any:
+    def init(key: PRNGKeyArray | HostKey, shape: Sequence[int], dtype: Dtype = jnp.float32) -> AnyArray | HostArray:
         if isinstance(key, HostKey):
             return key.note(lambda draw: draw.uniform(-bound, bound, tuple(shape)).astype(dtype))
         return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
@@ -86,23 +86,29 @@ def _initialisers(fan_in: int, zero_init: bool) -> _Initialisers:
     return {"kernel_init": init, "bias_init": init}
 
 
-def _dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, **kwargs: Any) -> jax.Array:
+def _dot_general(
+    lhs: jax.Array, rhs: jax.Array, dimension_numbers: jax.lax.DotDimensionNumbers, **settings: Any
+) -> jax.Array:
     """`lax.dot_general`; on the CPU bf16 operands accumulate in float32, which uses the CPU's bf16 units."""
     if use_cpu_forms() and lhs.dtype == jnp.bfloat16:
-        kwargs["preferred_element_type"] = jnp.float32
-        return jax.lax.dot_general(lhs, rhs, dimension_numbers, **kwargs).astype(jnp.bfloat16)
-    return jax.lax.dot_general(lhs, rhs, dimension_numbers, **kwargs)
+        settings["preferred_element_type"] = jnp.float32
+        return jax.lax.dot_general(lhs, rhs, dimension_numbers, **settings).astype(jnp.bfloat16)
+    return jax.lax.dot_general(lhs, rhs, dimension_numbers, **settings)
 
 
 def _conv_general_dilated(
-    lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: Any, **kwargs: Any
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **settings: Any,
 ) -> jax.Array:
     """`lax.conv_general_dilated`; on the CPU a bf16 3x3 convolution becomes matrix products, one per kernel row."""
     is_3x3 = rhs.shape[:2] == (3, 3) and rhs.ndim == 4 and tuple(window_strides) == (1, 1)
     is_same = not isinstance(padding, str) and [tuple(side) for side in padding] == [(1, 1), (1, 1)]  # flax gives lists
     if use_cpu_forms() and lhs.dtype == jnp.bfloat16 and is_3x3 and is_same and rhs.shape[2] >= 32:
         return _conv_3x3_as_row_products(lhs, rhs)
-    return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
+    return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
 
 
 def _conv_3x3_as_row_products(x: jax.Array, kernel: jax.Array) -> jax.Array:

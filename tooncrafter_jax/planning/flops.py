@@ -18,10 +18,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import cast
 
 import jax
 from jax.extend import core
+
+from tooncrafter_jax.typing import HasShape, PyTree, Scalar
+
+Atom = core.Var | core.Literal
+"""An input or output of an equation."""
+Policy = Callable[..., object]
+"""Of `jax.checkpoint`: which results a block keeps."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Flops:
     __rmul__ = __mul__
 
 
-def step_flops(loss: Callable[..., Any], trained: Any, *others: Any) -> Flops:
+def step_flops(loss: Callable[..., Scalar], trained: PyTree, *others: PyTree) -> Flops:
     """The operations of a loss and its gradient with respect to `trained`.
 
     Args:
@@ -65,22 +72,22 @@ def step_flops(loss: Callable[..., Any], trained: Any, *others: Any) -> Flops:
     return _walk(traced, depends, None)[0]
 
 
-def forward_flops(function: Callable[..., Any], *args: Any) -> float:
+def forward_flops(function: Callable[..., PyTree], *args: PyTree) -> float:
     """The matrix products and convolutions of a function as it is traced."""
     traced = _open(jax.make_jaxpr(function)(*args))
     return _walk(traced, [False] * len(traced.invars), None)[0].forward
 
 
-def _open(jaxpr: Any) -> Any:
+def _open(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr:
     """The equations of a program; releases of JAX differ in which programs are closed over constants."""
-    return getattr(jaxpr, "jaxpr", jaxpr)
+    return cast(core.Jaxpr, getattr(jaxpr, "jaxpr", jaxpr))
 
 
-def _walk(jaxpr: Any, depends: Sequence[bool], policy: Any) -> tuple[Flops, list[bool]]:
+def _walk(jaxpr: core.Jaxpr, depends: Sequence[bool], policy: Policy | None) -> tuple[Flops, list[bool]]:
     """(operations, which outputs depend on trained parameters), given which inputs do."""
     known = dict(zip(jaxpr.invars, depends, strict=True))
 
-    def is_dependent(atom: Any) -> bool:
+    def is_dependent(atom: Atom) -> bool:
         return not isinstance(atom, core.Literal) and known.get(atom, False)
 
     total = Flops()
@@ -92,7 +99,7 @@ def _walk(jaxpr: Any, depends: Sequence[bool], policy: Any) -> tuple[Flops, list
     return total, [is_dependent(atom) for atom in jaxpr.outvars]
 
 
-def _equation(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bool]]:
+def _equation(eqn: core.JaxprEqn, inputs: list[bool], policy: Policy | None) -> tuple[Flops, list[bool]]:
     name, params = eqn.primitive.name, eqn.params
     if name in ("dot_general", "conv_general_dilated"):
         forward = float((_of_dot if name == "dot_general" else _of_convolution)(eqn))
@@ -119,15 +126,17 @@ def _equation(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bo
     return Flops(), [any(inputs)] * len(eqn.outvars)
 
 
-def _scan(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bool]]:
+def _scan(eqn: core.JaxprEqn, inputs: list[bool], policy: Policy | None) -> tuple[Flops, list[bool]]:
     """The body, `length` times. Which of its arguments are constants, carried and sliced follows from the shapes alone:
 
     how an equation writes that down differs between releases of JAX (`num_consts` and `num_carry` up to 0.11, then
     trees).
     """
     body = _open(eqn.params["jaxpr"])
-    carries = sum(_ndim(outer) == _ndim(inner) for outer, inner in zip(eqn.outvars, body.outvars, strict=True))
-    sliced = sum(_ndim(outer) != _ndim(inner) for outer, inner in zip(eqn.invars, body.invars, strict=True))
+    carries = sum(
+        len(_shape(outer)) == len(_shape(inner)) for outer, inner in zip(eqn.outvars, body.outvars, strict=True)
+    )
+    sliced = sum(len(_shape(outer)) != len(_shape(inner)) for outer, inner in zip(eqn.invars, body.invars, strict=True))
     consts = len(body.invars) - carries - sliced
     while True:
         found, outputs = _walk(body, inputs, policy)
@@ -138,22 +147,22 @@ def _scan(eqn: Any, inputs: list[bool], policy: Any) -> tuple[Flops, list[bool]]
         inputs = grown
 
 
-def _ndim(atom: Any) -> int:
-    return len(atom.aval.shape)
+def _shape(atom: Atom) -> tuple[int, ...]:
+    return cast(HasShape, atom.aval).shape
 
 
-def _is_kept(eqn: Any, policy: Any) -> bool:
+def _is_kept(eqn: core.JaxprEqn, policy: Policy) -> bool:
     kept = policy(eqn.primitive, *(atom.aval for atom in eqn.invars), **eqn.params)
     return bool(kept) if isinstance(kept, bool) else type(kept).__name__ != "RecomputeType"
 
 
-def _of_dot(eqn: Any) -> float:
+def _of_dot(eqn: core.JaxprEqn) -> float:
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    return 2.0 * prod(eqn.outvars[0].aval.shape) * prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+    return 2.0 * prod(_shape(eqn.outvars[0])) * prod(_shape(eqn.invars[0])[axis] for axis in contracted)
 
 
-def _of_convolution(eqn: Any) -> float:
-    lhs, rhs, out = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
+def _of_convolution(eqn: core.JaxprEqn) -> float:
+    lhs, rhs, out = _shape(eqn.invars[0]), _shape(eqn.invars[1]), _shape(eqn.outvars[0])
     numbers, params = eqn.params["dimension_numbers"], eqn.params
     places = 1
     for i, (left, right, result) in enumerate(

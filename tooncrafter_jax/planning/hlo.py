@@ -109,9 +109,9 @@ class Program:
         """How often a loop runs: as its text says or, for one that counts from 0 as scans do, its limit; 1 if neither
         is known.
         """
-        told = _TRIPS.search(loop.attributes)
-        if told:
-            return int(told[1])
+        stated = _TRIPS.search(loop.attributes)
+        if stated:
+            return int(stated[1])
         condition = self.computations[loop.called["condition"][0]]
         test = condition.root
         if test.opcode != "compare" or "direction=LT" not in test.attributes:

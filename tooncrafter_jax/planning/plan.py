@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,11 @@ from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.run_mesh import run_mesh
 from tooncrafter_jax.training.sharding import batch_sharding, bytes_a_device, check_batch, process_rows
 from tooncrafter_jax.training.stages import Stage, make_stage
+from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
-from tooncrafter_jax.training.state import TrainState, abstract_state
+from tooncrafter_jax.training.state import AbstractState, abstract_state
 from tooncrafter_jax.training.step import make_step
+from tooncrafter_jax.typing import Dtype, Params, PyTree, Scalar
 
 LARGEST = 10
 """Buffers that are listed."""
@@ -135,9 +137,9 @@ def plan_training(config: TrainConfig, topology: Topology) -> Plan:
     state, batch = abstract_state(stage), abstract_batch(stage, config.data.batch, batch_sharding(mesh))
     arguments = argument_bytes(state, batch, mesh)
     minimum = minimum_flops(make_stage(config, model))
-    step: Any = make_step(stage, mesh)
+    step = make_step(stage, mesh)
     with jax.set_mesh(mesh), tracing_for(topology.platform):
-        lowered = step.lower(state, batch)
+        lowered = cast(jax.stages.Wrapped, step).lower(state, batch)
     return _compiled("training", topology, mesh, config.data.batch, lowered, arguments, minimum)
 
 
@@ -187,7 +189,7 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
 
     solver = solver_named(DEFAULT_SOLVER)
 
-    def denoise(sampler: Sampler) -> Any:
+    def denoise(sampler: Sampler) -> Callable[..., PyTree]:
         return lambda *args: sampler.denoise(*args, solver=solver, branches=2)
 
     args = _sampling_arguments(config, model, Sampler(model, networks), pairs, whole)
@@ -202,13 +204,13 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
 
 def _sampling_arguments(
     config: TrainConfig, model: ModelConfig, sampler: Sampler, pairs: int, sharding: Sharding | None
-) -> tuple[Any, ...]:
+) -> tuple[PyTree, ...]:
     """Shapes of what `Sampler.denoise` is given, without sketches."""
 
-    def shape(*sides: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    def shape(*sides: int, dtype: Dtype = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)
 
-    def placed(tree: Any) -> Any:
+    def placed(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=leaf.dtype), tree)
 
     params = {"unet": placed(sampler.networks["unet"].abstract_params)}
@@ -247,7 +249,7 @@ def abstract_batch(
     config, model = stage.config, stage.model
     frames, height, width = config.data.frames, config.data.height, config.data.width
 
-    def rows(dtype: Any, *sides: int) -> jax.ShapeDtypeStruct:
+    def rows(dtype: Dtype, *sides: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((clips, *sides), dtype, sharding=sharding)
 
     batch = {
@@ -276,7 +278,7 @@ def abstract_batch(
     return batch
 
 
-def argument_bytes(state: TrainState, batch: Mapping[str, Any], mesh: Mesh) -> dict[str, int]:
+def argument_bytes(state: AbstractState, batch: PyTree, mesh: Mesh) -> dict[str, int]:
     """Kind -> bytes that one device holds of a training step's arguments."""
     kinds = ("trained", "frozen", "optimizer", "average")
     found = {kind: bytes_a_device(getattr(state, kind), mesh) for kind in kinds}
@@ -285,7 +287,7 @@ def argument_bytes(state: TrainState, batch: Mapping[str, Any], mesh: Mesh) -> d
     return found
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: PyTree) -> int:
     """Of one device."""
     return sum(
         prod(leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -310,7 +312,7 @@ def minimum_flops(stage: Stage) -> Flops:
         batch = abstract_batch(stage, count)
         if type(stage).gradients is Stage.gradients:
 
-            def loss(some: Any, rest: Any, rows: Any) -> Any:
+            def loss(some: Params, rest: Params, rows: Batch) -> Scalar:
                 return stage.loss({**some, **rest}, rows, jax.random.key(0))[0]
 
             return step_flops(loss, trained, frozen, batch)
@@ -327,7 +329,7 @@ def _compiled(
     topology: Topology,
     mesh: Mesh | None,
     batch: int,
-    lowered: Any,
+    lowered: jax.stages.Lowered,
     arguments: dict[str, int],
     minimum: Flops,
 ) -> Plan:
@@ -340,7 +342,7 @@ def _compiled(
         nothing: dict[str, Any] = {"memory": None, "flops": None, "collectives": {}, "largest": [], "seconds": None}
         return Plan(**known, **nothing, fits=False, refusal=refused, compile_seconds=taken)
     memory = laid_out(compiled, arguments)
-    program = parse_program(compiled.as_text())
+    program = parse_program(compiled.as_text() or "")
     flops, exchanged = hlo_report.program_flops(program), hlo_report.collectives(program)
     seconds = None
     if chip:
@@ -360,11 +362,12 @@ def _compiled(
     )
 
 
-def compile_for(topology: Topology, lowered: Any) -> tuple[Any, str, float]:
+def compile_for(topology: Topology, lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str, float]:
     """(the compiled program, or None where the compiler could not place it; its words then, seconds that it took)."""
     started = time.monotonic()
     try:
-        compiled = lowered.compile(compiler_options=quick_options() if topology.chip else None)
+        options = cast("dict[str, str | bool]", quick_options()) if topology.chip else None
+        compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -372,9 +375,10 @@ def compile_for(topology: Topology, lowered: Any) -> tuple[Any, str, float]:
     return compiled, "", time.monotonic() - started
 
 
-def laid_out(compiled: Any, arguments: dict[str, int]) -> Memory:
+def laid_out(compiled: jax.stages.Compiled, arguments: dict[str, int]) -> Memory:
     """What the compiler says of a program's memory, beside the bytes of its arguments by kind."""
     stats = compiled.memory_analysis()
+    assert stats is not None
     argument, output = stats.argument_size_in_bytes, stats.output_size_in_bytes
     alias, temp = stats.alias_size_in_bytes, stats.temp_size_in_bytes
     return Memory(arguments, argument, output, alias, temp, argument + output - alias + temp)

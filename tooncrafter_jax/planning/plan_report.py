@@ -71,13 +71,12 @@ def run_text(run: RunPlan) -> str:
     return "\n".join(lines)
 
 
-def run_values(run: RunPlan) -> dict[str, Any]:
+def run_values(run: RunPlan) -> dict[str, object]:
     """The plan of the step as values that JSON has, and under `run` those of all programs and the largest peak."""
     programs = {program.name: asdict(program) | {"peak": program.peak} for program in run.programs}
     largest = run.largest
-    return plan_values(run.step) | {
-        "run": {"programs": programs, "largest": largest.name, "peak": largest.peak, "fits": run.fits}
-    }
+    values = {"programs": programs, "largest": largest.name, "peak": largest.peak, "fits": run.fits}
+    return {**plan_values(run.step), "run": values}
 
 
 def _verdict(plan: Plan) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -27,6 +28,7 @@ from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import abstract_state
 from tooncrafter_jax.training.step import make_validation
+from tooncrafter_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,11 @@ def plan_run(config: TrainConfig, topology: Topology) -> RunPlan:
     held = step.arguments | waiting
     programs = [_program("step", config.data.batch, step.memory, held, step.refusal, step.compile_seconds)]
 
-    def add(name: str, clips: int, sharding: NamedSharding, compiled_part: Any) -> None:
+    def add(name: str, clips: int, sharding: NamedSharding, compiled_part: Callable[..., PyTree]) -> None:
         batch = abstract_batch(stage, clips, sharding, evaluation=True)
         arguments = argument_bytes(state, batch, mesh)
         with jax.set_mesh(mesh), tracing_for(topology.platform):
-            lowered = compiled_part.lower(params, batch)
+            lowered = cast(jax.stages.Wrapped, compiled_part).lower(params, batch)
         compiled, refused, taken = compile_for(topology, lowered)
         memory = None if compiled is None else laid_out(compiled, arguments)
         programs.append(_program(name, clips, memory, arguments, refused, taken))

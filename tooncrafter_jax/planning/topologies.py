@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import jax
 
@@ -120,7 +120,7 @@ def topology_devices(topology: Topology) -> list[Device]:
     name = f"{topology.chip.compiler_name}:{topology.name.partition(':')[2]}"
     several = {"num_slices": topology.slices} if topology.slices > 1 else {}
     try:
-        found: Any = topologies.get_topology_desc(platform="tpu", topology_name=name, **several).devices
+        found: Sequence[Device] = topologies.get_topology_desc(platform="tpu", topology_name=name, **several).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         raise UserError(f"the TPU compiler knows no slice '{topology.name}': {str(error).splitlines()[0]}") from error
     if len(found) != topology.devices:

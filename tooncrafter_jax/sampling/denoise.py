@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Shaped, UInt32
 
 from tooncrafter_jax.diffusion.guidance import guide, guide_in_two_stages
 from tooncrafter_jax.diffusion.loop import Chunk, run_chunk
@@ -15,6 +16,9 @@ from tooncrafter_jax.diffusion.solvers import Carry, Solver
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, SketchCondition
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.typing import Latents, Trajectory
+
+Rows = TypeVar("Rows")
+"""A tree of arrays with a common leading axis."""
 
 
 class Guidance(NamedTuple):
@@ -39,7 +43,7 @@ def denoise_chunk(
     model: BoundModel,
     carry: Carry,
     chunk: Chunk,
-    seeds: jax.Array,
+    seeds: UInt32[Array, "B"],
     conditions: Conditions,
     guidance: Guidance = UNGUIDED,
     *,
@@ -112,7 +116,7 @@ def denoise_chunk(
     return run_chunk(solver, denoise, carry, chunk, noise_of_row, with_predictions=with_predictions)
 
 
-def map_rows(fn: Callable[[Any], jax.Array], rows: Any, at_a_time: int) -> jax.Array:
+def map_rows(fn: Callable[[Rows], Shaped[Array, "some ..."]], rows: Rows, at_a_time: int) -> Shaped[Array, "rows ..."]:
     """fn(rows), for a tree of arrays with a common leading axis, computed on `at_a_time` entries of it at a time.
 
     Args:

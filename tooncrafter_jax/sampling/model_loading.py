@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path, url_of
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.platform import platform_of
-from tooncrafter_jax.typing import Device, Dtype
+from tooncrafter_jax.typing import Device, DeviceParams, Dtype
 from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -52,10 +51,10 @@ def find_checkpoint(source: str | Path, components: Iterable[str] = REQUIRED_COM
 def load_components(
     checkpoint: Checkpoint,
     components: Iterable[str],
-    networks: Mapping[str, Network[Any]],
+    networks: Mapping[str, AnyNetwork],
     *,
     devices: Sequence[Device],
-) -> dict[str, dict[str, jax.Array]]:
+) -> dict[str, DeviceParams]:
     """Component -> flat parameters, whole on each device.
 
     Args:
@@ -83,7 +82,7 @@ def default_dtype(devices: Sequence[Device] | None = None) -> str:
     return "float32" if platform_of((devices or jax.devices())[0]) == "cpu" else "bfloat16"
 
 
-def compute_dtype(dtype: Dtype | None, devices: Sequence[Device]) -> Any:
+def compute_dtype(dtype: Dtype | None, devices: Sequence[Device]) -> Dtype:
     """The numpy dtype to compute with: the one given, else the devices' default.
 
     Raises:

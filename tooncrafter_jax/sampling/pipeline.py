@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import gcd
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from tooncrafter_jax.io import to_uint8
 from tooncrafter_jax.models.configuration import MOTION, ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.motion import Motion
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.nn.attention import Backend, check_backend
@@ -56,9 +56,16 @@ from tooncrafter_jax.sampling.request import (
     make_pairs,
     prepare,
 )
-from tooncrafter_jax.sampling.sampler import Sampler, branch_contexts, decode_twice, only, sampling_mesh
+from tooncrafter_jax.sampling.sampler import (
+    Sampler,
+    UnconditionalTokens,
+    branch_contexts,
+    decode_twice,
+    only,
+    sampling_mesh,
+)
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
-from tooncrafter_jax.typing import Device, Dtype
+from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostVideos, JsonObject, Uint8Video, Uint8Videos
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
 
@@ -85,12 +92,12 @@ class ToonCrafter:
     def __init__(
         self,
         config: ModelConfig,
-        params: Mapping[str, Mapping[str, jax.Array]],
+        params: Mapping[str, Mapping[str, AnyArray]],
         *,
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
-        networks: Mapping[str, Network[Any]] | None = None,
-        sampling: Mapping[str, Any] | None = None,
+        networks: Mapping[str, AnyNetwork] | None = None,
+        sampling: JsonObject | None = None,
         attention: Backend = "auto",
     ) -> None:
         check_not_forked()
@@ -101,9 +108,9 @@ class ToonCrafter:
             check_backend(attention, self.dtype, "attention")
         self.schedule = NoiseSchedule(config.schedule)
         self._networks = networks or config.networks(self.dtype, attention=attention)
-        self._samplers: dict[Any, Sampler] = {}
+        self._samplers: dict[tuple[int, ...] | None, Sampler] = {}
         self._placed: dict[int, Mapping[str, Mapping[str, jax.Array]]] = {}
-        self._unconditional: dict[Any, tuple[jax.Array, jax.Array]] = {}
+        self._unconditional: dict[int, UnconditionalTokens] = {}
         self._lock = threading.RLock()
 
     # ---------------------------------------------------------------------------------------------------------- loading
@@ -135,7 +142,7 @@ class ToonCrafter:
         """
         check_not_forked()
         checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
-        make_options(checkpoint.sampling)  # what cannot be is told before anything is loaded
+        make_options(checkpoint.sampling)  # an impossible option is refused before anything is loaded
         compute = compute_dtype(dtype, chosen)
         with tracing_on(chosen[0]):
             check_backend(attention, compute, "attention")
@@ -199,7 +206,7 @@ class ToonCrafter:
         fps: int | Sequence[int] = DEFAULT_FPS,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[SamplingKeywords],
-    ) -> np.ndarray:
+    ) -> Uint8Video | Uint8Videos:
         """Draws the frames between two pictures.
 
         Args:
@@ -232,7 +239,7 @@ class ToonCrafter:
         options: SamplingOptions,
         *,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> np.ndarray:
+    ) -> Uint8Videos:
         """`interpolate` for a batch given as `Pair`s.
 
         Args:
@@ -262,7 +269,7 @@ class ToonCrafter:
         pairs: Sequence[PreparedPair],
         options: SamplingOptions,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> np.ndarray:
+    ) -> HostVideos:
         """`interpolate_pairs` behind the checks.
 
         Args:
@@ -389,7 +396,7 @@ class ToonCrafter:
         references: References | None,
         motion: HostMotion | None,
         options: SamplingOptions,
-    ) -> np.ndarray:
+    ) -> HostVideos:
         """Frames (B, T, H, W, 3); `references` are those of the one group, or None if they must be made again."""
         size, groups = self._groups(latents.shape[0])
         sampler = self.sampler(size, options.frames)
@@ -414,7 +421,7 @@ class ToonCrafter:
         references: References | None,
         motion: HostMotion | None,
         options: SamplingOptions,
-    ) -> np.ndarray:
+    ) -> Uint8Videos:
         return to_uint8(self._decode(latents, pairs, references, motion, options))
 
     def _conditions(
@@ -460,7 +467,7 @@ class ToonCrafter:
         flows, share = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return flows, share
 
-    def _unconditional_tokens(self, sampler: Sampler) -> tuple[jax.Array, jax.Array]:
+    def _unconditional_tokens(self, sampler: Sampler) -> UnconditionalTokens:
         """Those of the sampler, computed once."""
         with self._lock:
             if id(sampler) not in self._unconditional:

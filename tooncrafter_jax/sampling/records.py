@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps
 from tooncrafter_jax.options import as_shown, shown
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
-from tooncrafter_jax.sampling.request_pictures import has_dark_lines
+from tooncrafter_jax.sampling.request_pictures import Picture, has_dark_lines
+from tooncrafter_jax.typing import JsonObject
 
 RECORD_FORMAT = 2
 """Since 2 a record names its files; format 1 does not say what was written."""
@@ -34,7 +35,7 @@ class ClipRecord:
       unfinished: for a clip that is being written: file -> all stamps that it may have, before and after.
     """
 
-    request: Any
+    request: object
     files: Mapping[str, Stamp] | None
     earlier: Mapping[str, Stamp] = field(default_factory=dict)
     unfinished: Mapping[str, frozenset[Stamp]] | None = None
@@ -47,7 +48,7 @@ class ClipRecord:
             return {name: frozenset([stamp]) for name, stamp in {**self.earlier, **self.files}.items()}
         return dict.fromkeys(without_list)
 
-    def is_of(self, request: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    def is_of(self, request: object, defaults: JsonObject) -> bool:
         """Whether a finished clip was made from the same request.
 
         An option that the record does not know has been added since: the clip was made as its default makes it.
@@ -80,7 +81,7 @@ def read_record(path: Path) -> ClipRecord | None:
             found["request"],
             None if files is None else {name: _stamp(value) for name, value in _inside(files)},
             {name: _stamp(value) for name, value in _inside(found.get("earlier", {}))},
-            None if unfinished is None else {n: frozenset(map(_stamp, values)) for n, values in _inside(unfinished)},
+            None if unfinished is None else {name: _stamps(values) for name, values in _inside(unfinished)},
         )
     except (AttributeError, TypeError, ValueError):
         return None
@@ -88,7 +89,7 @@ def read_record(path: Path) -> ClipRecord | None:
 
 def request_of(
     pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str, stamps: Stamps
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Everything that decides the frames of a clip, as plain values; pictures by path and checksum."""
     sketches = {
         str(frame): {"dark_lines": has_dark_lines(s), **file_record(s.image, stamps)}  # reading it tells its stamp
@@ -109,7 +110,7 @@ def request_of(
     }
 
 
-def record_of(request: Mapping[str, Any], toon: ToonCrafter, seconds: float) -> dict[str, Any]:
+def record_of(request: JsonObject, toon: ToonCrafter, seconds: float) -> dict[str, object]:
     """The record written beside a clip, without its files: the request, and what made it."""
     packages: Sequence[str] = ("tooncrafter-jax", "jax", "jaxlib", "flax", "numpy")
     return {
@@ -126,12 +127,12 @@ def record_of(request: Mapping[str, Any], toon: ToonCrafter, seconds: float) -> 
 
 
 def with_files(
-    record: Mapping[str, Any],
+    record: JsonObject,
     files: dict[str, Stamp],
     beside: Mapping[str, Stamp],
     found: ClipRecord | None,
-    defaults: Mapping[str, Any],
-) -> dict[str, Any]:
+    defaults: JsonObject,
+) -> dict[str, object]:
     """The record of a finished clip.
 
     Args:
@@ -150,15 +151,15 @@ def with_files(
     }
 
 
-def with_unfinished(record: Mapping[str, Any], files: Mapping[str, frozenset[Stamp]]) -> dict[str, Any]:
+def with_unfinished(record: JsonObject, files: Mapping[str, frozenset[Stamp]]) -> dict[str, object]:
     """The record of a clip whose files are being replaced: each may be as before or as after."""
     plain = {name: [stamp.plain() for stamp in sorted(values)] for name, values in files.items()}
     return dict(record) | {"unfinished": plain}
 
 
-def file_record(picture: Any, stamps: Stamps) -> dict[str, str]:
+def file_record(picture: Picture, stamps: Stamps) -> dict[str, str]:
     """A file's path and checksum, which is empty if it cannot be read."""
-    path = os.path.abspath(picture)
+    path = os.path.abspath(cast("str | os.PathLike[str]", picture))
     try:
         digest = stamps.of(Path(path)).sha256
     except (OSError, ValueError):
@@ -166,7 +167,7 @@ def file_record(picture: Any, stamps: Stamps) -> dict[str, str]:
     return {"path": path, "sha256": digest}
 
 
-def _with_defaults(request: Any, defaults: Mapping[str, Any]) -> Any:
+def _with_defaults(request: object, defaults: JsonObject) -> object:
     """A request without paths, with every option."""
     if not isinstance(request, Mapping):
         return request
@@ -176,28 +177,36 @@ def _with_defaults(request: Any, defaults: Mapping[str, Any]) -> Any:
     return _plain({**defaults, **_without_paths(request), "options": options})
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(values: JsonObject) -> dict[str, object]:
     """As they come back from a file."""
     return json.loads(json.dumps(values))
 
 
-def _inside(files: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _inside(files: Mapping[str, object]) -> list[tuple[str, object]]:
     """The items whose names do not lead out of the record's directory."""
     return [item for item in files.items() if "\0" not in item[0] and {"", ".", ".."}.isdisjoint(item[0].split("/"))]
 
 
-def _stamp(value: Any) -> Stamp:
+def _stamp(value: object) -> Stamp:
     stamp = Stamp.of_plain(value)
     if stamp is None:
         raise ValueError("no stamp of a file")
     return stamp
 
 
-def _without_paths(request: Any) -> Any:
+def _stamps(values: object) -> frozenset[Stamp]:
+    if not isinstance(values, list):
+        raise TypeError("no list of stamps")
+    return frozenset(map(_stamp, values))
+
+
+def _without_paths(request: Mapping[object, object]) -> dict[str, object]:
     """A request with pictures by checksum alone: the same pictures elsewhere make the same clip."""
-    if isinstance(request, dict):
-        return {key: _without_paths(value) for key, value in request.items() if key != "path"}
-    return request
+    return {
+        str(key): _without_paths(value) if isinstance(value, dict) else value
+        for key, value in request.items()
+        if key != "path"
+    }
 
 
 def _version(package: str) -> str:

@@ -26,6 +26,7 @@ from tooncrafter_jax.sampling.request_pictures import (
     whole_number,
 )
 from tooncrafter_jax.sampling.sampling_options import MAX_SIDE, SamplingOptions
+from tooncrafter_jax.typing import JsonObject
 
 __all__ = [
     "ARGUMENTS",
@@ -108,7 +109,7 @@ class PreparedPair(NamedTuple):
     clip_image: np.ndarray | None = None
 
 
-def make_options(values: Mapping[str, Any], also: Sequence[str] = ()) -> SamplingOptions:
+def make_options(values: JsonObject, also: Sequence[str] = ()) -> SamplingOptions:
     """`SamplingOptions` from keyword arguments, with an error that names an unknown one.
 
     Args:
@@ -144,7 +145,7 @@ def make_pairs(
     """
     firsts = list(first) if isinstance(first, list | tuple) else [first]
 
-    def each(value: Any, what: str) -> list[Any]:
+    def each(value: object, what: str) -> list[Any]:
         if isinstance(value, np.ndarray) and value.ndim == 1:
             value = list(value)  # of numbers or texts; pictures have three axes
         if not isinstance(value, list | tuple):
@@ -167,7 +168,7 @@ def make_pairs(
     ]
 
 
-def check_pairs(pairs: Any, options: Any) -> None:
+def check_pairs(pairs: object, options: object) -> None:
     """Raises UserError unless these are a list of `Pair`s, at least one, and `SamplingOptions`."""
     if isinstance(pairs, Pair) or not isinstance(pairs, Sequence) or not all(isinstance(pair, Pair) for pair in pairs):
         raise UserError("the pairs must be a list of tooncrafter_jax.Pair, such as [Pair(first, last)]")

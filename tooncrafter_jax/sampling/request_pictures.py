@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from tooncrafter_jax.config_codec import plain
@@ -51,7 +51,7 @@ class Sketch:
     may_be_blank: bool = False
 
 
-def as_picture(picture: Picture, what: str) -> np.ndarray:
+def as_picture(picture: Picture, what: str) -> UInt8[np.ndarray, "H W C"]:
     """A picture of any accepted kind as uint8 (H, W, 3), or (H, W, 4) if a file or Pillow image has transparency.
 
     Raises:
@@ -62,7 +62,7 @@ def as_picture(picture: Picture, what: str) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return picture_of_image(picture, what)
     try:
-        array: Any = np.asarray(picture)
+        array = np.asarray(picture)
     except (TypeError, ValueError, RuntimeError) as error:  # what is no array says so in any of these ways
         raise UserError(
             f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {type(picture).__name__}"
@@ -72,7 +72,7 @@ def as_picture(picture: Picture, what: str) -> np.ndarray:
     return array
 
 
-def as_rgb(picture: Picture, what: str) -> np.ndarray:
+def as_rgb(picture: Picture, what: str) -> UInt8[np.ndarray, "H W 3"]:
     """`as_picture`, as uint8 (H, W, 3); transparent pixels are white."""
     return over(as_picture(picture, what), WHITE)
 
@@ -86,7 +86,7 @@ def prepare_pictures(
     height: int,
     width: int,
     fit: Fit | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[Float[np.ndarray, "2 H W 3"], Float[np.ndarray, "T H W 1"] | None]:
     """Reads and fits the pictures of one clip; says on one line each what is cut off, and how a sketch was read.
 
     Args:
@@ -115,7 +115,7 @@ def prepare_pictures(
         )
     if fit != "pad":
         for name, shape in zip(names, shapes, strict=True):
-            _tell_cut(name, shape, height, width)
+            _note_cut(name, shape, height, width)
     ends = np.stack([fit_image(picture, height, width, fit or "crop") for picture in pictures])
     if not sketches:
         return ends, None
@@ -126,7 +126,7 @@ def prepare_pictures(
     return ends, hints
 
 
-def check_sketches(sketches: Any, frames: int) -> None:
+def check_sketches(sketches: object, frames: int) -> None:
     """Raises UserError unless this is None or a mapping of a clip's frame numbers."""
     if sketches is None:
         return
@@ -139,7 +139,7 @@ def check_sketches(sketches: Any, frames: int) -> None:
         frame_number(frame, frames)
 
 
-def frame_number(frame: Any, frames: int) -> int:
+def frame_number(frame: object, frames: int) -> int:
     """The number of a sketch's frame.
 
     Raises:
@@ -151,7 +151,7 @@ def frame_number(frame: Any, frames: int) -> int:
     return number
 
 
-def whole_number(value: Any, what: str) -> int:
+def whole_number(value: object, what: str) -> int:
     """A whole number of Python's or numpy's.
 
     Raises:
@@ -182,18 +182,18 @@ def _same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return abs((one[1] / one[0]) / (other[1] / other[0]) - 1) <= MAX_ASPECT_DIFFERENCE
 
 
-def _tell_cut(name: str, shape: tuple[int, ...], height: int, width: int) -> None:
+def _note_cut(name: str, shape: tuple[int, ...], height: int, width: int) -> None:
     cut = cut_of(shape[0], shape[1], height, width)
-    told = [
+    changes = [
         f"loses {100 * share:.0f} % of its {side}"
         for side, share in (("height", cut.height), ("width", cut.width))
         if share > LEAST_CUT
     ]
     if cut.bars > LEAST_CUT:
-        told.append(f"leaves {100 * cut.bars:.0f} % of the frame black")
-    if told:
+        changes.append(f"leaves {100 * cut.bars:.0f} % of the frame black")
+    if changes:
         note(
-            f"{name} ({shape[1]} x {shape[0]}) {' and '.join(told)} at {width} x {height} pixels: "
+            f"{name} ({shape[1]} x {shape[0]}) {' and '.join(changes)} at {width} x {height} pixels: "
             "fit=pad keeps the whole picture"
         )
 

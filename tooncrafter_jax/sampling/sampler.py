@@ -7,16 +7,16 @@ steps and the pictures are all arguments, so that one compiled program serves ev
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from math import gcd, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped, UInt32
 
 from tooncrafter_jax.diffusion.loop import Chunk, chunks
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
@@ -26,7 +26,7 @@ from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.motion import Motion
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import (
     BoundModel,
@@ -47,6 +47,7 @@ from tooncrafter_jax.typing import (
     Images,
     Latents,
     Params,
+    PyTree,
     TokenIds,
     Tokens,
     Trajectory,
@@ -55,6 +56,8 @@ from tooncrafter_jax.typing import (
 
 UnconditionalTokens = tuple[Float[Array, "1 L D"], Float[Array, "1 M D"]]
 """Tokens of the empty prompt, and of the all-zero picture."""
+Seeds = UInt32[Array, "B"]
+"""Of the clips."""
 BranchedContext = Float[Array, "rows N D"]
 """Contexts of all clips in all guidance branches."""
 
@@ -138,7 +141,7 @@ class Sampler:
     def __init__(
         self,
         config: ModelConfig,
-        networks: Mapping[str, Network[Any]],
+        networks: Mapping[str, AnyNetwork],
         mesh: Mesh | None = None,
         device: Device | None = None,
     ) -> None:
@@ -159,20 +162,25 @@ class Sampler:
         )
         self.decode = self._jit(self._decode, static_argnames=("frames_per_chunk",))
 
-    def _jit(self, fn: Callable[..., Any], **kwargs: Any) -> Any:
+    def _jit(
+        self,
+        fn: Callable[..., PyTree],
+        static_argnames: Sequence[str] | None = None,
+        donate_argnames: Sequence[str] | None = None,
+    ) -> jax.stages.Wrapped:
         """`jax.jit` of a method, traced for these devices: their platform, their mesh, and float32 that is float32."""
         mesh = self.mesh
         dtype = self.networks["unet"].dtype
 
         @wraps(fn)
-        def traced(*args: Any, **kw: Any) -> Any:
+        def traced(*args: PyTree, **kw: PyTree) -> PyTree:
             with tracing_on(self.device), contextlib.ExitStack() as stack:
                 if mesh is not None:
                     stack.enter_context(axis_rules(mesh, self.rules))
                 stack.enter_context(exact_float32(dtype))
                 return fn(*args, **kw)
 
-        return jax.jit(traced, **kwargs)
+        return jax.jit(traced, static_argnames=static_argnames, donate_argnames=donate_argnames)
 
     def _model(self, params: AllParams) -> BoundModel:
         return BoundModel(self.config, lambda name: self.networks[name].bind(params[name]))
@@ -182,7 +190,9 @@ class Sampler:
         """Whether the frames of a clip are spread over devices."""
         return bool(self.rules.get("frames"))
 
-    def place(self, x: Any, *names: str | None) -> jax.Array:
+    def place(
+        self, x: Shaped[Array, "*shape"] | Shaped[np.ndarray, "*shape"], *names: str | None
+    ) -> Shaped[Array, "*shape"]:
         """Puts a host array on the mesh, its axes laid out by logical name ("batch", "frames") and else replicated."""
         if self.mesh is None:
             return jax.device_put(x, self.device)
@@ -289,7 +299,7 @@ class Sampler:
         self,
         params: AllParams,
         x: Latents,
-        seeds: jax.Array,
+        seeds: Seeds,
         conditions: Conditions,
         guidance: Guidance,
         *,
@@ -298,7 +308,7 @@ class Sampler:
         branches: int,
         rows_per_chunk: int | None = None,
         with_predictions: bool = False,
-        noise: np.ndarray | None = None,
+        noise: Float[np.ndarray, "K B T h w C"] | None = None,
     ) -> Iterator[Sampled]:
         """Runs a solver over all of its rows, chunk by chunk; what a chunk gives is valid until the next one is asked for.
 
@@ -339,7 +349,7 @@ class Sampler:
         params: AllParams,
         carry: Carry,
         chunk: Chunk,
-        seeds: jax.Array,
+        seeds: Seeds,
         conditions: Conditions,
         guidance: Guidance,
         *,

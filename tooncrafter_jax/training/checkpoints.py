@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,7 +32,8 @@ from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.start import SMALL, Start, component_holders
-from tooncrafter_jax.training.state import TrainState, abstract_state, is_statistic
+from tooncrafter_jax.training.state import State, TrainState, abstract_state, is_statistic
+from tooncrafter_jax.typing import AnyArray, HostArray, JsonObject, Leaf, PyTree
 from tooncrafter_jax.weights.lora import PREFIX, save_lora
 from tooncrafter_jax.weights.store import CheckpointWriter
 
@@ -57,8 +58,8 @@ class Resumed(NamedTuple):
       data: of the loader.
     """
 
-    state: TrainState
-    data: dict[str, Any]
+    state: State
+    data: dict[str, int]
 
 
 class Checkpoints:
@@ -110,7 +111,7 @@ class Checkpoints:
         """The newest step that was saved; None if none was."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data: Mapping[str, Any], *, wait: bool = False) -> None:
+    def save(self, state: State, data: Mapping[str, int], *, wait: bool = False) -> None:
         """Saves in the background; every process must call it.
 
         Args:
@@ -220,14 +221,12 @@ class Checkpoints:
         self._manager.close()
 
 
-def export(
-    directory: AnyPath, stage: Stage, state: TrainState, *, model: ModelConfig, provenance: Mapping[str, Any]
-) -> None:
+def export(directory: AnyPath, stage: Stage, state: State, *, model: ModelConfig, provenance: JsonObject) -> None:
     """Writes what was trained for sampling: averages where there are any, every component of the model in the run.
 
     Frozen parameters are in it exactly as the start holds them. Components that were not trained are taken over whole,
-    and the provenance of the start's checkpoints is told as `started_from`. With low-rank adaptation only the factors
-    are written, to `lora.safetensors`.
+    and the provenance of the start's checkpoints is recorded as `started_from`. With low-rank adaptation only the
+    factors are written, to `lora.safetensors`.
 
     Args:
       directory: of the exported model.
@@ -255,8 +254,8 @@ def export(
         if is_main_process():
             own = start.checkpoints[0].sampling if start.checkpoints else None
             before = [dict(checkpoint.provenance) for checkpoint in start.checkpoints]
-            told = {**provenance, **({"started_from": before} if before else {})}
-            writer = CheckpointWriter(directory, model, told, overwrite=True, sampling=own)
+            description = {**provenance, **({"started_from": before} if before else {})}
+            writer = CheckpointWriter(directory, model, description, overwrite=True, sampling=own)
             stack.enter_context(writer)
         for component in COMPONENTS:
             trained = of_component({**state.trained, **state.average}, component)
@@ -271,7 +270,7 @@ def export(
                     writer.write(component, {**of_component(frozen, component), **trained})
 
 
-def _check_frozen(start: Start, stage: Stage, state: TrainState) -> None:
+def _check_frozen(start: Start, stage: Stage, state: State) -> None:
     """Checks by small arrays, which every process has whole, that the start gives what was trained with.
 
     Raises:
@@ -302,18 +301,18 @@ def _other_start(component: str, start: str) -> str:
     )
 
 
-def _without(state: TrainState, frozen: Collection[str]) -> TrainState:
+def _without(state: TrainState[Leaf], frozen: Collection[str]) -> TrainState[Leaf]:
     return replace(state, frozen={path: value for path, value in state.frozen.items() if path not in frozen})
 
 
-def _on_host(params: Mapping[str, Any]) -> dict[str, Any]:
+def _on_host(params: Mapping[str, AnyArray]) -> dict[str, AnyArray | HostArray]:
     """The same arrays where one process has them all; else whole host arrays, on every process."""
     if jax.process_count() == 1:
         return dict(params)
     return {path: to_host(value) for path, value in params.items()}
 
 
-def _as_dict(state: TrainState) -> dict[str, Any]:
+def _as_dict(state: TrainState[Leaf]) -> dict[str, PyTree]:
     return {name: getattr(state, name) for name in state.__dataclass_fields__}
 
 
@@ -350,7 +349,7 @@ def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> No
         write_atomically(file, (json.dumps(now, indent=1) + "\n").encode())
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Any:
+def _differences(before: JsonObject, now: JsonObject, prefix: str = "") -> Iterator[tuple[str, object, object]]:
     for key in sorted({*before, *now}):
         path = f"{prefix}{key}"
         if path in MAY_CHANGE or path in {f"data.{name}" for name in _LOADER_MAY_CHANGE}:

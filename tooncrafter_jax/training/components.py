@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float32, Shaped
 
-from tooncrafter_jax.models.network import Network, View
+from tooncrafter_jax.models.network import AnyNetwork, View
 from tooncrafter_jax.training.lora import LoraConfig
 from tooncrafter_jax.training.sharding import gathering_view
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import Dtype, HostParams, Leaf, Params
 from tooncrafter_jax.weights.lora import merge
 
-FlatParams = Mapping[str, Any]
+FlatParams = Params
 """Path that starts with the component ("unet.conv_in.kernel") -> array: the parameters of several networks in one
 dict.
 """
@@ -32,7 +32,7 @@ class Components:
 
     def __init__(
         self,
-        networks: Mapping[str, Network[Any]],
+        networks: Mapping[str, AnyNetwork],
         mesh: Mesh | None = None,
         lora: LoraConfig | None = None,
         gradient_dtype: Dtype = jnp.float32,
@@ -69,7 +69,7 @@ class Components:
 
         return view
 
-    def init(self, seed: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    def init(self, seed: int, names: Iterable[str] | None = None) -> HostParams:
         """Freshly initialised parameters of some components, on the host; the same on every machine."""
         fresh = {}
         for name in self.networks if names is None else names:
@@ -78,17 +78,17 @@ class Components:
         return fresh
 
 
-def of_component(params: FlatParams, component: str) -> dict[str, Any]:
+def of_component(params: Mapping[str, Leaf], component: str) -> dict[str, Leaf]:
     """The parameters of one component by their paths within it."""
     return {path[len(component) + 1 :]: value for path, value in params.items() if path.startswith(component + ".")}
 
 
-def split(params: FlatParams, is_trained: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(params: Mapping[str, Leaf], is_trained: Callable[[str], bool]) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
     """(trained, frozen) parameters."""
     trained = {path: value for path, value in params.items() if is_trained(path)}
     return trained, {path: value for path, value in params.items() if path not in trained}
 
 
-def as_float32(x: jax.Array) -> jax.Array:
+def as_float32(x: Shaped[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """For losses, which are computed in float32 whatever the networks compute in."""
     return x.astype(jnp.float32)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -14,11 +13,12 @@ from tooncrafter_jax.notes import note
 from tooncrafter_jax.training.former_keys import translated
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.stages.registry import STAGES
+from tooncrafter_jax.typing import JsonObject
 
 _OPTIONS = "options"
 
 
-def train_config(values: Mapping[str, Any]) -> TrainConfig:
+def train_config(values: JsonObject) -> TrainConfig:
     """The config of nested plain values, such as `ConfigDict.to_dict()` gives.
 
     Keys of earlier versions are taken for what they are called now, and a note says so.
@@ -31,7 +31,7 @@ def train_config(values: Mapping[str, Any]) -> TrainConfig:
     for before, after in moved:
         note(f"config.{before} is config.{after} now: taken as that")
     name = general.get("stage", TrainConfig.stage)
-    if name not in STAGES:
+    if not isinstance(name, str) or name not in STAGES:
         raise UserError(f"config.stage must be one of {', '.join(STAGES)}, not {name!r}")
     sections = {key: general.pop(key) for key in STAGES if key in general}
     read = {key: from_dict(STAGES[key].Options, section, f"config.{key}") for key, section in sections.items()}
@@ -51,53 +51,54 @@ def default_config() -> ConfigDict:
     `config.STAGE.KEY`.
     """
     sections = {name: to_dict(stage.Options()) for name, stage in STAGES.items() if fields(stage.Options)}
-    return ConfigDict(_with_tuples(_general(TrainConfig()) | sections))
+    return ConfigDict({name: _with_tuples(value) for name, value in (_general(TrainConfig()) | sections).items()})
 
 
-def config_values(config: TrainConfig) -> dict[str, Any]:
+def config_values(config: TrainConfig) -> dict[str, object]:
     """A config as nested plain values, ready for JSON, with the options of its own stage alone; `train_config` reads
     them.
     """
     return _general(config) | {config.stage: to_dict(config.options or STAGES[config.stage].Options())}
 
 
-def saved_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def saved_values(values: JsonObject) -> dict[str, object]:
     """What `config_values` wrote, now or in an earlier version, as `config_values` would write it now.
 
     Keys that there were not yet have their defaults.
     """
     known = {name: stage.Options for name, stage in STAGES.items()}
     given, _ = translated(values, known, is_saved=True)
-    name = given.get("stage", TrainConfig.stage)
+    name = str(given.get("stage", TrainConfig.stage))
     defaults = _general(TrainConfig()) | {name: to_dict(STAGES[name].Options())}
     return _completed(given, defaults)
 
 
-def _general(config: TrainConfig) -> dict[str, Any]:
+def _general(config: TrainConfig) -> dict[str, object]:
     values = to_dict(config)
     del values[_OPTIONS]
     return values
 
 
-def _completed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(config: JsonObject, defaults: JsonObject) -> dict[str, object]:
     nested = {
-        key: _completed(config[key], value)
+        key: _completed(own, value)
         for key, value in defaults.items()
-        if value and isinstance(value, dict) and isinstance(config.get(key), dict)
+        if value and isinstance(value, dict) and isinstance(own := config.get(key), dict)
     }
     return {**defaults, **config, **nested}
 
 
-def _changes(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
+def _changes(values: JsonObject, defaults: JsonObject) -> Iterator[str]:
     """Paths of the values that are not the defaults."""
     for key, value in values.items():
-        if isinstance(value, dict):
-            yield from (f"{key}.{path}" for path in _changes(value, defaults[key]))
-        elif value != defaults[key]:
+        default = defaults[key]
+        if isinstance(value, dict) and isinstance(default, dict):
+            yield from (f"{key}.{path}" for path in _changes(value, default))
+        elif value != default:
             yield key
 
 
-def _with_tuples(value: Any) -> Any:
+def _with_tuples(value: object) -> object:
     """Nested values with tuples for lists, which the command line cannot change."""
     if isinstance(value, dict):
         return {name: _with_tuples(item) for name, item in value.items()}

@@ -9,9 +9,9 @@ import copy
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 
 OWN = "STAGE"
 """Stands for the run's own stage."""
@@ -57,8 +57,8 @@ GONE = {
 
 
 def translated(
-    values: Mapping[str, Any], options: Mapping[str, type], *, is_saved: bool = False
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    values: JsonObject, options: Mapping[str, type], *, is_saved: bool = False
+) -> tuple[dict[str, object], list[tuple[str, str]]]:
     """A config's plain values with the keys of now, and the keys that are called otherwise now.
 
     Args:
@@ -72,12 +72,12 @@ def translated(
     found = copy.deepcopy({key: value for key, value in values.items()})
     moved: list[tuple[str, str]] = []
     is_old = any(path.partition(".")[0] in found for path in (*MOVED, DENOISED)) or "log_norms" in found
-    stage = found.get("stage", "rectify")
+    stage = str(found.get("stage", "rectify"))
     table = dict(MOVED)
     if _pop(found, DENOISED, False):
         if stage != "decoder":
             raise UserError(f"config.{DENOISED} is the stage 'joint' now, not '{stage}': set config.stage to it")
-        stage = found["stage"] = "joint"
+        found["stage"] = stage = "joint"
         moved.append((DENOISED, "stage='joint'"))
         table |= MOVED_TO_JOINT
     for before, after in table.items():
@@ -120,7 +120,7 @@ def advice(key: str, stage: str = OWN) -> str | None:
 def _has(options: Mapping[str, type], stage: str, path: str) -> bool:
     """Whether a path is an option of the run's stage."""
     name, _, rest = path.partition(".")
-    kind: Any = options.get(name)
+    kind: object = options.get(name)
     if name != stage or kind is None:
         return False
     for part in rest.split("."):
@@ -131,7 +131,7 @@ def _has(options: Mapping[str, type], stage: str, path: str) -> bool:
     return True
 
 
-def _pop(values: dict[str, Any], path: str, default: Any) -> Any:
+def _pop(values: dict[str, object], path: str, default: object) -> object:
     """Takes the value of a path out, and what is empty then."""
     name, _, rest = path.partition(".")
     if not rest:
@@ -145,9 +145,12 @@ def _pop(values: dict[str, Any], path: str, default: Any) -> Any:
     return value
 
 
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
+def _put(values: dict[str, object], path: str, value: object) -> None:
     name, _, rest = path.partition(".")
     if rest:
-        _put(values.setdefault(name, {}), rest, value)
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"config.{name} must be a mapping, not {type(inner).__name__}")
+        _put(inner, rest, value)
     else:
         values[name] = value

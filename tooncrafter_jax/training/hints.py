@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, UInt8
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import dividing_axes
@@ -16,6 +14,7 @@ from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sketches import NetworkExtractor
 from tooncrafter_jax.training.sharding import ACTIVATION_RULES
 from tooncrafter_jax.training.stages.stage import Batch
+from tooncrafter_jax.typing import Hints, Params
 
 
 def hints_spec(mesh: Mesh, clips: int, frames: int) -> PartitionSpec:
@@ -45,11 +44,11 @@ class HintDrawing:
 
         self._params = {path: place(np.asarray(value)) for path, value in extractor.params.items()}
 
-        def draw(params: Any, video: jax.Array, sketched: jax.Array) -> jax.Array:
+        def draw(params: Params, video: jax.Array, sketched: jax.Array) -> jax.Array:
             spec = hints_spec(mesh, *video.shape[:2])
             chosen = jnp.ones_like(sketched) if every_frame else sketched
 
-            def of_device(params: Any, video: jax.Array, chosen: jax.Array) -> jax.Array:
+            def of_device(params: Params, video: jax.Array, chosen: jax.Array) -> jax.Array:
                 return draw_chosen(extractor, params, video, chosen)
 
             own = jax.shard_map(
@@ -59,7 +58,7 @@ class HintDrawing:
 
         self._compiled = jax.jit(draw)
 
-    def __call__(self, batch: Batch) -> jax.Array:
+    def __call__(self, batch: Batch) -> Hints:
         """Hints (B, T, H, W, 1) in [0, 1] of a batch on the mesh, with `video` (B, T, H, W, 3) uint8 and `sketched` (B,
         T).
 
@@ -75,8 +74,8 @@ class HintDrawing:
 
 
 def draw_chosen(
-    extractor: NetworkExtractor, params: Any, video: UInt8[Array, "B T H W 3"], chosen: Bool[Array, "B T"]
-) -> Float[Array, "B T H W 1"]:
+    extractor: NetworkExtractor, params: Params, video: UInt8[Array, "B T H W 3"], chosen: Bool[Array, "B T"]
+) -> Hints:
     """Hints of the chosen frames, and zeros: as many pictures at a time as the extractor takes, in a loop as long as it
     must be.
     """

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM from a scheduler, or a preemption notice of the platform."""
+"""Requests to stop: SIGTERM from a scheduler, or a preemption notice of the platform."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import jax
 from jax.experimental import multihost_utils
 
 EXIT_PREEMPTED = 75
-"""Exit code of a run that saved and stopped because it was told to: EX_TEMPFAIL, "try again later"."""
+"""Exit code of a run that saved and stopped because it was asked to: EX_TEMPFAIL, "try again later"."""
 
 
 class Interruption:
-    """Whether the run was told to stop; every process must ask at the same steps."""
+    """Whether the run was asked to stop; every process must ask at the same steps."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._requested = False
 
-    def tell(self, *_: object) -> None:
+    def request(self, *_: object) -> None:
         """Notes that the run is to stop."""
-        self._told = True
+        self._requested = True
 
-    def told(self, step: int) -> bool:
+    def requested(self, step: int) -> bool:
         """Whether all processes are to stop after this step."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._told
+        return self._requested
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def watched() -> Iterator[Interruption]:
     if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    before = signal.signal(signal.SIGTERM, interruption.tell)
+    before = signal.signal(signal.SIGTERM, interruption.request)
     try:
         yield interruption
     finally:

@@ -6,13 +6,13 @@ A is drawn as the layer itself would be, B is zero, so that training starts from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import HasShape, HostParams
 from tooncrafter_jax.weights.lora import PREFIX, matrix_shape
 
 
@@ -37,7 +37,7 @@ class LoraConfig:
         return self.alpha / self.rank
 
 
-def targets(config: LoraConfig, shapes: Mapping[str, Any], is_chosen: Callable[[str], bool]) -> list[str]:
+def targets(config: LoraConfig, shapes: Iterable[str], is_chosen: Callable[[str], bool]) -> list[str]:
     """The kernels that are adapted: those of chosen parameters whose path has one of the targets in it.
 
     Raises:
@@ -53,7 +53,7 @@ def targets(config: LoraConfig, shapes: Mapping[str, Any], is_chosen: Callable[[
     return found
 
 
-def init(config: LoraConfig, shapes: Mapping[str, Any], paths: list[str], seed: int) -> dict[str, np.ndarray]:
+def init(config: LoraConfig, shapes: Mapping[str, HasShape], paths: list[str], seed: int) -> HostParams:
     """Fresh factors for these kernels."""
     factors = {}
     for number, path in enumerate(paths):

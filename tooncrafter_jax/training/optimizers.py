@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import optax
 import optax.contrib
 
 from tooncrafter_jax.training.run_config import OptimizerConfig
-
-Paths = Mapping[str, Any]
-"""Parameter path -> array."""
+from tooncrafter_jax.typing import HasShape, Leaf, PyTree
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Any], Any]:
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Step -> learning rate.
 
     Args:
@@ -71,10 +68,10 @@ MUON_RMS = 0.2
 """
 
 
-def _muon(config: OptimizerConfig, rate: Callable[[Any], Any]) -> optax.GradientTransformation:
+def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Muon for kernels, whose axes but the last count as inputs, and NAdamW for everything else, with the same rate."""
 
-    def matrices(params: Any) -> Any:
+    def matrices(params: PyTree) -> PyTree:
         return {path: _as_matrix(path, value) for path, value in params.items()}
 
     return optax.contrib.muon(
@@ -90,18 +87,18 @@ def _muon(config: OptimizerConfig, rate: Callable[[Any], Any]) -> optax.Gradient
     )
 
 
-def _as_matrix(path: str, value: Any) -> optax.contrib.MuonDimensionNumbers | None:
+def _as_matrix(path: str, value: HasShape | optax.MaskedNode) -> optax.contrib.MuonDimensionNumbers | None:
     """How Muon reads a parameter as a matrix; None for what is none, such as biases and tables of embeddings."""
-    if not path.endswith("kernel") or isinstance(value, optax.MaskedNode) or value.ndim < 2:
+    if not path.endswith("kernel") or isinstance(value, optax.MaskedNode) or len(value.shape) < 2:
         return None
-    last = value.ndim - 1
+    last = len(value.shape) - 1
     return optax.contrib.MuonDimensionNumbers(tuple(range(last)), (last,))
 
 
 def _scale_by_group(config: OptimizerConfig) -> optax.GradientTransformation:
     """Multiplies updates by their groups' factors."""
 
-    def scaled(updates: Any, params: Any = None) -> Any:
+    def scaled(updates: PyTree, params: PyTree = None) -> PyTree:
         del params
         factors = {path: config.rate_factor(path) for path in updates}
         return {path: jax.tree.map(partial(operator.mul, factors[path]), update) for path, update in updates.items()}
@@ -109,11 +106,11 @@ def _scale_by_group(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.stateless(scaled)
 
 
-def masked(trained: Paths, like: Paths) -> dict[str, Any]:
+def masked(trained: Mapping[str, Leaf], like: Iterable[str]) -> dict[str, Leaf | optax.MaskedNode]:
     """Trained entries with an `optax.MaskedNode` for every other path of `like`."""
     return {path: trained.get(path, optax.MaskedNode()) for path in like}
 
 
-def state_bytes(state: Any) -> int:
+def state_bytes(state: PyTree) -> int:
     """Size of an optimizer state, abstract or not."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

@@ -9,7 +9,7 @@ import jax
 IN_FLIGHT = 2
 """Steps that are dispatched and not done: one runs, the next one waits on the device, so that it never idles.
 
-Without a bound the host dispatches tens of steps. A run that is told to stop has to let them end before it can save,
+Without a bound the host dispatches tens of steps. A run that is asked to stop has to let them end before it can save,
 and a scheduler may grant 30 s; and the time that the host spends on the next batch would say nothing about whether the
 devices lack data.
 """

@@ -6,10 +6,10 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -17,10 +17,14 @@ from tooncrafter_jax.io.paths import AnyPath, Mirror
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.state import abstract_state
+from tooncrafter_jax.typing import AnyArray, HostArray
 from tooncrafter_jax.weights.groups import GROUPS
 
 SECONDS_BETWEEN_COPIES = 60.0
 """How often scalars go to a bucket, where a file that has grown is written anew."""
+
+Reported = Mapping[str, AnyArray | HostArray | float]
+"""Metrics by name, on devices or on the host."""
 
 
 def parameter_table(stage: Stage) -> str:
@@ -82,7 +86,7 @@ class Reporter:
         finally:
             self._paused += time.monotonic() - started
 
-    def training(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+    def training(self, step: int, metrics: Reported) -> dict[str, float]:
         """Reports the metrics of a step, and the speed since the last report; returns what was written.
 
         The speed is that of the steps alone: what `paused` took is left out of it.
@@ -114,7 +118,7 @@ class Reporter:
             self._board.add_scalar(name, value, step)
         self._mirror.sync(every=SECONDS_BETWEEN_COPIES)
 
-    def pictures(self, step: int, name: str, frames: np.ndarray) -> None:
+    def pictures(self, step: int, name: str, frames: UInt8[np.ndarray, "N H W 3"]) -> None:
         """Shows pictures (N, H, W, 3) uint8 side by side in TensorBoard."""
         if self._main:
             self._board.add_images(name, frames, step, dataformats="NHWC")
@@ -133,13 +137,13 @@ class Reporter:
             self._mirror.close()
 
 
-def mean_of_batches(found: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def mean_of_batches(found: Iterable[Reported]) -> dict[str, float]:
     """Scalars of several batches' metrics: means over their clips, of which each batch has as many as its `clips` says.
 
     The last batch of a split is filled up with rows that do not count, so a mean of the batches' means would give its
     clips more weight than others.
     """
-    totals: dict[str, Any] = {}
+    totals: dict[str, HostArray | float] = {}
     for metrics in found:
         values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
         clips = values.pop("clips")
@@ -150,7 +154,7 @@ def mean_of_batches(found: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return flatten({name: total if name.endswith("_by_time") else total / clips for name, total in totals.items()})
 
 
-def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+def flatten(metrics: Reported) -> dict[str, float]:
     """Scalars of metrics; sums by time become means of the ranges that have any clip."""
     host = {name: np.asarray(value) for name, value in metrics.items()}
     scalars = {name: float(value) for name, value in host.items() if value.ndim == 0}

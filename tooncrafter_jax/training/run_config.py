@@ -5,7 +5,6 @@ its own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import Any, Literal
@@ -14,17 +13,18 @@ from tooncrafter_jax.data.examples import LoaderConfig
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.remat import RematPolicy
+from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.weights.groups import in_groups
 
 DtypeName = Literal["float32", "bfloat16"]
 
 
-def ranged(default: Any, *, least: float | int, most: float | int = inf) -> Any:
+def ranged(default: float | int, *, least: float | int, most: float | int = inf) -> Any:
     """A field of a config whose value must lie in a range; `check_ranges` tells."""
     return field(default=default, metadata={"range": (least, most)})
 
 
-def check_ranges(config: Any, where: str) -> None:
+def check_ranges(config: object, where: str) -> None:
     """Checks the fields of a config that have a range, and those of configs in it.
 
     Raises:
@@ -141,7 +141,7 @@ class TrainConfig:
 
     stage: str = "rectify"
     model: str = "tooncrafter_512"
-    model_changes: Mapping[str, Any] = field(default_factory=dict)
+    model_changes: JsonObject = field(default_factory=dict)
     start: str = ""
     groups: tuple[str, ...] = ()
     motion_share: float = ranged(0.0, least=0, most=1)

@@ -6,16 +6,16 @@ many devices as divide them; where none do, every device makes the whole clip, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.io import to_uint8, write_contact_sheet, write_mp4
@@ -26,7 +26,7 @@ from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.training.components import FlatParams
 from tooncrafter_jax.training.reporting import Reporter
 from tooncrafter_jax.training.run_config import TrainConfig
-from tooncrafter_jax.training.sharding import BATCH_AXES
+from tooncrafter_jax.training.sharding import BATCH_AXES, step_rows
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.stage import Batch
 
@@ -94,11 +94,11 @@ def first_clips(config: TrainConfig) -> list[Clip]:
     settings = replace(config.data, split=config.validation or config.data.split, batch=CLIPS, embeddings="")
     with Loader.open(replace(settings.evaluation(), num_workers=0, prefetch=0)) as loader:
         batch = next(loader)
-    rows: Mapping[str, Any] = {name: values for name, values in batch.items() if name not in ("record", "stride")}
+    rows = step_rows(batch)
     return [{name: values[i : i + 1] for name, values in rows.items()} for i in range(CLIPS) if batch["valid"][i]]
 
 
-def make_sampling(stage: Stage, mesh: Mesh) -> Callable[[FlatParams, Batch], jax.Array]:
+def make_sampling(stage: Stage, mesh: Mesh) -> Callable[[FlatParams, Batch], Float[Array, "T H W 3"]]:
     """The compiled sampling: (parameters, a batch of one clip) -> its frames (T, H, W, 3) in about [-1, 1], on every
     device.
     """

@@ -10,19 +10,20 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import gcd, prod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
+from tooncrafter_jax.data.examples import Batch
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import View
 from tooncrafter_jax.nn.logical_axes import MeshAxes
-from tooncrafter_jax.typing import Device, Dtype
+from tooncrafter_jax.typing import AnyArray, Device, Dtype, HasShape, HostArray, PyTree
 
 AXES = ("data", "fsdp", "tensor", "frames")
 """Mesh axes, outermost first: neighbours in the last ones exchange the most."""
@@ -49,6 +50,14 @@ rest.
 
 SMALLEST_SHARDED = 2**15
 """Parameters of fewer numbers are kept whole on every device: gathering them would cost more than it saves."""
+
+
+@runtime_checkable
+class _State(Protocol):
+    """A training state, which is a tree."""
+
+    @property
+    def trained(self) -> PyTree: ...
 
 
 def parse_mesh(text: str, devices: int) -> dict[str, int]:
@@ -109,7 +118,7 @@ def count_slices(devices: Sequence[Device]) -> int:
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
-def automatic_mesh(state: Any, devices: Sequence[Device], memory: float | None) -> str:
+def automatic_mesh(state: _State, devices: Sequence[Device], memory: float | None) -> str:
     """The mesh that `config.mesh="auto"` stands for: all devices on `data`, and as many of them on `fsdp` as the state
     needs.
 
@@ -135,7 +144,7 @@ def automatic_mesh(state: Any, devices: Sequence[Device], memory: float | None) 
     return f"data:{count // fsdp},fsdp:{fsdp}"
 
 
-def bytes_a_device(state: Any, mesh: Mesh | AbstractMesh) -> int:
+def bytes_a_device(state: PyTree, mesh: Mesh | AbstractMesh) -> int:
     """What one device holds of a training state or a part of it, by the shardings."""
     leaves, places = jax.tree.leaves(state), jax.tree.leaves(tree_shardings(state, mesh))
     return sum(
@@ -164,7 +173,7 @@ def used_spec(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*(None if axis == "fsdp" else axis for axis in parameter_spec(path, shape, mesh)))
 
 
-def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
+def tree_shardings(tree: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
     """A sharding for every leaf of a training state: leaves under a parameter's path (moments too) lie as that
     parameter.
 
@@ -173,7 +182,7 @@ def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
       mesh: the device mesh.
     """
 
-    def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def sharding(keys: tuple[Any, ...], leaf: HasShape) -> NamedSharding:
         names = [str(key.key) for key in keys if isinstance(key, jax.tree_util.DictKey)]
         path = next((name for name in reversed(names) if "." in name), None)
         spec = PartitionSpec() if path is None else parameter_spec(path, leaf.shape, mesh)
@@ -218,7 +227,14 @@ def process_rows(mesh: Mesh, clips: int, process: int | None = None) -> Int64[np
     return np.unique(np.concatenate([np.arange(0), *(np.arange(*one) for one in ranges)]))
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, clips: int | None = None) -> dict[str, jax.Array]:
+def step_rows(batch: Batch) -> dict[str, HostArray]:
+    """What a step is given of a loaded batch: all but the numbers of records and strides."""
+    return {name: np.asarray(rows) for name, rows in batch.items() if name not in ("record", "stride")}
+
+
+def put_batch(
+    batch: Mapping[str, Shaped[np.ndarray, "b ..."]], mesh: Mesh, clips: int | None = None
+) -> dict[str, AnyArray]:
     """A batch on the devices, of what each process has loaded.
 
     Args:
@@ -238,7 +254,8 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, clips: int | None = N
         raise ValueError(f"this process's devices hold {len(rows)} rows of a batch of {clips}, but {given} were loaded")
 
     def placed(values: np.ndarray) -> jax.Array:
-        def part(index: Any) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             start, stop, _ = index[0].indices(clips)
             first = int(np.searchsorted(rows, start))  # a device's rows are neighbours, also among those of its process
             return values[first : first + stop - start]
@@ -272,17 +289,19 @@ def gathering_view(component: str, mesh: Mesh, dtype: Dtype, gradient_dtype: Dty
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _gather(kept: NamedSharding, used: NamedSharding, dtype: Any, seen: Any, value: jax.Array) -> jax.Array:
+def _gather(kept: NamedSharding, used: NamedSharding, dtype: np.dtype, seen: np.dtype, value: jax.Array) -> jax.Array:
     narrow = jax.lax.with_sharding_constraint(value.astype(dtype), kept)  # what travels is the narrow copy
     return jax.lax.with_sharding_constraint(narrow, used).astype(seen)
 
 
-def _gather_forward(kept: Any, used: Any, dtype: Any, seen: Any, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _gather_forward(
+    kept: NamedSharding, used: NamedSharding, dtype: np.dtype, seen: np.dtype, value: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     return _gather(kept, used, dtype, seen, value), jnp.zeros((0,), value.dtype)
 
 
 def _gather_backward(
-    kept: Any, used: Any, dtype: Any, seen: Any, like: jax.Array, gradient: jax.Array
+    kept: NamedSharding, used: NamedSharding, dtype: np.dtype, seen: np.dtype, like: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
     return (jax.lax.with_sharding_constraint(gradient, kept).astype(like.dtype),)
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path
 from tooncrafter_jax.models.configuration import COMPONENTS, MOTION, ModelConfig, preset
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.sampling.motion_source import published_motion
 from tooncrafter_jax.training import lora
@@ -25,7 +25,8 @@ from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
 from tooncrafter_jax.training.stages.stage import Derived
-from tooncrafter_jax.training.state import TrainState, abstract_state, new_state, stored_dtype
+from tooncrafter_jax.training.state import State, abstract_state, new_state, stored_dtype
+from tooncrafter_jax.typing import AnyArray, DeviceParams, HasShape, HostArray, HostParams, JsonObject
 from tooncrafter_jax.weights.lora import PREFIX
 from tooncrafter_jax.weights.store import Checkpoint, fingerprint
 from tooncrafter_jax.zoo.metric_weights import RIFE_FINGERPRINT, load_lpips
@@ -70,7 +71,7 @@ def component_holders(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint
     return {name: checkpoint for checkpoint in reversed(checkpoints) for name in checkpoint.components}
 
 
-def changed(model: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
+def changed(model: ModelConfig, changes: JsonObject) -> ModelConfig:
     """An architecture with nested changes.
 
     Raises:
@@ -78,10 +79,11 @@ def changed(model: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
     """
     values = to_dict(model)
 
-    def apply(target: dict[str, Any], updates: Mapping[str, Any]) -> None:
+    def apply(target: dict[str, object], updates: JsonObject) -> None:
         for key, value in updates.items():
-            if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-                apply(target[key], value)
+            inner = target.get(key)
+            if isinstance(value, Mapping) and isinstance(inner, dict):
+                apply(inner, value)
             else:
                 target[key] = value
 
@@ -103,27 +105,31 @@ class _Giver(NamedTuple):
 
     checkpoint: Checkpoint
     component: str
-    network: Network[Any]
+    network: AnyNetwork
     gives: frozenset[str]
 
 
+Placed = TypeVar("Placed")
+"""An array on the host or on the mesh."""
+
+
 @runtime_checkable
-class _Place(Protocol):
+class _Place(Protocol[Placed]):
     """Where parameters are loaded to, and in which dtype."""
 
-    def restore(self, giver: _Giver, only: Set[str]) -> Mapping[str, Any]:
+    def restore(self, giver: _Giver, only: Set[str]) -> Mapping[str, Placed]:
         """Parameters of a checkpoint's component by their paths within it."""
         ...
 
-    def put(self, path: str, value: Any) -> Any:
+    def put(self, path: str, value: AnyArray | HostArray) -> Placed:
         """What was made on the host."""
         ...
 
-    def of_sources(self) -> _Place:
+    def of_sources(self) -> _Place[Placed]:
         """Where parameters are loaded to that others are made of."""
         ...
 
-    def make(self, path: str, derived: Derived, source: Any) -> Any:
+    def make(self, path: str, derived: Derived, source: Placed) -> Placed:
         """A parameter that is made of another, which was loaded to `of_sources()`."""
         ...
 
@@ -153,7 +159,7 @@ class Start:
         is_rife = stage.model.motion.flow == RifeConfig()
         self._flow = {path for path in self._missing if path.startswith(_FLOW)} if is_rife else set()
 
-    def state(self, mesh: Mesh) -> TrainState:
+    def state(self, mesh: Mesh) -> State:
         """The state before the first step, on the mesh.
 
         Raises:
@@ -164,7 +170,7 @@ class Start:
         begin = jax.jit(lambda given: new_state(stage, given), donate_argnums=0, out_shardings=shardings)
         return begin(self.load(self._shapes, mesh))
 
-    def load(self, paths: Iterable[str], mesh: Mesh) -> dict[str, jax.Array]:
+    def load(self, paths: Iterable[str], mesh: Mesh) -> DeviceParams:
         """Parameters as training keeps them, each straight in its sharding and dtype; all processes ask for the same.
 
         Raises:
@@ -173,7 +179,7 @@ class Start:
         stage = self._stage
         return self._load(set(paths), _OnMesh(mesh, self._shapes, lambda path: stored_dtype(stage, path)))
 
-    def load_on_host(self, paths: Iterable[str]) -> dict[str, np.ndarray]:
+    def load_on_host(self, paths: Iterable[str]) -> HostParams:
         """Parameters exactly as the checkpoints hold them, in their dtypes, in the memory of this process alone.
 
         Raises:
@@ -208,8 +214,8 @@ class Start:
                 found[component].append(f"seed {self._stage.config.seed}: {self._first_draws(component)}")
         return found
 
-    def _load(self, wanted: Set[str], place: _Place) -> dict[str, Any]:
-        loaded: dict[str, Any] = {}
+    def _load(self, wanted: Set[str], place: _Place[Placed]) -> dict[str, Placed]:
+        loaded: dict[str, Placed] = {}
         for giver in self._givers:
             names = {name for name in giver.gives if f"{giver.component}.{name}" in wanted}
             if names:
@@ -223,7 +229,7 @@ class Start:
             loaded |= {path: place.make(path, one, given[one.source or ""]) for path, one in others.items()}
         return loaded
 
-    def _made(self, wanted: Set[str]) -> Iterator[tuple[str, Any]]:
+    def _made(self, wanted: Set[str]) -> Iterator[tuple[str, AnyArray | HostArray]]:
         """What is made on the host of no other parameter, one after another."""
         stage = self._stage
         yield from self._published(wanted)
@@ -244,7 +250,7 @@ class Start:
                 if path in drawn:
                     yield path, self._derived[path].make(value) if path in self._derived else value
 
-    def _published(self, wanted: Set[str]) -> Iterator[tuple[str, Any]]:
+    def _published(self, wanted: Set[str]) -> Iterator[tuple[str, AnyArray | HostArray]]:
         """Weights of others: of LPIPS, and of RIFE where no checkpoint gives flows."""
         if any(path.startswith(_LPIPS) for path in wanted):
             of_lpips = load_lpips("vgg16").params.items()
@@ -265,29 +271,29 @@ class Start:
 class _OnHost:
     """Numpy arrays as they are stored."""
 
-    def restore(self, giver: _Giver, only: Set[str]) -> Mapping[str, Any]:
+    def restore(self, giver: _Giver, only: Set[str]) -> HostParams:
         return giver.checkpoint.restore_on_host(giver.component, giver.network, only=only)
 
-    def put(self, path: str, value: Any) -> Any:
+    def put(self, path: str, value: AnyArray | HostArray) -> HostArray:
         return np.asarray(value)
 
-    def of_sources(self) -> _Place:
+    def of_sources(self) -> _OnHost:
         return self
 
-    def make(self, path: str, derived: Derived, source: Any) -> Any:
+    def make(self, path: str, derived: Derived, source: HostArray) -> HostArray:
         return np.asarray(derived.make(source))
 
 
 class _OnMesh:
     """Arrays in the shardings of training, in dtypes by path."""
 
-    def __init__(self, mesh: Mesh, shapes: Mapping[str, Any], dtype: Callable[[str], Any]) -> None:
+    def __init__(self, mesh: Mesh, shapes: Mapping[str, HasShape], dtype: Callable[[str], np.dtype]) -> None:
         self._mesh, self._shapes, self._dtype = mesh, shapes, dtype
 
     def _sharding(self, path: str) -> NamedSharding:
         return NamedSharding(self._mesh, parameter_spec(path, self._shapes[path].shape, self._mesh))
 
-    def restore(self, giver: _Giver, only: Set[str]) -> Mapping[str, Any]:
+    def restore(self, giver: _Giver, only: Set[str]) -> DeviceParams:
         path_of = {name: f"{giver.component}.{name}" for name in only}
         return giver.checkpoint.restore(
             giver.component,
@@ -297,14 +303,14 @@ class _OnMesh:
             dtype={name: self._dtype(path) for name, path in path_of.items()},
         )
 
-    def put(self, path: str, value: Any) -> Any:
+    def put(self, path: str, value: AnyArray | HostArray) -> AnyArray:
         whole = np.asarray(value, self._dtype(path))
         return jax.make_array_from_callback(whole.shape, self._sharding(path), lambda index: whole[index])
 
-    def of_sources(self) -> _Place:
+    def of_sources(self) -> _OnMesh:
         return _OnMesh(self._mesh, self._shapes, lambda path: np.dtype(np.float32))
 
-    def make(self, path: str, derived: Derived, source: Any) -> Any:
+    def make(self, path: str, derived: Derived, source: AnyArray) -> AnyArray:
         made = jax.jit(lambda value: derived.make(value).astype(self._dtype(path)), out_shardings=self._sharding(path))
         return made(source)
 
@@ -339,9 +345,9 @@ def _identity(giver: _Giver) -> str:
     """Stands for the values of a checkpoint's component; of an old checkpoint, which does not tell, for those of small
     arrays.
     """
-    told = giver.checkpoint.weights.get(giver.component)
-    if told:
-        return told
+    recorded = giver.checkpoint.weights.get(giver.component)
+    if recorded:
+        return recorded
     small = {name for name, leaf in giver.network.abstract_params.items() if leaf.size <= SMALL}
     return fingerprint(giver.checkpoint.restore_on_host(giver.component, giver.network, only=small))
 
@@ -351,7 +357,7 @@ def _is_flexible(name: str, stage: Stage) -> bool:
     return name in ("decoder", MOTION) and name in stage.fresh
 
 
-def _check_same(stored: Any, wanted: Any, name: str, checkpoint: Checkpoint) -> None:
+def _check_same(stored: object, wanted: object, name: str, checkpoint: Checkpoint) -> None:
     if not is_dataclass(stored) or stored == wanted:
         return
     differing = [f.name for f in fields(stored) if getattr(stored, f.name) != getattr(wanted, f.name)]

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Generic
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Int32
 
 from tooncrafter_jax.models.configuration import MOTION
 from tooncrafter_jax.models.discriminator import STATISTICS
 from tooncrafter_jax.training.optimizers import make_optimizer
 from tooncrafter_jax.training.stages import Stage
+from tooncrafter_jax.typing import AnyArray, Leaf, PyTree
 from tooncrafter_jax.weights.lora import PREFIX, matrix_shape
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class TrainState:
-    """Arrays only, in flat dicts by parameter path.
+class TrainState(Generic[Leaf]):
+    """Arrays, or what stands for them (shapes, shardings), in flat dicts by parameter path.
 
     Attributes:
       step: steps that were taken, skipped ones among them, () int32.
@@ -33,28 +35,34 @@ class TrainState:
       skipped_in_a_row: how many of them are the last ones, () int32.
     """
 
-    step: Any
-    trained: dict[str, Any]
-    frozen: dict[str, Any]
-    optimizer: dict[str, Any]
-    average: dict[str, Any]
-    skipped: Any
-    skipped_in_a_row: Any
+    step: Leaf
+    trained: dict[str, Leaf]
+    frozen: dict[str, Leaf]
+    optimizer: dict[str, PyTree]
+    average: dict[str, Leaf]
+    skipped: Leaf
+    skipped_in_a_row: Leaf
 
     @property
-    def updates(self) -> Any:
+    def updates(self: State) -> Int32[Array, ""]:
         """Steps that changed something, () int32: what schedules count, as the optimizers' own counters do."""
         return self.step - self.skipped
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Leaf]:
         """All parameters by path."""
         return {**self.trained, **self.frozen}
 
     @property
-    def averaged_params(self) -> dict[str, Any]:
+    def averaged_params(self) -> dict[str, Leaf]:
         """All parameters, with averages in place of what was trained; the parameters themselves without averages."""
         return {**self.trained, **self.frozen, **self.average}
+
+
+State = TrainState[jax.Array]
+"""Of arrays."""
+AbstractState = TrainState[jax.ShapeDtypeStruct]
+"""Of shapes and dtypes."""
 
 
 def optimizers(stage: Stage) -> dict[str, optax.GradientTransformation]:
@@ -78,7 +86,7 @@ def is_statistic(path: str) -> bool:
     return path.rpartition(".")[2] in STATISTICS
 
 
-def new_state(stage: Stage, params: Mapping[str, Any]) -> TrainState:
+def new_state(stage: Stage, params: Mapping[str, AnyArray]) -> State:
     """The state before the first step (jittable).
 
     Args:
@@ -101,7 +109,7 @@ def new_state(stage: Stage, params: Mapping[str, Any]) -> TrainState:
     )
 
 
-def abstract_state(stage: Stage) -> TrainState:
+def abstract_state(stage: Stage) -> AbstractState:
     """Shapes and dtypes of the state, without any array."""
     params = dict(stage.components.abstract_params)
     for path in stage.lora_targets:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +12,22 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.nn.logical_axes import axis_rules
 from tooncrafter_jax.nn.platform import exact_float32
+from tooncrafter_jax.training.components import FlatParams
 from tooncrafter_jax.training.optimizers import learning_rate, masked
 from tooncrafter_jax.training.sharding import ACTIVATION_RULES, tree_shardings
 from tooncrafter_jax.training.stages import Gradients, Metrics, Stage
 from tooncrafter_jax.training.stages.stage import MODEL, Batch
-from tooncrafter_jax.training.state import TrainState, abstract_state, optimizers
+from tooncrafter_jax.training.state import State, abstract_state, optimizers
+from tooncrafter_jax.typing import AnyArray, PyTree
 from tooncrafter_jax.weights.groups import GROUPS
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[State, Batch], tuple[State, Metrics]]
 
 
 def make_step(stage: Stage, mesh: Mesh | None = None) -> Step:
     """The compiled training step: (state, global batch) -> (state, metrics). The state's buffers are given up to it."""
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES), exact_float32(stage.config.dtype):
             return _step(stage, state, batch)
 
@@ -37,19 +38,19 @@ def make_step(stage: Stage, mesh: Mesh | None = None) -> Step:
     return jax.jit(step, donate_argnums=0, in_shardings=(shardings, None), out_shardings=(shardings, whole))
 
 
-def make_validation(stage: Stage, mesh: Mesh | None = None) -> Callable[[Mapping[str, Any], Batch], Metrics]:
+def make_validation(stage: Stage, mesh: Mesh | None = None) -> Callable[[FlatParams, Batch], Metrics]:
     """The compiled validation: (parameters, global batch) -> metrics, and as `clips` how many valid ones they are means
     of.
     """
 
-    def validate(params: Mapping[str, Any], batch: Batch) -> Metrics:
+    def validate(params: FlatParams, batch: Batch) -> Metrics:
         with nullcontext() if mesh is None else axis_rules(mesh, ACTIVATION_RULES), exact_float32(stage.config.dtype):
             return stage.validate(params, batch) | {"clips": jnp.sum(batch["valid"])}
 
     return jax.jit(validate, out_shardings=None if mesh is None else NamedSharding(mesh, PartitionSpec()))
 
 
-def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+def _step(stage: Stage, state: State, batch: Batch) -> tuple[State, Metrics]:
     """Gradients, one update by every optimizer, averages; nothing of it if loss or gradients are not finite."""
     config = stage.config
     found = accumulated_gradients(stage, state, batch)
@@ -59,25 +60,25 @@ def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Me
     if len(found.losses) > 1:
         metrics |= {f"loss/{name}": value for name, value in found.losses.items()}
     for name, optimizer in optimizers(stage).items():
-        norm = optax.global_norm(found.of[name])
+        norm = optax.global_norm(found.by_optimizer[name])
         finite &= jnp.isfinite(norm)
         metrics[f"gradient_norm/{name}"] = norm
         everything = state.params
-        gradients = masked(found.of[name], everything)
-        updates: Any
+        gradients = masked(found.by_optimizer[name], everything)
+        updates: PyTree
         updates, states[name] = optimizer.update(gradients, state.optimizer[name], everything)
-        moved = {path: optax.apply_updates(trained[path], updates[path]) for path in found.of[name]}
+        moved = {path: optax.apply_updates(trained[path], updates[path]) for path in found.by_optimizer[name]}
         trained = {**trained, **moved}
-    metrics |= norms_by_group(found.of[MODEL], "gradient_norm") | norms_by_group(trained, "parameter_norm")
+    metrics |= norms_by_group(found.by_optimizer[MODEL], "gradient_norm") | norms_by_group(trained, "parameter_norm")
 
-    def keep(new: Any, old: Any) -> Any:
+    def keep(new: PyTree, old: PyTree) -> PyTree:
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
     count = state.updates.astype(jnp.float32)
     decay = jnp.minimum(config.ema_decay, (1 + count) / (10 + count))
     average = {path: decay * value + (1 - decay) * trained[path] for path, value in state.average.items()}
     skipped = (~finite).astype(jnp.int32)
-    after = TrainState(
+    after = State(
         step=state.step + 1,
         trained=keep(trained, state.trained),
         frozen={**state.frozen, **keep(found.statistics, {path: state.frozen[path] for path in found.statistics})},
@@ -91,7 +92,7 @@ def _step(stage: Stage, state: TrainState, batch: Batch) -> tuple[TrainState, Me
     return after, metrics
 
 
-def accumulated_gradients(stage: Stage, state: TrainState, batch: Batch) -> Gradients:
+def accumulated_gradients(stage: Stage, state: State, batch: Batch) -> Gradients:
     """Gradients of the batch, one micro-batch after another; losses, gradients and metrics are averaged."""
     count = stage.config.accumulation
     key = jax.random.fold_in(jax.random.key(stage.config.seed), state.step)
@@ -102,13 +103,13 @@ def accumulated_gradients(stage: Stage, state: TrainState, batch: Batch) -> Grad
     parts = {name: jnp.moveaxis(rows.reshape(-1, count, *rows.shape[1:]), 1, 0) for name, rows in batch.items()}
     first = jax.tree.map(lambda rows: rows[0], parts)
     shapes = jax.eval_shape(lambda rows: stage.gradients(params, rows, key, state.step), first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes.losses, shapes.of, shapes.metrics))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes.losses, shapes.by_optimizer, shapes.metrics))
 
-    def one(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+    def one(carry: PyTree, part: tuple[Batch, jax.Array]) -> tuple[PyTree, None]:
         total, statistics = carry
         rows, number = part
         found = stage.gradients(params | statistics, rows, jax.random.fold_in(key, number), state.step)
-        share = (found.losses, found.of, found.metrics)
+        share = (found.losses, found.by_optimizer, found.metrics)
         return (jax.tree.map(lambda a, b: a + b / count, total, share), found.statistics), None
 
     statistics = {path: params[path] for path in shapes.statistics}
@@ -116,7 +117,7 @@ def accumulated_gradients(stage: Stage, state: TrainState, batch: Batch) -> Grad
     return Gradients(total[0], total[1], statistics, total[2])
 
 
-def norms_by_group(values: Mapping[str, jax.Array], what: str) -> Metrics:
+def norms_by_group(values: Mapping[str, AnyArray], what: str) -> Metrics:
     """Global norm of the values of each parameter group that has any."""
     norms = {}
     for group, contains in GROUPS.items():

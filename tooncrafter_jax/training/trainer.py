@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
+from tooncrafter_jax.data.loader import Batch as HostBatch
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import GivenPath, Mirror, any_path, local_path
@@ -29,20 +30,21 @@ from tooncrafter_jax.training.reporting import Reporter, mean_of_batches, parame
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.run_mesh import run_mesh
 from tooncrafter_jax.training.samples import Samples
-from tooncrafter_jax.training.sharding import check_batch, process_rows, put_batch
+from tooncrafter_jax.training.sharding import check_batch, process_rows, put_batch, step_rows
 from tooncrafter_jax.training.stages import Stage, make_stage
-from tooncrafter_jax.training.stages.stage import Batch
+from tooncrafter_jax.training.stages.stage import Batch, Metrics
 from tooncrafter_jax.training.start import architecture
-from tooncrafter_jax.training.state import TrainState
+from tooncrafter_jax.training.state import State
 from tooncrafter_jax.training.step import make_step, make_validation
+from tooncrafter_jax.typing import JsonObject
 
 
-class Outcome(NamedTuple):
+class TrainingResult(NamedTuple):
     """How a run ended.
 
     Attributes:
       step: steps that were taken in all.
-      finished: False if it was told to stop before the end.
+      finished: False if it was asked to stop before the end.
       metrics: of the last report.
     """
 
@@ -116,15 +118,14 @@ class Trainer:
         """A batch on the devices, with its sketches where they guide the stage."""
         return batch if self._hints is None else {**batch, "hints": self._hints(batch)}
 
-    def _placed(self, batch: Mapping[str, Any]) -> Batch:
+    def _placed(self, batch: HostBatch) -> Batch:
         """The rows that this process has loaded, as a part of the global batch on the devices."""
-        used = {name: rows for name, rows in batch.items() if name not in ("record", "stride")}
-        return self._with_hints(put_batch(used, self.mesh, self.config.data.batch))
+        return self._with_hints(put_batch(step_rows(batch), self.mesh, self.config.data.batch))
 
     # --------------------------------------------------------------------------------------------------------- run
 
-    def run(self) -> Outcome:
-        """Trains to the last step, or until the run is told to stop.
+    def run(self) -> TrainingResult:
+        """Trains to the last step, or until the run is asked to stop.
 
         Raises:
           UserError: the clips or the extractor's weights are missing, before anything is written; too many steps in a
@@ -135,7 +136,7 @@ class Trainer:
         with self._loader(self.config.data.split) as loader, only_run_in(self.workdir):
             return self._run(loader)
 
-    def _run(self, loader: Loader) -> Outcome:
+    def _run(self, loader: Loader) -> TrainingResult:
         config = self.config
         checkpoints = Checkpoints(self.workdir, self.stage)
         with jax.set_mesh(self.mesh), watched() as interruption:
@@ -178,7 +179,7 @@ class Trainer:
                     if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                         outcome = reporter.training(step + 1, metrics)
                         self._check_finite(metrics, step + 1)
-                    if interruption.told(step + 1):
+                    if interruption.requested(step + 1):
                         finished = step + 1 == config.steps
                         break
                 self._check_finite(metrics, int(state.step))
@@ -188,7 +189,7 @@ class Trainer:
                     self._export(state)
                 else:
                     reporter.say(f"told to stop: saved step {int(state.step)}; the same command goes on from there")
-                return Outcome(int(state.step), finished, outcome)
+                return TrainingResult(int(state.step), finished, outcome)
             finally:
                 self._profile.close()
                 reporter.close()
@@ -210,11 +211,11 @@ class Trainer:
         checkpoints.close()
         return int(state.step)
 
-    def _export(self, state: TrainState) -> None:
+    def _export(self, state: State) -> None:
         model = self.stage.fitted_model(state.averaged_params, lambda: self._placed(self._few_clips()))
         export(self.workdir / "export", self.stage, state, model=model, provenance=self._provenance(int(state.step)))
 
-    def _check_finite(self, metrics: Mapping[str, Any], step: int) -> None:
+    def _check_finite(self, metrics: Metrics, step: int) -> None:
         """Stops the run when too many steps in a row were skipped; they changed nothing."""
         limit = self.config.max_skipped_steps
         if metrics and int(metrics["skipped_in_a_row"]) >= limit:
@@ -230,14 +231,14 @@ class Trainer:
         every = self.config.sample_every
         return bool(every and step) and (last or step % every == 0)
 
-    def _validate_and_sample(self, state: TrainState, step: int, reporter: Reporter, *, last: bool = False) -> None:
+    def _validate_and_sample(self, state: State, step: int, reporter: Reporter, *, last: bool = False) -> None:
         if self._validates(step, last=last):
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
         if self._makes_samples(step, last=last):
             with Mirror(self.workdir / "samples") as mirror:
                 self._samples.write(state.averaged_params, step, mirror.local, reporter)
 
-    def validate(self, state: TrainState) -> dict[str, float]:
+    def validate(self, state: State) -> dict[str, float]:
         """Means over the clips of the first batches of the validation split; the same clips, times and noise every
         time.
         """
@@ -246,16 +247,16 @@ class Trainer:
             batches = islice(_until_end(loader), config.validation_batches)
             return mean_of_batches(jax.device_get(self._validation(params, self._placed(batch))) for batch in batches)
 
-    def _few_clips(self) -> Mapping[str, Any]:
+    def _few_clips(self) -> HostBatch:
         split = self.config.validation or self.config.data.split
         with self._loader(split, evaluation=True) as loader:
             return next(loader)
 
-    def _provenance(self, step: int) -> dict[str, Any]:
+    def _provenance(self, step: int) -> JsonObject:
         return {"trained_by": "tooncrafter_jax", "steps": step, "config": config_values(self.config)}
 
 
-def _until_end(loader: Loader) -> Iterator[Mapping[str, Any]]:
+def _until_end(loader: Loader) -> Iterator[HostBatch]:
     while True:
         try:
             yield next(loader)

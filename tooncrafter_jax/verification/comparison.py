@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from jax.typing import ArrayLike
+
+from tooncrafter_jax.typing import HostArray, JsonObject
+from tooncrafter_jax.verification.expressions import Value
 
 Verdict = Literal["ok", "FAIL", "given"]
 
@@ -46,7 +50,7 @@ class Row:
     verdict: Verdict = "given"
     note: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """A plain dict; numbers that JSON does not know become texts."""
         return {
             name: str(value) if isinstance(value, float) and not np.isfinite(value) else value
@@ -71,7 +75,7 @@ class Comparison:
         return "ok" if self.ok else "FAIL"
 
 
-def scale_of(reference: np.ndarray) -> float:
+def scale_of(reference: HostArray) -> float:
     """What errors of an array are relative to: its standard deviation where it has one, else its largest magnitude.
 
     1 for an array of zeros, so that its errors are absolute.
@@ -84,7 +88,7 @@ def scale_of(reference: np.ndarray) -> float:
     return max(float(values.std()), SMALLEST_DEVIATION * largest) or 1.0
 
 
-def compare(ours: Any, reference: np.ndarray, tolerance: float, *, scale: float | None = None) -> Comparison:
+def compare(ours: Value, reference: HostArray, tolerance: float, *, scale: float | None = None) -> Comparison:
     """Compares a computed array with the stored one.
 
     Args:
@@ -113,13 +117,13 @@ def compare(ours: Any, reference: np.ndarray, tolerance: float, *, scale: float 
     return Comparison(largest, largest / scale, median, tolerance, largest / scale <= tolerance)
 
 
-def compare_bound(ours: Any, bound: float) -> Comparison:
+def compare_bound(ours: ArrayLike, bound: float) -> Comparison:
     """Checks that a rounding error is at most `bound`; its reference value is another machine's rounding."""
     largest = float(np.max(np.abs(np.asarray(ours, np.float64)), initial=0.0))
     return Comparison(largest, None, None, bound, largest <= bound)
 
 
-def compare_expression(value: Any, reference: np.ndarray, tolerance: float | None = None) -> Comparison:
+def compare_expression(value: Value, reference: HostArray, tolerance: float | None = None) -> Comparison:
     """Compares a stored input with the expression that it repeats.
 
     Args:

@@ -12,8 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import HostArray
 from tooncrafter_jax.weights.rule import unit_noise
 
+Value = Any
+"""What an expression gives: an array, a list, a number, a text or None."""
 SOURCES = ("noise", "array", "json", "value", "zeros", "case", "list")
 
 
@@ -21,20 +24,20 @@ SOURCES = ("noise", "array", "json", "value", "zeros", "case", "list")
 class Resolver(Protocol):
     """Where expressions get what they name."""
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> HostArray:
         """The stored array "FILE.npz:KEY"."""
         ...
 
-    def json(self, file: str) -> Any:
+    def json(self, file: str) -> Value:
         """The contents of a JSON file."""
         ...
 
-    def result(self, case: str, name: str) -> Any:
+    def result(self, case: str, name: str) -> Value:
         """A full result of a case."""
         ...
 
 
-def references(expression: Any, where: str) -> Iterator[tuple[str, str]]:
+def references(expression: object, where: str) -> Iterator[tuple[str, str]]:
     """What an expression needs, as ("array" | "json" | "case", name), after checking its form.
 
     Args:
@@ -46,7 +49,7 @@ def references(expression: Any, where: str) -> Iterator[tuple[str, str]]:
     """
     if expression is None:
         return
-    source = _source(expression, where)
+    source, expression = _source(expression, where)
     for step in expression.get("then", []):
         if not isinstance(step, Mapping) or len(step) != 1 or next(iter(step)) not in STEPS:
             raise UserError(f"{where} has the unknown step {step!r}: known are {', '.join(STEPS)}")
@@ -57,7 +60,7 @@ def references(expression: Any, where: str) -> Iterator[tuple[str, str]]:
             yield from references(item, where)
 
 
-def evaluate(expression: Any, resolver: Resolver, where: str) -> Any:
+def evaluate(expression: object, resolver: Resolver, where: str) -> Value:
     """The value of an expression: an array, a list, a number, a text or None.
 
     Args:
@@ -70,7 +73,7 @@ def evaluate(expression: Any, resolver: Resolver, where: str) -> Any:
     """
     if expression is None:
         return None
-    source = _source(expression, where)
+    source, expression = _source(expression, where)
     try:
         value = _value(source, expression, resolver, where)
         for step in expression.get("then", []):
@@ -81,14 +84,15 @@ def evaluate(expression: Any, resolver: Resolver, where: str) -> Any:
     return value
 
 
-def _source(expression: Any, where: str) -> str:
+def _source(expression: object, where: str) -> tuple[str, Mapping[str, Value]]:
+    """The source of an expression, and the expression itself."""
     found = [source for source in SOURCES if isinstance(expression, Mapping) and source in expression]
-    if len(found) != 1:
+    if len(found) != 1 or not isinstance(expression, Mapping):
         raise UserError(f"{where} has the input {expression!r}, which is not one of {', '.join(SOURCES)}")
-    return found[0]
+    return found[0], expression
 
 
-def _value(source: str, expression: Mapping[str, Any], resolver: Resolver, where: str) -> Any:
+def _value(source: str, expression: Mapping[str, Value], resolver: Resolver, where: str) -> Value:
     if source == "noise":
         unit = unit_noise(expression["noise"], tuple(expression["shape"]))
         return np.float32(expression.get("scale", 1.0)) * unit
@@ -108,7 +112,7 @@ def _value(source: str, expression: Mapping[str, Any], resolver: Resolver, where
 # --------------------------------------------------------------------------------------------------------------- steps
 
 
-def take(array: Any, items: Sequence[Any]) -> np.ndarray:
+def take(array: Value, items: Sequence[object]) -> HostArray:
     """One item an axis, applied in turn: "start:stop:step", a list of indices, or an integer, which drops the axis.
 
     Raises:
@@ -139,13 +143,13 @@ def _slice_of(text: str) -> slice:
     return slice(*parts)
 
 
-def _image(array: np.ndarray, _: Any) -> np.ndarray:
+def _image(array: np.ndarray, _: object) -> np.ndarray:
     """uint8 ([B,] H, W, 3) to (B, 3, H, W) in [-1, 1]."""
     batch = array if array.ndim == 4 else array[None]
     return (np.moveaxis(batch, -1, 1).astype(np.float32) / np.float32(255) - np.float32(0.5)) * np.float32(2)
 
 
-def _hint(array: np.ndarray, _: Any) -> np.ndarray:
+def _hint(array: np.ndarray, _: object) -> np.ndarray:
     """uint8 (T, H, W) to (T, 1, H, W) in [0, 1]."""
     return array[:, None].astype(np.float32) / np.float32(255)
 
@@ -165,11 +169,11 @@ def _keep_frames(array: np.ndarray, frames: Sequence[int]) -> np.ndarray:
     return kept
 
 
-def _number(array: np.ndarray, number: float | int) -> Any:
+def _number(array: np.ndarray, number: float | int) -> Value:
     return np.asarray(number, array.dtype) if np.issubdtype(array.dtype, np.floating) else number
 
 
-STEPS: dict[str, Callable[[Any, Any], Any]] = {
+STEPS: dict[str, Callable[[Value, Value], Value]] = {
     "slice": take,
     "clip": lambda array, bounds: np.clip(array, *(_number(array, bound) for bound in bounds)),
     "multiply": lambda array, number: array * _number(array, number),

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.json_files import LARGEST_JSON, read_at_most, read_json
 from tooncrafter_jax.models.configuration import ModelConfig, from_official
-from tooncrafter_jax.verification.expressions import references
+from tooncrafter_jax.typing import HostArray, JsonObject
+from tooncrafter_jax.verification.expressions import Value, references
 
 FORMAT = 1
 """The only number of the format that there is."""
@@ -49,8 +49,8 @@ class Case:
 
     id: str
     operation: str
-    inputs: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    inputs: JsonObject
+    settings: Mapping[str, Value]
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Entry:
     key: str
     case: str | None = None
     result: str | None = None
-    slice: tuple[Any, ...] = ()
+    slice: tuple[object, ...] = ()
     at_most: float | None = None
-    equals: Any = NOTHING
+    equals: object = NOTHING
 
     @property
     def name(self) -> str:
@@ -110,7 +110,7 @@ class Folder:
     # --------------------------------------------------------------------------------------------------------- contents
 
     @cached_property
-    def official_config(self) -> Mapping[str, Any]:
+    def official_config(self) -> Mapping[str, Value]:
         """The architecture and the diffusion constants in the published code's keys."""
         config = dict(self._mapping(self.manifest.get("config", "config.json")))
         if "sketch_encoder" not in config and isinstance(config.get("unet"), Mapping):
@@ -132,13 +132,13 @@ class Folder:
         """The array files, in the manifest's order."""
         return list(self._section("arrays"))
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> HostArray:
         """The stored array "FILE.npz:KEY"."""
         if name not in self._stored:
             raise UserError(f"{self._at('manifest.json')} refers to the array '{name}', which is not in the folder")
         return self._stored[name]
 
-    def json(self, file: str) -> Any:
+    def json(self, file: str) -> Value:
         """The contents of a JSON file."""
         try:
             return read_json(self._existing(file))
@@ -171,25 +171,25 @@ class Folder:
     def _at(self, file: str) -> str:
         return str(self.path / file)
 
-    def _existing(self, file: Any) -> Path:
+    def _existing(self, file: object) -> Path:
         path = self.path / str(file)
         if not path.is_file():
             raise UserError(f"{path} is missing: copy the folder again")
         return path
 
-    def _mapping(self, file: str) -> Mapping[str, Any]:
+    def _mapping(self, file: str) -> Mapping[str, Value]:
         value = self.json(file)
         if not isinstance(value, Mapping):
             raise UserError(f"{self._at(file)} must hold an object, not {type(value).__name__}")
         return value
 
-    def _section(self, name: str) -> Mapping[str, Any]:
+    def _section(self, name: str) -> Mapping[str, Value]:
         section = self.manifest.get(name)
         if not isinstance(section, Mapping):
             raise UserError(f"{self._at('manifest.json')} has no section '{name}'")
         return section
 
-    def _case(self, id: str, values: Any) -> Case:
+    def _case(self, id: str, values: object) -> Case:
         if not isinstance(values, Mapping) or not isinstance(values.get("operation"), str):
             raise UserError(f"the case '{id}' of {self._at('manifest.json')} names no operation")
         inputs, settings = values.get("inputs") or {}, values.get("settings") or {}
@@ -204,9 +204,10 @@ class Folder:
             for key, values in keys.items():
                 yield self._entry(file, key, values)
 
-    def _entry(self, file: str, key: str, values: Any) -> Entry:
+    def _entry(self, file: str, key: str, values: object) -> Entry:
         where = f"the entry '{file}:{key}' of {self._at('manifest.json')}"
-        role = values.get("role") if isinstance(values, Mapping) else None
+        values = values if isinstance(values, Mapping) else {}
+        role = values.get("role")
         if role == "input":
             return Entry(file, key, equals=values.get("equals", NOTHING))
         if role != "output":
@@ -255,7 +256,7 @@ class Folder:
                     raise UserError(f"{where} of {manifest} refers to the {kind} '{name}', which does not exist")
         self._check_no_circle()
 
-    def _check_stored(self, name: str, values: Mapping[str, Any]) -> None:
+    def _check_stored(self, name: str, values: Mapping[str, Value]) -> None:
         array = self._stored[name]
         if "shape" in values and list(array.shape) != list(values["shape"]):
             raise UserError(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.verification.expressions import Resolver, evaluate
+from tooncrafter_jax.typing import HostArray
+from tooncrafter_jax.verification.expressions import Resolver, Value, evaluate
 from tooncrafter_jax.verification.folder import Case
 
+Results = Mapping[str, ArrayLike | Sequence[str]]
+"""What an operation gives, by name, in PyTorch layout."""
 REQUIRED = object()
 """Default of a setting that must be there."""
 
@@ -29,7 +33,7 @@ class Inputs:
         """Whether the input is there and not null."""
         return self._case.inputs.get(name) is not None
 
-    def value(self, name: str) -> Any:
+    def value(self, name: str) -> Value:
         """An input as it is: an array, a list, a number or a text.
 
         Raises:
@@ -39,7 +43,7 @@ class Inputs:
             raise UserError(f"the case '{self._case.id}' ({self._case.operation}) lacks the input '{name}'")
         return evaluate(self._case.inputs[name], self._resolver, f"the case '{self._case.id}'")
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> HostArray:
         """An input as an array; floating point as float32, whole numbers as int32 (pictures stay uint8)."""
         array = np.asarray(self.value(name))
         if np.issubdtype(array.dtype, np.floating):
@@ -50,7 +54,7 @@ class Inputs:
         """An input that is a text, or an array with one text."""
         return str(np.asarray(self.value(name)).reshape(-1)[0])
 
-    def setting(self, name: str, default: Any = REQUIRED) -> Any:
+    def setting(self, name: str, default: object = REQUIRED) -> Value:
         """A setting; `default` if it is absent.
 
         Raises:

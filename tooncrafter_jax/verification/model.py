@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,16 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS
 from tooncrafter_jax.models.dual_reference_decoder import Decoder
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.sampling.sampler import Sampler
-from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.typing import DeviceParams, Dtype, HostArray
 from tooncrafter_jax.verification.folder import Folder
 from tooncrafter_jax.weights.loading import MappedSource, map_source
 from tooncrafter_jax.weights.official import PREFIXES, SCHEDULE_BUFFERS, to_our_layout
 from tooncrafter_jax.weights.rule import SKETCH_PREFIX, make
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
+Result = TypeVar("Result")
 UNUSED_FAMILIES = ("embedder.model.",)
 """Prefixes of tensors that no component has (spec section 3.3)."""
 VIDEO_PARTS = (".time_stack.", ".mix_factor", ".attn_refinement.", ".time_mix_conv.")
@@ -65,7 +66,7 @@ class FolderSource:
                     f"{name} of {source.where} is {source.shapes[stored]}, not {self.shapes[name]} as in the table"
                 )
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str) -> HostArray:
         """The tensor of this name."""
         if name in self._stored:
             source, stored = self._stored[name]
@@ -80,7 +81,7 @@ class _Part:
         self.where, self.shapes, self.read = source.where, dict(shapes), source.read
 
 
-class Model:
+class VerifiedModel:
     """Components, weights and compiled functions for the cases of a folder.
 
     Args:
@@ -106,12 +107,12 @@ class Model:
         self._dtype = dtype
         self._source = FolderSource(folder)
         self._mapped: dict[str, MappedSource] = {}
-        self._params: dict[str, dict[str, jax.Array]] = {}
-        self._jitted: dict[Any, Callable[..., Any]] = {}
+        self._params: dict[str, DeviceParams] = {}
+        self._jitted: dict[str, Callable] = {}
         self._lock = threading.RLock()
         self._check_table()
 
-    def params(self, *components: str) -> dict[str, dict[str, jax.Array]]:
+    def params(self, *components: str) -> dict[str, DeviceParams]:
         """Component -> flat parameters in float32, of these components.
 
         Raises:
@@ -128,7 +129,7 @@ class Model:
         """What a sample needs, with the sketch encoder if the key tables have it."""
         return [name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS or self._named(name)]
 
-    def jit(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(self, key: str, fn: Callable[..., Result]) -> Callable[..., Result]:
         """`jax.jit(fn)`, the same for every call with this key, so that cases of equal shapes share one compilation."""
         with self._lock:
             if key not in self._jitted:
@@ -136,10 +137,10 @@ class Model:
             return self._jitted[key]
 
     @cached_property
-    def plain_decoder(self) -> tuple[Network[Any], dict[str, jax.Array]]:
+    def plain_decoder(self) -> tuple[AnyNetwork, DeviceParams]:
         """The plain KL decoder, named as the dual-reference decoder without its video parts, and its parameters."""
         config = replace(self.config.decoder, temporal=False, references=False, post_quantization=True)
-        network: Network[Any] = Network(Decoder, config, dtype=self._dtype)
+        network: AnyNetwork = Network(Decoder, config, dtype=self._dtype)
         named = self._named("decoder")
         shapes = {name: shape for name, shape in named.items() if not any(part in name for part in VIDEO_PARTS)}
         return network, self._load(self._assign("decoder", network, shapes), "decoder")
@@ -155,7 +156,7 @@ class Model:
             raise UserError(f"{self._source.where} asks for the tensor {name}, which the {component} does not have")
         return entries[name][1]
 
-    def to_official_layout(self, name: str, path: str, value: np.ndarray) -> np.ndarray:
+    def to_official_layout(self, name: str, path: str, value: HostArray) -> HostArray:
         """Our array of this path as the official tensor `name`; layouts only permute: a permuted numbering tells
         how.
         """
@@ -177,12 +178,12 @@ class Model:
             self._mapped[component] = self._assign(component, self.networks[component], self._named(component))
         return self._mapped[component]
 
-    def _assign(self, component: str, network: Network[Any], shapes: Mapping[str, tuple[int, ...]]) -> MappedSource:
+    def _assign(self, component: str, network: AnyNetwork, shapes: Mapping[str, tuple[int, ...]]) -> MappedSource:
         if not shapes:
             raise UserError(f"{self._source.where} has a case for the {component}, but no key table with its tensors")
         return map_source(_Part(self._source, shapes), self.config, [component], {component: network})
 
-    def _load(self, mapped: MappedSource, component: str) -> dict[str, jax.Array]:
+    def _load(self, mapped: MappedSource, component: str) -> DeviceParams:
         return {path: jnp.asarray(value) for path, value in mapped.params(component).items()}
 
     def _check_table(self) -> None:

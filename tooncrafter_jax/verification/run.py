@@ -7,16 +7,16 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
-from typing import Any
 
 import jax
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.runtime.quick_compilation import quick_compilation
+from tooncrafter_jax.typing import HostArray
 from tooncrafter_jax.verification.comparison import (
     Comparison,
     Row,
@@ -24,10 +24,11 @@ from tooncrafter_jax.verification.comparison import (
     compare_bound,
     compare_expression,
 )
-from tooncrafter_jax.verification.expressions import evaluate, references, take
+from tooncrafter_jax.verification.expressions import Value, evaluate, references, take
 from tooncrafter_jax.verification.folder import NOTHING, Entry, Folder
 from tooncrafter_jax.verification.inputs import Inputs
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.inputs import Results as CaseResults
+from tooncrafter_jax.verification.model import VerifiedModel
 from tooncrafter_jax.verification.operations import OPERATIONS
 
 DTYPES = {"float32": 1.0, "bfloat16": 2000.0, "float16": 300.0}
@@ -53,20 +54,20 @@ class Results:
       on_case: called after each case.
     """
 
-    def __init__(self, folder: Folder, model: Model, on_case: OnCase | None = None) -> None:
+    def __init__(self, folder: Folder, model: VerifiedModel, on_case: OnCase | None = None) -> None:
         self._folder, self._model, self._on_case = folder, model, on_case
-        self._known: dict[str, Mapping[str, Any] | CaseFailed] = {}
+        self._known: dict[str, CaseResults | CaseFailed] = {}
         self._locks = {case: threading.RLock() for case in folder.cases}
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> HostArray:
         """A stored array."""
         return self._folder.array(name)
 
-    def json(self, file: str) -> Any:
+    def json(self, file: str) -> Value:
         """A JSON file's contents."""
         return self._folder.json(file)
 
-    def all(self, case: str) -> Mapping[str, Any]:
+    def all(self, case: str) -> CaseResults:
         """Every result of a case by name.
 
         Raises:
@@ -81,7 +82,7 @@ class Results:
             raise results
         return results
 
-    def result(self, case: str, name: str) -> Any:
+    def result(self, case: str, name: str) -> Value:
         """A full result of a case; errors as of `all`, and UserError if the operation has no such result."""
         results = self.all(case)
         if name not in results:
@@ -93,7 +94,7 @@ class Results:
         """Frees a case's results."""
         self._known.pop(case, None)
 
-    def _compute(self, id: str) -> Mapping[str, Any] | CaseFailed:
+    def _compute(self, id: str) -> CaseResults | CaseFailed:
         case, start = self._folder.cases[id], time.perf_counter()
         try:
             return OPERATIONS[case.operation].run(self._model, Inputs(case, self))
@@ -136,7 +137,7 @@ def verify(
         raise UserError(
             f"no array of {folder.path} matches '{only}': patterns are matched with files, arrays and operations"
         )
-    results = Results(folder, Model(folder, dtype), on_case)
+    results = Results(folder, VerifiedModel(folder, dtype), on_case)
     needed_by_others = _needed_by_others(folder)
 
     def rows_of(group: tuple[str | None, list[Entry]]) -> dict[str, Row]:
@@ -255,12 +256,12 @@ def _compare(folder: Folder, results: Results, entry: Entry, factor: float, oper
     return compare(part, reference, tolerance or 0.0)
 
 
-def _exact_arithmetic(dtype: str) -> contextlib.AbstractContextManager[Any]:
+def _exact_arithmetic(dtype: str) -> contextlib.AbstractContextManager[None]:
     """Full float32 products on accelerators, in this thread."""
     return jax.default_matmul_precision("highest") if dtype == "float32" else contextlib.nullcontext()
 
 
-def _compilation() -> contextlib.AbstractContextManager[Any]:
+def _compilation() -> contextlib.AbstractContextManager[None]:
     """On the CPU, programs compile faster at the cost of their speed, since each runs only a few times."""
     return quick_compilation() if jax.default_backend() == "cpu" else contextlib.nullcontext()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -27,7 +28,7 @@ class _Dtype:
     def __init__(self, name: object, *_: object) -> None:
         self.name, self.order = name, ""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: Sequence[object]) -> None:
         self.order = state[1]
 
 
@@ -58,7 +59,7 @@ def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
-_KNOWN: dict[str, Any] = {"_reconstruct": _reconstruct, "ndarray": _Array, "dtype": _Dtype}
+_KNOWN: dict[str, Callable] = {"_reconstruct": _reconstruct, "ndarray": _Array, "dtype": _Dtype}
 _MODULES = {
     "_reconstruct": ("numpy.core.multiarray", "numpy._core.multiarray"),
     "ndarray": ("numpy",),
@@ -68,7 +69,7 @@ _MODULES = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
+    def find_class(self, module_name: str, global_name: str, /) -> Callable:
         """The stand-in for a name.
 
         Raises:
@@ -101,7 +102,7 @@ def read_arrays(data: bytes) -> Tensors:
         raise UnsafePickle(f"it is damaged ({type(error).__name__})") from error
 
 
-def _collect(node: Any, path: tuple[str, ...], found: dict[tuple[str, ...], np.ndarray]) -> None:
+def _collect(node: object, path: tuple[str, ...], found: dict[tuple[str, ...], np.ndarray]) -> None:
     if isinstance(node, _Array):
         found[path] = node.array()
     elif isinstance(node, dict) and all(isinstance(key, str) for key in node):

@@ -6,11 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 DTYPES = ("float16", "float32")
@@ -22,8 +23,8 @@ def compact(
     *,
     dtype: str = DTYPES[0],
     taken: Mapping[str, Checkpoint],
-    sampling: Mapping[str, Any],
-    provenance: Mapping[str, Any],
+    sampling: JsonObject,
+    provenance: JsonObject,
     overwrite: bool = False,
 ) -> int:
     """Writes the directory, whole or not at all.
@@ -34,7 +35,7 @@ def compact(
       dtype: one of `DTYPES`, of all parameters.
       taken: component -> the directory that it is taken from instead; one that `whole` has not is added.
       sampling: options of sampling that suit the model, beside those that it has.
-      provenance: is added to what is told of the weights.
+      provenance: is added to what is recorded of the weights.
       overwrite: whether what the destination holds is replaced.
 
     Returns:
@@ -45,14 +46,14 @@ def compact(
     """
     config = dataclasses.replace(whole.config, **{name: getattr(other.config, name) for name, other in taken.items()})
     config.check("the components taken together")
-    told = {**whole.provenance, **provenance, "dtype": dtype}
+    history: dict[str, object] = {**whole.provenance, **provenance, "dtype": dtype}
     if taken:
-        told["taken"] = {name: dict(other.provenance) for name, other in taken.items()}
+        history["taken"] = {name: dict(other.provenance) for name, other in taken.items()}
     size = 0
     with CheckpointWriter(
         destination,
         config,
-        told_once(told, set()),
+        without_repeated_runs(history),
         overwrite=overwrite,
         safetensors=True,
         sampling={**whole.sampling, **sampling},
@@ -70,23 +71,27 @@ def compact(
     return size
 
 
-def told_once(told: Any, before: set[str]) -> Any:
+def without_repeated_runs(provenance: JsonObject) -> JsonObject:
     """Provenance without repetition: components that are taken together have much of their history in common.
 
     Args:
-      told: nested values.
-      before: runs that were told already, to which those that are found are added.
+      provenance: nested values.
 
     Returns:
-      The same, but of a run that was told before only its stage, its steps and that it was.
+      The same, but of a run that occurs again only its stage, its steps and that it stands above.
     """
-    if isinstance(told, list):
-        return [told_once(item, before) for item in told]
-    if not isinstance(told, dict):
-        return told
-    if isinstance(told.get("config"), dict) and "steps" in told:
-        run = json.dumps(told, sort_keys=True)
-        if run in before:
-            return {"stage": told["config"].get("stage"), "steps": told["steps"], "told": "above"}
-        before.add(run)
-    return {name: told_once(item, before) for name, item in told.items()}
+    return cast(JsonObject, _without_repeated_runs(provenance, set()))
+
+
+def _without_repeated_runs(values: object, seen: set[str]) -> object:
+    if isinstance(values, list):
+        return [_without_repeated_runs(item, seen) for item in values]
+    if not isinstance(values, dict):
+        return values
+    config = values.get("config")
+    if isinstance(config, dict) and "steps" in values:
+        run = json.dumps(values, sort_keys=True)
+        if run in seen:
+            return {"stage": config.get("stage"), "steps": values["steps"], "told": "above"}
+        seen.add(run)
+    return {name: _without_repeated_runs(item, seen) for name, item in values.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.paths import AnyPath, GivenPath, local_path
-from tooncrafter_jax.typing import AnyArray, HostParams, Params
+from tooncrafter_jax.typing import AnyArray, DeviceParams, HostParams, Params
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
 PREFIX = "lora."
@@ -98,13 +98,13 @@ def load_lora(file: GivenPath) -> Lora:
     return Lora(factors, scale)
 
 
-def merged(params: Mapping[str, Mapping[str, Any]], lora: Lora) -> dict[str, dict[str, Any]]:
+def merged(params: Mapping[str, Mapping[str, AnyArray]], lora: Lora) -> dict[str, DeviceParams]:
     """A model's parameters (component -> path -> array) with the factors merged in, for sampling.
 
     Raises:
       UserError: a factor fits no kernel of the model.
     """
-    result: dict[str, dict[str, Any]] = {name: dict(component) for name, component in params.items()}
+    result: dict[str, DeviceParams] = {name: dict(component) for name, component in params.items()}
     factors = lora.factors
     for factor in factors:
         path, _, which = factor.removeprefix(PREFIX).rpartition(".")

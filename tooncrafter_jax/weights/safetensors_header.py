@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.json_files import is_text
@@ -111,7 +111,7 @@ class _Repeated(ValueError):
     """A name that a JSON object has twice."""
 
 
-def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(items)
     if len(found) != len(items):
         seen: set[str] = set()
@@ -119,7 +119,7 @@ def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _is_entry(entry: Any) -> bool:
+def _is_entry(entry: object) -> bool:
     """Whether a tensor's entry in the header has the form that the format prescribes."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False

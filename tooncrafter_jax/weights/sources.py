@@ -6,13 +6,14 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from types import ModuleType
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import ml_dtypes
 import numpy as np
 
 from tooncrafter_jax.errors import UserError, missing_extra
-from tooncrafter_jax.typing import HostArray
+from tooncrafter_jax.typing import Dtype, HostArray
 from tooncrafter_jax.weights.safetensors_header import read_header
 
 DEEPSPEED_PREFIX_LENGTH = 16
@@ -43,7 +44,7 @@ class TensorSource(Protocol):
         ...
 
 
-_SAFETENSORS_DTYPES: dict[str, Any] = {
+_SAFETENSORS_DTYPES: dict[str, Dtype] = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
@@ -168,7 +169,7 @@ def _check_archive(path: Path) -> None:
         raise UserError(f"{damaged}, as it has a listing of {max(listings, default=0):,} bytes, or files twice")
 
 
-def import_torch(path: Path) -> Any:
+def import_torch(path: Path) -> ModuleType:
     """The module, to read a file with.
 
     Raises:
@@ -203,7 +204,10 @@ def load_without_code(path: Path, *, mmap: bool = False, remedy: str) -> Any:
         ) from error
 
 
-def _unwrap(loaded: Any, where: str, tensor_type: type) -> dict[str, Any]:
+Tensor = TypeVar("Tensor")
+
+
+def _unwrap(loaded: object, where: str, tensor_type: type[Tensor]) -> dict[str, Tensor]:
     """The name -> tensor mapping inside a checkpoint's wrappers (spec section 1)."""
     for _ in range(2):
         if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):

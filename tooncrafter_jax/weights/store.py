@@ -33,7 +33,7 @@ from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path, copy_file, copy_tree
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
 from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.typing import DeviceParams, Dtype, HostParams, JsonObject, Params
+from tooncrafter_jax.typing import AnyArray, DeviceParams, Dtype, HostArray, HostParams, JsonObject, Params
 from tooncrafter_jax.weights.checkpoint_directory import (
     MODEL_FILE,
     clear_checkpoint,
@@ -216,7 +216,7 @@ class Checkpoint:
             self.components: tuple[str, ...] = tuple(description["components"])
             config, self.provenance = description["config"], _mapping(description, "provenance")
             self.weights: dict[str, str] = _mapping(description, "weights")
-            self.sampling: dict[str, Any] = _mapping(description, "sampling")
+            self.sampling: dict[str, object] = _mapping(description, "sampling")
             if not all(isinstance(value, str) for value in self.weights.values()):
                 raise ValueError("its fingerprints are no texts")
             if len(self.components) > len(COMPONENTS):
@@ -309,7 +309,7 @@ class Checkpoint:
         self,
         component: str,
         network: Network[nnx.Module],
-        target: dict[str, Any],
+        target: Mapping[str, ocp.RestoreArgs],
         processes: ocp.options.MultiprocessingOptions,
     ) -> dict[str, Any]:
         """The parameters for which orbax' arguments are given."""
@@ -352,7 +352,7 @@ def _dtype_of(
     name: str,
     leaf: jax.ShapeDtypeStruct,
     dtype: Dtype | Callable[[jax.ShapeDtypeStruct], Dtype] | Mapping[str, Dtype] | None,
-) -> Any:
+) -> Dtype:
     if isinstance(dtype, Mapping):
         return dtype[name]
     if callable(dtype) and not isinstance(dtype, type):
@@ -360,7 +360,7 @@ def _dtype_of(
     return dtype or leaf.dtype
 
 
-def _mapping(description: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _mapping(description: JsonObject, key: str) -> dict[str, Any]:
     """A section of `model.json` that may be left out."""
     value = description.get(key, {})
     if not isinstance(value, dict):
@@ -384,7 +384,7 @@ def _read_file(
             raise UserError(f"{where} is damaged or incomplete: fetch or write it again{about}") from error
         check_shapes(stored.shapes, {name: leaf.shape for name, leaf in network.abstract_params.items()}, where)
 
-        def place(name: str, arguments: ocp.RestoreArgs) -> Any:
+        def place(name: str, arguments: ocp.RestoreArgs) -> AnyArray | HostArray:
             value = stored.read(name)
             if not isinstance(arguments, ocp.ArrayRestoreArgs):
                 return value

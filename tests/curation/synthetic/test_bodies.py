@@ -199,12 +199,12 @@ def test_captions(kinds, words):
         (lambda: list(Bodies().clips("intro")), "no scene 'intro'"),
     ],
 )
-def test_mistakes_are_told(make, message):
+def test_mistakes_are_reported(make, message):
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_a_missing_extra_is_told(monkeypatch):
+def test_a_missing_extra_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "pybullet", None)
     with pytest.raises(UserError, match=r"pip install 'tooncrafter-jax\[data\]'"):
         Bodies(count=1).sources()

@@ -10,8 +10,8 @@ from tooncrafter_jax.errors import UserError
 
 def test_without_pybullet_the_remedy_is_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pybullet", None)  # what an import then finds is that there is none
-    with pytest.raises(UserError, match="'pybullet'") as told:
+    with pytest.raises(UserError, match="'pybullet'") as raised:
         import_pybullet()
     has_wheel = sys.version_info < (3, 12)
-    assert ("pip install 'tooncrafter-jax[data]'" in str(told.value)) == has_wheel
-    assert ("use Python 3.11" in str(told.value)) != has_wheel
+    assert ("pip install 'tooncrafter-jax[data]'" in str(raised.value)) == has_wheel
+    assert ("use Python 3.11" in str(raised.value)) != has_wheel

@@ -78,13 +78,13 @@ def test_an_archive_that_leaves_its_folder_is_refused(npm, tmp_path, monkeypatch
     assert not (tmp_path / "cache" / "outside").exists()
 
 
-def test_missing_npm_is_told(tmp_path, monkeypatch):
+def test_missing_npm_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs npm, which is not installed"):
         fetch_packages(tmp_path / "cache")
 
 
-def test_a_cache_that_cannot_be_written_is_told(npm, tmp_path):
+def test_a_cache_that_cannot_be_written_is_reported(npm, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         fetch_packages(tmp_path / "file" / "cache")

@@ -1,4 +1,4 @@
-"""The emoji production: no subject in two sources, the same bytes always, and every mistake told."""
+"""The emoji production: no subject in two sources, the same bytes always, and every mistake reported."""
 
 import pickle
 import subprocess
@@ -189,24 +189,24 @@ def test_the_users_backgrounds_are_used(folders, tmp_path):
         (lambda d, f: list(FluentEmoji(f).clips("emoji-dragon")), "no subject 'emoji-dragon'"),
     ],
 )
-def test_mistakes_are_told(folders, tmp_path, make, message):
+def test_mistakes_are_reported(folders, tmp_path, make, message):
     with pytest.raises(UserError, match=message):
         make(tmp_path, folders)
 
 
-def test_still_pictures_alone_are_told(tmp_path):
+def test_still_pictures_alone_are_reported(tmp_path):
     write_emoji(tmp_path / "1f34e.webp", frames=1)
     with pytest.raises(UserError, match="is animated"):
         FluentEmoji((str(tmp_path),)).sources()
 
 
-def test_only_damaged_backgrounds_are_told(folders, tmp_path):
+def test_only_damaged_backgrounds_are_reported(folders, tmp_path):
     (tmp_path / "damaged.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"damaged\.png"):
         list(FluentEmoji(folders, backgrounds=str(tmp_path)).clips("emoji-heart"))
 
 
-def test_a_damaged_drawing_is_told(tmp_path):
+def test_a_damaged_drawing_is_reported(tmp_path):
     write_package(tmp_path, {"1f680": {}})
     path = tmp_path / "package" / "assets" / "1f680.webp"
     path.write_bytes(path.read_bytes()[:600])

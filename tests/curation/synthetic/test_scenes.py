@@ -83,7 +83,7 @@ def test_an_actor_keeps_its_place_in_the_world(kind, moves):
         assert change > 0.1 if moves else change == 0
 
 
-def test_the_camera_is_told_truly():
+def test_the_camera_is_reported_truly():
     for seed in range(10):
         _, pan = _shot("pan", seed, [Actor(_animation())])
         assert ("right" in pan.camera) == (pan.world_x[-1] > pan.world_x[0])

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -85,7 +85,7 @@ class View:
     target: Float64[np.ndarray, "3"]
 
 
-def import_pybullet() -> Any:
+def import_pybullet() -> ModuleType:
     """The module pybullet.
 
     Raises:

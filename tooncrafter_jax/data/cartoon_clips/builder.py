@@ -40,7 +40,7 @@ def features() -> tfds.features.FeaturesDict:
 
 def serialize_clip(clip: Clip) -> bytes:
     """A clip as a shard holds it: a `tf.train.Example` with the frames as they are; the same bytes in every process."""
-    example: dict[str, Any] = {name: getattr(clip, name) for name in _features()}
+    example: dict[str, object] = {name: getattr(clip, name) for name in _features()}
     example |= {"frames": [io.BytesIO(frame) for frame in clip.frames], "scores": dict(clip.scores)}
     encoded: Any = _serializer().get_tf_example(_features().encode_example(example))
     return encoded.SerializeToString(deterministic=True)  # else the order of fields is that of a process's hashes

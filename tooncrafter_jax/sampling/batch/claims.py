@@ -31,7 +31,7 @@ class Claims:
 
     Args:
       directory: where the results go.
-      say: is told, once, that claims are not possible there.
+      say: is called, once, to report that claims are not possible there.
     """
 
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.json_files import read_at_most
@@ -83,8 +83,11 @@ def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, dark_lines:
     return with_unique_names(jobs)
 
 
+Plain = TypeVar("Plain", str, int)
+
+
 def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool, dark_lines: bool | None) -> Job:
-    def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
         for key, count in Counter(key for key, _ in items).items():
             if count > 1:
                 raise UserError(f"{where} has '{key}' twice: keep one of them")
@@ -107,7 +110,7 @@ def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool,
     if loop and "last" in entry:
         raise UserError(f"{where} has 'last', but with --loop a clip ends with its first picture: leave it out")
 
-    def field(key: str, kind: type, default: Any = None) -> Any:
+    def field(key: str, kind: type[Plain], default: Plain | None = None) -> Plain:
         value = entry.get(key, default)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise UserError(

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,13 +30,14 @@ from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import record_of
 from tooncrafter_jax.sampling.request import SamplingOptions, prepare
+from tooncrafter_jax.typing import JsonObject
 
 WAIT_SECONDS = 0.5
 """Between two looks at the clips that another run is making."""
 
 
 @dataclass
-class Outcome:
+class BatchResult:
     """How a run went.
 
     Attributes:
@@ -67,14 +67,14 @@ class Listener:
         return jobs
 
     @contextlib.contextmanager
-    def sampling(self, job: Job, outcome: Outcome, steps: int) -> Iterator[Callable[[Progress], None]]:
-        """A batch that begins with a clip is sampled inside; what is given is told of its progress."""
+    def sampling(self, job: Job, result: BatchResult, steps: int) -> Iterator[Callable[[Progress], None]]:
+        """A batch that begins with a clip is sampled inside; what it yields is called with its progress."""
         yield lambda progress: None
 
-    def made(self, name: str, outcome: Outcome, seconds: float) -> None:
+    def made(self, name: str, result: BatchResult, seconds: float) -> None:
         """A clip of several is finished."""
 
-    def stopped(self, outcome: Outcome) -> None:
+    def stopped(self, result: BatchResult) -> None:
         """The run ends before its time."""
 
 
@@ -104,13 +104,13 @@ class BatchRequest:
     inputs: Sequence[Path] = ()
     batch_size: int = 1
 
-    def make(self, listener: Listener) -> Outcome:
+    def make(self, listener: Listener) -> BatchResult:
         """Makes the clips that are not done. Everything that can be wrong is found before the model is loaded.
 
         Raises:
           UserError: something is wrong that concerns all clips, or the only one.
         """
-        outcome = Outcome(len(self.jobs))
+        result = BatchResult(len(self.jobs))
         if self.options.motion_guidance:
             missing_motion(self.model.config, self.model.components)
         most = max([PICTURES, *(len(inputs_of(job.pair)) for job in self.jobs)])
@@ -122,15 +122,15 @@ class BatchRequest:
                 return Ready(prepare(job.pair, self.options, self.model.config), self._request_of(job))
 
         with Preparation(ready, AHEAD + self.batch_size) as preparation:
-            todo = self._left(preparation, outcome, listener, pictures) if self.several else self._all(preparation)
+            todo = self._left(preparation, result, listener, pictures) if self.several else self._all(preparation)
             if not todo:
-                return outcome
+                return result
             with Claims(self.plan.directory, note) as claims:
                 run = Run(
                     self.load(),
                     self.options,
                     self.plan,
-                    outcome,
+                    result,
                     preparation,
                     claims,
                     listener,
@@ -140,20 +140,20 @@ class BatchRequest:
                 try:
                     run.make_all(todo)
                 except BaseException:
-                    listener.stopped(outcome)
+                    listener.stopped(result)
                     raise
-        return outcome
+        return result
 
     def _left(
-        self, preparation: Preparation, outcome: Outcome, listener: Listener, pictures: RecentPictures
+        self, preparation: Preparation, result: BatchResult, listener: Listener, pictures: RecentPictures
     ) -> Sequence[Job]:
         """The clips of a list that are not done and can be made."""
         self._check_outputs()
         with pictures.used():
             done = done_before(listener.looking(self.jobs), self.plan, self._request_of)
-        outcome.skipped = [job.name for job, is_done in zip(self.jobs, done, strict=True) if is_done]
+        result.skipped = [job.name for job, is_done in zip(self.jobs, done, strict=True) if is_done]
         todo = [job for job, is_done in zip(self.jobs, done, strict=True) if not is_done]
-        return usable(todo, self._check_all, preparation, outcome.failed)
+        return usable(todo, self._check_all, preparation, result.failed)
 
     def _all(self, preparation: Preparation) -> Sequence[Job]:
         """The clips of one pair, which differ in their seeds."""
@@ -178,7 +178,7 @@ class BatchRequest:
         inputs = [path for job in self.jobs for path in inputs_of(job.pair)]
         self.plan.check([*inputs, *self.inputs], [job.name for job in self.jobs])
 
-    def _request_of(self, job: Job) -> dict[str, Any]:
+    def _request_of(self, job: Job) -> JsonObject:
         return self.plan.request_of(job.pair, self.options, self.model.record, self.dtype)
 
 
@@ -188,7 +188,7 @@ class Run:
 
     Attributes:
       toon, options, plan: what samples, how, and where the files go.
-      outcome: is brought up to date.
+      result: is brought up to date.
       preparation: gives the clips' pictures.
       claims: of this run; only those of the main process count.
       listener: hears how it goes.
@@ -199,7 +199,7 @@ class Run:
     toon: ToonCrafter
     options: SamplingOptions
     plan: OutputPlan
-    outcome: Outcome
+    result: BatchResult
     preparation: Preparation
     claims: Claims
     listener: Listener
@@ -253,7 +253,7 @@ class Run:
             if not self.several:
                 raise
             if len(batch) == 1:
-                self.outcome.failed[batch[0][0].name] = str(error)
+                self.result.failed[batch[0][0].name] = str(error)
             else:  # one bad pair must not cost the others of its batch
                 for one in batch:
                     self.make([one])
@@ -299,9 +299,9 @@ class Run:
                 continue
             self.claims.release(job.name)
             if is_usable:
-                self.outcome.elsewhere.append(job.name)
+                self.result.elsewhere.append(job.name)
             else:
-                self.outcome.failed[job.name] = problems.get(job.name, UNREADABLE_ELSEWHERE)
+                self.result.failed[job.name] = problems.get(job.name, UNREADABLE_ELSEWHERE)
         return usable
 
     def _is_done(self, job: Job, ready: Ready) -> bool:
@@ -312,7 +312,7 @@ class Run:
         """The frames (B, T, H, W, 3) in about [-1, 1]."""
         pairs = [ready.pair for _, ready in batch]
         pairs += pairs[-1:] * (size - len(pairs))
-        with self.listener.sampling(batch[0][0], self.outcome, self.options.steps) as on_progress:
+        with self.listener.sampling(batch[0][0], self.result, self.options.steps) as on_progress:
             try:
                 return self.toon.sample_prepared(pairs, self.options, on_progress)[: len(batch)]
             except jax.errors.JaxRuntimeError as error:
@@ -327,7 +327,7 @@ class Run:
         except UserError as error:
             if not self.several:
                 raise
-            self.outcome.failed[job.name] = str(error)
+            self.result.failed[job.name] = str(error)
             return
         if not is_main_process():
             return
@@ -337,8 +337,8 @@ class Run:
             if not self.several:
                 raise
             check_writable(self.plan.directory)  # a full disk ends the run: sampling on would be in vain
-            self.outcome.failed[job.name] = str(error)
+            self.result.failed[job.name] = str(error)
             return
-        self.outcome.made.append(job.name)
+        self.result.made.append(job.name)
         if self.several:
-            self.listener.made(job.name, self.outcome, seconds)
+            self.listener.made(job.name, self.result, seconds)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -19,6 +18,7 @@ from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import file_record
+from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.weights.lora import load_lora
 
 
@@ -36,7 +36,7 @@ class DescribedModel:
     record: Mapping[str, str]
     config: ModelConfig
     components: Sequence[str]
-    sampling: Mapping[str, Any]
+    sampling: JsonObject
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ModelSource:
         path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
         record = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
         if self.lora:
-            load_lora(self.lora)  # a mistake is told before the model is loaded
+            load_lora(self.lora)  # a mistake is reported before the model is loaded
             record["lora"] = file_record(self.lora, Stamps())["sha256"]
         return DescribedModel(record, checkpoint.config, checkpoint.components, checkpoint.sampling)
 

@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-import numpy as np
+from typing import Annotated
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, check_writable, write_json
@@ -23,6 +21,7 @@ from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
 from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
+from tooncrafter_jax.typing import JsonObject, Uint8Video
 
 _REMEDY = "choose another --out, or move it away"
 
@@ -106,7 +105,7 @@ class OutputPlan:
         """
         self._unlike_ours(name, self._named(name))
 
-    def write(self, name: str, video: np.ndarray, record: Mapping[str, Any]) -> dict[str, Path]:
+    def write(self, name: str, video: Uint8Video, record: JsonObject) -> dict[str, Path]:
         """Writes every file, the record last: a clip whose record names its files is complete.
 
         All files are made in a hidden folder first. While they take their places, the record says which files were
@@ -149,7 +148,7 @@ class OutputPlan:
         write_json(paths["record"], with_files(record, new, beside, found, shown_defaults(OutputPlan)))
         return paths
 
-    def is_done(self, name: str, request: Callable[[], Mapping[str, Any]]) -> bool:
+    def is_done(self, name: str, request: Callable[[], JsonObject]) -> bool:
         """Whether all files of a clip are there, as they were written, and were made from the same request.
 
         Of a record that does not say what was written, the files must be of their kind and not cut short at the front.
@@ -168,7 +167,7 @@ class OutputPlan:
             self._is_whole(part, paths[kind], record) for kind, part in self._parts.items()
         )
 
-    def request_of(self, pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> dict[str, Any]:
+    def request_of(self, pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> JsonObject:
         """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
         return request_of(pair, options, model, dtype, self.stamps) | shown(self)
 

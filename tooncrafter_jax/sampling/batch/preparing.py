@@ -7,11 +7,12 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.sampling.batch.jobs import Job
 from tooncrafter_jax.sampling.request import PreparedPair
+from tooncrafter_jax.typing import JsonObject
 
 AHEAD = 3
 """Clips that are prepared while the present batch is sampled, beside the next one."""
@@ -26,7 +27,7 @@ class Ready(NamedTuple):
     """
 
     pair: PreparedPair
-    request: dict[str, Any]
+    request: JsonObject
 
 
 class Preparation:

@@ -4,9 +4,8 @@ pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
@@ -15,6 +14,7 @@ from tooncrafter_jax.sampling.batch.jobs import Job
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import Preparation
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_settings, check_sketch_encoder
+from tooncrafter_jax.typing import JsonObject
 
 UNREADABLE_ELSEWHERE = "another process cannot read its pictures"
 
@@ -26,7 +26,7 @@ def inputs_of(pair: Pair) -> list[Path]:
 
 
 def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, components: Collection[str]) -> None:
-    """Finds out whether a pair can be sampled, as far as that can be told without reading its pictures.
+    """Finds out whether a pair can be sampled, as far as that can be known without reading its pictures.
 
     Raises:
       UserError: if not.
@@ -36,7 +36,7 @@ def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, compon
         check_sketch_encoder(config, components)
 
 
-def done_before(jobs: Iterable[Job], plan: OutputPlan, request_of: Callable[[Job], Mapping[str, Any]]) -> list[bool]:
+def done_before(jobs: Iterable[Job], plan: OutputPlan, request_of: Callable[[Job], JsonObject]) -> list[bool]:
     """Which clips are done, as the main process finds them."""
     return as_the_main_process_says([plan.is_done(job.name, lambda job=job: request_of(job)) for job in jobs])
 
@@ -44,7 +44,7 @@ def done_before(jobs: Iterable[Job], plan: OutputPlan, request_of: Callable[[Job
 def usable(
     jobs: Sequence[Job], check: Callable[[Job], None], preparation: Preparation, failed: dict[str, str]
 ) -> list[Job]:
-    """The clips that can be made, as far as can be told without reading every picture, on all processes.
+    """The clips that can be made, as far as can be known without reading every picture, on all processes.
 
     Args:
       jobs: clips that are not done.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 from jax.sharding import Mesh
@@ -19,7 +19,7 @@ from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.denoising import Denoising
 from tooncrafter_jax.training.stages.encoding import conditions_of, guided_hints, without_hints
 from tooncrafter_jax.training.stages.stage import Batch, Derived, Extractor, Metrics, SketchSource
-from tooncrafter_jax.typing import Latents
+from tooncrafter_jax.typing import AnyArray, Key, Latents
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Sketch(Denoising):
         noisy: Latents,
         times: Int[Array, "B"],
         conditions: Conditions,
-        key: jax.Array | None = None,
+        key: Key | None = None,
     ) -> Latents:
         """The denoiser's v with the encoder's residuals; the denoiser, which is frozen, has no dropout."""
         return super().predict(model, noisy, times, conditions, None if conditions.sketch is None else key)
@@ -125,5 +125,5 @@ class Sketch(Denoising):
         return super().validate(params, batch) | {"loss_without_sketches": alone}
 
 
-def _first_channels(kernel: Any, count: int) -> Any:
+def _first_channels(kernel: AnyArray, count: int) -> AnyArray:
     return kernel[:, :, :count]

@@ -10,27 +10,28 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 from jax.sharding import Mesh
+from jaxtyping import Array, Int32
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import MOTION, ModelConfig
-from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.training.components import Components, FlatParams, split
 from tooncrafter_jax.training.lora import LoraConfig, targets
 from tooncrafter_jax.training.run_config import OptimizerConfig, TrainConfig
-from tooncrafter_jax.typing import Video
+from tooncrafter_jax.typing import AnyArray, DeviceParams, Key, PyTree, Scalar, Video
 from tooncrafter_jax.weights.groups import in_groups
 from tooncrafter_jax.weights.lora import PREFIX
 
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, AnyArray]
 """A global batch as the loader makes it, on the devices; see `data.examples.Batch`."""
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, AnyArray]
 """Scalars, and arrays of sums whose name ends in `_by_time`; micro-batches are averaged."""
 
 Extractor = Literal["anime2sketch", "hed", "hed_fused"]
 """Names of what draws sketches; see `sketches.load_extractor`."""
 
-Losses = dict[str, jax.Array]
+Losses = dict[str, Scalar]
 """Terms of a loss by name, each with its weight in it; their sum is what is learnt."""
 
 MODEL = "model"
@@ -46,7 +47,7 @@ class Derived(NamedTuple):
     """
 
     source: str | None
-    make: Callable[[Any], Any]
+    make: Callable[[PyTree], PyTree]
 
     def value(self, params: FlatParams) -> Any:
         """Its value, given its source's."""
@@ -58,18 +59,18 @@ class Gradients(NamedTuple):
 
     Attributes:
       losses: of the model, by name.
-      of: name of an optimizer -> gradients of what it trains, by path.
+      by_optimizer: name of an optimizer -> gradients of what it trains, by path.
       statistics: parameters that are not trained but change with every step (batch normalisation), by path.
       metrics: what is logged.
     """
 
     losses: Losses
-    of: dict[str, dict[str, jax.Array]]
-    statistics: dict[str, jax.Array]
+    by_optimizer: dict[str, DeviceParams]
+    statistics: DeviceParams
     metrics: Metrics
 
     @property
-    def loss(self) -> jax.Array:
+    def loss(self) -> Scalar:
         """The sum of the losses."""
         return total(self.losses)
 
@@ -190,7 +191,7 @@ class Stage:
         """
         return None
 
-    def more_networks(self) -> dict[str, Network[Any]]:
+    def more_networks(self) -> dict[str, AnyNetwork]:
         """Networks beside the model's components."""
         return {}
 
@@ -198,7 +199,7 @@ class Stage:
         """What starts otherwise than freshly drawn, of the paths that no checkpoint gives."""
         return {}
 
-    def losses(self, model: BoundModel, batch: Batch, key: jax.Array | None) -> tuple[Losses, Metrics]:
+    def losses(self, model: BoundModel, batch: Batch, key: Key | None) -> tuple[Losses, Metrics]:
         """The model's losses on a micro-batch, and what is logged beside them; `key` turns dropout on."""
         raise NotImplementedError
 
@@ -206,7 +207,7 @@ class Stage:
         """Name of an optimizer -> what it trains, and how."""
         return {MODEL: Optimized(self.config.optimizer, self.is_trained)}
 
-    def gradients(self, params: FlatParams, batch: Batch, key: jax.Array, step: jax.Array) -> Gradients:
+    def gradients(self, params: FlatParams, batch: Batch, key: Key, step: Int32[Array, ""]) -> Gradients:
         """Losses and gradients on a micro-batch; gradients are taken for trained parameters only."""
         del step
         trained, frozen = split(params, self.is_trained)
@@ -232,7 +233,7 @@ class Stage:
         """The networks of the model with these parameters, for one trace."""
         return BoundModel(self.model, lambda component: self.components.bind(component, params))
 
-    def loss(self, params: FlatParams, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, tuple[Losses, Metrics]]:
+    def loss(self, params: FlatParams, batch: Batch, key: Key | None) -> tuple[Scalar, tuple[Losses, Metrics]]:
         """The sum of `losses`, and what it is made of."""
         losses, metrics = self.losses(self.bound(params), batch, key)
         return total(losses), (losses, metrics)
@@ -252,11 +253,11 @@ class Stage:
         return metrics | {"loss": loss}
 
 
-def total(losses: Losses) -> jax.Array:
+def total(losses: Losses) -> Scalar:
     """The sum of losses, in their order."""
     return functools.reduce(operator.add, losses.values())
 
 
-def replace_config(model: ModelConfig, component: str, **changes: Any) -> ModelConfig:
+def replace_config(model: ModelConfig, component: str, **changes: object) -> ModelConfig:
     """The architecture with some values of one component changed."""
     return dataclasses.replace(model, **{component: dataclasses.replace(getattr(model, component), **changes)})

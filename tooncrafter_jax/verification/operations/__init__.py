@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from tooncrafter_jax.verification.inputs import Inputs
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.inputs import Inputs, Results
+from tooncrafter_jax.verification.model import VerifiedModel
 from tooncrafter_jax.verification.operations import conditioning, denoiser, diffusion, first_stage, motion, pipelines
 
-Run = Callable[[Model, Inputs], Mapping[str, Any]]
+Run = Callable[[VerifiedModel, Inputs], Results]
 
 COMPONENT_TOLERANCE = 5e-5
 """Largest error of a single component in float32, relative to the array's standard deviation."""

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Float32, Int
 
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet import UNetConfig
-from tooncrafter_jax.verification.inputs import Inputs
+from tooncrafter_jax.typing import (
+    Context,
+    FramesPerSecond,
+    Hints,
+    HostArray,
+    Latents,
+    Params,
+    Timesteps,
+    VideoFeatures,
+)
+from tooncrafter_jax.verification.inputs import Inputs, Results
 from tooncrafter_jax.verification.layout import as_float32, channels_first, channels_last, frames_in_batch
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.model import VerifiedModel
 
-Results = dict[str, Any]
+HostLatents = Float[np.ndarray, "B T h w C"]
+HostContext = Float[np.ndarray, "B N D"]
+Rates = Int[np.ndarray, "rates"]
 FIRST_VALUES = 6
 """How many values of a block's output its statistics end in."""
 
@@ -55,7 +68,7 @@ class Moments(NamedTuple):
     first: jax.Array
 
     @classmethod
-    def of(cls, value: jax.Array) -> Moments:
+    def of(cls, value: Float[Array, "1 *rest"]) -> Moments:
         """Of (1, D) or (1, T, H, W, C)."""
         value = value.astype(jnp.float32)
         first = value if value.ndim == 2 else jnp.moveaxis(value[0, 0], -1, 0)
@@ -84,14 +97,14 @@ def _no_controls(config: UNetConfig, x: jax.Array) -> list[jax.Array]:
 
 
 def run_unet(
-    model: Model,
-    x: jax.Array | np.ndarray,
-    timesteps: jax.Array | np.ndarray,
-    context: np.ndarray,
-    fps: np.ndarray | None,
-    controls: list[jax.Array] | None = None,
+    model: VerifiedModel,
+    x: Latents | HostLatents,
+    timesteps: Int[Array, "times"] | Int[np.ndarray, "times"],
+    context: HostContext,
+    fps: Rates | None,
+    controls: list[VideoFeatures] | None = None,
     motion: Motion | None = None,
-) -> tuple[jax.Array, dict[str, np.ndarray]]:
+) -> tuple[Float32[Array, "B T h w _"], dict[str, Float32[np.ndarray, "values"]]]:
     """The prediction (B, T, h, w, C), float32, and the statistics of every block by our names.
 
     Clips are run one by one, so that one compiled program serves any batch; the pipelines run batches.
@@ -107,7 +120,15 @@ def run_unet(
     """
     network, batch = model.networks["unet"], x.shape[0]
 
-    def run(params: Any, x: Any, timesteps: Any, context: Any, fps: Any, controls: Any, motion: Any) -> Any:
+    def run(
+        params: Params,
+        x: Latents,
+        timesteps: Timesteps,
+        context: Context,
+        fps: FramesPerSecond,
+        controls: list[VideoFeatures],
+        motion: Motion | None,
+    ) -> tuple[jax.Array, dict[str, Moments]]:
         unet, moments = network.bind(params), {}
 
         def observe(name: str, value: jax.Array) -> None:
@@ -133,36 +154,36 @@ def run_unet(
     return jnp.concatenate(outs), {name: _statistics([clip[name] for clip in moments]) for name in moments[0]}
 
 
-def at_levels(motion: Motion | None, config: UNetConfig, x: jax.Array) -> tuple[Motion, ...] | None:
+def at_levels(motion: Motion | None, config: UNetConfig, x: Latents) -> tuple[Motion, ...] | None:
     """The motion at each level's size for latents like `x`; None without."""
     return None if motion is None else motion.at_levels(x.shape[2], x.shape[3], len(config.multipliers))
 
 
-def _each(value: Any, batch: int) -> jax.Array:
+def _each(value: ArrayLike, batch: int) -> jax.Array:
     """A number, (1,) or (B,) as (B,) int32."""
     return jnp.broadcast_to(jnp.asarray(value, jnp.int32).reshape(-1), (batch,))
 
 
-def unet_inputs(inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+def unet_inputs(inputs: Inputs) -> tuple[HostLatents, Int[np.ndarray, "times"], HostContext, Rates | None]:
     """Latents (B, T, h, w, C), times, context and frame rates of a case."""
     fps = inputs.array("fs") if inputs.has("fs") else None
     return channels_last(inputs.array("x")), inputs.array("timesteps"), inputs.array("context"), fps
 
 
-def unet(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
+def unet(model: VerifiedModel, inputs: Inputs, motion: Motion | None = None) -> Results:
     """`out` (B, C, T, h, w)."""
     out, _ = run_unet(model, *unet_inputs(inputs), motion=motion)
     return {"out": channels_first(out)}
 
 
-def unet_block_stats(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
+def unet_block_stats(model: VerifiedModel, inputs: Inputs, motion: Motion | None = None) -> Results:
     """`stats` (blocks, 8): mean, standard deviation and first six values of each block's output; `block_names`."""
     _, statistics = run_unet(model, *unet_inputs(inputs), motion=motion)
     names = official_blocks(model.config.unet)
     return {"stats": np.stack([statistics[ours] for ours in names.values()]), "block_names": list(names)}
 
 
-def unet_gradient(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
+def unet_gradient(model: VerifiedModel, inputs: Inputs, motion: Motion | None = None) -> Results:
     """Gradients of sum(out · cotangent): `x`, `context` and each parameter by its official name and in its layout."""
     x, timesteps, context, fps = unet_inputs(inputs)
     names = [str(name) for name in inputs.value("parameters")] if inputs.has("parameters") else []
@@ -170,14 +191,14 @@ def unet_gradient(model: Model, inputs: Inputs, motion: Motion | None = None) ->
     network = model.networks["unet"]
 
     def objective(
-        chosen: Mapping[str, Any],
-        x: Any,
-        context: Any,
-        others: Any,
-        timesteps: Any,
-        fps: Any,
+        chosen: Params,
+        x: Latents,
+        context: Context,
+        others: Params,
+        timesteps: Timesteps,
+        fps: FramesPerSecond,
         motion: Motion | None,
-        cotangent: Any,
+        cotangent: jax.Array,
     ) -> jax.Array:
         unet = network.bind({**others, **chosen})
         keys = unet.context_keys(context, x.shape[1])
@@ -194,17 +215,19 @@ def unet_gradient(model: Model, inputs: Inputs, motion: Motion | None = None) ->
     of_params, of_x, of_context = gradient(
         chosen, x, context, others, _each(timesteps, batch), _each(fps, batch), motion, cotangent
     )
-    results: Results = {"x": channels_first(of_x), "context": as_float32(of_context)}
+    results: dict[str, HostArray] = {"x": channels_first(of_x), "context": as_float32(of_context)}
     for name, path in paths.items():
         results[name] = model.to_official_layout(name, path, as_float32(of_params[path]))
     return results
 
 
-def run_sketch_encoder(model: Model, inputs: Inputs) -> tuple[list[jax.Array], jax.Array]:
+def run_sketch_encoder(model: VerifiedModel, inputs: Inputs) -> tuple[list[VideoFeatures], VideoFeatures]:
     """The residuals (B, T, h, w, C) before the control scale, and the features of the hints (B, T, h, w, C)."""
     network = model.networks["sketch_encoder"]
 
-    def run(params: Any, x: Any, timesteps: Any, context: Any, hints: Any) -> Any:
+    def run(
+        params: Params, x: Latents, timesteps: Timesteps, context: Context, hints: Hints
+    ) -> tuple[list[jax.Array], jax.Array]:
         encoder = network.bind(params)
         features = encoder.hint_features(hints)
         return encoder(x, timesteps, encoder.context_keys(context), features), features
@@ -216,7 +239,7 @@ def run_sketch_encoder(model: Model, inputs: Inputs) -> tuple[list[jax.Array], j
     return model.jit("sketch_encoder", run)(params, x, times, inputs.array("context"), hints)
 
 
-def sketch_encoder(model: Model, inputs: Inputs) -> Results:
+def sketch_encoder(model: VerifiedModel, inputs: Inputs) -> Results:
     """`control_i` (T, C, h, w), `control_std` (their number,) and `hint_features` (T, C, h, w)."""
     controls, features = run_sketch_encoder(model, inputs)
     results = {f"control_{i}": frames_in_batch(control) for i, control in enumerate(controls)}
@@ -224,7 +247,7 @@ def sketch_encoder(model: Model, inputs: Inputs) -> Results:
     return {**results, "control_std": np.stack(deviations), "hint_features": frames_in_batch(features)}
 
 
-def unet_with_control(model: Model, inputs: Inputs) -> Results:
+def unet_with_control(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (B, C, T, h, w) of the denoiser, with residuals of the sketch encoder unless the hint is null."""
     x, timesteps, context, fps = unet_inputs(inputs)
     controls = None

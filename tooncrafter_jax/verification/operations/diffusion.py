@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +16,23 @@ from tooncrafter_jax.diffusion.solvers.ddim import Ddim, DdimRows
 from tooncrafter_jax.diffusion.solvers.visits import visits
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.embeddings import sinusoidal_embedding
-from tooncrafter_jax.verification.inputs import Inputs
+from tooncrafter_jax.typing import FloatArray
+from tooncrafter_jax.verification.inputs import Inputs, Results
 from tooncrafter_jax.verification.layout import channels_first, channels_last
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.model import VerifiedModel
 from tooncrafter_jax.verification.operations.denoiser import run_unet
 
-Results = dict[str, Any]
 LOSS_NAMES = ["val/loss", "val/loss_simple", "val/loss_vlb"]
 """What the published trainer logs in evaluation mode."""
 
 
-def timestep_embedding(model: Model, inputs: Inputs) -> Results:
+def timestep_embedding(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (B, dim)."""
     del model
     return {"out": np.asarray(sinusoidal_embedding(jnp.asarray(inputs.array("timesteps")), inputs.setting("dim")))}
 
 
-def schedule(model: Model, inputs: Inputs) -> Results:
+def schedule(model: VerifiedModel, inputs: Inputs) -> Results:
     """The 13 buffers of a checkpoint by name, and three tables in float64."""
     del inputs
     return {
@@ -48,7 +47,7 @@ def _solver_options(inputs: Inputs) -> SolverOptions:
     return SolverOptions(**{name: inputs.setting(name) for name in ("spacing", "steps", "eta")})
 
 
-def sampler_schedule(model: Model, inputs: Inputs) -> Results:
+def sampler_schedule(model: VerifiedModel, inputs: Inputs) -> Results:
     """The tables of a run in ascending time, (S,) each."""
     options = _solver_options(inputs)
     run, rows = visits(model.schedule, options), Ddim().rows(model.schedule, options)
@@ -64,14 +63,14 @@ def sampler_schedule(model: Model, inputs: Inputs) -> Results:
     return {name: np.asarray(column)[::-1] for name, column in descending.items()}
 
 
-def guidance(model: Model, inputs: Inputs) -> Results:
+def guidance(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (B, C, T, h, w)."""
     cond, uncond = inputs.array("cond"), inputs.array("uncond")
     out = model.jit("guide", guide)(cond, uncond, inputs.setting("scale"), inputs.setting("rescale", 0.0))
     return {"out": np.asarray(out)}
 
 
-def one_ddim_step(model: Model, inputs: Inputs) -> Results:
+def one_ddim_step(model: VerifiedModel, inputs: Inputs) -> Results:
     """`x_prev` and `pred_x0` (B, C, T, h, w); with guidance scale 1 the published sampler ignores `uncond`."""
     solver = Ddim()
     rows = solver.rows(model.schedule, _solver_options(inputs))
@@ -79,7 +78,15 @@ def one_ddim_step(model: Model, inputs: Inputs) -> Results:
     scale = inputs.setting("scale", 1.0)
     uncond = inputs.array("uncond") if inputs.has("uncond") and scale != 1.0 else None
 
-    def step(x: Any, cond: Any, uncond: Any, noise: Any, scale: Any, rescale: Any, row: DdimRows) -> tuple[Any, Any]:
+    def step(
+        x: FloatArray,
+        cond: FloatArray,
+        uncond: FloatArray | None,
+        noise: FloatArray,
+        scale: jax.Array | float,
+        rescale: jax.Array | float,
+        row: DdimRows,
+    ) -> tuple[FloatArray, FloatArray]:
         v = cond if uncond is None else guide(cond, uncond, scale, rescale)
         return solver.step(x, v, row, lambda: noise)
 
@@ -88,7 +95,7 @@ def one_ddim_step(model: Model, inputs: Inputs) -> Results:
     return {"x_prev": np.asarray(x_prev), "pred_x0": np.asarray(clean)}
 
 
-def losses(model: Model, inputs: Inputs) -> Results:
+def losses(model: VerifiedModel, inputs: Inputs) -> Results:
     """What a training step is made of, and with `concat` and `context` the published trainer's losses.
 
     The variational term has weight 1 at every time under v-prediction, so that it equals the plain loss.

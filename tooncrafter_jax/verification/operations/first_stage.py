@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.models.autoencoder import Posterior
-from tooncrafter_jax.verification.inputs import Inputs
+from tooncrafter_jax.typing import Latents, Params
+from tooncrafter_jax.verification.inputs import Inputs, Results
 from tooncrafter_jax.verification.layout import channels_last, frames_in_batch, images_as_clip
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.model import VerifiedModel
 
-Results = dict[str, Any]
 PUBLISHED_LEVELS = 4
 """Resolutions of the published decoder; its last reference module is number 4 (spec section 5.1)."""
 
 
-def _encode(model: Model, inputs: Inputs) -> tuple[jax.Array, list[jax.Array]]:
+def _encode(model: VerifiedModel, inputs: Inputs) -> tuple[jax.Array, list[jax.Array]]:
     """Moments (1, N, h, w, 2C) and hidden states (1, N, H, W, C) of pictures.
 
     Without the check of the size that users' pictures get: an odd row is legal in the published code.
     """
     network = model.networks["autoencoder"]
 
-    def run(params: Any, images: Any) -> Any:
+    def run(params: Params, images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         autoencoder = network.bind(params)
         moments, hidden = autoencoder.encoder(images)
         return autoencoder.moments(moments), hidden
@@ -34,7 +32,7 @@ def _encode(model: Model, inputs: Inputs) -> tuple[jax.Array, list[jax.Array]]:
     return model.jit("autoencoder", run)(model.params("autoencoder")["autoencoder"], images)
 
 
-def encoder(model: Model, inputs: Inputs) -> Results:
+def encoder(model: VerifiedModel, inputs: Inputs) -> Results:
     """`moments` (N, 2C, h, w), `mode`, `std` (N, C, h, w) and, with noise, the scaled `latent`."""
     moments, _ = _encode(model, inputs)
     posterior = Posterior.from_moments(moments)
@@ -47,17 +45,17 @@ def encoder(model: Model, inputs: Inputs) -> Results:
     return {name: frames_in_batch(value) for name, value in results.items()}
 
 
-def encoder_hidden(model: Model, inputs: Inputs) -> Results:
+def encoder_hidden(model: VerifiedModel, inputs: Inputs) -> Results:
     """`hidden_i` (N, C, H, W): what the decoder is handed over, one of every level and last the first convolution's."""
     _, hidden = _encode(model, inputs)
     return {f"hidden_{i}": frames_in_batch(value) for i, value in enumerate(hidden)}
 
 
-def _decode(model: Model, inputs: Inputs) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _decode(model: VerifiedModel, inputs: Inputs) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Frames (B, T, H, W, 3) and the output of every stage by our names."""
     network = model.networks["decoder"]
 
-    def run(params: Any, latents: Any, hidden: Any) -> Any:
+    def run(params: Params, latents: Latents, hidden: list[jax.Array] | None) -> tuple[jax.Array, dict[str, jax.Array]]:
         decoder, stages = network.bind(params), {}
         references = None if hidden is None else decoder.prepare_references(hidden)
         return decoder(latents, references, observe=stages.__setitem__), stages
@@ -70,13 +68,13 @@ def _decode(model: Model, inputs: Inputs) -> tuple[jax.Array, dict[str, jax.Arra
     return model.jit("decoder", run)(model.params("decoder")["decoder"], latents, hidden)
 
 
-def decoder(model: Model, inputs: Inputs) -> Results:
+def decoder(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (T, 3, H, W)."""
     out, _ = _decode(model, inputs)
     return {"out": frames_in_batch(out)}
 
 
-def decoder_intermediate(model: Model, inputs: Inputs) -> Results:
+def decoder_intermediate(model: VerifiedModel, inputs: Inputs) -> Results:
     """The output of every stage by its official name, (T, C, H, W).
 
     The last reference module has the number of levels for its name; in a smaller decoder also the published one's. The
@@ -104,7 +102,7 @@ def decoder_intermediate(model: Model, inputs: Inputs) -> Results:
     return {name: frames_in_batch(stages[ours]) for name, ours in names.items() if ours in stages}
 
 
-def plain_decoder(model: Model, inputs: Inputs) -> Results:
+def plain_decoder(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (N, 3, H, W) of a decoder without video parts, after its 1x1 convolution."""
     network, params = model.plain_decoder
     run = model.jit("plain_decoder", lambda params, latents: network.bind(params)(latents))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.nn.warping import warped
-from tooncrafter_jax.verification.inputs import Inputs
+from tooncrafter_jax.typing import Params, VideoFeatures
+from tooncrafter_jax.verification.inputs import Inputs, Results
 from tooncrafter_jax.verification.layout import channels_first, channels_last, frames_in_batch
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.model import VerifiedModel
 from tooncrafter_jax.verification.operations import denoiser
-
-Results = dict[str, Any]
 
 
 def given_motion(inputs: Inputs, clips: int) -> Motion | None:
@@ -36,7 +36,7 @@ def _needed_motion(inputs: Inputs, clips: int) -> Motion:
     return motion
 
 
-def linear_motion(model: Model, inputs: Inputs) -> Results:
+def linear_motion(model: VerifiedModel, inputs: Inputs) -> Results:
     """`flow` (T-2, 4, H, W) and `mask` (T-2, 1, H, W) of motion that is even in time, from whole numbers."""
     del model
     first, last, share = (inputs.array(name).astype(np.float32) for name in ("first", "last", "share"))
@@ -46,7 +46,7 @@ def linear_motion(model: Model, inputs: Inputs) -> Results:
     return {"flow": flow, "mask": (1 - time) * share / 256}
 
 
-def motion_at_size(model: Model, inputs: Inputs) -> Results:
+def motion_at_size(model: VerifiedModel, inputs: Inputs) -> Results:
     """`flow` and `mask` of the frames between at another size."""
     del model
     height, width = (int(side) for side in inputs.setting("size"))
@@ -54,37 +54,37 @@ def motion_at_size(model: Model, inputs: Inputs) -> Results:
     return {"flow": frames_in_batch(motion.flows[:, 1:-1]), "mask": frames_in_batch(motion.share[:, 1:-1])}
 
 
-def warp(model: Model, inputs: Inputs) -> Results:
+def warp(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (N, C, h, w)."""
     del model
     image, flow = (jnp.asarray(channels_last(inputs.array(name))) for name in ("image", "flow"))
     return {"out": channels_first(warped(image, flow))}
 
 
-def warp_features(model: Model, inputs: Inputs) -> Results:
+def warp_features(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (B, C, T-2, h, w): the frames between."""
     del model
     return {"out": channels_first(_carried(inputs, "features")[:, 1:-1])}
 
 
-def condition_latents(model: Model, inputs: Inputs) -> Results:
+def condition_latents(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (B, C, T, h, w): all frames."""
     del model
     return {"out": channels_first(_carried(inputs, "latents"))}
 
 
-def _carried(inputs: Inputs, name: str) -> Any:
+def _carried(inputs: Inputs, name: str) -> VideoFeatures:
     features = jnp.asarray(channels_last(inputs.array(name)))
     return _needed_motion(inputs, features.shape[0]).at_size(*features.shape[2:4]).carried(features)
 
 
-def temporal_transformer(model: Model, inputs: Inputs) -> Results:
+def temporal_transformer(model: VerifiedModel, inputs: Inputs) -> Results:
     """`out` (B, C, T, h, w) of one temporal transformer, by its official name."""
     x, name = channels_last(inputs.array("x")), str(inputs.setting("module"))
     path = model.our_path("unet", f"model.diffusion_model.{name}.proj_in.weight").removesuffix(".proj_in.kernel")
     motion = given_motion(inputs, x.shape[0])
 
-    def run(params: Any, x: Any, motion: Motion | None) -> Any:
+    def run(params: Params, x: VideoFeatures, motion: Motion | None) -> jax.Array:
         module = model.networks["unet"].bind(params)
         for part in path.split("."):
             module = module[int(part)] if part.isdigit() else getattr(module, part)
@@ -94,8 +94,10 @@ def temporal_transformer(model: Model, inputs: Inputs) -> Results:
     return {"out": channels_first(compiled(model.params("unet")["unet"], jnp.asarray(x), motion))}
 
 
-def _with_motion(operation: Any) -> Any:
-    def run(model: Model, inputs: Inputs) -> Results:
+def _with_motion(
+    operation: Callable[[VerifiedModel, Inputs, Motion | None], Results],
+) -> Callable[[VerifiedModel, Inputs], Results]:
+    def run(model: VerifiedModel, inputs: Inputs) -> Results:
         return operation(model, inputs, given_motion(inputs, inputs.array("x").shape[0]))
 
     return run

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
+from tooncrafter_jax.diffusion.schedule import Spacing
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.io import resize_tensor_like_app, sketch_to_hint
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.sampler import branch_contexts, decode_twice, only
-from tooncrafter_jax.typing import Latents, Video
+from tooncrafter_jax.typing import HostArray, Latents, Video
 from tooncrafter_jax.verification.expressions import STEPS
-from tooncrafter_jax.verification.inputs import Inputs
+from tooncrafter_jax.verification.inputs import Inputs, Results
 from tooncrafter_jax.verification.layout import channels_first, channels_last
-from tooncrafter_jax.verification.model import Model
+from tooncrafter_jax.verification.model import VerifiedModel
 from tooncrafter_jax.verification.operations.motion import given_motion
 
-Results = dict[str, Any]
 APPLICATION_MAX_STEPS = 60
 APPLICATION_RESCALE = 0.7
 """Fixed in the published applications (spec section 11.2)."""
@@ -31,6 +32,20 @@ NO_IMAGE_SCALE = object()
 """Marks a case of two branches."""
 
 
+class Noise(NamedTuple):
+    """What is drawn for a sample.
+
+    Attributes:
+      posterior: (T, C, h, w).
+      initial: (B, C, T, h, w).
+      steps: one such array a step.
+    """
+
+    posterior: Float[np.ndarray, "T C h w"]
+    initial: Float[np.ndarray, "B C T h w"]
+    steps: list[np.ndarray]
+
+
 @dataclass(frozen=True)
 class Request:
     """One sample.
@@ -38,7 +53,7 @@ class Request:
     Attributes:
       first, last: (1, H, W, 3) pictures at the model's size, in [-1, 1].
       clip_image: (1, H, W, 3) what the image tower sees, of any size.
-      posterior_noise: (T, C, h, w); `initial_noise`: (B, C, T, h, w); `step_noise`: one such array a step.
+      noise: is given, not drawn.
       spacing, steps, eta: of the sampler.
       scale, rescale, image_scale: of the guidance; `image_scale` None for two branches.
       hints: (1, T, H, W, 1) sketches or None.
@@ -52,10 +67,8 @@ class Request:
     clip_image: np.ndarray
     prompt: str
     fps: np.ndarray
-    posterior_noise: np.ndarray
-    initial_noise: np.ndarray
-    step_noise: list[np.ndarray]
-    spacing: Any
+    noise: Noise
+    spacing: Spacing
     steps: int
     eta: float
     scale: float
@@ -67,16 +80,13 @@ class Request:
     extra: Results = field(default_factory=dict)
 
 
-def _noise(inputs: Inputs) -> dict[str, Any]:
+def _noise(inputs: Inputs) -> Noise:
     initial = inputs.array("x_T")
-    return {
-        "posterior_noise": inputs.array("posterior_noise"),
-        "initial_noise": initial,
-        "step_noise": [np.asarray(noise, np.float32).reshape(initial.shape) for noise in inputs.value("step_noise")],
-    }
+    steps = [np.asarray(noise, np.float32).reshape(initial.shape) for noise in inputs.value("step_noise")]
+    return Noise(inputs.array("posterior_noise"), initial, steps)
 
 
-def inference(model: Model, inputs: Inputs, motion: Motion | None = None) -> Results:
+def inference(model: VerifiedModel, inputs: Inputs, motion: Motion | None = None) -> Results:
     """The command line, with two branches or, with the setting `scale_img`, three (spec section 6.4)."""
     first = channels_last(inputs.array("image_first"))
     image_scale = inputs.setting("scale_img", NO_IMAGE_SCALE)
@@ -98,23 +108,23 @@ def inference(model: Model, inputs: Inputs, motion: Motion | None = None) -> Res
         rescale=inputs.setting("rescale", 0.0),
         image_scale=image_scale,
         motion=motion,
-        **_noise(inputs),
+        noise=_noise(inputs),
     )
     return sample(model, request)
 
 
-def with_motion(model: Model, inputs: Inputs) -> Results:
+def with_motion(model: VerifiedModel, inputs: Inputs) -> Results:
     """The command line with motion guidance, or without where `guided` is false; condition latents of all frames."""
     results = inference(model, inputs, given_motion(inputs, 1) if inputs.setting("guided") else None)
     return {**results, "condition_latents": results["all_condition_latents"]}
 
 
-def application(model: Model, inputs: Inputs) -> Results:
+def application(model: VerifiedModel, inputs: Inputs) -> Results:
     """The web applications: pictures of any size, and with the input `guides` sketches (spec sections 7 and 11.2)."""
     height, width = inputs.setting("height"), inputs.setting("width")
     originals = {end: channels_last(STEPS["image"](inputs.array(f"image_{end}"), True)) for end in ("first", "last")}
     resized = {end: resize_tensor_like_app(image[0], height, width)[None] for end, image in originals.items()}
-    extra: Results = {}
+    extra: dict[str, HostArray] = {}
     for end, image in originals.items():
         extra[f"resized_{end}"] = channels_first(resized[end])[0]
         without = resize_tensor_like_app(image[0], height, width, antialias=False)[None]
@@ -125,7 +135,7 @@ def application(model: Model, inputs: Inputs) -> Results:
         hints = np.stack([sketch_to_hint(np.ascontiguousarray(frame), height, width) for frame in rgb])[None]
         extra["hint"] = channels_first(hints[0])
     noise = _noise(inputs)
-    is_256_model = noise["initial_noise"].shape[-1] == WIDTH_OF_256_MODEL
+    is_256_model = noise.initial.shape[-1] == WIDTH_OF_256_MODEL
     request = Request(
         first=resized["first"],
         last=resized["last"],
@@ -140,12 +150,12 @@ def application(model: Model, inputs: Inputs) -> Results:
         hints=hints,
         control_scale=inputs.setting("control_scale", 1.0),
         extra=extra,
-        **noise,
+        noise=noise,
     )
     return sample(model, request)
 
 
-def sample(model: Model, request: Request) -> Results:
+def sample(model: VerifiedModel, request: Request) -> Results:
     """Composes the parts that users' samples go through with the given noise, one row at a time, and collects what they
     give.
 
@@ -153,7 +163,7 @@ def sample(model: Model, request: Request) -> Results:
       Everything that a manifest's pipelines store, in PyTorch layout.
     """
     sampler, params = model.sampler, model.params(*model.sampled_components)
-    initial, image_scale = channels_last(request.initial_noise), request.image_scale
+    initial, image_scale = channels_last(request.noise.initial), request.image_scale
     batch, frames = initial.shape[:2]
     # The published sampler asks for no other prediction at scale 1, whatever the scale of the image.
     branches = 1 if request.scale == 1.0 else 2 if image_scale is None else 3
@@ -161,7 +171,7 @@ def sample(model: Model, request: Request) -> Results:
     # Encode: clip by clip, as one device does.
     seeds = sampler.place(np.zeros(1, np.uint32))  # unused: all noise is given
     pictures = sampler.place(np.concatenate([request.first, request.last])[None].astype(np.float32))
-    posterior = sampler.place(channels_last(request.posterior_noise[[0, -1]])[None])
+    posterior = sampler.place(channels_last(request.noise.posterior[[0, -1]])[None])
     both = only(params, "autoencoder", "decoder")
     ends, references = sampler.encode(both, pictures, seeds, posterior, last=np.int32(frames - 1))
 
@@ -194,7 +204,7 @@ def sample(model: Model, request: Request) -> Results:
         branches=branches,
         rows_per_chunk=1,
         with_predictions=True,
-        noise=np.stack([channels_last(noise) for noise in request.step_noise]),
+        noise=np.stack([channels_last(noise) for noise in request.noise.steps]),
     ):
         latents.append(np.asarray(after, np.float32))
         clean.append(np.asarray(predictions, np.float32)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,17 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype, HostParams
 from tooncrafter_jax.weights.sources import TensorSource
 from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig
-from tooncrafter_jax.zoo.network_file import Target, map_tensors, network_kind, read_network, write_converted
+from tooncrafter_jax.zoo.network_file import (
+    CONV_AXES,
+    Target,
+    convert_network,
+    map_tensors,
+    network_kind,
+    read_network,
+)
 from tooncrafter_jax.zoo.saved_modules import PARALLEL_PREFIX, open_saved_module
 
 KIND = "anime2sketch"
-CONV_AXES = (2, 3, 1, 0)
-"""(out, in, h, w) to (h, w, in, out)."""
 UP_CONV_AXES = (2, 3, 0, 1)
 """(in, out, h, w) of a transposed convolution to (h, w, in, out)."""
 
@@ -66,14 +72,7 @@ def load_anime2sketch(path: Path, config: Anime2SketchConfig | None = None, *, d
     return map_tensors(source, name_table(network.config), network, dtype=dtype)
 
 
-def convert_anime2sketch(
-    source: Path,
-    destination: Path,
-    config: Anime2SketchConfig | None = None,
-    *,
-    dtype: Dtype = np.float32,
-    overwrite: bool = False,
-) -> int:
-    """Converts netG.pth (or the same as .safetensors) into one file; see `load_anime2sketch` and `write_converted`."""
-    params = load_anime2sketch(source, config, dtype=dtype)
-    return write_converted(destination, KIND, params, source, overwrite=overwrite)
+convert_anime2sketch = partial(convert_network, load_anime2sketch, KIND)
+"""Converts netG.pth, or the same as .safetensors, into one file; arguments from `source` on as of
+`convert_network`; see `load_anime2sketch`.
+"""

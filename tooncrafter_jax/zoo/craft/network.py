@@ -97,15 +97,7 @@ class ConvNorm(nnx.Module):
 class DilatedConv(nnx.Conv):
     """A 3x3 convolution whose taps are `DILATION` cells apart; the size stays."""
 
-    def __init__(
-        self,
-        in_features: int,
-        features: int,
-        *,
-        rngs: nnx.Rngs,
-        dtype: Dtype = jnp.float32,
-        param_dtype: Dtype = jnp.float32,
-    ) -> None:
+    def __init__(self, in_features: int, features: int, **kw: Unpack[LayerOptions]) -> None:
         init = uniform_fan_in(in_features * 9)
         super().__init__(
             in_features,
@@ -115,9 +107,7 @@ class DilatedConv(nnx.Conv):
             kernel_dilation=DILATION,
             kernel_init=init,
             bias_init=init,
-            rngs=rngs,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            **kw,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,17 @@ from tooncrafter_jax.typing import Dtype, HostArray, HostParams
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import TensorSource
 from tooncrafter_jax.zoo.craft.network import Craft, CraftConfig
-from tooncrafter_jax.zoo.network_file import Target, map_tensors, network_kind, read_network, write_converted
+from tooncrafter_jax.zoo.network_file import (
+    CONV_AXES,
+    Target,
+    convert_network,
+    map_tensors,
+    network_kind,
+    read_network,
+)
 from tooncrafter_jax.zoo.saved_modules import open_saved_module
 
 KIND = "craft"
-CONV_AXES = (2, 3, 1, 0)
-"""(out, in, h, w) to (h, w, in, out)."""
 NORM_LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
 COUNTER = "num_batches_tracked"
 """Of each normalisation, how often its moments were updated: nothing depends on it, and files from before PyTorch 0.4.1
@@ -117,19 +123,10 @@ def load_craft(path: Path, config: CraftConfig | None = None, *, dtype: Dtype = 
     return map_tensors(source, name_table(network.config), network, dtype=dtype)
 
 
-def convert_craft(
-    source: Path,
-    destination: Path,
-    config: CraftConfig | None = None,
-    *,
-    dtype: Dtype = np.float32,
-    overwrite: bool = False,
-) -> int:
-    """Converts craft_mlt_25k.pth (or the same as .safetensors) into one file; see `load_craft` and
-    `write_converted`.
-    """
-    params = load_craft(source, config, dtype=dtype)
-    return write_converted(destination, KIND, params, source, overwrite=overwrite)
+convert_craft = partial(convert_network, load_craft, KIND)
+"""Converts craft_mlt_25k.pth, or the same as .safetensors, into one file; arguments from `source` on as of
+`convert_network`; see `load_craft`.
+"""
 
 
 def _open(path: Path, network: Network[Craft]) -> TensorSource | None:
