@@ -103,7 +103,7 @@ def test_sketches_guide_the_clips_that_have_some(clips):
     assert np.abs(guided[1] - alone[1]).max() > 1e-3
 
 
-def test_guided_frames_are_judged_first(clips):
+def test_guided_frames_are_compared_first(clips):
     guided = config(clips, "joint", groups=("sketch",), options={"perceptual_frames": 3})
     stage = make_joint(guided)
     frames = guided.data.frames
@@ -111,7 +111,7 @@ def test_guided_frames_are_judged_first(clips):
     few = few.at[0, [1, 3]].set(True).at[1, 3].set(True)
     for seed in range(frames):
         batch = {"video": jnp.zeros((2, frames, 8, 8, 3)), "seed": jnp.asarray([seed, 7], jnp.uint32)}
-        judged = np.asarray(stage.judged_frames(batch | {"sketched": few}))
-        assert judged.tolist()[:2] == [3, 1] and judged[2] not in (1, 3)
-        of_all = np.asarray(stage.judged_frames(batch | {"sketched": many}))
+        compared = np.asarray(stage.compared_frames(batch | {"sketched": few}))
+        assert compared.tolist()[:2] == [3, 1] and compared[2] not in (1, 3)
+        of_all = np.asarray(stage.compared_frames(batch | {"sketched": many}))
         np.testing.assert_array_equal(of_all, (seed + np.arange(3)) % frames)

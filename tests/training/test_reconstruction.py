@@ -159,18 +159,20 @@ def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
     """Where the config asks for some frames: all are met in turn, and the others do not count."""
     stage = make_decoder(config(clips, "decoder", options={"perceptual_weight": 0.5, "perceptual_frames": 4}))
 
-    def judged_of(seed, frames=16):
-        return stage.judged_frames({"video": jnp.zeros((2, frames, 8, 8, 3)), "seed": jnp.asarray([seed, 9], "uint32")})
+    def compared_of(seed, frames=16):
+        return stage.compared_frames(
+            {"video": jnp.zeros((2, frames, 8, 8, 3)), "seed": jnp.asarray([seed, 9], "uint32")}
+        )
 
-    judged = [frames for seed in (4, 5, 6, 7) if (frames := judged_of(seed)) is not None]
-    assert sorted(np.concatenate(judged)) == list(range(16))
-    assert judged_of(4, frames=4) is None
+    compared = [frames for seed in (4, 5, 6, 7) if (frames := compared_of(seed)) is not None]
+    assert sorted(np.concatenate(compared)) == list(range(16))
+    assert compared_of(4, frames=4) is None
     monkeypatch.setattr(
         type(stage.components), "bind", lambda *_: lambda one, other: jnp.abs(one - other).mean((1, 2, 3))
     )
     truth = jnp.zeros((2, 16, 8, 8, 3))
-    video = truth.at[:, judged[0]].set(1.0)
-    for frames, expected in ((None, 4 / 16), (judged[0], 1.0), (judged[1], 0.0)):
+    video = truth.at[:, compared[0]].set(1.0)
+    for frames, expected in ((None, 4 / 16), (compared[0], 1.0), (compared[1], 0.0)):
         losses, metrics = stage.distance({}, video, truth, frames)
         assert float(metrics["lpips"]) == expected
         assert {name: float(value) for name, value in losses.items()} == {"l1": 4 / 16, "lpips": 0.5 * expected}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.discriminator import STATISTICS, Discriminator, DiscriminatorConfig
 from tooncrafter_jax.models.dual_reference_decoder import References
@@ -174,12 +174,12 @@ class Reconstruction(Stage):
         params: FlatParams,
         video: Video,
         truth: Video,
-        judged: jax.Array | None = None,
+        compared: Int[Array, "K"] | None = None,
         valid: jax.Array | None = None,
     ) -> tuple[Losses, Metrics]:
         """L1 and weight·LPIPS, averaged (the published lineage has both averages and sums; spec section 8.6).
 
-        LPIPS is of the frames whose numbers are `judged`, or of all. Clips that are not `valid` (B,) do not count;
+        LPIPS is of the frames whose numbers are `compared`, or of all. Clips that are not `valid` (B,) do not count;
         None: all do.
         """
         l1 = mean_of_clips(jnp.abs(video - truth), valid)
@@ -187,8 +187,8 @@ class Reconstruction(Stage):
         if not weight:
             return {"l1": l1}, {"l1": l1}
         network = self.components.bind(PERCEPTUAL, params)
-        if judged is not None:
-            video, truth = video[:, judged], truth[:, judged]
+        if compared is not None:
+            video, truth = video[:, compared], truth[:, compared]
 
         def of_frame(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
             return network(*pair)
@@ -199,7 +199,7 @@ class Reconstruction(Stage):
         perceptual = mean_of_clips(jnp.moveaxis(jax.lax.map(of_frame, frames), 1, 0), valid)
         return {"l1": l1, "lpips": weight * perceptual}, {"l1": l1, "lpips": perceptual}
 
-    def judged_frames(self, batch: Batch) -> jax.Array | None:
+    def compared_frames(self, batch: Batch) -> Int[Array, "K"] | None:
         """Numbers of the frames that LPIPS is measured on in a step, evenly spaced from a place that the first seed
         draws; None for all.
 
@@ -225,17 +225,17 @@ class Reconstruction(Stage):
         settings = self.options.discriminator
         truth = to_pixels(batch["video"])
         # The adaptive weight compares gradients at the last layer, whether or not that layer is trained.
-        pulled, rest = split(params, lambda path: path == self.last_layer or self.is_trained(path))
+        leaves, rest = split(params, lambda path: path == self.last_layer or self.is_trained(path))
 
         def reconstruct(some: FlatParams) -> tuple[tuple[Video, Losses], Metrics]:
             video, given = self.reconstruct(self.bound({**some, **rest}), batch)
             return (video, given.losses), given.metrics
 
-        (video, own), pull_back, told = jax.vjp(reconstruct, pulled, has_aux=True)
-        judged = self.judged_frames(batch)
+        (video, own), pull_back, of_encoding = jax.vjp(reconstruct, leaves, has_aux=True)
+        compared = self.compared_frames(batch)
 
         def distance(video: Video) -> tuple[jax.Array, tuple[Losses, Metrics]]:
-            losses, metrics = self.distance(params, video, truth, judged)
+            losses, metrics = self.distance(params, video, truth, compared)
             return total(losses), (losses, metrics)
 
         (_, (distances, metrics)), of_distance = jax.value_and_grad(distance, has_aux=True)(video)
@@ -254,9 +254,11 @@ class Reconstruction(Stage):
             weight = settings.weight * jnp.clip(ratio, 0.0, LARGEST_WEIGHT)
             discriminators, others = split(params, _is_discriminators)
             hinge = jax.value_and_grad(lambda some: self._hinge(some | others, truth, video), has_aux=True)
-            (judged, (statistics, judgements)), of_discriminator = hinge(discriminators)
-            told = {"adversarial": adversarial, "adversarial_weight": weight, "discriminator_loss": judged} | judgements
-            return _Adversary(weight * adversarial, weight * of_adversarial, of_discriminator, statistics, told)
+            (hinge_loss, (statistics, logits)), of_discriminator = hinge(discriminators)
+            logged = {"adversarial": adversarial, "adversarial_weight": weight, "discriminator_loss": hinge_loss}
+            return _Adversary(
+                weight * adversarial, weight * of_adversarial, of_discriminator, statistics, logged | logits
+            )
 
         def without(video: Video) -> _Adversary:
             none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(adversary, video))
@@ -266,10 +268,10 @@ class Reconstruction(Stage):
             against = jax.lax.cond(step >= settings.start_step, adversary, without, jax.lax.stop_gradient(video))
         else:  # it never takes part, so its gradients, which pull back twice through the decoder, are not even compiled
             against = without(video)
-        (of_pulled,) = pull_back((of_distance + against.of_video, jax.tree.map(jnp.ones_like, own)))
-        of_model, _ = split(of_pulled, self.is_trained)
+        (of_leaves,) = pull_back((of_distance + against.of_video, jax.tree.map(jnp.ones_like, own)))
+        of_model, _ = split(of_leaves, self.is_trained)
         losses = distances | own | {"adversarial": against.loss}
-        metrics |= told | {"psnr": psnr(video, truth)} | against.metrics
+        metrics |= of_encoding | {"psnr": psnr(video, truth)} | against.metrics
         gradients = {MODEL: of_model, DISCRIMINATOR: against.of_discriminator}
         return Gradients(losses, gradients, against.statistics, metrics)
 
