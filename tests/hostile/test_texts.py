@@ -159,7 +159,7 @@ def test_a_sparse_table_of_keys(tmp_path: Path) -> None:
     for content in (None, b"\xff\xfe\t(1,)\tfloat32"):
         if content is not None:
             table.write_bytes(content)
-        with bounded_memory(64), pytest.raises(UserError, match="keys.tsv cannot be read .*: copy the folder again"):
+        with bounded_memory(256), pytest.raises(UserError, match="keys.tsv cannot be read .*: copy the folder again"):
             folder.key_table("model")
 
 

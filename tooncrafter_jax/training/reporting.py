@@ -23,7 +23,7 @@ from tooncrafter_jax.weights.groups import GROUPS
 SECONDS_BETWEEN_COPIES = 60.0
 """How often scalars go to a bucket, where a file that has grown is written anew."""
 
-Reported = Mapping[str, AnyArray | HostArray | float]
+Reported = Mapping[str, AnyArray | HostArray | float | int]
 """Metrics by name, on devices or on the host."""
 
 

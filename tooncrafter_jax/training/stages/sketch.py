@@ -19,7 +19,7 @@ from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.denoising import Denoising
 from tooncrafter_jax.training.stages.encoding import conditions_of, guided_hints, without_hints
 from tooncrafter_jax.training.stages.stage import Batch, Derived, Extractor, Metrics, SketchSource
-from tooncrafter_jax.typing import AnyArray, Key, Latents
+from tooncrafter_jax.typing import AnyArray, HostArray, Key, Latents
 
 
 @dataclass(frozen=True)
@@ -125,5 +125,5 @@ class Sketch(Denoising):
         return super().validate(params, batch) | {"loss_without_sketches": alone}
 
 
-def _first_channels(kernel: AnyArray, count: int) -> AnyArray:
+def _first_channels(kernel: AnyArray | HostArray, count: int) -> AnyArray | HostArray:
     return kernel[:, :, :count]
