@@ -8,7 +8,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from tests.training.small import config
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.components import of_component
@@ -210,13 +209,13 @@ def test_nothing_is_exported_before_the_first_checkpoint(rectify, tmp_path):
 def test_a_workdir_of_another_run_is_refused(rectify, clips, tmp_path):
     stage = rectify[0]
     Checkpoints(tmp_path, stage).close()
-    other = config(clips, frozen_dtype="bfloat16", optimizer={"learning_rate": 5e-4})
+    other = dataclasses.replace(stage.config, optimizer=dataclasses.replace(stage.config.optimizer, learning_rate=5e-4))
     from tooncrafter_jax.training.stages import make_stage
     from tooncrafter_jax.training.start import architecture
 
     with pytest.raises(UserError, match=r"config.optimizer.learning_rate=0.001, not 0.0005"):
         Checkpoints(tmp_path, make_stage(other, architecture(other)))
-    longer = config(clips, frozen_dtype="bfloat16", steps=9, remat="blocks", attention="chunked")
+    longer = dataclasses.replace(stage.config, steps=9, remat="blocks", attention="chunked")
     Checkpoints(tmp_path, make_stage(longer, architecture(longer))).close()
 
 
