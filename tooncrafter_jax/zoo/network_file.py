@@ -26,6 +26,8 @@ Config = TypeVar("Config")
 GivenConfig = TypeVar("GivenConfig", contravariant=True)
 CONV_AXES = (2, 3, 1, 0)
 """A convolution's (out, in, h, w) to (h, w, in, out)."""
+UP_CONV_AXES = (2, 3, 0, 1)
+"""(in, out, h, w) of a transposed convolution to (h, w, in, out)."""
 NETWORK_KEY, CHECKSUM_KEY = "tooncrafter_jax.network", "tooncrafter_jax.sha256"
 
 

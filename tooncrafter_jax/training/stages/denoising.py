@@ -19,7 +19,7 @@ from tooncrafter_jax.sampling.denoise import denoise_chunk
 from tooncrafter_jax.training.components import as_float32
 from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, motion_of
 from tooncrafter_jax.training.stages.stage import Batch, Losses, Metrics, Stage
-from tooncrafter_jax.typing import Latents, Video
+from tooncrafter_jax.typing import Hints, Latents, Video
 
 SAMPLE_STEPS = 25
 TIME_BUCKETS = 10
@@ -47,7 +47,12 @@ class Denoising(Stage):
         """Everything that the denoiser sees of a clip but its noisy latents, given scaled latents of its first and last
         frame, and the motion between.
         """
-        return conditions_of(model, batch, ends, frames, self.config.dtype, motion=motion)
+        return conditions_of(model, batch, ends, frames, self.config.dtype, *self.hints(batch), motion=motion)
+
+    def hints(self, batch: Batch) -> tuple[Hints | None, Float[Array, "B"] | None]:
+        """Sketches that guide the denoiser, and the scale of each clip's control; None where none do."""
+        del batch
+        return None, None
 
     def times(self, batch: Batch) -> Int[Array, "B"]:
         """The diffusion time of each clip, by its seed."""

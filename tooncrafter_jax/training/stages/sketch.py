@@ -12,14 +12,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
 from tooncrafter_jax.training.components import FlatParams
 from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.denoising import Denoising
-from tooncrafter_jax.training.stages.encoding import conditions_of, guided_hints, without_hints
+from tooncrafter_jax.training.stages.encoding import guided_hints, without_hints
 from tooncrafter_jax.training.stages.stage import Batch, Derived, Extractor, Metrics, SketchSource
-from tooncrafter_jax.typing import AnyArray, HostArray, Key, Latents
+from tooncrafter_jax.typing import AnyArray, Hints, HostArray, Key, Latents
 
 
 @dataclass(frozen=True)
@@ -96,17 +95,9 @@ class Sketch(Denoising):
 
         return {path: hint(i, self.components.abstract_params[path].shape) for i, path in enumerate(paths)}
 
-    def conditions(
-        self,
-        model: BoundModel,
-        batch: Batch,
-        ends: Float[Array, "B 2 h w C"],
-        frames: int,
-        motion: Motion | None = None,
-    ) -> Conditions:
-        """The denoiser's, and the sketches of the clips that have some."""
-        hints, scale = guided_hints(batch, every_clip=self.options.every_frame)
-        return conditions_of(model, batch, ends, frames, self.config.dtype, hints, scale, motion)
+    def hints(self, batch: Batch) -> tuple[Hints | None, Float[Array, "B"] | None]:
+        """The sketches of the clips that have some."""
+        return guided_hints(batch, every_clip=self.options.every_frame)
 
     def predict(
         self,

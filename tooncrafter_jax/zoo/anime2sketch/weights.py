@@ -13,6 +13,7 @@ from tooncrafter_jax.weights.sources import TensorSource
 from tooncrafter_jax.zoo.anime2sketch.network import Anime2Sketch, Anime2SketchConfig
 from tooncrafter_jax.zoo.network_file import (
     CONV_AXES,
+    UP_CONV_AXES,
     Target,
     convert_network,
     map_tensors,
@@ -22,8 +23,6 @@ from tooncrafter_jax.zoo.network_file import (
 from tooncrafter_jax.zoo.saved_modules import PARALLEL_PREFIX, open_saved_module
 
 KIND = "anime2sketch"
-UP_CONV_AXES = (2, 3, 0, 1)
-"""(in, out, h, w) of a transposed convolution to (h, w, in, out)."""
 
 
 def name_table(config: Anime2SketchConfig) -> dict[str, Target]:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.typing import HostParams, Tensors
-from tooncrafter_jax.zoo.network_file import Target
-
-CONV_AXES = (2, 3, 1, 0)
-"""PyTorch's (out, in, height, width) in our order."""
-UP_CONV_AXES = (2, 3, 0, 1)
-"""The same of a transposed convolution, (in, out, height, width)."""
+from tooncrafter_jax.zoo.network_file import CONV_AXES, UP_CONV_AXES, Target
 
 
 def name_table(config: RifeConfig) -> dict[str, Target]:
