@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def main(directory: str) -> None:
     """Loads for ever with a worker, and prints its process id first."""
     import multiprocessing
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which nohup and & turn off, for workers too
     loader = Loader(ClipSet(directory), LoaderConfig(**{**SMALL, "num_workers": 1, "prefetch": 1}))
     next(loader)
     next(loader)

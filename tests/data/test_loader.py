@@ -4,6 +4,7 @@ ends.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -384,17 +385,22 @@ def test_workers_end_with_the_program(clips):
         )
         for _ in range(2)
     ]
-    workers = [[int(pid) for pid in (program.stdout or io.StringIO()).readline().split()] for program in programs]
-    assert [len(pids) for pids in workers] == [1, 1]
-    os.killpg(programs[0].pid, signal.SIGINT)
-    os.kill(programs[1].pid, signal.SIGKILL)
-    complaints = [program.communicate(timeout=90)[1] for program in programs]
-    assert [program.returncode for program in programs] == [130, -signal.SIGKILL]
-    assert "Traceback" not in complaints[0]
-    deadline = time.monotonic() + 10
-    while (alive := [pid for pids in workers for pid in pids if _runs(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive
+    try:
+        workers = [[int(pid) for pid in (program.stdout or io.StringIO()).readline().split()] for program in programs]
+        assert [len(pids) for pids in workers] == [1, 1]
+        os.killpg(programs[0].pid, signal.SIGINT)
+        os.kill(programs[1].pid, signal.SIGKILL)
+        complaints = [program.communicate(timeout=90)[1] for program in programs]
+        assert [program.returncode for program in programs] == [130, -signal.SIGKILL]
+        assert "Traceback" not in complaints[0]
+        deadline = time.monotonic() + 10
+        while (alive := [pid for pids in workers for pid in pids if _runs(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive
+    finally:  # a worker that was left would keep a core busy
+        for program in programs:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
 
 
 def _runs(pid):
