@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 # Resolves for the two other environments: torch is left out, which is large, and whose tests then skip by name.
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
-LIGHT_EXTRAS := --extra dev --extra data --extra eval
+LIGHT_EXTRAS := --extra dev --extra data --extra eval --extra hub
 # A file's tests share compiled programs, so a file stays in one process; tests/conftest.py says in which order they come.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
@@ -59,7 +59,7 @@ format: .venv/dev
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,convert,data,eval,torch-data]'
+	$(PIP) --editable '.[dev,convert,hub,data,eval,torch-data]'
 	touch $@
 
 .venv/docs: .venv/core

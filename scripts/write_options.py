@@ -1,5 +1,5 @@
-"""Writes what is made from the declared options: the keyword arguments of `ToonCrafter.interpolate`, and the table in
-the manual.
+"""Writes what is made from what is declared: the keyword arguments of `ToonCrafter.interpolate`, the manual's table of
+options, and that of the published models.
 
 python scripts/write_options.py [--check]
 
@@ -20,10 +20,12 @@ from tooncrafter_jax.cli.declared_options import flag_of
 from tooncrafter_jax.cli.sample import build_parser
 from tooncrafter_jax.options import declared
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
+from tooncrafter_jax.weights.known_models import KNOWN_MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYWORDS = ROOT / "tooncrafter_jax" / "sampling" / "sampling_keywords.py"
 MANUAL = ROOT / "docs" / "sampling.md"
+WEIGHTS = ROOT / "docs" / "published-weights.md"
 BEGIN, END = "<!-- made by scripts/write_options.py -->\n", "<!-- end -->"
 IN_PYTHON = {
     "--first": "first",
@@ -81,11 +83,19 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def manual(text: str) -> str:
-    """The manual with its table brought up to date."""
+def models() -> str:
+    """The published models that are known, as Markdown."""
+    head = "| name | GB | licence | what it is |\n|---|---|---|---|\n"
+    return head + "".join(
+        f"| `{one.name}` | {one.gigabytes:.1f} | {one.licence} | {one.purpose} |\n" for one in KNOWN_MODELS.values()
+    )
+
+
+def with_table(text: str, table: str) -> str:
+    """A page with its table brought up to date."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table()}\n{END}{after}"
+    return f"{before}{BEGIN}{table}\n{END}{after}"
 
 
 def _declared(cls: type) -> Any:
@@ -117,7 +127,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    wanted = {KEYWORDS: keywords(), MANUAL: manual(MANUAL.read_text(encoding="utf-8"))}
+    wanted = {
+        KEYWORDS: keywords(),
+        MANUAL: with_table(MANUAL.read_text(encoding="utf-8"), table()),
+        WEIGHTS: with_table(WEIGHTS.read_text(encoding="utf-8"), models()),
+    }
     old = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in old:
         if not check:

@@ -114,6 +114,8 @@ def test_what_is_made_from_the_options_is_up_to_date() -> None:
     advice = "run python scripts/write_options.py"
     assert script["KEYWORDS"].read_text(encoding="utf-8") == script["keywords"](), advice
     text = script["MANUAL"].read_text(encoding="utf-8")
-    assert text == script["manual"](text), advice
+    assert text == script["with_table"](text, script["table"]()), advice
+    models = script["WEIGHTS"].read_text(encoding="utf-8")
+    assert models == script["with_table"](models, script["models"]()), advice
     for option in ("--pixel-format", "--dark-sketches", "--fit", "--order", "--cross-fade", "--attention"):
         assert f"| `{option}" in text

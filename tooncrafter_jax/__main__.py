@@ -16,6 +16,7 @@ GROUPS = {
     },
     "models": {
         "convert": "published weight files -> a checkpoint directory",
+        "fetch": "a published model of the Hugging Face hub -> a checkpoint directory",
         "compact": "a checkpoint directory -> one of 16-bit safetensors files, to hand on",
         "verify": "compare every component with reference numbers",
     },

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, interruption_note
-from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
+from tooncrafter_jax.cli.vocabulary import add_architecture, add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
@@ -46,12 +46,7 @@ def build_parser() -> Parser:
         help="model.ckpt, sketch_encoder.ckpt, netG.pth, craft_mlt_25k.pth or the same as .safetensors",
     )
     parser.add_argument("destination", type=Path, help="the checkpoint directory (or .safetensors file) to write")
-    parser.add_argument(
-        "--architecture",
-        default="tooncrafter_512",
-        metavar="NAME|FILE",
-        help=f"of the model: {', '.join(PRESETS)}, or a JSON file in the published code's keys (default: %(default)s)",
-    )
+    add_architecture(parser.add_argument)
     add_stored_dtype(parser.add_argument, DTYPES, "float32")
     add_overwrite(parser.add_argument, "what the destination holds")
     parser.add_argument("--list-unused", action="store_true", help="print every tensor that is not needed, and why")
@@ -73,7 +68,7 @@ def main(argv: list[str]) -> int:
             print(f"{printable(arguments.destination)}: {tensors} tensors consumed, {name}")
             return EXIT_OK
 
-    architecture = _architecture(arguments.architecture)
+    architecture = architecture_of(arguments.architecture)
     with interruption_note(f"{arguments.destination} is as it was before"):
         result = convert(
             arguments.source,
@@ -95,8 +90,12 @@ def main(argv: list[str]) -> int:
     return EXIT_OK
 
 
-def _architecture(name: str) -> ModelConfig:
-    """The architecture of this name, or of the JSON file of this path."""
+def architecture_of(name: str) -> ModelConfig:
+    """The architecture of this name, or of the JSON file of this path, as --architecture takes it.
+
+    Raises:
+      UserError: there is none, or the file cannot be read.
+    """
     if name in PRESETS or not (name.endswith(".json") or Path(name).exists()):
         return preset(name)
     config = Path(name)

@@ -26,6 +26,7 @@ from tooncrafter_jax.cli.vocabulary import (
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
 from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS, format_of_ending
+from tooncrafter_jax.io.images import check_is_picture_file
 from tooncrafter_jax.models.configuration import PRESETS
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
@@ -43,6 +44,7 @@ from tooncrafter_jax.sampling.batch.making import BatchRequest
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
+from tooncrafter_jax.sampling.batch.selection import inputs_of
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
@@ -62,8 +64,9 @@ Two drawings in, one video out.
   tooncrafter sample --model=MODEL --folder=prompts/ --out=results/
   tooncrafter sample --model=MODEL --manifest=shots.jsonl --out=results/
 
-MODEL is a directory made by `tooncrafter convert`. Without --model the small model that comes with the package draws,
-at 128x128 pixels and on any laptop; without any option it draws the examples.
+MODEL is a directory made by `tooncrafter convert`, or the name of a published model such as Doubiiu/ToonCrafter, which
+is fetched once (`tooncrafter fetch --list`). Without --model the small model that comes with the package draws, at
+128x128 pixels and on any laptop; without any option it draws the examples.
 
 A folder or a manifest can be run again: clips that are done are skipped, and a pair that fails does not stop the rest.
 Beside each clip, a .json file records how it was made.
@@ -141,10 +144,9 @@ def build_parser() -> Parser:
     model(
         "--model",
         default=DEFAULT_MODEL,
-        metavar="DIR",
+        metavar="DIR|NAME",
         help=f"{MEANINGS['--model']}, that `tooncrafter convert` or `tooncrafter train` wrote, or the name of the "
-        "bundled one "
-        "[--ckpt_path] (default: %(default)s)",
+        "bundled one or, as OWNER/NAME[@REVISION][/FILE], of a published one [--ckpt_path] (default: %(default)s)",
     )
     model(
         "--random-weights",
@@ -191,9 +193,12 @@ def main(argv: list[str]) -> int:
         note(sentence)
     if arguments.folder is not None and not arguments.quiet and is_main_process():
         print("\n".join(shown_pairs(jobs)), file=sys.stderr)
+    several = arguments.first is None
+    for picture in () if several else inputs_of(jobs[0].pair):
+        check_is_picture_file(os.fspath(picture))  # before a model is fetched
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
-    source = ModelSource(arguments.model, arguments.random_weights, arguments.lora)
+    source = ModelSource(arguments.model, arguments.random_weights, arguments.lora, arguments.quiet)
     model = source.described()
     options = sampling_options(arguments, model.sampling)
     options.check(model.config)
@@ -202,7 +207,6 @@ def main(argv: list[str]) -> int:
         enable_compilation_cache(arguments.compilation_cache)
         return source.load(dtype, arguments.attention)
 
-    several = arguments.first is None
     inputs = [arguments.manifest] if arguments.manifest else []
     request = BatchRequest(jobs, several, options, plan, model, dtype, load, inputs, arguments.batch_size)
     with interruption_note("finished files are kept, and the same command makes the rest"):

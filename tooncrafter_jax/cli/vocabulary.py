@@ -21,6 +21,7 @@ MEANINGS = {
     "--quiet": "show no progress",
     "--json": "also write the result there as JSON",
     "--model": "directory of a model",
+    "--architecture": "of the model",
     "--dtype": "numbers to compute with",
     "--stored-dtype": "numbers that are written",
     "--attention": "what computes attention",
@@ -123,9 +124,17 @@ def add_dtype(add: Add, choices: Sequence[str] | None = None, default: str | Non
     )
 
 
-def add_stored_dtype(add: Add, choices: Collection[str], default: str) -> None:
-    """The option --stored-dtype."""
-    more = f": {', '.join(choices)} (default: %(default)s)"
+def add_architecture(add: Add) -> None:
+    """The option --architecture, which `convert.architecture_of` reads."""
+    from tooncrafter_jax.models.configuration import PRESETS
+
+    more = f": {', '.join(PRESETS)}, or a JSON file in the published code's keys (default: %(default)s)"
+    add_shared(add, "--architecture", more, default="tooncrafter_512", metavar="NAME|FILE")
+
+
+def add_stored_dtype(add: Add, choices: Collection[str], default: str | None, usual: str = "%(default)s") -> None:
+    """The option --stored-dtype; `usual` says what it is where there is no default."""
+    more = f": {', '.join(choices)} (default: {usual})"
     add_shared(add, "--stored-dtype", more, choices=choices, default=default, metavar="TYPE")
 
 

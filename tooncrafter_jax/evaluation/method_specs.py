@@ -32,6 +32,7 @@ from tooncrafter_jax.sampling.model_loading import BUNDLED, find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.typing import JsonObject
+from tooncrafter_jax.weights.hub_names import published_name
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,13 @@ class MethodSpec:
             return cls(text, name, prefix, rest)
         if method.startswith(FOLDER) or method in RIVALS:
             return cls(text, name, "rival", method)
-        if not url_of(method) and not Path(method).exists() and not (BUNDLED / method).exists():
+        is_here = Path(method).exists() or (BUNDLED / method).exists()
+        if not url_of(method) and not is_here and published_name(method) is None:
             near = difflib.get_close_matches(method, ["truth", *RIVALS], n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise UserError(
                 f"there is no method '{method}': {hint}give {', '.join(['truth', *RIVALS])}, folder:DIR, sketched:DIR, "
-                "reconstruction:DIR or a model's directory"
+                "reconstruction:DIR, a model's directory or OWNER/NAME of a published one"
             )
         return cls(text, name, "model", method)
 

@@ -15,6 +15,8 @@ from tooncrafter_jax.io.paths import any_path, url_of
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.platform import platform_of
 from tooncrafter_jax.typing import Device, DeviceParams, Dtype
+from tooncrafter_jax.weights.hub import fetched_model
+from tooncrafter_jax.weights.hub_names import parse_name
 from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -25,24 +27,34 @@ DEFAULT_MODEL = "small"
 """The bundled model that is used where none is named."""
 
 
-def find_checkpoint(source: str | Path, components: Iterable[str] = REQUIRED_COMPONENTS) -> Checkpoint:
-    """The checkpoint directory of this path, or of the bundled model of this name; reads no tensors yet.
+def find_checkpoint(
+    source: str | Path, components: Iterable[str] = REQUIRED_COMPONENTS, *, quiet: bool = False
+) -> Checkpoint:
+    """The checkpoint directory of this path, of the bundled model of this name, or of the published one of this name;
+    reads no tensors yet.
+
+    A path that exists comes first, then a bundled model. A published one is fetched if it is not here yet.
 
     Args:
       source: path, URL of a bucket, or name.
       components: what it must hold.
+      quiet: whether a download shows no progress.
 
     Raises:
-      UserError: if there is none, or it is damaged or incomplete.
+      UserError: if there is none, it is damaged or incomplete, or it cannot be fetched.
     """
-    path = any_path(source) if url_of(source) else Path(source)
+    path = fetched_model(source, quiet=quiet)
+    if path is None:
+        path = any_path(source) if url_of(source) else Path(source)
     if not path.exists() and (BUNDLED / str(source)).is_dir():
         path = BUNDLED / str(source)
     if not path.exists() and path.name == str(source):
         raise UserError(
-            f"there is no model '{source}': give a checkpoint directory that `tooncrafter convert` wrote, or "
-            f"'{DEFAULT_MODEL}', which comes with the package"
+            f"there is no model '{source}': give a checkpoint directory that `tooncrafter convert` wrote, "
+            f"'{DEFAULT_MODEL}', which comes with the package, or a published model (`tooncrafter fetch --list`)"
         )
+    if not path.exists() and parse_name(str(source)) is not None:
+        raise UserError(f"no checkpoint directory {path}: for a repository of that name write hf://{source}")
     checkpoint = Checkpoint(path)
     checkpoint.require(components)
     return checkpoint

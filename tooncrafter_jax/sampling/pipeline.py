@@ -128,8 +128,10 @@ class ToonCrafter:
         """Loads a model.
 
         Args:
-          source: a checkpoint directory that `tooncrafter convert` or `tooncrafter train` wrote, or the name of a
-            bundled model (see `DEFAULT_MODEL`).
+          source: a checkpoint directory that `tooncrafter convert` or `tooncrafter train` wrote, the name of a bundled
+            model (see `DEFAULT_MODEL`), or that of a published one, "Doubiiu/ToonCrafter" or any
+            "OWNER/NAME[@REVISION][/FILE]" of the Hugging Face hub (see `weights.hub_names`), which is downloaded and
+            converted the first time.
           lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights.
           dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere.
             Norms and biases are kept in float32.
@@ -137,8 +139,8 @@ class ToonCrafter:
           attention: the back end that attention is computed with where it can be, "auto" elsewhere; see `nn.attention`.
 
         Raises:
-          UserError: if there is no such model, it is damaged or incomplete, or it does not compute in this dtype or
-            with this back end.
+          UserError: if there is no such model, it is damaged or incomplete or cannot be fetched, or it does not compute
+            in this dtype or with this back end.
         """
         check_not_forked()
         checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())

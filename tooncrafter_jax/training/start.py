@@ -27,6 +27,7 @@ from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
 from tooncrafter_jax.training.stages.stage import Derived
 from tooncrafter_jax.training.state import State, abstract_state, new_state, stored_dtype
 from tooncrafter_jax.typing import AnyArray, DeviceParams, HasShape, HostArray, HostParams, JsonObject
+from tooncrafter_jax.weights.hub import fetched_model
 from tooncrafter_jax.weights.lora import PREFIX
 from tooncrafter_jax.weights.store import Checkpoint, fingerprint
 from tooncrafter_jax.zoo.metric_weights import RIFE_FINGERPRINT, load_lpips
@@ -58,12 +59,13 @@ def start_checkpoints(config: TrainConfig) -> list[Checkpoint]:
     """The checkpoints of `config.start`, in its order; one whose own name has a comma is taken as it is.
 
     Raises:
-      UserError: there is no such checkpoint, or it is damaged.
+      UserError: there is no such checkpoint, it is damaged, or it is a published model that cannot be fetched.
     """
     if not config.start:
         return []
     is_one = "," not in config.start or any_path(config.start).exists()
-    return [Checkpoint(any_path(name.strip())) for name in ([config.start] if is_one else config.start.split(","))]
+    names = [config.start] if is_one else config.start.split(",")
+    return [Checkpoint(fetched_model(name.strip()) or any_path(name.strip())) for name in names]
 
 
 def component_holders(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:

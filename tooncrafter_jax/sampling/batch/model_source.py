@@ -44,14 +44,16 @@ class ModelSource:
     """Where the model of a run comes from.
 
     Attributes:
-      model: a checkpoint directory, or the name of a bundled model.
+      model: a checkpoint directory, or the name of a bundled or of a published model.
       random_weights: an architecture that gets random weights instead.
       lora: a file of low-rank factors, merged into the model.
+      quiet: whether a download of the model shows no progress.
     """
 
     model: str | Path = DEFAULT_MODEL
     random_weights: str | None = None
     lora: str | Path | None = None
+    quiet: bool = False
 
     def described(self) -> DescribedModel:
         """Describes it; loads no tensors but those of `lora`.
@@ -64,7 +66,7 @@ class ModelSource:
         if self.random_weights:
             record = {"random_weights": self.random_weights}
             return DescribedModel(record, preset(self.random_weights), COMPONENTS, {})
-        checkpoint = find_checkpoint(self.model)
+        checkpoint = find_checkpoint(self.model, quiet=self.quiet)
         # A path is no identity: other weights may be converted into the same directory.
         path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
         record = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}

@@ -1,0 +1,295 @@
+"""A model of the hub becomes a checkpoint directory, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from tests import hub_server
+from tests.reference import key_list
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import tiny
+from tooncrafter_jax.notes import collected, heard_by
+from tooncrafter_jax.sampling.model_loading import find_checkpoint
+from tooncrafter_jax.weights import hub, hub_download, known_models
+from tooncrafter_jax.weights.hub import RECORD, Fetch, Fetched, fetched_model, models_cache
+from tooncrafter_jax.weights.hub_names import HubName
+from tooncrafter_jax.weights.known_models import KnownModel, PublishedFile
+from tooncrafter_jax.weights.rule import make
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+
+pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+
+NAME = HubName("owner/name")
+
+
+@cache
+def part(prefix: str, shift: float = 0.0) -> bytes:
+    """A file with the tiny model's tensors of this prefix, in half precision."""
+    return save(
+        {
+            name: np.asarray(make(name, shape) + shift, np.float16)
+            for name, shape in key_list("tiny/keys.tsv").items()
+            if name.startswith(prefix)
+        }
+    )
+
+
+PROJECTOR = "image_proj_model."
+TEXT = "cond_stage_model."
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hub_server.Hub]:
+    """A hub with one repository of one part of the tiny model, which this process uses."""
+    with hub_server.Hub() as server:
+        server.use(monkeypatch, str(tmp_path))
+        monkeypatch.setattr(hub_download, "WAITS", (0.0, 0.0))
+        monkeypatch.setattr(hub, "preset", lambda name: tiny())
+        server.repository("owner/name").commit({"model.safetensors": part(PROJECTOR), "README.md": b"text"})
+        yield server
+
+
+def values(directory: Path) -> dict[str, np.ndarray]:
+    """The image projector of a directory, as it is stored."""
+    return Checkpoint(directory).restore_on_host("image_projector", tiny().networks()["image_projector"])
+
+
+def is_rule(directory: Path, shift: float = 0.0) -> bool:
+    """Whether it is the one of the file."""
+    bias = values(directory)["norm_out.bias"]
+    expected = np.asarray(make("image_proj_model.norm_out.bias", bias.shape) + shift, np.float16)
+    return bias.dtype == np.float16 and bool((bias == expected).all())
+
+
+def test_a_model_is_fetched_once(server: hub_server.Hub) -> None:
+    with collected() as notes:
+        directory = Fetch(NAME).ready()
+    assert directory == models_cache() / "owner--name" / "main+model+as-published"
+    assert Checkpoint(directory).components == ("image_projector",) and is_rule(directory)
+    assert len(notes) == 2 and notes[0].startswith("downloading owner/name@main/model.safetensors (0.00 GB) from http")
+    assert notes[1] == f"converting owner/name into {directory}"
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
+    server.stop()
+    count = len(server.log)
+    assert Fetch(NAME).ready() == directory and len(server.log) == count
+
+
+def test_a_model_that_is_here_needs_no_package(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Fetch(NAME).ready()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert Fetch(NAME).ready() == directory
+    with pytest.raises(UserError, match=r"needs the package 'huggingface_hub'.* pip install 'tooncrafter-jax\[hub\]'"):
+        Fetch(HubName("owner/other")).ready()
+
+
+def test_fetching_again_follows_a_branch(server: hub_server.Hub) -> None:
+    directory = Fetch(NAME).run().directory
+    assert Fetch(NAME).run() == Fetched(directory, made=False)
+    assert len(server.of_store()) == 1
+    server.repository("owner/name").commit({"model.safetensors": part(PROJECTOR, 1.0)})
+    assert Fetch(NAME).ready() == directory and is_rule(directory)  # drawing does not ask
+    assert Fetch(NAME).run() == Fetched(directory, made=True)
+    assert is_rule(directory, 1.0)
+    assert Fetch(NAME).run() == Fetched(directory, made=False)
+
+
+def test_any_dtype_that_was_fetched_is_found(server: hub_server.Hub) -> None:
+    directory = Fetch(NAME, dtype="float32").run().directory
+    assert values(directory)["norm_out.bias"].dtype == np.float32
+    assert Fetch(NAME).ready() == directory
+    assert Fetch(NAME, dtype="bfloat16").found() is None
+    other = Fetch(NAME, dtype="bfloat16").ready()
+    assert str(values(other)["norm_out.bias"].dtype) == "bfloat16"
+    assert len(server.of_store()) == 1  # the file was here
+
+
+def test_revisions_lie_beside_each_other(server: hub_server.Hub) -> None:
+    commit = server.repository("owner/name").commit({"model.safetensors": part(PROJECTOR, 1.0)}, "refs/pr/4")
+    names = [NAME, HubName("owner/name", "refs/pr/4", "model.safetensors"), HubName("owner/name", commit)]
+    first, second, third = [Fetch(name).ready() for name in names]
+    assert is_rule(first) and is_rule(second, 1.0) and is_rule(third, 1.0)
+    assert second.name == "refs--pr--4+model.safetensors+as-published" and third.name.startswith(commit)
+    count = len(server.asked())
+    assert Fetch(HubName("owner/name", commit, "model.safetensors")).run().made  # all of it is here
+    assert len(server.asked()) == count
+
+
+def test_parts_are_added_to_a_directory(server: hub_server.Hub, tmp_path: Path) -> None:
+    server.repository("owner/text").commit({"text.safetensors": part(TEXT)})
+    target = tmp_path / "weights" / "mine"
+    assert Fetch(NAME, target).run() == Fetched(target, made=True)
+    added = Fetch(HubName("owner/text"), target)
+    assert added.run().made and Checkpoint(target).components == ("image_projector", "clip_text")
+    assert not added.run().made and not Fetch(NAME, target).run().made  # both are there
+    server.repository("owner/text").commit({"text.safetensors": part(TEXT, 1.0)})
+    with pytest.raises(UserError, match="mine holds clip_text already: add --overwrite to replace it"):
+        added.run()
+    assert replace(added, overwrite=True).run().made and is_rule(target)
+    assert not (models_cache() / "owner--name").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(server: hub_server.Hub, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="mine is not a checkpoint directory and will not be overwritten"):
+        Fetch(NAME, tmp_path / "mine").run()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        Fetch(NAME, tmp_path / "file" / "mine").run()
+    assert not server.log
+
+
+def test_the_file_is_chosen_where_there_is_one(server: hub_server.Hub) -> None:
+    server.repository("owner/many").commit(
+        {"b.ckpt": b"1" * 2000, "a/x.safetensors": part(PROJECTOR), "c.txt": b"text"}
+    )
+    with pytest.raises(UserError) as raised:
+        Fetch(HubName("owner/many")).run()
+    assert str(raised.value) == (
+        "owner/many holds 2 files of weights: name one of them, as in owner/many/b.ckpt; there are b.ckpt (0.00 GB), "
+        "a/x.safetensors (0.00 GB)"
+    )
+    assert is_rule(Fetch(HubName("owner/many", None, "a/x.safetensors")).ready())
+    server.repository("owner/none").commit({"c.txt": b"text"})
+    with pytest.raises(UserError, match="owner/none holds no file of weights at http"):
+        Fetch(HubName("owner/none")).run()
+    with pytest.raises(UserError, match=r"owner/none/c.txt is no file of weights, which end in .safetensors"):
+        Fetch(HubName("owner/none", None, "c.txt")).run()
+
+
+def test_a_file_that_is_no_model(server: hub_server.Hub) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 10502089164\n"
+    files = {
+        "other.safetensors": (save({"transformer.wte": np.zeros(600, np.float16)}), "holds no ToonCrafter tensors"),
+        "cut.safetensors": (part(PROJECTOR)[:-9], "cut.safetensors .*(truncated|cut off|ends|longer)"),
+        "pointer.safetensors": (pointer, "is a pointer of Git LFS and not the weights"),
+        "empty.ckpt": (b"", "is empty"),
+    }
+    server.repository("owner/bad").commit({name: data for name, (data, _) in files.items()})
+    for name, (_, sentence) in files.items():
+        with pytest.raises(UserError, match=sentence):
+            Fetch(HubName("owner/bad", None, name)).run()
+    assert not list((models_cache() / "owner--bad").glob("*"))
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_download(server: hub_server.Hub, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(part(PROJECTOR)).hexdigest()
+    server.announced[sha256] = 10**15
+    with pytest.raises(UserError) as raised:
+        Fetch(NAME).run()
+    message = str(raised.value)
+    assert message.startswith(f"owner/name needs 2000000.00 GB on the disk of {tmp_path}")
+    assert "(1000000.00 GB to download and 1000000.00 GB to convert)" in message and "set HF_HUB_CACHE" in message
+    assert not server.of_store()
+
+
+def test_an_interruption_leaves_no_half_model(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckpointWriter, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            Fetch(NAME).ready()
+    assert Fetch(NAME).found() is None and not list((models_cache() / "owner--name").glob("*"))
+    leftover = models_cache() / "owner--name" / ".main+model+as-published.fetching"
+    leftover.mkdir(parents=True)  # of a process that was killed
+    assert is_rule(Fetch(NAME).ready()) and not leftover.exists()
+    assert len(server.of_store()) == 1
+
+
+def test_two_processes_at_once(server: hub_server.Hub, tmp_path: Path) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold(_: int) -> None:
+        began.set()
+        go_on.wait(60)
+
+    server.on_bytes = hold
+    code = (
+        "from tooncrafter_jax.models.configuration import tiny\n"
+        "from tooncrafter_jax.weights.hub import Fetch, HubName\n"
+        "print(Fetch(HubName('owner/name'), architecture=tiny()).run())"
+    )
+    environment = os.environ | server.environment(str(tmp_path)) | {"JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as other:
+        assert began.wait(120)
+        heard = []
+
+        def hear(sentence: str) -> None:
+            heard.append(sentence)
+            go_on.set()
+
+        with heard_by(hear):
+            fetched = Fetch(NAME).run()
+        assert other.communicate()[0] == f"{Fetched(fetched.directory, made=True)}\n"
+    assert not fetched.made and heard == ["another process is fetching owner/name: waiting for it"]
+    assert len(server.of_store()) == 1 and is_rule(fetched.directory)
+
+
+def test_without_a_network(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    name = HubName("owner/name", None, "model.safetensors")
+    directory = Fetch(name).ready()
+    server.stop()
+    with collected() as notes:
+        assert Fetch(name).run() == Fetched(directory, made=False)
+    assert len(notes) == 1 and notes[0].startswith("there is no answer from http")
+    assert notes[0].endswith("going on with owner/name@main/model.safetensors as it was when it was downloaded")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert Fetch(name).run() == Fetched(directory, made=False)
+    assert Fetch(name, dtype="float16").run().made  # from the file, which is here
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids to fetch it"):
+        Fetch(HubName("owner/name", "v2", "model.safetensors")).run()
+
+
+def test_a_known_model_of_several_files(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = server.repository("owner/known").commit({"model.safetensors": part(PROJECTOR)}, "old")
+    server.repository("owner/known").commit({"model.safetensors": part(PROJECTOR, 1.0)})
+    server.repository("owner/text").commit({"folder/text.safetensors": part(TEXT)})
+    sha256 = hashlib.sha256(part(PROJECTOR)).hexdigest()
+    first = PublishedFile("owner/known", "model.safetensors", commit, sha256)
+    model = KnownModel("owner/known", (first, PublishedFile("owner/text", "folder/text.safetensors")), "MIT", "a test")
+    monkeypatch.setattr(known_models, "KNOWN_MODELS", {model.name: model})
+    directory = Fetch(HubName("owner/known")).ready()
+    assert Checkpoint(directory).components == ("image_projector", "clip_text") and is_rule(directory)
+    assert directory.name == f"{commit}+model.safetensors+folder--text.safetensors+as-published"
+    assert (directory / RECORD).read_text().count('"commit"') == 2
+    assert not Fetch(HubName("owner/known")).run().made
+    # A name with a revision is another file, and the pinned one must be what it was.
+    assert is_rule(Fetch(HubName("owner/known", "main", "model.safetensors")).ready(), 1.0)
+    other = replace(first, revision="main")
+    monkeypatch.setattr(known_models, "KNOWN_MODELS", {model.name: replace(model, files=(other,))})
+    with pytest.raises(UserError, match="is not the published file .its sha256 is .*: check HF_ENDPOINT"):
+        Fetch(HubName("owner/known")).run()
+
+
+def test_where_models_are_looked_for(server: hub_server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with collected() as notes:
+        checkpoint = find_checkpoint("owner/name", ["image_projector"])
+    assert notes[0] == ("'owner/name' is no directory here: taken as the name of a repository on the Hugging Face hub")
+    assert checkpoint.directory == Fetch(NAME).found() and fetched_model("owner/name") == checkpoint.directory
+    with pytest.raises(UserError, match="holds no unet"):
+        find_checkpoint("hf://owner/name")
+    os.symlink(checkpoint.directory, tmp_path / "mine")
+    (tmp_path / "owner").mkdir()
+    os.symlink(checkpoint.directory, tmp_path / "owner" / "name")
+    assert find_checkpoint("owner/name", ["image_projector"]).directory == tmp_path / "owner" / "name"
+    with pytest.raises(
+        UserError, match="no checkpoint directory owner/nome: for a repository of that name write hf://owner/nome"
+    ):
+        find_checkpoint("owner/nome")
+    assert find_checkpoint("small").components

@@ -1,0 +1,383 @@
+"""Published models: fetched from the Hugging Face hub, converted, and kept as checkpoint directories.
+
+A model that was converted once is found by its name without asking the network. Its directory lies below
+`models_cache()`, is named after its revision, files and stored dtype, and has in `fetched.json` the commits and
+checksums that it was made of. It is made under another name and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, write_atomically
+from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.io.locks import held
+from tooncrafter_jax.io.owned_files import shortened
+from tooncrafter_jax.io.paths import GivenPath
+from tooncrafter_jax.models.configuration import ModelConfig, preset
+from tooncrafter_jax.notes import note, remark
+from tooncrafter_jax.typing import Dtype, JsonObject
+from tooncrafter_jax.weights.checkpoint_directory import is_checkpoint
+from tooncrafter_jax.weights.convert import Conversion, convert
+from tooncrafter_jax.weights.hub_download import Bar, Hub, RemoteFile, check_content, check_no_pointer
+from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName, is_explicit, published_name
+from tooncrafter_jax.weights.known_models import KnownModel, PublishedFile, known_model, published_file
+
+ARCHITECTURE = "tooncrafter_512"
+"""Of published models."""
+RECORD = "fetched.json"
+"""What a directory was made of."""
+STORED_DTYPES = ("float32", "bfloat16", "float16")
+"""What a model can be stored in; without a choice it is stored as it is in its file."""
+_AS_PUBLISHED = "as-published"
+_LONGEST_NAME = 120
+"""Bytes of a directory's name, to which its writer adds some."""
+
+
+class Fetched(NamedTuple):
+    """What became of a request for a model.
+
+    Attributes:
+      directory: the checkpoint directory.
+      made: whether it was made now.
+    """
+
+    directory: Path
+    made: bool
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A request for a published model.
+
+    Attributes:
+      name: of the model.
+      directory: where it goes; None: into the cache.
+      dtype: that it is stored in, of `STORED_DTYPES`; None: as it is in its file.
+      architecture: that the files are of; None: of `ARCHITECTURE`.
+      overwrite: whether what the directory holds may be replaced.
+      quiet: whether no progress is shown.
+      on_component: called with a component's name and its number of tensors before it is written.
+    """
+
+    name: HubName
+    directory: Path | None = None
+    dtype: str | None = None
+    architecture: ModelConfig | None = None
+    overwrite: bool = False
+    quiet: bool = False
+    on_component: Callable[[str, int], None] | None = None
+
+    def found(self) -> Path | None:
+        """The model's directory in the cache, if it was fetched before; the network is not asked.
+
+        Where no dtype is chosen, one that is stored in whatever dtype is as good.
+        """
+        places = [self._place(dtype) for dtype in ((self.dtype,) if self.dtype else (None, *STORED_DTYPES))]
+        return next((place for place in places if is_checkpoint(place)), None)
+
+    def run(self) -> Fetched:
+        """Fetches what is missing and converts it; asks the hub whether a branch has moved on.
+
+        Raises:
+          UserError: there is no such model, it cannot be fetched, or it does not fit; or the disk is full.
+        """
+        return self._made(update=True)
+
+    def ready(self) -> Path:
+        """The model's directory in the cache, which is made if it is not there.
+
+        Raises:
+          UserError: see `run`.
+        """
+        return self.found() or self._made(update=False).directory
+
+    def _made(self, *, update: bool) -> Fetched:
+        known, target = known_model(self.name), self.directory or self._place(self.dtype)
+        self._check_target(known)
+        hub = Hub()
+        lock = models_cache() / ".locks" / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:32]}.lock"
+        with _disk_errors(target), held(lock, f"another process is fetching {self.name}: waiting for it"):
+            if not update and (found := self.found()) is not None:
+                return Fetched(found, made=False)
+            files = known.files if known else (self._chosen_file(hub),)
+            sources = [_locate(hub, file) for file in files]
+            if self._is_made_of(target, sources):
+                return Fetched(target, made=False)
+            self._check_space(hub, sources, target)
+            paths = [self._fetched(hub, source) for source in sources]
+            self._convert(paths, sources, target)
+        return Fetched(target, made=True)
+
+    def _place(self, dtype: str | None) -> Path:
+        """Where the cache keeps this model in this dtype."""
+        known = known_model(self.name)
+        files = [file.file for file in known.files] if known else [self.name.file or "model"]
+        revision = known.files[0].revision if known else self.name.revision
+        if revision is None:
+            revision = published_file(self.name).revision if self.name.file else MAIN
+        parts = "+".join([revision, *files, dtype or _AS_PUBLISHED]).replace("/", "--")
+        return models_cache() / self.name.repository.replace("/", "--") / shortened(parts, _LONGEST_NAME)
+
+    def _check_target(self, known: KnownModel | None) -> None:
+        """Finds out what can be wrong with the directory before anything is fetched."""
+        target = self.directory
+        if target is None:
+            return
+        if target.exists() and not is_checkpoint(target):
+            raise UserError(f"{target} is not a checkpoint directory and will not be overwritten: name another one")
+        if not target.exists():
+            if known is not None and known.adds:
+                note(f"{target} is not there: it will hold the {known.purpose.partition(',')[0]} and no model")
+            check_writable(target.parent)
+
+    def _chosen_file(self, hub: Hub) -> PublishedFile:
+        """The file that is named, or the only one that there is."""
+        if self.name.file is not None:
+            if not self.name.file.endswith(WEIGHT_ENDINGS):
+                raise UserError(f"{self.name} is no file of weights, which end in {', '.join(WEIGHT_ENDINGS)}")
+            return published_file(self.name)
+        name = HubName(self.name.repository, self.name.revision or MAIN)
+        try:
+            files = hub.weight_files(name)
+        except UserError:
+            before = [_files_of(self._place(dtype)) for dtype in (None, *STORED_DTYPES)]
+            chosen = next((file["file"] for one in before for file in one), None)
+            if not isinstance(chosen, str):
+                raise
+            return PublishedFile(name.repository, chosen, name.revision or MAIN)
+        if not files:
+            raise UserError(
+                f"{self.name} holds no file of weights at {hub.endpoint} (.safetensors, .ckpt, ...): name another "
+                f"repository or revision as {FORM}"
+            )
+        if len(files) > 1:
+            some = ", ".join(f"{printable(file)} ({size / 1e9:.2f} GB)" for file, size in files[:8])
+            raise UserError(
+                f"{self.name} holds {len(files)} files of weights: name one of them, as in "
+                f"{HubName(self.name.repository, self.name.revision, files[0][0])}; there are {some}"
+                + (", ..." if len(files) > 8 else "")
+            )
+        return PublishedFile(name.repository, files[0][0], name.revision or MAIN)
+
+    def _check_space(self, hub: Hub, sources: Sequence[_Source], target: Path) -> None:
+        """Finds out before the download whether there is room for the files and the model."""
+        sizes = [source.size for source in sources]
+        missing = sum(source.size - hub.arrived(source.remote) for source in sources if source.remote is not None)
+        share = jnp.dtype(self.dtype).itemsize / 4 if self.dtype else 1.0
+        needs = [(hub.cache, missing, "download"), (target, int(share * sum(sizes)), "convert")]
+        by_disk: dict[int, list[tuple[Path, int, str]]] = {}
+        for place, size, what in needs:
+            there = _existing(place)
+            by_disk.setdefault(there.stat().st_dev, []).append((there, size, what))
+        for parts in by_disk.values():
+            need, free = sum(size for _, size, _ in parts), shutil.disk_usage(parts[0][0]).free
+            if need > free:
+                each = " and ".join(f"{size / 1e9:.2f} GB to {what}" for _, size, what in parts)
+                raise UserError(
+                    f"{self.name} needs {need / 1e9:.2f} GB on the disk of {parts[0][0]} ({each}), where "
+                    f"{free / 1e9:.2f} GB are free: free some, or set HF_HUB_CACHE (downloads) or XDG_CACHE_HOME "
+                    "(models) to another disk"
+                )
+
+    def _fetched(self, hub: Hub, source: _Source) -> Path:
+        """The file in the hub's cache, whole."""
+        if source.path is not None:
+            check_content(source.path, source.name)
+            return source.path
+        assert source.remote is not None
+        remark(f"downloading {source.name} ({source.size / 1e9:.2f} GB) from {hub.endpoint} to {hub.cache}")
+        path = hub.download(source.remote, self._open_bar)
+        check_no_pointer(path, source.name)
+        return path
+
+    def _convert(self, paths: Sequence[Path], sources: Sequence[_Source], target: Path) -> None:
+        """Makes the directory of all files at once, or adds them to one that is there."""
+        remark(f"converting {self.name} into {target}")
+        if target.exists():
+            replace = self.overwrite or self.directory is None
+            before = _files_of(target)
+            for path in paths:
+                if not self._convert_one(path, target, replace).kept:
+                    before = []
+            write_atomically(target / RECORD, self._record(sources, before))
+            return
+        fresh = target.with_name(f".{target.name}.fetching")
+        shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
+        try:
+            for path in paths:
+                self._convert_one(path, fresh, overwrite=False)
+            write_atomically(fresh / RECORD, self._record(sources))
+            fresh.rename(target)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def _convert_one(self, path: Path, target: Path, overwrite: bool) -> Conversion:
+        dtype: Dtype = None if self.dtype is None else jnp.dtype(self.dtype)
+        config = self.architecture or preset(ARCHITECTURE)
+        return convert(path, target, config, dtype=dtype, overwrite=overwrite, on_component=self.on_component)
+
+    def _described(self, source: _Source) -> JsonObject:
+        """What is written down of a file that a directory is made of."""
+        return {
+            "repository": source.name.repository,
+            "commit": source.commit,
+            "file": source.name.file,
+            "size": source.size,
+            "stored": self.dtype or _AS_PUBLISHED,
+        }
+
+    def _record(self, sources: Sequence[_Source], before: Sequence[JsonObject] = ()) -> bytes:
+        files = [self._described(source) for source in sources]
+        names = [(file["repository"], file["file"]) for file in files]
+        old = [file for file in before if (file.get("repository"), file.get("file")) not in names]
+        return json.dumps({"format_version": 1, "files": [*old, *files]}, indent=1).encode() + b"\n"
+
+    def _is_made_of(self, directory: Path, sources: Sequence[_Source]) -> bool:
+        """Whether a directory holds a model that was made of these files."""
+        files = _files_of(directory) if is_checkpoint(directory) else []
+        return all(self._described(source) in files for source in sources)
+
+    def _open_bar(self, title: str, size: int, there: int) -> Bar:
+        from huggingface_hub.utils import are_progress_bars_disabled
+
+        hidden = True if self.quiet or are_progress_bars_disabled() else None  # None: where stderr is no terminal
+        return tqdm(
+            total=size, initial=there, desc=title, unit="B", unit_scale=True, dynamic_ncols=True, disable=hidden
+        )
+
+
+class _Source(NamedTuple):
+    """A file that a model is made of.
+
+    Attributes:
+      name: with its revision as it was asked for.
+      commit: of that revision.
+      size: in bytes.
+      path: in the hub's cache; None if it is not there.
+      remote: as the hub describes it; None if it was not asked.
+    """
+
+    name: HubName
+    commit: str
+    size: int
+    path: Path | None
+    remote: RemoteFile | None
+
+
+def fetched_model(source: GivenPath, *, quiet: bool = False) -> Path | None:
+    """The directory of a model that is named as on the hub, fetched if it is not here yet; None if a path is named.
+
+    Args:
+      source: a path, or `hub_names.FORM`; what exists on this machine is a path.
+      quiet: whether no progress is shown.
+
+    Raises:
+      UserError: there is no such model, or it cannot be fetched.
+    """
+    name = published_name(source)
+    if name is None:
+        return None
+    fetch = Fetch(name, quiet=quiet)
+    if (found := fetch.found()) is not None:
+        return found
+    if known_model(name) is None and not is_explicit(str(source)):
+        note(f"'{source}' is no directory here: taken as the name of a repository on the Hugging Face hub")
+    return fetch.ready()
+
+
+def models_cache() -> Path:
+    """Where fetched models are kept: `$XDG_CACHE_HOME/tooncrafter_jax/models`, by default below `~/.cache`.
+
+    Raises:
+      UserError: if there is neither.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tooncrafter_jax" / "models"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home directory to keep models in: set XDG_CACHE_HOME to a directory"
+        ) from error
+
+
+def _locate(hub: Hub, file: PublishedFile) -> _Source:
+    """Where a file is: in the cache, without a request if its revision is a commit, or else at the hub.
+
+    Raises:
+      UserError: there is no such file, it may not be read, there is no answer, or it is not the one that is known.
+    """
+    name = HubName(file.repository, file.revision, file.file)
+    is_commit = len(file.revision) == 40 and all(digit in "0123456789abcdef" for digit in file.revision)
+    if is_commit or hub.is_offline:
+        if (path := hub.cached(name)) is not None:
+            _check_published(path.resolve().name, file, str(path))
+            return _cached(name, path)
+    try:
+        remote = hub.describe(name)
+    except UserError as error:
+        if hub.is_offline or (path := hub.cached(name)) is None:
+            raise
+        note(f"{error}; going on with {name} as it was when it was downloaded")
+        return _cached(name, path)
+    _check_published(remote.etag, file, hub.endpoint)
+    path = hub.cached(HubName(file.repository, remote.commit, file.file))
+    return _Source(name, remote.commit, remote.size, path, None if path else remote)
+
+
+def _check_published(etag: str, file: PublishedFile, where: str) -> None:
+    """Finds out whether a file is the one that is known.
+
+    Raises:
+      UserError: it is not.
+    """
+    if file.sha256 is not None and len(etag) == 64 and etag != file.sha256:
+        raise UserError(
+            f"{file} at {where} is not the published file (its sha256 is {etag[:12]}... instead of "
+            f"{file.sha256[:12]}...): check HF_ENDPOINT; a name with @main takes the file as it is"
+        )
+
+
+def _cached(name: HubName, path: Path) -> _Source:
+    """A file of the cache, which lies in the folder of its commit."""
+    assert name.file is not None
+    commit = path.parents[name.file.count("/")].name
+    return _Source(name, commit, path.stat().st_size, path, None)
+
+
+def _files_of(directory: Path) -> list[JsonObject]:
+    """What is written down of the files that a directory was made of; nothing if that cannot be read."""
+    try:
+        files = read_json(directory / RECORD)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+@contextlib.contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    """Turns what a full or read-only disk raises into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY and is_checkpoint(target):  # another host was faster
+            return
+        raise cannot_write(str(target), error) from error

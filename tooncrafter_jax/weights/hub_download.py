@@ -1,0 +1,398 @@
+"""Files of the Hugging Face hub, fetched into the hub's own cache, where other programs find them too.
+
+huggingface_hub itself begins a file anew in each call when it comes over plain HTTP, which is a long way for 10 GB over
+a poor line. So the bytes are fetched here: into a file beside the cache's blobs that stays where it is when the
+connection breaks or the process ends, and from whose end the next call goes on. What has arrived is compared with the
+checksum that the hub states (the sha256 of large files, git's sha1 of small ones) and then becomes a blob, which
+`hf_hub_download` links as its own. Addresses, tokens, proxies and the cache's place are huggingface_hub's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.atomic_files import cannot_write, sync_file, write_atomically
+from tooncrafter_jax.io.locks import held
+from tooncrafter_jax.notes import note
+from tooncrafter_jax.weights.hub_errors import http_errors, import_hub, no_hub, offline, refused
+from tooncrafter_jax.weights.hub_names import WEIGHT_ENDINGS, HubName
+
+CHUNK = 2**20
+"""Bytes that are read at a time."""
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before another try at a connection that broke; after a byte has arrived they count anew."""
+LARGEST_POINTER = 1024
+"""Bytes of a file that may be a pointer of Git LFS."""
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LIBRARY: dict[str, Any] = {"library_name": "tooncrafter_jax"}
+"""Who asks, for the hub's statistics."""
+
+
+@runtime_checkable
+class Bar(Protocol):
+    """Shows how far a download is, as tqdm does."""
+
+    def update(self, n: int) -> object:
+        """So many more bytes have arrived."""
+        ...
+
+    def close(self) -> object:
+        """It is at its end."""
+        ...
+
+
+OpenBar = Callable[[str, int, int], Bar]
+"""Of a title, the bytes of the file, and how many of them are there, makes a bar."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the hub describes it.
+
+    Attributes:
+      name: its repository, revision as it was asked for, and path.
+      commit: of that revision, 40 hexadecimal digits.
+      size: in bytes.
+      etag: its checksum: sha256, or git's sha1.
+    """
+
+    name: HubName
+    commit: str
+    size: int
+    etag: str
+
+
+class _Broken(Exception):
+    """A connection that ended before its time."""
+
+
+class Hub:
+    """The hub that the environment names, and its cache.
+
+    Raises:
+      UserError: huggingface_hub is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._hub = import_hub()
+        from huggingface_hub import constants
+
+        self.endpoint, self.cache = str(constants.ENDPOINT), Path(constants.HF_HUB_CACHE)
+        self.is_offline = bool(constants.HF_HUB_OFFLINE)
+        self._timeout, self._etag_timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_ETAG_TIMEOUT
+
+    def cached(self, name: HubName) -> Path | None:
+        """The file of the cache; None if it is not there, or of no known revision."""
+        assert name.file is not None
+        found = self._hub.try_to_load_from_cache(
+            name.repository, name.file, cache_dir=self.cache, revision=name.revision
+        )
+        return Path(found) if isinstance(found, str) else None
+
+    def weight_files(self, name: HubName) -> list[tuple[str, int]]:
+        """The weight files of a repository, with their sizes in bytes.
+
+        Raises:
+          UserError: there is no such repository or revision, or no answer.
+        """
+        self._check_online(name)
+        try:
+            api = self._hub.HfApi(endpoint=self.endpoint, **_LIBRARY)
+            found = api.model_info(name.repository, revision=name.revision, files_metadata=True, timeout=self._timeout)
+        except http_errors() as error:
+            raise refused(error, name, self.endpoint) from error
+        except (ValueError, TypeError, KeyError) as error:  # what came is no description of a repository
+            raise no_hub(name, self.endpoint) from error
+        files = [(one.rfilename, one.size or 0) for one in found.siblings or ()]
+        return [(file, size) for file, size in files if file.endswith(WEIGHT_ENDINGS)]
+
+    def describe(self, name: HubName) -> RemoteFile:
+        """Asks the hub about a file.
+
+        Raises:
+          UserError: there is no such file, it may not be read, or there is no answer.
+        """
+        self._check_online(name)
+        assert name.file is not None
+        try:
+            url = self._hub.hf_hub_url(name.repository, name.file, revision=name.revision, endpoint=self.endpoint)
+            about = self._hub.get_hf_file_metadata(url, endpoint=self.endpoint, timeout=self._etag_timeout, **_LIBRARY)
+        except http_errors() as error:
+            raise refused(error, name, self.endpoint) from error
+        if not about.commit_hash or not about.etag or about.size is None:
+            raise no_hub(name, self.endpoint)
+        if "/" in about.etag or about.etag.startswith("."):
+            raise UserError(f"{self.endpoint} states no checksum of {name}: fetch it from another hub (HF_ENDPOINT)")
+        return RemoteFile(name, about.commit_hash, about.size, about.etag)
+
+    def arrived(self, file: RemoteFile) -> int:
+        """Bytes of a file that need not be fetched any more."""
+        blob, part = self._places(file)
+        if blob.exists():
+            return file.size
+        return part.stat().st_size if part.exists() else 0
+
+    def download(self, file: RemoteFile, open_bar: OpenBar) -> Path:
+        """Fetches a file that is not in the cache, from where an earlier call ended.
+
+        Args:
+          file: as `describe` says.
+          open_bar: shows the progress.
+
+        Returns:
+          Its path in the cache.
+
+        Raises:
+          UserError: the connection breaks again and again, the disk is full, or what arrived is not what the hub
+            states.
+        """
+        self._check_online(file.name)
+        blob, part = self._places(file)
+        lock = self.cache / ".locks" / blob.parents[1].name / f"{file.etag}.lock"  # huggingface_hub's own
+        with _disk_errors(blob):
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            with held(lock, f"another process is downloading {file.name.file}: waiting for it"):
+                if not blob.exists():
+                    self._fill(part, file, open_bar)
+                    sync_file(os.fspath(part))
+                    part.replace(blob)
+            return self._linked(file, blob)
+
+    def _places(self, file: RemoteFile) -> tuple[Path, Path]:
+        """Where the file's content belongs, and where it is until it is whole."""
+        from huggingface_hub.file_download import repo_folder_name
+
+        blobs = self.cache / repo_folder_name(repo_id=file.name.repository, repo_type="model") / "blobs"
+        return blobs / file.etag, blobs / f"{file.etag}.tooncrafter.incomplete"
+
+    def _linked(self, file: RemoteFile, blob: Path) -> Path:
+        """The name of a blob in the snapshot of its commit, and the commit of its revision, as huggingface_hub has
+        them.
+        """
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            path = Path(
+                self._hub.hf_hub_download(
+                    file.name.repository,
+                    file.name.file,
+                    revision=file.commit,
+                    cache_dir=self.cache,
+                    endpoint=self.endpoint,
+                    **_LIBRARY,
+                )
+            )
+        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise refused(
+                error.__cause__ if isinstance(error.__cause__, Exception) else error, file.name, self.endpoint
+            ) from error
+        revision = file.name.revision or "main"
+        if revision != file.commit:
+            write_atomically(blob.parents[1] / "refs" / revision, file.commit.encode())
+        if not path.is_symlink():  # on a disk without links it was copied
+            blob.unlink(missing_ok=True)
+        return path
+
+    def _fill(self, part: Path, file: RemoteFile, open_bar: OpenBar) -> None:
+        """Fetches what is missing of a file; at the end it is whole and as the hub states."""
+        assert file.name.file is not None
+        again = part.exists() and part.stat().st_size > 0
+        for fresh in (False, True):
+            with part.open("r+b" if part.exists() and not fresh else "w+b", buffering=0) as target:
+                checksum = _Checksum(file)
+                start = checksum.add_file(target)
+                bar = open_bar(Path(file.name.file).name, file.size, start)
+                try:
+                    self._append(target, start, checksum, file, bar)
+                finally:
+                    bar.close()
+            if checksum.fits():
+                return
+            part.unlink()
+            if not again:
+                break
+            note(f"{file.name.file} had been damaged when its download was cut off: beginning anew")
+            again = False
+        raise UserError(
+            f"{file.name} did not arrive as {self.endpoint} states it (another checksum): run the same again, and if "
+            "that ends so too, name another revision or fetch it elsewhere"
+        )
+
+    def _append(self, target: IO[bytes], start: int, checksum: _Checksum, file: RemoteFile, bar: Bar) -> None:
+        """Fetches the bytes from `start` on, over as many connections as it takes."""
+        done, failures = start, 0
+        while done < file.size:
+            before = done
+            try:
+                for data, position in self._stream(file, done):
+                    if position != done:  # the server begins at the beginning, whatever it was asked for
+                        target.seek(0)
+                        target.truncate()
+                        checksum.restart()
+                        bar.update(-done)
+                        done = 0
+                    _write_all(target, data[: file.size - done])
+                    checksum.add(data[: file.size - done])
+                    bar.update(len(data[: file.size - done]))
+                    done += len(data[: file.size - done])
+            except _Broken as error:
+                reason = error.__cause__ or error
+            else:
+                reason = _Broken("the answer was shorter than announced")
+            if done >= file.size:
+                return
+            failures = 1 if done > before else failures + 1
+            if failures > len(WAITS):
+                raise UserError(
+                    f"the connection to {self.endpoint} broke at {done / 1e9:.2f} of {file.size / 1e9:.2f} GB of "
+                    f"{file.name.file} ({' '.join(str(reason).split())[:200] or type(reason).__name__}): run the same "
+                    "again, and it goes on from there"
+                )
+            time.sleep(WAITS[failures - 1])
+
+    def _stream(self, file: RemoteFile, start: int) -> Iterator[tuple[bytes, int]]:
+        """Pieces of a file, with the position of each; the first one tells whether the server goes on where it was
+        asked to.
+
+        Raises:
+          _Broken: the connection ends early.
+          UserError: the hub refuses.
+        """
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        headers = build_hf_headers(**_LIBRARY) | {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        assert file.name.file is not None
+        url = self._hub.hf_hub_url(file.name.repository, file.name.file, revision=file.commit, endpoint=self.endpoint)
+        with contextlib.ExitStack() as stack:
+            try:
+                # The client leaves the token out when it is sent on to another host.
+                request = get_session().stream(
+                    "GET", url, headers=headers, timeout=self._timeout, follow_redirects=True
+                )
+                response = stack.enter_context(request)
+            except http_errors() as error:
+                raise _Broken from error
+            if response.status_code not in (200, 206):
+                if response.status_code in (408, 416, 429) or response.status_code >= 500:
+                    raise _Broken(f"it answered {response.status_code}")
+                try:
+                    hf_raise_for_status(response)
+                except http_errors() as error:
+                    raise refused(error, file.name, self.endpoint) from error
+            position = _start_of(response)
+            if position not in (0, start):
+                raise _Broken(f"it sent the bytes from {position} on instead of those from {start} on")
+            pieces = response.iter_bytes(CHUNK)
+            while True:
+                try:
+                    data = next(pieces, None)
+                except http_errors() as error:
+                    raise _Broken from error
+                if data is None:
+                    return
+                yield data, position
+                position += len(data)
+
+    def _check_online(self, name: HubName) -> None:
+        if self.is_offline:
+            raise offline(name)
+
+
+class _Checksum:
+    """What has arrived of a file, as the hub counts its checksum."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self.restart()
+
+    def restart(self) -> None:
+        """Nothing has arrived."""
+        self._hash = hashlib.sha256()
+        if len(self._file.etag) == 40:  # git's checksum of a file that lies in the repository itself
+            self._hash = hashlib.sha1(f"blob {self._file.size}\0".encode(), usedforsecurity=False)
+
+    def add(self, data: bytes) -> None:
+        """These bytes have arrived."""
+        self._hash.update(data)
+
+    def add_file(self, file: IO[bytes]) -> int:
+        """Adds what an open file holds, which must not be more than the whole; returns how much that is."""
+        size = os.fstat(file.fileno()).st_size
+        if size > self._file.size:
+            file.truncate(0)
+            size = 0
+        while data := file.read(CHUNK):
+            self.add(data)
+        return size
+
+    def fits(self) -> bool:
+        """Whether the whole is what the hub states; a server that states no checksum is believed."""
+        return len(self._file.etag) not in (40, 64) or self._hash.hexdigest() == self._file.etag.lower()
+
+
+def check_content(path: Path, name: HubName) -> None:
+    """Finds out whether a file of the cache has the checksum that it is named after there.
+
+    Raises:
+      UserError: it has not, or is a pointer to something else.
+    """
+    check_no_pointer(path, name)
+    etag, size = path.resolve().name, path.stat().st_size
+    if len(etag) not in (40, 64):  # a copy, on a disk without links
+        return
+    checksum = _Checksum(RemoteFile(name, "", size, etag))
+    with path.open("rb") as file:
+        checksum.add_file(file)
+    if not checksum.fits():
+        raise UserError(f"{path.resolve()} is damaged (its checksum is not its name): delete it and run the same again")
+
+
+def check_no_pointer(path: Path, name: HubName) -> None:
+    """Finds out whether a file is one of those that Git LFS leaves where the content should be.
+
+    Raises:
+      UserError: it is.
+    """
+    if path.stat().st_size <= LARGEST_POINTER and path.read_bytes().startswith(_POINTER):
+        raise UserError(
+            f"{name} is a pointer of Git LFS and not the weights, which were never uploaded: name another file or "
+            "revision"
+        )
+
+
+def _start_of(response: Any) -> int:
+    """The position of the first byte that a server sends."""
+    if response.status_code != 206:
+        return 0
+    given = response.headers.get("Content-Range", "")
+    try:
+        return int(given.removeprefix("bytes").strip().partition("-")[0])
+    except ValueError:
+        raise _Broken(f"it answered with the range '{given}'") from None
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turns what a full or read-only disk raises into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{cannot_write(str(path), error)} (HF_HUB_CACHE); what was downloaded before is kept"
+        ) from error
