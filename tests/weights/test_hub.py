@@ -171,7 +171,10 @@ def test_the_file_is_chosen_where_there_is_one(server: hub_server.Hub) -> None:
 def test_a_file_that_is_no_model(server: hub_server.Hub) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 10502089164\n"
     files = {
-        "other.safetensors": (save({"transformer.wte": np.zeros(600, np.float16)}), "holds no ToonCrafter tensors"),
+        "other.safetensors": (
+            save({"transformer.wte": np.zeros(600, np.float16)}),
+            "holds no (ToonCrafter tensors|component)",
+        ),
         "cut.safetensors": (part(PROJECTOR)[:-9], "cut.safetensors .*(truncated|cut off|ends|longer)"),
         "pointer.safetensors": (pointer, "is a pointer of Git LFS and not the weights"),
         "empty.ckpt": (b"", "is empty"),
@@ -181,6 +184,19 @@ def test_a_file_that_is_no_model(server: hub_server.Hub) -> None:
         with pytest.raises(UserError, match=sentence):
             Fetch(HubName("owner/bad", None, name)).run()
     assert not list((models_cache() / "owner--bad").glob("*"))
+
+
+def test_a_large_file_is_looked_at_before_it_comes(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LARGE", 1000)
+    other = save({"transformer.wte": np.zeros(2**23, np.float16)})
+    server.repository("owner/bad").commit({"other.safetensors": other, "cut.safetensors": other[:-9]})
+    sent = []
+    server.on_bytes = sent.append
+    for file, sentence in {"other": "holds no", "cut": "cut off|truncated|ends|longer"}.items():
+        with pytest.raises(UserError, match=f"owner/bad@main/{file}.safetensors.*({sentence})"):
+            Fetch(HubName("owner/bad", None, f"{file}.safetensors")).run()
+    assert max(sent) < len(other) and not (models_cache() / "owner--bad").exists()
+    assert is_rule(Fetch(NAME).ready())
 
 
 def test_a_disk_that_is_too_small_is_found_before_the_download(server: hub_server.Hub, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from tooncrafter_jax.weights.convert import Conversion, convert
 from tooncrafter_jax.weights.hub_download import Bar, Hub, RemoteFile, check_content, check_no_pointer
 from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName, is_explicit, published_name
 from tooncrafter_jax.weights.known_models import KnownModel, PublishedFile, known_model, published_file
+from tooncrafter_jax.weights.loading import components_in
+from tooncrafter_jax.weights.sources import SafetensorsSource
 
 ARCHITECTURE = "tooncrafter_512"
 """Of published models."""
@@ -42,6 +45,9 @@ RECORD = "fetched.json"
 """What a directory was made of."""
 STORED_DTYPES = ("float32", "bfloat16", "float16")
 """What a model can be stored in; without a choice it is stored as it is in its file."""
+LARGE = 2**26
+"""Bytes from which on a file is looked at before it is downloaded."""
+_LONGEST_HEADER = 2**22
 _AS_PUBLISHED = "as-published"
 _LONGEST_NAME = 120
 """Bytes of a directory's name, to which its writer adds some."""
@@ -117,6 +123,8 @@ class Fetch:
             sources = [_locate(hub, file) for file in files]
             if self._is_made_of(target, sources):
                 return Fetched(target, made=False)
+            if known is None:
+                _check_header(hub, sources[0])
             self._check_space(hub, sources, target)
             paths = [self._fetched(hub, source) for source in sources]
             self._convert(paths, sources, target)
@@ -335,6 +343,31 @@ def _locate(hub: Hub, file: PublishedFile) -> _Source:
     _check_published(remote.etag, file, hub.endpoint)
     path = hub.cached(HubName(file.repository, remote.commit, file.file))
     return _Source(name, remote.commit, remote.size, path, None if path else remote)
+
+
+def _check_header(hub: Hub, source: _Source) -> None:
+    """Finds out, from the first bytes of a large safetensors file, whether it can be a model, before all of it comes.
+
+    Raises:
+      UserError: it is damaged, or holds no part of a model.
+    """
+    file = source.remote
+    if file is None or file.size < LARGE or not str(file.name).endswith(".safetensors"):
+        return
+    head = hub.beginning(file, _LONGEST_HEADER)
+    if 8 + int.from_bytes(head[:8], "little") > len(head):
+        return
+    with tempfile.TemporaryDirectory(prefix="tooncrafter-") as folder:
+        hollow = Path(folder) / "model.safetensors"  # the header, and no numbers
+        hollow.write_bytes(head)
+        try:
+            os.truncate(hollow, file.size)
+        except OSError:  # of a file system that cannot have such a file without its content
+            return
+        try:
+            components_in(SafetensorsSource(hollow))
+        except UserError as error:
+            raise UserError(str(error).replace(str(hollow), str(source.name))) from error
 
 
 def _check_published(etag: str, file: PublishedFile, where: str) -> None:

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
@@ -22,7 +22,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_file, write_atomically
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.weights.hub_errors import http_errors, import_hub, no_hub, offline, refused
+from tooncrafter_jax.weights.hub_errors import http_errors, import_hub, no_hub, offline, refused, unreachable
 from tooncrafter_jax.weights.hub_names import WEIGHT_ENDINGS, HubName
 
 CHUNK = 2**20
@@ -132,6 +132,22 @@ class Hub:
         if "/" in about.etag or about.etag.startswith("."):
             raise UserError(f"{self.endpoint} states no checksum of {name}: fetch it from another hub (HF_ENDPOINT)")
         return RemoteFile(name, about.commit_hash, about.size, about.etag)
+
+    def beginning(self, file: RemoteFile, most: int) -> bytes:
+        """The first bytes of a file, or all of it if it is shorter; they are not kept.
+
+        Raises:
+          UserError: the hub refuses, or the connection breaks.
+        """
+        self._check_online(file.name)
+        found = b""
+        with contextlib.closing(self._stream(file, 0)) as pieces:
+            try:
+                while len(found) < min(most, file.size):
+                    found += next(pieces)[0]
+            except (_Broken, StopIteration) as error:
+                raise unreachable(error.__cause__ or error, self.endpoint) from error
+        return found[:most]
 
     def arrived(self, file: RemoteFile) -> int:
         """Bytes of a file that need not be fetched any more."""
@@ -258,7 +274,7 @@ class Hub:
                 )
             time.sleep(WAITS[failures - 1])
 
-    def _stream(self, file: RemoteFile, start: int) -> Iterator[tuple[bytes, int]]:
+    def _stream(self, file: RemoteFile, start: int) -> Generator[tuple[bytes, int]]:
         """Pieces of a file, with the position of each; the first one tells whether the server goes on where it was
         asked to.
 

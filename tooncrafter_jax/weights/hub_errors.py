@@ -46,7 +46,7 @@ def offline(name: object) -> UserError:
     )
 
 
-def unreachable(error: Exception, endpoint: str) -> UserError:
+def unreachable(error: BaseException, endpoint: str) -> UserError:
     """The error for a hub that does not answer."""
     reason = _reason(error)
     if type(error).__name__ in ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError"):
@@ -109,5 +109,5 @@ def _said(message: str, status: int) -> str:
     return f"{status}, '{printable(message, 200)}'" if message else str(status)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return printable(" ".join(str(error).split()), 200) or type(error).__name__
