@@ -123,9 +123,9 @@ class Fetch:
             sources = [_locate(hub, file) for file in files]
             if self._is_made_of(target, sources):
                 return Fetched(target, made=False)
+            self._check_space(hub, sources, target)
             if known is None:
                 _check_header(hub, sources[0])
-            self._check_space(hub, sources, target)
             paths = [self._fetched(hub, source) for source in sources]
             self._convert(paths, sources, target)
         return Fetched(target, made=True)
