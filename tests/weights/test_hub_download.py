@@ -121,6 +121,11 @@ def test_what_is_not_as_the_hub_states_is_not_kept(server: hub_server.Hub, tmp_p
     assert not list((tmp_path / CACHE / "blobs").iterdir()) and Hub().cached(NAME) is None
 
 
+def test_what_comes_beyond_the_end_is_left(server: hub_server.Hub) -> None:
+    server.altered[SHA256], server.announced[SHA256] = LARGE + b"\0" * 3 * MEBI, len(LARGE)
+    assert fetch().read_bytes() == LARGE
+
+
 def test_a_damaged_beginning_is_fetched_anew(server: hub_server.Hub, tmp_path: Path) -> None:
     (tmp_path / PART).parent.mkdir(parents=True)
     (tmp_path / PART).write_bytes(b"\0" * MEBI)

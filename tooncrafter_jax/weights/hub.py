@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from tqdm import tqdm
 
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, write_atomically
@@ -261,6 +260,7 @@ class Fetch:
 
     def _open_bar(self, title: str, size: int, there: int) -> Bar:
         from huggingface_hub.utils import are_progress_bars_disabled
+        from tqdm.auto import tqdm  # in notebooks another
 
         hidden = True if self.quiet or are_progress_bars_disabled() else None  # None: where stderr is no terminal
         return tqdm(
@@ -352,7 +352,7 @@ def _check_header(hub: Hub, source: _Source) -> None:
       UserError: it is damaged, or holds no part of a model.
     """
     file = source.remote
-    if file is None or file.size < LARGE or not str(file.name).endswith(".safetensors"):
+    if file is None or file.size < LARGE or not str(file.name).endswith(".safetensors") or hub.arrived(file):
         return
     head = hub.beginning(file, _LONGEST_HEADER)
     if 8 + int.from_bytes(head[:8], "little") > len(head):

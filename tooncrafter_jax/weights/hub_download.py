@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from tooncrafter_jax.io.atomic_files import cannot_write, sync_file, write_atomi
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.weights.hub_errors import http_errors, import_hub, no_hub, offline, refused, unreachable
-from tooncrafter_jax.weights.hub_names import WEIGHT_ENDINGS, HubName
+from tooncrafter_jax.weights.hub_names import WEIGHT_ENDINGS, HubName, is_plain_path
 
 CHUNK = 2**20
 """Bytes that are read at a time."""
@@ -31,6 +32,7 @@ WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before another try at a connection that broke; after a byte has arrived they count anew."""
 LARGEST_POINTER = 1024
 """Bytes of a file that may be a pointer of Git LFS."""
+_COMMIT, _ETAG = re.compile(r"[0-9a-f]{40}"), re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{,199}")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LIBRARY: dict[str, Any] = {"library_name": "tooncrafter_jax"}
 """Who asks, for the hub's statistics."""
@@ -112,7 +114,7 @@ class Hub:
         except (ValueError, TypeError, KeyError) as error:  # what came is no description of a repository
             raise no_hub(name, self.endpoint) from error
         files = [(one.rfilename, one.size or 0) for one in found.siblings or ()]
-        return [(file, size) for file, size in files if file.endswith(WEIGHT_ENDINGS)]
+        return [(file, size) for file, size in files if file.endswith(WEIGHT_ENDINGS) and is_plain_path(file)]
 
     def describe(self, name: HubName) -> RemoteFile:
         """Asks the hub about a file.
@@ -127,10 +129,12 @@ class Hub:
             about = self._hub.get_hf_file_metadata(url, endpoint=self.endpoint, timeout=self._etag_timeout, **_LIBRARY)
         except http_errors() as error:
             raise refused(error, name, self.endpoint) from error
-        if not about.commit_hash or not about.etag or about.size is None:
+        if (
+            not _COMMIT.fullmatch(about.commit_hash or "")
+            or not _ETAG.fullmatch(about.etag or "")
+            or about.size is None
+        ):
             raise no_hub(name, self.endpoint)
-        if "/" in about.etag or about.etag.startswith("."):
-            raise UserError(f"{self.endpoint} states no checksum of {name}: fetch it from another hub (HF_ENDPOINT)")
         return RemoteFile(name, about.commit_hash, about.size, about.etag)
 
     def beginning(self, file: RemoteFile, most: int) -> bytes:
@@ -248,23 +252,25 @@ class Hub:
         while done < file.size:
             before = done
             try:
-                for data, position in self._stream(file, done):
-                    if position != done:  # the server begins at the beginning, whatever it was asked for
-                        target.seek(0)
-                        target.truncate()
-                        checksum.restart()
-                        bar.update(-done)
-                        done = 0
-                    _write_all(target, data[: file.size - done])
-                    checksum.add(data[: file.size - done])
-                    bar.update(len(data[: file.size - done]))
-                    done += len(data[: file.size - done])
+                with contextlib.closing(self._stream(file, done)) as pieces:
+                    for data, position in pieces:
+                        if position == 0 and done > 0:  # the server cannot begin elsewhere
+                            target.seek(0)
+                            target.truncate()
+                            checksum.restart()
+                            bar.update(-done)
+                            done = 0
+                        data = data[: file.size - done]
+                        _write_all(target, data)
+                        checksum.add(data)
+                        bar.update(len(data))
+                        done += len(data)
+                        if done == file.size:
+                            return
             except _Broken as error:
                 reason = error.__cause__ or error
             else:
                 reason = _Broken("the answer was shorter than announced")
-            if done >= file.size:
-                return
             failures = 1 if done > before else failures + 1
             if failures > len(WAITS):
                 raise UserError(

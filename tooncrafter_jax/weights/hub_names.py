@@ -131,16 +131,16 @@ def _checked(repository: str, revision: str | None, rest: list[str]) -> HubName 
         return None
     if "--" in repository or ".." in repository or repository.endswith(".git"):
         return None
-    if revision is not None and not _is_plain(revision.split("/")):
+    if revision is not None and not is_plain_path(revision):
         return None
-    if not _is_plain(rest):
+    if rest and not is_plain_path("/".join(rest)):
         return None
     return HubName(repository, revision, str(PurePosixPath(*rest)) if rest else None)
 
 
-def _is_plain(parts: list[str]) -> bool:
-    """Whether these are parts of a path that leads nowhere else, all of them printable."""
-    return all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
+def is_plain_path(text: str) -> bool:
+    """Whether a text is a path in a repository that leads nowhere else and can be printed."""
+    return all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in text.split("/"))
 
 
 def _site(text: str) -> str | None:
