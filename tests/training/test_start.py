@@ -11,8 +11,9 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training import checkpoints
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.training.start import architecture, start_checkpoints
 from tooncrafter_jax.training.state import new_state
+from tooncrafter_jax.weights.hub import models_cache
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 
@@ -123,3 +124,15 @@ def test_one_process_writes_the_config_down(tmp_path, monkeypatch, process):
     Checkpoints(tmp_path / "run", make_stage(settings, architecture(settings))).close()
     assert [name for name, _ in written] == ["config.json"] * (process == 0)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_start_may_be_a_published_model(world, tmp_path, monkeypatch):
+    """By its name; it is here already, so that nobody is asked."""
+    folder, newer, older = world
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for owner, directory in {"first": newer, "second": older}.items():
+        place = models_cache() / f"{owner}--model" / "main+model+as-published"
+        place.parent.mkdir(parents=True)
+        place.symlink_to(directory)
+    settings = config(folder, "decoder", start="first/model,hf://second/model")
+    assert [one.provenance["made"] for one in start_checkpoints(settings)] == ["newer", "older"]
