@@ -28,10 +28,10 @@ test-gate: .venv/dev
 	$(BIN)/python $(PYTEST) -m gate
 
 test-newest: .venv-3.13/dev
-	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-lowest: .venv-lowest/dev
-	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+convert,torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-full-size: .venv/dev
 	$(BIN)/python -m pytest -m full_size -s
@@ -59,7 +59,7 @@ format: .venv/dev
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,convert,hub,data,eval,torch-data]'
+	$(PIP) --editable '.[dev,hub,data,eval,torch-data]'
 	touch $@
 
 .venv/docs: .venv/core

@@ -189,8 +189,8 @@ class PeakMemory:
 class ForbiddenSkips:
     """With FORBID_SKIPS set, as in the gate, a skipped test fails the run.
 
-    FORBID_SKIPS=1 allows none; FORBID_SKIPS=convert,torch-data allows those whose reason names one of these extras (or
-    packages) in quotes: "needs the extra 'convert'".
+    FORBID_SKIPS=1 allows none; FORBID_SKIPS=torch-data,tpu allows those whose reason names one of these extras (or
+    packages) in quotes: "needs the extra 'torch-data'".
     """
 
     def __init__(self) -> None:

@@ -7,12 +7,9 @@ import os
 import pickle
 import shutil
 import struct
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from tests.cli.bad_requests import Case, setting, with_sketch
 from tests.cli.world import (
@@ -150,19 +147,6 @@ def malicious_checkpoint(path: Path) -> None:
         archive.writestr("archive/byteorder", "little")
 
 
-def needs_torch(argv: Callable[[World], list[str]]) -> Callable[[World], list[str]]:
-    def checked(world: World) -> list[str]:
-        pytest.importorskip("torch", reason="needs the extra 'convert'")
-        return argv(world)
-
-    return checked
-
-
-def without_torch(world: World) -> list[str]:
-    world.monkeypatch.setitem(sys.modules, "torch", None)
-    return converting(malicious_checkpoint, name="weights.ckpt")(world)
-
-
 def onto_a_checkpoint(world: World) -> list[str]:
     link_checkpoint(world.checkpoint, world.path / "converted")
     return converting(hollow())(world)
@@ -237,17 +221,35 @@ CONVERSIONS = [
     ),
     Case(
         "ckpt-malicious",
-        needs_torch(converting(malicious_checkpoint, name="weights.ckpt")),
+        converting(malicious_checkpoint, name="weights.ckpt"),
         ("was refused", "run code"),
         "convert",
     ),
     Case(
         "ckpt-not-zip",
-        needs_torch(converting(lambda p: p.write_bytes(pickle.dumps({})), name="weights.ckpt")),
+        converting(lambda p: p.write_bytes(pickle.dumps({})), name="weights.ckpt"),
+        ("was refused", "not of a PyTorch checkpoint"),
+        "convert",
+    ),
+    Case(
+        "ckpt-of-letters",
+        converting(lambda p: p.write_text("weights"), name="weights.ckpt"),
         ("zip format",),
         "convert",
     ),
-    Case("ckpt-without-torch", without_torch, ("'torch'", "pip install 'tooncrafter-jax[convert]'"), "convert"),
+    Case(
+        "weights-a-pointer",
+        converting(lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")),
+        ("pointer of Git LFS", "git lfs pull"),
+        "convert",
+    ),
+    Case("weights-a-page", converting(lambda p: p.write_text("<!DOCTYPE html>\n<title>x")), ("a web page",), "convert"),
+    Case(
+        "weights-half-fetched",
+        converting(hollow(), name="weights.safetensors.part"),
+        ("a download that is not finished",),
+        "convert",
+    ),
     Case("destination-exists", onto_a_checkpoint, ("holds sketch_encoder already", "--overwrite"), "convert"),
     Case("destination-is-something-else", onto_something_else, ("not a checkpoint directory",), "convert"),
     Case("destination-of-another-architecture", onto_another_architecture, ("another architecture (tiny)",), "convert"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.bad_models import CONVERSIONS, MODELS, converting, malicious_checkpoint, needs_torch
+from tests.cli.bad_models import CONVERSIONS, MODELS, converting, malicious_checkpoint
 from tests.cli.bad_requests import FAILED_PAIRS, LATE, LISTS, PICTURES, REQUESTS, SETTINGS, Case
 from tests.cli.world import (
     Command,
@@ -85,7 +85,7 @@ def test_there_is_a_case_for_every_kind_of_mistake():
 
 
 def test_no_code_of_a_malicious_checkpoint_is_run(world: World, command: Command):
-    command("convert", *needs_torch(converting(malicious_checkpoint, name="weights.ckpt"))(world))
+    command("convert", *converting(malicious_checkpoint, name="weights.ckpt")(world))
     assert not (world.path / "code-was-run").exists()
     # The trap works: whoever unpickles it runs its code.
     with zipfile.ZipFile(world.path / "weights.ckpt") as archive:
@@ -177,8 +177,6 @@ def test_ctrl_c_as_the_terminal_sends_it(world: World):
 def test_the_real_commands_end_in_one_line(argv: list[str], phrase: str, tmp_path: Path):
     if argv[0] == "sample.py":
         argv = [str(REPOSITORY / "sample.py"), *argv[1:]]
-    if "malicious.ckpt" in argv:
-        pytest.importorskip("torch", reason="needs the extra 'convert'")
     malicious_checkpoint(tmp_path / "malicious.ckpt")
     process = subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=environment(), cwd=tmp_path)
     assert process.returncode == 2

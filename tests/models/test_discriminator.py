@@ -59,7 +59,7 @@ def judged(params: Any, images: Any) -> Any:
 
 def torch_twin(params: dict[str, jax.Array], widths: tuple[int, ...]) -> Any:
     """The layers of spec section 8.6 in PyTorch, with these parameters."""
-    torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     nn = torch.nn
     layers, strides = [], (2, 2, 2, 1, 1)
     for i, (features, out) in enumerate(zip((3, *widths), (*widths, 1), strict=True)):
@@ -93,7 +93,7 @@ def close(ours: Any, theirs: Any) -> None:
 
 def test_equals_the_published_layers() -> None:
     """Logits in both modes, running statistics and gradients, against PyTorch's own layers."""
-    torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     pictures = images(3, 48, 40)
     logits, statistics, running, (of_params, of_images) = judged(params(), pictures)
     net, convs, norms = torch_twin(params(), (4, 8, 16, 32))

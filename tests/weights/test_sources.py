@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.reference import RuleSource
+from tests.weights.layouts import Tensors, write_checkpoint
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.weights.rule import make
 from tooncrafter_jax.weights.sources import TensorSource, open_source
@@ -121,7 +122,7 @@ class Marker:
 class TestCkpt:
     @pytest.fixture
     def torch(self) -> Any:
-        return pytest.importorskip("torch", reason="needs the extra 'convert'")
+        return pytest.importorskip("torch", reason="needs the extra 'torch-data'")
 
     @pytest.fixture
     def tensors(self, torch: Any) -> dict[str, Any]:
@@ -161,7 +162,7 @@ class TestCkpt:
         """The file would make a directory if it were unpickled like any other."""
         marker, path = tmp_path / "it ran", tmp_path / "m.ckpt"
         torch.save({"state_dict": tensors, "callbacks": Marker(marker)}, path)
-        with pytest.raises(UserError, match="was refused: .* could run code"):
+        with pytest.raises(UserError, match="was refused: it names .*, which is no tensor and could run code"):
             open_source(path)
         assert not marker.exists()
         torch.load(path, weights_only=False)
@@ -186,15 +187,18 @@ class TestCkpt:
 
         with zipfile.ZipFile(tmp_path / "m.ckpt", "w") as archive:
             archive.writestr("readme.txt", "hello")
-        with pytest.raises(UserError, match="was refused: it is damaged"):
+        with pytest.raises(UserError, match="was refused: it is a zip archive, but not of a PyTorch checkpoint"):
             open_source(tmp_path / "m.ckpt")
 
 
-def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_need_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # what `import torch` then finds is that there is none
-    (tmp_path / "m.ckpt").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"pip install 'tooncrafter-jax\[convert\]'"):
-        open_source(tmp_path / "m.ckpt")
+    shapes = {name: value.shape for name, value in TENSORS.items()}
+    tensors = Tensors(shapes, lambda name: TENSORS[name])
+    for wrappers in ((), ("state_dict",), ("state_dict", "state_dict")):
+        check(open_source(write_checkpoint(tmp_path / "m.ckpt", tensors, wrappers=wrappers)))
+    prefixed = tensors.prefixed("_forward_module.")
+    check(open_source(write_checkpoint(tmp_path / "m.ckpt", prefixed, wrappers=("module",))))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +207,9 @@ def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         ("missing.safetensors", None, "no file .*missing.safetensors"),
         ("empty.ckpt", b"", "is empty"),
         ("weights.gguf", b"GGUF", "is of an unknown kind: a weight file ends in .safetensors"),
+        ("m.ckpt", b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS, .*: run git lfs pull"),
+        ("m.safetensors", b"<!DOCTYPE html>", "is a web page, not a weight file: download the file itself"),
+        ("m.ckpt.part", b"PK", "is a download that is not finished"),
     ],
 )
 def test_files_that_cannot_be_weights(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:

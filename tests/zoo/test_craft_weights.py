@@ -63,7 +63,7 @@ class TestFiles:
     )
     def test_pytorch(self, tmp_path: Path, is_zip: bool, prefix: str, counted: bool) -> None:
         """In the zip format, and in the one before PyTorch 1.6."""
-        torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+        torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
         values = {prefix + name: torch.from_numpy(value) for name, value in tensors(counted=counted).items()}
         torch.save(values, tmp_path / "craft.pth", _use_new_zipfile_serialization=is_zip)
         assert_loaded(tmp_path / "craft.pth")

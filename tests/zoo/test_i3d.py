@@ -68,7 +68,7 @@ def test_logits_equal_the_packaged_network(metric_weights: Path) -> None:
 
 def test_every_padding_equals_the_definition() -> None:
     """The network again in PyTorch in float64, with the padding of TensorFlow's "SAME" computed by its formula."""
-    torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
     functional = torch.nn.functional
     _, params = odd_network()
     tensors = {path: torch.from_numpy(np.array(value, np.float64)) for path, value in params.items()}

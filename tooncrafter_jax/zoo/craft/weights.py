@@ -104,7 +104,7 @@ def load_craft(path: Path, config: CraftConfig | None = None, *, dtype: Dtype = 
     """The detector's parameters from the published file or from one that `convert_craft` wrote.
 
     Args:
-      path: craft_mlt_25k.pth (needs the extra `convert`) or a .safetensors file, with or without `module.` before its
+      path: craft_mlt_25k.pth or a .safetensors file, with or without `module.` before its
         names.
       config: the architecture; the published one by default.
       dtype: of the parameters.
