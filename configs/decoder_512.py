@@ -1,7 +1,8 @@
 """The dual-reference 3D decoder (paper section 3.2, spec sections 8.1 and 8.6): 60,000 steps, batch 16, 4.5e-6.
 
-Starts from a plain image decoder; temporal and reference parts start so that they change nothing. What the paper leaves
-open (start step and weight of the adversarial loss) is as in the configuration of the KL autoencoder that it builds on.
+Starts from a plain image decoder, such as DynamiCrafter's; temporal and reference parts start so that they change
+nothing. What the paper leaves open (start step and weight of the adversarial loss) is as in the configuration of the KL
+autoencoder that it builds on.
 
     tooncrafter fetch-metric-weights
     tooncrafter train --config=configs/decoder_512.py --workdir=runs/decoder --config.start=runs/rectify/export \\

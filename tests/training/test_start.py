@@ -72,6 +72,30 @@ def test_a_decoder_is_put_together_from_its_parts(world):
     assert model.schedule.scale_factor == 0.5, "the first checkpoint tells what no component has of its own"
 
 
+def test_a_published_image_decoder_gets_the_other_parts(world, tmp_path):
+    """As a converted DynamiCrafter has it: with the convolution that it begins with, which stays."""
+    folder, newer, _ = world
+    model = Checkpoint(newer).config
+    image = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, post_quantization=True))
+    start = str(write_checkpoint(tmp_path / "image", image, 4, ["autoencoder", "decoder"]))
+    given, architecture_ = params_of(folder, start, model_changes={})
+    assert architecture_ == image, "the file's own"
+    settings = config(folder, "decoder", start=start, model_changes={})
+    stage = make_stage(settings, image)
+    assert stage.model == dataclasses.replace(
+        image, decoder=dataclasses.replace(image.decoder, temporal=True, references=True)
+    )
+    stored = Checkpoint(start).restore_on_host("decoder", image.networks()["decoder"])
+    assert "post_quantization.kernel" in stored
+    for path, value in stored.items():
+        np.testing.assert_array_equal(given[f"decoder.{path}"], value, err_msg=path)
+    added = {path.removeprefix("decoder.") for path in given if path.startswith("decoder.")} - set(stored)
+    assert {path.split(".")[0] for path in added} == {"mid", "up", "conv_out_temporal", "final_reference_residual"}
+    assert not np.any(given["decoder.final_reference_residual.conv.kernel"])  # so that they change nothing
+    as_asked = config(folder, "decoder", start=start, model_changes={"decoder": {"temporal": False}})
+    assert make_stage(as_asked, architecture(as_asked)).model == image
+
+
 def test_what_is_exported_tells_what_it_started_from(world, tmp_path):
     folder, newer, older = world
     settings = config(folder, "decoder", start=f"{newer},{older}", model_changes=WHOLE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.encoding import ends_of, frame_moments, motion_of
 from tooncrafter_jax.training.stages.reconstruction import Encoded, Reconstruction, ReconstructionOptions
-from tooncrafter_jax.training.stages.stage import Batch, Derived
+from tooncrafter_jax.training.stages.stage import Batch, Derived, replace_config
 from tooncrafter_jax.typing import Latents
 
 LAST_TEMPORAL = "decoder.conv_out_temporal.kernel"
@@ -97,6 +97,16 @@ class Decoder(DualReferenceStage):
 
     Options: ClassVar[type] = DecoderOptions
     options: DecoderOptions
+
+    def adapt(self, model: ModelConfig) -> ModelConfig:
+        """Temporal and reference parts for a published image decoder, such as DynamiCrafter's, unless the config says
+        which; the convolution that it begins with stays.
+        """
+        decoder, asked = model.decoder, self.config.model_changes.get("decoder")
+        is_image_decoder = decoder.post_quantization and not (decoder.temporal or decoder.references)
+        if not is_image_decoder or (isinstance(asked, Mapping) and not {"temporal", "references"}.isdisjoint(asked)):
+            return model
+        return replace_config(model, "decoder", temporal=True, references=True)
 
     def latents(self, model: BoundModel, batch: Batch, motion: Motion | None) -> Latents:
         """The latents that the decoder is to decode, not scaled: the true ones, with noise where that is asked for."""
