@@ -13,8 +13,10 @@ from safetensors.numpy import save_file
 
 from tests.cli.world import Command, rule_tensors, write_hollow_file
 from tests.reference import GOLDEN, key_list
+from tests.weights import layouts
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, tiny
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
+from tooncrafter_jax.weights.sources import SafetensorsSource
 from tooncrafter_jax.weights.store import Checkpoint
 
 PUBLISHED = tuple(name for name in COMPONENTS if name != "motion")
@@ -112,6 +114,37 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, command: Comma
     result = command("convert", str(file), str(tmp_path / "model"), "--architecture=tiny")
     assert result.code == 130 and "model is as it was before" in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sketch.safetensors"]
+
+
+def test_several_files_are_one_model(tmp_path: Path, command: Command):
+    whole = layouts.model()
+    parts = {
+        "pruned": layouts.without_clip(whole),
+        "clip": layouts.open_clip(whole),
+        "text": layouts.transformers_text(whole),
+    }
+    files = {name: layouts.write_safetensors(tmp_path / name, of, "float16") for name, of in parts.items()}
+    files = {name: str(path.rename(path.with_suffix(".safetensors"))) for name, path in files.items()}
+    directory, tiny_size = str(tmp_path / "model"), ["--architecture=tiny", "--stored-dtype=float16"]
+    alone = command("convert", files["pruned"], directory, *tiny_size)
+    assert alone.code == 2 and "lacks CLIP (clip_text, clip_image)" in alone.err and "laion" in alone.err
+    result = command("convert", *files.values(), directory, *tiny_size, "--list-unused")
+    assert result.code == 2 and f"{files['text']} gives nothing that" in result.err
+    result = command("convert", files["pruned"], files["text"], files["clip"], directory, *tiny_size, "--list-unused")
+    assert result.code == 0, result.err
+    assert f"note: clip_text is taken from {files['text']}" in result.err
+    assert f"unused: {files['clip']}: token_embedding.weight (clip_text is taken from {files['text']})" in result.out
+    counts = map(int, re.findall(r"(\d+) (?:tensors consumed|unused by|schedule)", result.out))
+    assert sum(counts) == sum(len(SafetensorsSource(Path(file)).shapes) for file in files.values())
+    Checkpoint(directory).require()
+
+
+def test_a_variant_is_stored_with_its_options(weight_files: dict[str, Path], tmp_path: Path, command: Command):
+    argv = [str(weight_files["model"]), str(tmp_path / "model"), "--architecture=tiny", "--stored-dtype=float16"]
+    result = command("convert", *argv, "--variant=mog")
+    assert result.code == 0 and "flows of EMA-VFI" in result.err and "--fps=24" in result.err
+    assert Checkpoint(tmp_path / "model").sampling["motion_guidance"] is True
+    assert "'magi'" in command("convert", *argv, "--variant=magi").err
 
 
 def test_model_json_is_readable(checkpoint: Path):

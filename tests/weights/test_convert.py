@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,23 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.reference import key_list, tiny_params
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tests.weights import layouts
+from tests.weights.layouts import Listed
+from tooncrafter_jax import notes
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.models.clip_image import ClipImageConfig
+from tooncrafter_jax.models.clip_text import ClipTextConfig
+from tooncrafter_jax.models.configuration import ModelConfig, tiny
+from tooncrafter_jax.sampling.request import make_options
 from tooncrafter_jax.weights.convert import Conversion, convert
 from tooncrafter_jax.weights.official import SCHEDULE_BUFFERS
+from tooncrafter_jax.weights.relatives import VARIANTS, adapted, variant_of
 from tooncrafter_jax.weights.rule import make
+from tooncrafter_jax.weights.sources import SafetensorsSource
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
+REAL = "keys/tooncrafter_512.tsv"
 FULL = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder")
 
 
@@ -147,3 +157,213 @@ def test_no_cpu_backend_is_needed(
     convert(files["sketch"], tmp_path / "model", tiny_config)
     monkeypatch.undo()
     same_as_rule(tmp_path / "model", "sketch_encoder", tiny_config)
+
+
+# --- several files, other models ---
+
+
+def converted_from(directory: Path) -> Any:
+    return Checkpoint(directory).provenance["converted_from"]
+
+
+def params_of(directory: Path, component: str) -> dict[str, np.ndarray]:
+    checkpoint = Checkpoint(directory)
+    return checkpoint.restore_on_host(component, checkpoint.config.networks()[component])
+
+
+def same_components(one: Path, other: Path, components: Iterable[str]) -> None:
+    for component in components:
+        expected = params_of(other, component)
+        found = params_of(one, component)
+        assert found.keys() == expected.keys()
+        for path, value in found.items():
+            assert value.dtype == expected[path].dtype
+            np.testing.assert_array_equal(value, expected[path], err_msg=f"{component}.{path}")
+
+
+class TestSeveralFiles:
+    @pytest.fixture(scope="class")
+    def parts(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+        """The tiny model's parts as they are published, in bfloat16."""
+        folder, whole = tmp_path_factory.mktemp("parts"), layouts.model()
+        tensors = {
+            "pruned": layouts.without_clip(whole),
+            "text": layouts.transformers_text(whole, layers=2),
+            "image": layouts.transformers_vision(whole),
+            "clip": layouts.open_clip(whole),
+            "sketch": layouts.sketch_encoder(),
+        }
+        return {
+            name: layouts.write_safetensors(folder / f"{name}.safetensors", of, "bfloat16")
+            for name, of in tensors.items()
+        }
+
+    def converted(self, parts: dict[str, Path], names: str, directory: Path) -> Conversion:
+        chosen = [parts[name] for name in names.split()]
+        report = convert(chosen, directory, tiny(), dtype=ml_dtypes.bfloat16)
+        tensors = sum(len(SafetensorsSource(path).shapes) for path in chosen)
+        assert report.consumed + report.buffers + len(report.unused) == tensors
+        return report
+
+    def test_together_they_are_the_model(
+        self,
+        parts: dict[str, Path],
+        converted: tuple[Path, Conversion, list[tuple[str, int]]],
+        tmp_path: Path,
+    ) -> None:
+        report = self.converted(parts, "pruned text image sketch", tmp_path / "model")
+        assert report.components == (*FULL, "sketch_encoder") and report.buffers == 13
+        assert converted_from(tmp_path / "model") == [
+            f"{name}.safetensors" for name in ("pruned", "text", "image", "sketch")
+        ]
+        same_components(tmp_path / "model", converted[0], ("clip_text", "clip_image", "decoder", "image_projector"))
+        same_as_rule(tmp_path / "model", "sketch_encoder", tiny())
+
+    def test_the_first_file_that_holds_a_component_gives_it(self, parts: dict[str, Path], tmp_path: Path) -> None:
+        """As users of other tools hold them: CLIP's text tower apart, and a file with both."""
+        with notes.collected() as said:
+            report = self.converted(parts, "text clip", tmp_path / "clip")
+        assert report.components == ("clip_text", "clip_image")
+        assert said[0].startswith(
+            f"clip_text is taken from {parts['text']}, and the one in {parts['clip']} is not used"
+        )
+        assert "still lacks unet, image_projector, autoencoder, decoder" in said[1]
+        dropped = [name for name, why in report.unused.items() if why == f"clip_text is taken from {parts['text']}"]
+        assert f"{parts['clip']}: token_embedding.weight" in dropped
+
+    def test_a_file_that_gives_nothing_is_refused(self, parts: dict[str, Path], tmp_path: Path) -> None:
+        with pytest.raises(
+            UserError, match=f"{parts['text']} gives nothing that {parts['clip']} does not: leave it out"
+        ):
+            convert([parts["clip"], parts["text"]], tmp_path / "clip", tiny())
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("names", "phrases"),
+        [
+            (
+                "pruned",
+                ("lacks CLIP (clip_text, clip_image)", "open_clip_model.safetensors of laion", "tooncrafter convert"),
+            ),
+            ("pruned text", ("lacks CLIP (clip_image)", "h94/IP-Adapter")),
+            ("pruned image", ("lacks CLIP (clip_text)", "text_encoder/model.safetensors of Stable Diffusion 2.1")),
+        ],
+    )
+    def test_a_model_without_clip_is_told_where_it_is(
+        self, parts: dict[str, Path], tmp_path: Path, names: str, phrases: tuple[str, ...]
+    ) -> None:
+        with pytest.raises(UserError) as error:
+            convert([parts[name] for name in names.split()], tmp_path / "model", tiny())
+        assert all(phrase in str(error.value) for phrase in phrases), error.value
+        assert not list(tmp_path.iterdir())
+
+    def test_without_a_config_parts_take_that_of_the_directory(self, parts: dict[str, Path], tmp_path: Path) -> None:
+        convert(parts["text"], tmp_path / "model", tiny())
+        convert(parts["image"], tmp_path / "model")
+        assert Checkpoint(tmp_path / "model").components == ("clip_text", "clip_image")
+        assert Checkpoint(tmp_path / "model").config == tiny()
+
+
+class TestTowersOfAnotherSize:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"clip_text": ClipTextConfig(width=64, heads=4, layers=5)}, "CLIP text tower of 64 features and 3 blocks"),
+            (
+                {"clip_image": ClipImageConfig(width=96, heads=4, layers=4)},
+                "CLIP image tower of 96 features and 3 blocks",
+            ),
+        ],
+    )
+    def test_their_sizes_are_named(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+        path = layouts.write_safetensors(tmp_path / "clip.safetensors", layouts.open_clip(layouts.model()), "bfloat16")
+        with pytest.raises(
+            UserError, match=f"{message}, but this model needs one of .* name that of OpenCLIP ViT-H-14"
+        ):
+            convert(path, tmp_path / "model", replace(tiny(), **change))
+
+
+class TestRelatives:
+    def dynamicrafter(self, path: Path, base_scale: float = 0.7, dtype: str = "float16") -> Path:
+        schedule = NoiseSchedule(ScheduleConfig(base_scale=base_scale))
+        whole = layouts.with_plain_decoder(layouts.model(schedule=schedule))
+        return layouts.write_safetensors(path, whole, dtype)
+
+    def test_a_plain_decoder_is_found_out(self, tmp_path: Path) -> None:
+        path = self.dynamicrafter(tmp_path / "dynamicrafter.safetensors")
+        with notes.collected() as said:
+            report = convert(path, tmp_path / "model", tiny(), dtype=np.float16)
+        assert "has DynamiCrafter's plain image decoder" in said[0]
+        assert report.components == FULL and report.buffers == 13
+        config = Checkpoint(tmp_path / "model").config
+        assert config == replace(
+            tiny(), decoder=replace(tiny().decoder, temporal=False, references=False, post_quantization=True)
+        )
+        found = params_of(tmp_path / "model", "decoder")
+        dual = tiny_params("decoder")
+        assert set(found) - set(dual) == {"post_quantization.kernel", "post_quantization.bias"}
+        for path_, value in found.items():
+            if path_ in dual:
+                np.testing.assert_array_equal(value, np.asarray(dual[path_]).astype(np.float16), err_msg=path_)
+
+    def test_the_model_of_1024_has_another_schedule(self, tmp_path: Path) -> None:
+        path = self.dynamicrafter(tmp_path / "dynamicrafter.safetensors", 0.3, "bfloat16")
+        with notes.collected() as said:
+            convert(path, tmp_path / "model", tiny(), dtype=np.float16)
+        assert said[1].endswith("is DynamiCrafter's model of 1024: its dynamic rescale ends at 0.3")
+        assert Checkpoint(tmp_path / "model").config.schedule == ScheduleConfig(base_scale=0.3)
+
+    def test_the_published_ones_are_named(self) -> None:
+        """From names and shapes alone, at the real size."""
+        for base_scale, name, size in (
+            (0.7, "dynamicrafter_512", (320, 512)),
+            (0.3, "dynamicrafter_1024", (576, 1024)),
+        ):
+            schedule = NoiseSchedule(ScheduleConfig(base_scale=base_scale))
+            with notes.collected():
+                found = adapted(ModelConfig(), Listed(layouts.with_plain_decoder(layouts.model(REAL, schedule))))
+            assert found.name == name and (found.height, found.width) == size
+            assert found.schedule.base_scale == base_scale and found.unet.default_fps == (
+                10 if base_scale == 0.3 else 24
+            )
+            found.check(name)
+        assert adapted(ModelConfig(), Listed(layouts.model(REAL))) == ModelConfig()
+
+    def test_a_half_of_the_video_parts_is_a_damaged_file(self, tmp_path: Path) -> None:
+        damaged = layouts.model().kept(lambda name: "attn_refinement" not in name)
+        path = layouts.write_safetensors(tmp_path / "model.safetensors", damaged, "bfloat16")
+        with pytest.raises(UserError, match="missing: decoder.final_reference_residual"):
+            convert(path, tmp_path / "model", tiny())
+
+    def test_running_means_are_left_out_and_said(self, tmp_path: Path) -> None:
+        bare = layouts.u_net(layouts.model())
+        means = bare.renamed({f"model_ema.diffusion_model{name.replace('.', '')}": name for name in bare.shapes})
+        both = layouts.joined(bare.prefixed("model.diffusion_model."), means)
+        both = both.with_({"model_ema.decay": np.asarray(0.9999), "model_ema.num_updates": np.asarray(7)})
+        path = layouts.write_safetensors(tmp_path / "model.safetensors", both, "float16")
+        with notes.collected() as said:
+            report = convert(path, tmp_path / "model", tiny(), dtype=np.float16)
+        assert "holds running means of its training beside its U-Net" in said[0]
+        assert report.consumed == 1516 and len(report.unused) == 1518
+
+
+class TestVariants:
+    def test_mog_is_known_by_its_name_and_sampled_as_published(self, files: dict[str, Path], tmp_path: Path) -> None:
+        (tmp_path / "ani.ckpt").symlink_to(files["sketch"])  # whatever it holds
+        with notes.collected() as said:
+            assert variant_of([tmp_path / "ani.ckpt"], None) == VARIANTS["mog"]
+        assert "ani.ckpt is taken for a model of mog by its name: --variant=tooncrafter" in said[0]
+        assert "EMA-VFI" in said[1] and "RIFE" in said[1]
+        assert variant_of([tmp_path / "ani.ckpt"], "tooncrafter").sampling == {}
+        with pytest.raises(UserError, match="no variant 'anime': choose one of tooncrafter, mog"):
+            variant_of([], "anime")
+
+    def test_its_options_are_stored_and_can_be_sampled_with(self, files: dict[str, Path], tmp_path: Path) -> None:
+        with notes.collected():
+            convert(files["model"], tmp_path / "mog", tiny(), dtype=np.float16, variant="mog")
+            convert(files["sketch"], tmp_path / "mog", dtype=np.float16)
+        stored = Checkpoint(tmp_path / "mog").sampling
+        assert stored == VARIANTS["mog"].sampling
+        options = make_options(stored)
+        assert options.motion_guidance and options.steps == 50 and options.guidance_rescale == 0.7
+        options.check(tiny())

@@ -1,4 +1,4 @@
-"""`tooncrafter convert SRC DST`."""
+"""`tooncrafter convert SRC... DST`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.models.configuration import PRESETS, ModelConfig, from_official, preset
 from tooncrafter_jax.weights.convert import convert
+from tooncrafter_jax.weights.relatives import VARIANTS
 from tooncrafter_jax.zoo.anime2sketch.weights import convert_anime2sketch, is_anime2sketch
 from tooncrafter_jax.zoo.craft.weights import convert_craft, is_craft
 from tooncrafter_jax.zoo.saved_modules import open_saved_module
 
 DESCRIPTION = """\
-Converts published weights (the full model, the sketch encoder, a DeepSpeed file or a bare U-Net) into a checkpoint
-directory. Convert the full model first, then the sketch encoder into the same directory:
+Converts published weights into a checkpoint directory: the full model, the sketch encoder, a DeepSpeed file, a bare
+U-Net, CLIP's towers in OpenCLIP's or transformers' names; in float32, float16 or bfloat16. Files that together make a
+model are named together, or added to the directory one after another:
 
   tooncrafter convert model.ckpt checkpoints/tooncrafter_512
   tooncrafter convert sketch_encoder.ckpt checkpoints/tooncrafter_512
+  tooncrafter convert tooncrafter_512_interp-pruned-fp16.safetensors open_clip_model.safetensors \\
+      sketch_encoder-fp16.safetensors checkpoints/tooncrafter_512
 
 The published sketch extractor Anime2Sketch and the text detector CRAFT are recognised too, and become one file each:
 
@@ -41,12 +45,22 @@ def build_parser() -> Parser:
     """All options with their defaults."""
     parser = Parser("tooncrafter convert", description=DESCRIPTION)
     parser.add_argument(
-        "source",
+        "sources",
         type=Path,
-        help="model.ckpt, sketch_encoder.ckpt, netG.pth, craft_mlt_25k.pth or the same as .safetensors",
+        nargs="+",
+        metavar="source",
+        help="model.ckpt, sketch_encoder.ckpt, netG.pth, craft_mlt_25k.pth or the same as .safetensors; of a component "
+        "that several hold, the first one's is taken",
     )
     parser.add_argument("destination", type=Path, help="the checkpoint directory (or .safetensors file) to write")
     add_architecture(parser.add_argument)
+    parser.add_argument(
+        "--variant",
+        choices=tuple(VARIANTS),
+        metavar="NAME",
+        help=f"{' or '.join(VARIANTS)}: what the weights are of, where their tensors do not tell; the sampling options "
+        "that it is published with are stored (default: by the name of the file)",
+    )
     add_stored_dtype(parser.add_argument, DTYPES, "float32")
     add_overwrite(parser.add_argument, "what the destination holds")
     parser.add_argument("--list-unused", action="store_true", help="print every tensor that is not needed, and why")
@@ -56,11 +70,11 @@ def build_parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Converts and reports; see `--help`."""
     arguments = build_parser().parse_args(argv)
-    source = open_saved_module(arguments.source)
+    source = open_saved_module(arguments.sources[0]) if len(arguments.sources) == 1 else None
     for name, is_it, convert_it in SMALL_NETWORKS:
-        if is_it(source):
+        if source is not None and is_it(source):
             tensors = convert_it(
-                arguments.source,
+                arguments.sources[0],
                 arguments.destination,
                 dtype=DTYPES[arguments.stored_dtype],
                 overwrite=arguments.overwrite,
@@ -71,12 +85,13 @@ def main(argv: list[str]) -> int:
     architecture = architecture_of(arguments.architecture)
     with interruption_note(f"{arguments.destination} is as it was before"):
         result = convert(
-            arguments.source,
+            arguments.sources,
             arguments.destination,
             architecture,
             dtype=DTYPES[arguments.stored_dtype],
             overwrite=arguments.overwrite,
             on_component=lambda name, tensors: print(f"  {name:16} {tensors:5} tensors", flush=True),
+            variant=arguments.variant,
         )
     print(
         f"{printable(arguments.destination)}: {result.consumed} tensors consumed, {len(result.unused)} unused by "
@@ -90,12 +105,14 @@ def main(argv: list[str]) -> int:
     return EXIT_OK
 
 
-def architecture_of(name: str) -> ModelConfig:
-    """The architecture of this name, or of the JSON file of this path, as --architecture takes it.
+def architecture_of(name: str | None) -> ModelConfig | None:
+    """The architecture of this name, or of the JSON file of this path, as --architecture takes it; None for none.
 
     Raises:
       UserError: there is none, or the file cannot be read.
     """
+    if name is None:
+        return None
     if name in PRESETS or not (name.endswith(".json") or Path(name).exists()):
         return preset(name)
     config = Path(name)

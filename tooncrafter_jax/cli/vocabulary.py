@@ -128,8 +128,11 @@ def add_architecture(add: Add) -> None:
     """The option --architecture, which `convert.architecture_of` reads."""
     from tooncrafter_jax.models.configuration import PRESETS
 
-    more = f": {', '.join(PRESETS)}, or a JSON file in the published code's keys (default: %(default)s)"
-    add_shared(add, "--architecture", more, default="tooncrafter_512", metavar="NAME|FILE")
+    more = (
+        f": {', '.join(PRESETS)}, or a JSON file in the published code's keys (default: that of the directory that "
+        "something is added to, else tooncrafter_512; files of DynamiCrafter's models tell theirs)"
+    )
+    add_shared(add, "--architecture", more, metavar="NAME|FILE")
 
 
 def add_stored_dtype(add: Add, choices: Collection[str], default: str | None, usual: str = "%(default)s") -> None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.notes import remark
 from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.weights.joining import JoinedSource
 from tooncrafter_jax.weights.loading import MappedSource, map_source
+from tooncrafter_jax.weights.relatives import adapted, is_relative, missing_towers, variant_of
 from tooncrafter_jax.weights.sources import open_source
-from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint, CheckpointWriter
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion did with the tensors of its file.
+    """What a conversion did with the tensors of its files.
 
     Attributes:
       consumed: tensors that became parameters.
       buffers: schedule buffers, checked and dropped.
-      unused: tensors that are not needed, with the reason.
+      unused: tensors that are not needed, by their names in their files, with the reason.
       components: components written.
       kept: components taken over from the directory that was there before.
     """
@@ -36,70 +39,95 @@ class Conversion:
 
 
 def convert(
-    source: Path,
+    sources: Path | str | Sequence[Path | str],
     destination: Path,
-    config: ModelConfig,
+    config: ModelConfig | None = None,
     *,
     dtype: Dtype = np.float32,
     overwrite: bool = False,
     on_component: Callable[[str, int], None] | None = None,
+    variant: str | None = None,
 ) -> Conversion:
-    """Converts a weight file.
+    """Converts weight files, which together make a model or a part of one.
 
-    A sketch encoder's file or a U-Net's, converted into an existing checkpoint directory of the same architecture, is
-    added to it (or replaces that component with `overwrite`).
+    A part (a sketch encoder, a U-Net, a CLIP tower), converted into an existing checkpoint directory of the same
+    architecture, is added to it (or replaces that component with `overwrite`).
 
     Args:
-      source: .safetensors or .ckpt of the full model, the sketch encoder or the U-Net.
+      sources: .safetensors or .ckpt, one or several; each gives the components that those before it lack.
       destination: the checkpoint directory.
-      config: the architecture.
+      config: the architecture, but for what the files tell of theirs (`relatives`); without, that of the directory that
+        a part is added to, else the published one.
       dtype: of the parameters written.
       overwrite: whether what is there already may be replaced.
-      on_component: called with a component's name and its number of tensors before it is written.
+      on_component: called with a component's name and how many tensors of the files it is made of before it is written.
+      variant: one of `relatives.VARIANTS`, which tensors do not tell apart; by default what the files' names say.
 
     Raises:
-      UserError: if the file is missing or damaged, does not fit, or the destination cannot be written.
+      UserError: if a file is missing or damaged, does not fit, CLIP is missing, or the destination cannot be written.
     """
-    mapped = map_source(open_source(Path(source)), config)
-    old, kept = _existing(Path(destination), config, mapped, overwrite)
+    files = [Path(file) for file in ([sources] if isinstance(sources, Path | str) else sources)]
+    destination = Path(destination)
+    joined = JoinedSource([open_source(file) for file in files])
+    kind = variant_of(files, variant)
+    old = _existing(destination, joined.givers)
+    if config is None:
+        config = ModelConfig() if old is None else old.config
+    config = old.config if old is not None and is_relative(old.config, config) else adapted(config, joined)
+    mapped = map_source(joined, config)
+    kept = () if old is None else _kept(old, config, mapped, overwrite)
+    missing = [name for name in REQUIRED_COMPONENTS if name not in (*mapped.components, *kept)]
+    if missing and set(mapped.components) >= _ALWAYS_TOGETHER:
+        raise UserError(missing_towers(files, missing, destination))
     provenance = {
-        "converted_from": Path(source).name,
+        "converted_from": files[0].name if len(files) == 1 else [file.name for file in files],
         "components": list(mapped.components),
         "before": None if old is None else old.provenance,
     }
+    tensors = {component: 0 for component in mapped.components}
+    for name, (component, _) in mapped.assignment.entries.items():
+        tensors[component] += len(joined.own_names(name))
     with CheckpointWriter(
-        Path(destination),
+        destination,
         config,
         provenance,
         overwrite=overwrite or old is not None,
-        sampling=None if old is None else old.sampling,
+        sampling={**({} if old is None else old.sampling), **kind.sampling},
     ) as writer:
         if old is not None:
             writer.copy(old.directory, kept)
         for component in mapped.components:
             if on_component is not None:
-                on_component(component, sum(owner == component for owner, _ in mapped.assignment.entries.values()))
+                on_component(component, tensors[component])
             writer.write(component, dict(mapped.iterate(component, dtype)))
+    if missing:
+        remark(f"{destination} still lacks {', '.join(missing)}: convert a file that holds them into it")
+    never_used = {own: why for name, why in mapped.assignment.unused.items() for own in joined.own_names(name)}
     return Conversion(
-        consumed=len(mapped.assignment.entries),
+        consumed=sum(tensors.values()),
         buffers=len(mapped.assignment.buffers),
-        unused=mapped.assignment.unused,
+        unused=joined.unused | never_used,
         components=mapped.components,
         kept=kept,
     )
 
 
-def _existing(
-    destination: Path, config: ModelConfig, mapped: MappedSource, overwrite: bool
-) -> tuple[Checkpoint | None, tuple[str, ...]]:
-    """The checkpoint that a partial file is added to, and the components of it that stay."""
-    complete = set(COMPONENTS) - set(OPTIONAL_COMPONENTS) <= set(mapped.components)
-    if not destination.exists() or complete:
-        return None, ()
-    old = Checkpoint(destination)
+_ALWAYS_TOGETHER = {"unet", "image_projector", "autoencoder", "decoder"}
+"""Components that a file of a model holds; CLIP's towers are left out of some."""
+
+
+def _existing(destination: Path, given: Container[str]) -> Checkpoint | None:
+    """The checkpoint that a part of a model is added to."""
+    if not destination.exists() or all(name in given for name in REQUIRED_COMPONENTS):
+        return None
+    return Checkpoint(destination)
+
+
+def _kept(old: Checkpoint, config: ModelConfig, mapped: MappedSource, overwrite: bool) -> tuple[str, ...]:
+    """The components that stay of the checkpoint that something is added to."""
     if old.config != config:
-        raise UserError(f"{destination} has another architecture ({old.config.name}) than {config.name}")
+        raise UserError(f"{old.directory} has another architecture ({old.config.name}) than {config.name}")
     clash = [name for name in mapped.components if name in old.components]
     if clash and not overwrite:
-        raise UserError(f"{destination} holds {', '.join(clash)} already: add --overwrite to replace it")
-    return old, tuple(name for name in old.components if name not in mapped.components)
+        raise UserError(f"{old.directory} holds {', '.join(clash)} already: add --overwrite to replace it")
+    return tuple(name for name in old.components if name not in mapped.components)

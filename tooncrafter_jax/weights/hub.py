@@ -215,27 +215,22 @@ class Fetch:
         """Makes the directory of all files at once, or adds them to one that is there."""
         remark(f"converting {self.name} into {target}")
         if target.exists():
-            replace = self.overwrite or self.directory is None
-            before = _files_of(target)
-            for path in paths:
-                if not self._convert_one(path, target, replace).kept:
-                    before = []
-            write_atomically(target / RECORD, self._record(sources, before))
+            kept = self._convert_all(paths, target, self.overwrite or self.directory is None).kept
+            write_atomically(target / RECORD, self._record(sources, _files_of(target) if kept else []))
             return
         fresh = target.with_name(f".{target.name}.fetching")
         shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
         try:
-            for path in paths:
-                self._convert_one(path, fresh, overwrite=False)
+            self._convert_all(paths, fresh, overwrite=False)
             write_atomically(fresh / RECORD, self._record(sources))
             fresh.rename(target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
-    def _convert_one(self, path: Path, target: Path, overwrite: bool) -> Conversion:
+    def _convert_all(self, paths: Sequence[Path], target: Path, overwrite: bool) -> Conversion:
         dtype: Dtype = None if self.dtype is None else jnp.dtype(self.dtype)
         config = self.architecture or preset(ARCHITECTURE)
-        return convert(path, target, config, dtype=dtype, overwrite=overwrite, on_component=self.on_component)
+        return convert(paths, target, config, dtype=dtype, overwrite=overwrite, on_component=self.on_component)
 
     def _described(self, source: _Source) -> JsonObject:
         """What is written down of a file that a directory is made of."""

@@ -14,24 +14,24 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype, HostArray, HostParams
-from tooncrafter_jax.weights.official import PREFIXES, Assignment, LevelLayout, assign, to_our_layout
-from tooncrafter_jax.weights.rule import SKETCH_PREFIX
+from tooncrafter_jax.weights.official import (
+    PREFIXES,
+    Assignment,
+    LevelLayout,
+    assign,
+    component_of,
+    reason_never_used,
+    to_our_layout,
+)
 from tooncrafter_jax.weights.sources import TensorSource
+from tooncrafter_jax.weights.spellings import respelled
 
-BUFFER_TOLERANCE = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
-"""Largest difference between a checkpoint's schedule buffers and the computed ones that is only rounding, by dtype."""
-
-
-class PrefixedSource:
-    """Another source with a prefix before every name; the sketch encoder's own file has none."""
-
-    def __init__(self, source: TensorSource, prefix: str) -> None:
-        self.where, self._source, self._prefix = source.where, source, prefix
-        self.shapes = {prefix + name: shape for name, shape in source.shapes.items()}
-
-    def read(self, name: str) -> HostArray:
-        """The tensor of this prefixed name."""
-        return self._source.read(name.removeprefix(self._prefix))
+_COMPUTED = 2e-6
+"""How far buffers computed with other libraries are apart."""
+BUFFER_TOLERANCE = {"float32": _COMPUTED, "float16": _COMPUTED + 2.0**-11, "bfloat16": _COMPUTED + 2.0**-8}
+"""Largest difference between a checkpoint's schedule buffers and the computed ones that is only rounding, by dtype;
+relative for numbers above 1. Half precision rounds to 11 and 8 digits. Sampling uses the computed ones in any case.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,16 @@ class MappedSource:
 
 
 def components_in(source: TensorSource) -> tuple[str, ...]:
-    """Which components a file is for, from its names.
+    """Which components a file is for, from its names in whatever spelling.
 
     Raises:
       UserError: if the names belong to no ToonCrafter file.
     """
-    names = source.shapes
-    if any(name.startswith("input_hint_block.") for name in names):
-        return ("sketch_encoder",)
-    if any(name.startswith("input_blocks.") for name in names):
-        return ("unet",)
-    found = [component for component, prefixes in PREFIXES.items() if any(name.startswith(prefixes) for name in names)]
-    if not found:
-        raise UserError(
-            f"{source.where} holds no ToonCrafter tensors (its first name is '{next(iter(names), '')}'); expected "
-            "names like "
-            "'model.diffusion_model.input_blocks.0.0.weight' or, for a sketch encoder, 'input_hint_block.0.weight'"
-        )
-    return tuple(found)
+    names = [name for name in respelled(source).shapes if reason_never_used(name) is None]
+    owners = {found[0] for found in map(component_of, names) if found is not None}
+    if not owners:
+        raise UserError(f"{source.where} holds no component of a ToonCrafter model: name another file")
+    return tuple(component for component in PREFIXES if component in owners)
 
 
 def map_source(
@@ -90,7 +82,7 @@ def map_source(
     """Assigns every tensor of a source to a parameter of `config`'s components.
 
     Args:
-      source: the tensors; a bare U-Net or sketch-encoder file is recognised by its names.
+      source: the tensors, in whatever spelling (`spellings`).
       config: the architecture.
       components: what the source must fill; by default what its names speak of.
       networks: component -> network; by default those of `config`.
@@ -99,21 +91,19 @@ def map_source(
       UserError: if tensors are missing, left over or misshaped (all are listed), or a schedule buffer is not the
         computed one.
     """
+    source = respelled(source)
     wanted = tuple(components) if components is not None else components_in(source)
-    if any(name.startswith("input_hint_block.") for name in source.shapes):
-        source = PrefixedSource(source, SKETCH_PREFIX)
-    elif any(name.startswith("input_blocks.") for name in source.shapes):
-        source = PrefixedSource(source, PREFIXES["unet"][0])
     networks = config.networks() if networks is None else networks
     targets = {name: {path: leaf.shape for path, leaf in networks[name].abstract_params.items()} for name in wanted}
-    unet = config.sketch_encoder if wanted == ("sketch_encoder",) else config.unet
-    assignment = assign(
-        source.shapes,
-        targets,
-        unet=LevelLayout(len(unet.multipliers), unet.blocks_per_level),
-        autoencoder=LevelLayout(len(config.decoder.multipliers), config.decoder.blocks_per_level),
-        where=source.where,
-    )
+    layouts = {
+        name: LevelLayout(len(part.multipliers), part.blocks_per_level)
+        for name, part in (
+            ("unet", config.unet),
+            ("autoencoder", config.decoder),
+            ("sketch_encoder", config.sketch_encoder),
+        )
+    }
+    assignment = assign(source.shapes, targets, **layouts, where=source.where)
     check_buffers(source, assignment, NoiseSchedule(config.schedule))
     return MappedSource(source, assignment, wanted)
 

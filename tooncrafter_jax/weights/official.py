@@ -75,7 +75,8 @@ _SPATIAL_ATTENTION: Rules = [(r"attn1\.", "self_attention."), (r"attn2\.", "cros
 _TEMPORAL_ATTENTION: Rules = [(r"attn1\.", "self_attention_1."), (r"attn2\.", "self_attention_2.")]
 
 
-def _rewrite(name: str, rules: Rules) -> str:
+def rewrite(name: str, rules: Rules) -> str:
+    """A name to which every rule has been applied once."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name, count=1)
     return name
@@ -96,7 +97,7 @@ class LevelLayout:
 
 def _transformer(part: str, rest: str) -> str:
     attention = _SPATIAL_ATTENTION if part == "spatial_transformer" else _TEMPORAL_ATTENTION
-    return f"{part}." + _rewrite(rest, [*_TRANSFORMER, *attention])
+    return f"{part}." + rewrite(rest, [*_TRANSFORMER, *attention])
 
 
 def _unet_part(rest: str) -> str:
@@ -111,7 +112,7 @@ def _unet_part(rest: str) -> str:
         stage = int(temporal[1]) - 1
         leaf = "norm" if temporal[2] == "0" else "conv"
         return f"temporal_conv.stages.{stage}.{leaf}." + name[temporal.end() :]
-    return _rewrite(name, _RES_BLOCK)
+    return rewrite(name, _RES_BLOCK)
 
 
 def unet_path(name: str, layout: LevelLayout, *, is_sketch_encoder: bool = False) -> str:
@@ -122,7 +123,7 @@ def unet_path(name: str, layout: LevelLayout, *, is_sketch_encoder: bool = False
     per_level = layout.blocks + 1
     if head == "time_embed" or head in ("fps_embedding", "framestride_embed"):
         root = "time_embedding" if head == "time_embed" else "fps_embedding"
-        return f"{root}." + _rewrite(rest, [(r"^0\.", "hidden."), (r"^2\.", "out.")])
+        return f"{root}." + rewrite(rest, [(r"^0\.", "hidden."), (r"^2\.", "out.")])
     if head == "init_attn":
         return "stem_temporal_" + _transformer("transformer", rest.split(".", 1)[1])
     if head == "input_blocks":
@@ -148,7 +149,7 @@ def unet_path(name: str, layout: LevelLayout, *, is_sketch_encoder: bool = False
             return f"up.{level}.upsample." + rest[upsample.end() :]
         return f"up.{level}.blocks.{block}." + _unet_part(rest)
     if head == "out":
-        return _rewrite(rest, [(r"^0\.", "norm_out."), (r"^2\.", "conv_out.")])
+        return rewrite(rest, [(r"^0\.", "norm_out."), (r"^2\.", "conv_out.")])
     return _sketch_encoder_path(head, rest) or name
 
 
@@ -228,8 +229,8 @@ def autoencoder_path(name: str, layout: LevelLayout) -> str:
         if level == layout.levels:
             return f"final_reference_residual.{rest}"
         kind = "reference_residual" if rest.startswith("conv.") else "reference_attention"
-        return f"up.{level}.{kind}." + _rewrite(rest, _REFERENCE_ATTENTION)
-    return _rewrite(name, _AUTOENCODER)
+        return f"up.{level}.{kind}." + rewrite(rest, _REFERENCE_ATTENTION)
+    return rewrite(name, _AUTOENCODER)
 
 
 def leaf_path(path: str, ndim: int) -> str:
@@ -253,20 +254,28 @@ def to_our_layout(path: str, value: HostArray) -> HostArray:
     return np.moveaxis(value, (0, 1), (-1, -2))
 
 
-def paths_of_components(unet: LevelLayout, autoencoder: LevelLayout) -> dict[str, Callable[[str], str]]:
-    """Component -> what makes our path (before the leaf rule) of an official name; see `component_of` for the names."""
+def paths_of_components(
+    unet: LevelLayout, autoencoder: LevelLayout, sketch_encoder: LevelLayout | None = None
+) -> dict[str, Callable[[str], str]]:
+    """Component -> what makes our path (before the leaf rule) of an official name; see `component_of` for the names.
+
+    Args:
+      unet: what the denoiser's official block numbers depend on.
+      autoencoder: the same of the first stage.
+      sketch_encoder: the same of the sketch encoder; the denoiser's without.
+    """
 
     def of_first_stage(name: str) -> str:
         return autoencoder_path(name, autoencoder)
 
     return {
         "unet": lambda name: unet_path(name, unet),
-        "image_projector": lambda name: _rewrite(name, _PROJECTOR),
-        "clip_text": lambda name: _rewrite(name, _CLIP),
-        "clip_image": lambda name: _rewrite(name, _CLIP),
+        "image_projector": lambda name: rewrite(name, _PROJECTOR),
+        "clip_text": lambda name: rewrite(name, _CLIP),
+        "clip_image": lambda name: rewrite(name, _CLIP),
         "autoencoder": of_first_stage,
         "decoder": of_first_stage,
-        "sketch_encoder": lambda name: unet_path(name, unet, is_sketch_encoder=True),
+        "sketch_encoder": lambda name: unet_path(name, sketch_encoder or unet, is_sketch_encoder=True),
     }
 
 
@@ -319,6 +328,7 @@ def assign(
     *,
     unet: LevelLayout,
     autoencoder: LevelLayout,
+    sketch_encoder: LevelLayout | None = None,
     where: str,
 ) -> Assignment:
     """Maps a checkpoint's tensors to parameters.
@@ -326,14 +336,15 @@ def assign(
     Args:
       tensors: official name -> PyTorch shape.
       components: component -> our path -> shape, of all components that the checkpoint must fill.
-      unet: what the denoiser's (or sketch encoder's) official block numbers depend on.
+      unet: what the denoiser's official block numbers depend on.
       autoencoder: the same of the first stage.
+      sketch_encoder: the same of the sketch encoder; the denoiser's without.
       where: the file, for messages.
 
     Raises:
       UserError: if a tensor is left over, a parameter has no tensor, or a shape differs; all of them are listed.
     """
-    paths = paths_of_components(unet, autoencoder)
+    paths = paths_of_components(unet, autoencoder, sketch_encoder)
     result, leftover, misshaped = Assignment(), [], []
     open_paths = {(component, path) for component, paths in components.items() for path in paths}
     for name, shape in tensors.items():
@@ -362,10 +373,15 @@ def assign(
     return result
 
 
+def reason_never_used(name: str) -> str | None:
+    """Why a tensor of this official name influences no result, whatever the architecture; None if it may."""
+    return next((reason for pattern, reason in UNUSED if re.match(pattern, name)), None)
+
+
 def _reason_unused(name: str, components: Mapping[str, Mapping[str, tuple[int, ...]]]) -> str | None:
-    for pattern, reason in UNUSED:
-        if re.match(pattern, name):
-            return reason
+    reason = reason_never_used(name)
+    if reason is not None:
+        return reason
     text_block = re.match(r"cond_stage_model\.model\.transformer\.resblocks\.(\d+)\.", name)
     if text_block and "clip_text" in components:
         run = {path.split(".")[1] for path in components["clip_text"] if path.startswith("blocks.")}
