@@ -1,8 +1,8 @@
 """How the names in a weight file are spelled, and the same tensors under their official names.
 
-The official names are those of the published checkpoint (`official.py`). Beside them files have names without a prefix
-(a sketch encoder, a U-Net), or the CLIP towers alone, as OpenCLIP or as transformers name them. What decides is the
-names, never the name of the file: users keep different files under the same one.
+The official names are those of the published checkpoint (`weights.official`). Beside them files have names without a
+prefix (a sketch encoder, a U-Net), or the CLIP towers alone, as OpenCLIP or as transformers name them. What decides is
+the names, never the name of the file: users keep different files under the same one.
 """
 
 from __future__ import annotations
