@@ -99,6 +99,8 @@ def main(argv: list[str]) -> int:
     )
     if result.kept:
         print(f"kept from before: {', '.join(result.kept)}")
+    if result.missing:
+        print(f"still missing: {', '.join(result.missing)}; convert a file that holds them into the same directory")
     if arguments.list_unused:
         for name, reason in result.unused.items():
             print(f"  unused: {printable(name)} ({reason})")

@@ -10,7 +10,6 @@ import numpy as np
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.notes import remark
 from tooncrafter_jax.typing import Dtype
 from tooncrafter_jax.weights.joining import JoinedSource
 from tooncrafter_jax.weights.loading import MappedSource, map_source
@@ -29,6 +28,7 @@ class Conversion:
       unused: tensors that are not needed, by their names in their files, with the reason.
       components: components written.
       kept: components taken over from the directory that was there before.
+      missing: components without which the directory is no model yet.
     """
 
     consumed: int
@@ -36,6 +36,7 @@ class Conversion:
     unused: dict[str, str]
     components: tuple[str, ...]
     kept: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 def convert(
@@ -100,8 +101,6 @@ def convert(
             if on_component is not None:
                 on_component(component, tensors[component])
             writer.write(component, dict(mapped.iterate(component, dtype)))
-    if missing:
-        remark(f"{destination} still lacks {', '.join(missing)}: convert a file that holds them into it")
     never_used = {own: why for name, why in mapped.assignment.unused.items() for own in joined.own_names(name)}
     return Conversion(
         consumed=sum(tensors.values()),
@@ -109,6 +108,7 @@ def convert(
         unused=joined.unused | never_used,
         components=mapped.components,
         kept=kept,
+        missing=tuple(missing),
     )
 
 
