@@ -3,9 +3,9 @@
 Reproduces the paper's variant IV: projector and spatial layers learn, temporal layers stay as they are. 50,000 steps
 with batch 32, AdamW at 1e-5, starting from the interpolation weights of the live-action model:
 
-    tooncrafter convert dynamicrafter_512_interp.ckpt checkpoints/live
     tooncrafter train --config=configs/rectify_512.py --workdir=runs/rectify \\
-        --config.start=checkpoints/live --config.data.directory=data/cartoons --config.mesh=data:4,fsdp:8
+        --config.start=Doubiiu/DynamiCrafter_512_Interp --config.data.directory=data/cartoons \\
+        --config.mesh=data:4,fsdp:8
 """
 
 from tooncrafter_jax.training.configuration import default_config

@@ -1,7 +1,7 @@
 """The five variants of the paper's Table 3 (spec section 8.5), which differ in what is trained.
 
-    tooncrafter train --config=configs/rectify_512_variants.py:iv --workdir=runs/iv --config.start=checkpoints/live \\
-        --config.data.directory=data/cartoons
+    tooncrafter train --config=configs/rectify_512_variants.py:iv --workdir=runs/iv \\
+        --config.start=Doubiiu/DynamiCrafter_512_Interp --config.data.directory=data/cartoons
 
 Expected, by FVD on the paper's test set: iv 52.73 < ii 70.73 < v 81.45 < i 86.62 < iii 291.45. Variant i is the start
 itself: it trains nothing, so there is nothing to run; evaluate the start checkpoint.

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     from tooncrafter_jax.cli.convert import architecture_of
     from tooncrafter_jax.weights.hub import Fetch
     from tooncrafter_jax.weights.hub_names import FORM, parse_name
-    from tooncrafter_jax.weights.store import Checkpoint
+    from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
     name = parse_name(arguments.model)
     if name is None:
@@ -81,8 +81,10 @@ def main(argv: list[str]) -> int:
     )
     with interruption_note("what was downloaded is kept, and the same command goes on from there"):
         directory, made = fetch.run()
-    components = ", ".join(Checkpoint(directory).components)
-    print(f"{printable(directory)}: {'fetched' if made else 'already there'}: {components}")
+    components = Checkpoint(directory).components
+    print(f"{printable(directory)}: {'fetched' if made else 'already there'}: {', '.join(components)}")
+    if missing := [component for component in REQUIRED_COMPONENTS if component not in components]:
+        print(f"still missing: {', '.join(missing)}; fetch or convert a file that holds them into the same directory")
     return EXIT_OK
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, write_atomically
+from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, replace_directory, write_atomically
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.io.owned_files import shortened
@@ -31,7 +31,7 @@ from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.notes import note, remark
 from tooncrafter_jax.typing import Dtype, JsonObject
 from tooncrafter_jax.weights.checkpoint_directory import is_checkpoint
-from tooncrafter_jax.weights.convert import Conversion, convert
+from tooncrafter_jax.weights.convert import convert
 from tooncrafter_jax.weights.hub_download import Bar, Hub, RemoteFile, check_content, check_no_pointer
 from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName, is_explicit, published_name
 from tooncrafter_jax.weights.known_models import KnownModel, PublishedFile, known_model, published_file
@@ -72,7 +72,8 @@ class Fetch:
       name: of the model.
       directory: where it goes; None: into the cache.
       dtype: that it is stored in, of `STORED_DTYPES`; None: as it is in its file.
-      architecture: that the files are of; None: of `ARCHITECTURE`.
+      architecture: that the files are of, but for what they tell of theirs; None: that of the directory that they are
+        added to, else `ARCHITECTURE`.
       overwrite: whether what the directory holds may be replaced.
       quiet: whether no progress is shown.
       on_component: called with a component's name and its number of tensors before it is written.
@@ -212,25 +213,26 @@ class Fetch:
         return path
 
     def _convert(self, paths: Sequence[Path], sources: Sequence[_Source], target: Path) -> None:
-        """Makes the directory of all files at once, or adds them to one that is there."""
+        """Makes the directory of the cache anew, or adds the files to one of the user's."""
         remark(f"converting {self.name} into {target}")
-        if target.exists():
-            kept = self._convert_all(paths, target, self.overwrite or self.directory is None).kept
-            write_atomically(target / RECORD, self._record(sources, _files_of(target) if kept else []))
+        dtype: Dtype = None if self.dtype is None else jnp.dtype(self.dtype)
+        if self.directory is not None:
+            config = self.architecture or (None if target.exists() else preset(ARCHITECTURE))
+            before = _files_of(target)
+            done = convert(paths, target, config, dtype=dtype, overwrite=self.overwrite, on_component=self.on_component)
+            write_atomically(target / RECORD, self._record(sources, before if done.kept else ()))
             return
         fresh = target.with_name(f".{target.name}.fetching")
         shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
         try:
-            self._convert_all(paths, fresh, overwrite=False)
+            config = self.architecture or preset(ARCHITECTURE)
+            convert(paths, fresh, config, dtype=dtype, on_component=self.on_component)
             write_atomically(fresh / RECORD, self._record(sources))
-            fresh.rename(target)
+            replace_directory(fresh, target, lambda name: True)
+        except UserError as error:
+            raise UserError(str(error).replace(str(fresh), str(target))) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-
-    def _convert_all(self, paths: Sequence[Path], target: Path, overwrite: bool) -> Conversion:
-        dtype: Dtype = None if self.dtype is None else jnp.dtype(self.dtype)
-        config = self.architecture or preset(ARCHITECTURE)
-        return convert(paths, target, config, dtype=dtype, overwrite=overwrite, on_component=self.on_component)
 
     def _described(self, source: _Source) -> JsonObject:
         """What is written down of a file that a directory is made of."""
