@@ -12,6 +12,8 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 LIGHT_EXTRAS := --extra dev --extra data --extra eval --extra hub
 # A file's tests share compiled programs, so a file stays in one process; tests/conftest.py says in which order they come.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Tests compile more than they compute; the gate's heavy ones and the slow ones run what users run.
+QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
 .PHONY: demo docs test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
 
@@ -22,16 +24,16 @@ docs: .venv/docs
 	$(BIN)/python scripts/build_docs.py
 
 test: .venv/dev
-	$(BIN)/python $(PYTEST)
+	$(QUICK) $(BIN)/python $(PYTEST)
 
 test-gate: .venv/dev
 	$(BIN)/python $(PYTEST) -m gate
 
 test-newest: .venv-3.13/dev
-	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	$(QUICK) TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-lowest: .venv-lowest/dev
-	TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	$(QUICK) TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-full-size: .venv/dev
 	$(BIN)/python -m pytest -m full_size -s
