@@ -1,4 +1,4 @@
-"""The whole pipeline on the tiny model: reproducibility, devices, compile counts, dtypes, extremes."""
+"""The whole pipeline on a narrow model: reproducibility, devices, compile counts, dtypes, extremes."""
 
 from __future__ import annotations
 
@@ -14,29 +14,47 @@ import jax.monitoring
 import numpy as np
 import pytest
 
-from tests.reference import golden, tiny_params
+from tests.reference import golden, noise_params, tiny_params
+from tests.training.small import MODEL_CHANGES, ONE_LEVEL
 from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.sampling.sampler import prime_factors, sampling_mesh, second_pass_frames
+from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.typing import Device
 
 pytestmark = pytest.mark.heavy
 
 SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 3, "steps_per_chunk": 2}
-"""Small and few: a U-Net graph of this size compiles in some ten seconds."""
+FRAMES = 16
+NARROW = changed(
+    tiny(),
+    MODEL_CHANGES
+    | {
+        "unet": MODEL_CHANGES["unet"] | ONE_LEVEL | {"temporal_length": FRAMES},
+        "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | ONE_LEVEL,
+        "image_projector": MODEL_CHANGES["image_projector"] | {"frames": FRAMES},
+    },
+)
+"""Compiles in a third of the tiny model's time; latents are an eighth of the pictures, as sketches want it."""
 
 
-def make_toon(devices: list[Device], dtype: str = "float32") -> ToonCrafter:
-    params = jax.device_put({name: tiny_params(name) for name in COMPONENTS}, devices[0])
+def make_toon(devices: list[Device]) -> ToonCrafter:
+    params = {name: noise_params(network) for name, network in NARROW.networks().items()}
+    params = jax.device_put(params, devices[0])
     if len(devices) > 1:
         mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
         params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return ToonCrafter(NARROW, params, dtype="float32", devices=devices)
+
+
+def make_tiny(devices: list[Device], dtype: str) -> ToonCrafter:
+    params = jax.device_put({name: tiny_params(name) for name in COMPONENTS}, devices[0])
     return ToonCrafter(tiny(), params, dtype=dtype, devices=devices)
 
 
 @pytest.fixture(scope="module")
 def toon(devices: list[Device]) -> ToonCrafter:
-    """The tiny model with rule-made weights on one device."""
+    """The narrow model on one device."""
     return make_toon(devices[:1])
 
 
@@ -142,6 +160,77 @@ def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
     assert seen == [[], []]
 
 
+def test_guidance_leads_away_from_a_negative_prompt_and_an_empty_one_is_no_prompt(
+    toon: ToonCrafter, pictures: Any, clip: np.ndarray
+) -> None:
+    first, last = pictures
+    batch = toon.interpolate(
+        [first, first], last, "walking man", seed=5, negative_prompt=["", "walking man"], **SETTINGS
+    )
+    assert_nearly_equal(batch[0], clip)
+    assert (batch[1] != clip).mean() > 0.01
+
+
+def test_samples_of_a_pair_have_seeds_that_count_up(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    videos = toon.interpolate(pictures[0], pictures[1], "walking man", seed=4, samples_per_pair=2, **SETTINGS)
+    assert videos.shape == (2, *clip.shape)
+    assert_nearly_equal(videos[1], clip)
+    assert (videos[0] != clip).mean() > 0.01
+
+
+def test_latents_take_the_place_of_the_noise_of_the_seed(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
+    sampler = toon.sampler(1, 16)
+    noise = np.asarray(sampler.initial_noise(np.asarray([5], np.uint32), frames=16, frame_shape=(8, 8, 4)))[0]
+    given = toon.interpolate(pictures[0], pictures[1], "walking man", seed=5, latents=noise, **SETTINGS)
+    np.testing.assert_array_equal(given, clip)
+    assert (
+        toon.interpolate(pictures[0], pictures[1], "walking man", seed=5, latents=noise[::-1], **SETTINGS) != clip
+    ).mean() > 0.01
+    with pytest.raises(
+        UserError, match=r"latents must be floats of the shape \(16, 8, 8, 4\), not float32 \(16, 8, 8\)"
+    ):
+        toon.interpolate(pictures[0], pictures[1], latents=noise[..., 0], **SETTINGS)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        toon.interpolate(pictures[0], pictures[1], latents=noise * np.inf, **SETTINGS)
+
+
+def test_a_draft_is_drawn_anew_as_far_as_the_strength_says(toon: ToonCrafter, pictures: Any) -> None:
+    """With few steps left the noise hardly matters, and the draft does; with all of them it is the other way round."""
+    rows = np.arange(64)[:, None, None]
+    draft = [np.uint8((rows + 8 * number) % 64 < 24) * np.full((64, 128, 3), 255, np.uint8) for number in range(16)]
+    moved = np.roll(np.stack(draft), 4, axis=0)
+    noise = np.random.default_rng(0).normal(size=(2, 16, 8, 8, 4))
+
+    def drawn(strength: float, noise: np.ndarray, frames: Any = draft) -> np.ndarray:
+        options: dict[str, Any] = SETTINGS | {"steps": 1000, "strength": strength, "eta": 0.0}
+        return toon.interpolate(pictures[0], pictures[1], draft=frames, latents=noise, **options).astype(float)
+
+    def influences(strength: float) -> tuple[float, float]:
+        clip = drawn(strength, noise[0])
+        changed = drawn(strength, noise[1]), drawn(strength, noise[0], moved)
+        by_noise, by_draft = (float(np.abs(clip - other).mean()) for other in changed)
+        return by_noise, by_draft
+
+    kept, redrawn = influences(0.001), influences(0.004)
+    print(f"other noise, other draft: one step {kept}, four steps {redrawn}")
+    assert kept[0] < 0.5 * kept[1]
+    assert kept[0] / kept[1] < redrawn[0] / redrawn[1]
+
+
+def test_a_draft_that_cannot_be_used_is_refused(toon: ToonCrafter, pictures: Any) -> None:
+    first, last = pictures
+    for wrong, phrase in (
+        ({"draft": [first] * 16}, "at strength 1 everything is drawn anew"),
+        ({"strength": 0.5}, "how much of a draft is drawn anew, but there is none"),
+        ({"draft": [first] * 4, "strength": 0.5}, "the draft has 4 pictures, but the clip 16 frames"),
+        ({"draft": [first] * 15 + [first[:, :20]], "strength": 0.5}, "picture 15 of the draft is 20 x"),
+        ({"draft": ["gone.png"] * 16, "strength": 0.5}, "gone.png"),
+    ):
+        options: Any = {**SETTINGS, **wrong}
+        with pytest.raises(UserError, match=phrase):
+            toon.interpolate(first, last, **options)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 8])
 def test_batches_on_several_devices(pictures: Any, clip: np.ndarray, devices: list[Device], count: int) -> None:
@@ -186,10 +275,13 @@ def test_progress_and_preview(toon: ToonCrafter, pictures: Any, clip: np.ndarray
 
 
 @pytest.mark.slow
-def test_bfloat16_is_near_float32(pictures: Any, clip: np.ndarray, devices: list[Device]) -> None:
+def test_bfloat16_is_near_float32(pictures: Any, devices: list[Device]) -> None:
     """At least 28 dB: 3 steps with guidance 7.5 amplify bf16's 3 digits; a wrong layer gives below 15 dB."""
-    video = make_toon(devices[:1], "bfloat16").interpolate(pictures[0], pictures[1], "walking man", seed=5, **SETTINGS)
-    error = np.mean((video.astype(float) - clip.astype(float)) ** 2)
+    rounded, exact = (
+        make_tiny(devices[:1], dtype).interpolate(pictures[0], pictures[1], "walking man", seed=5, **SETTINGS)
+        for dtype in ("bfloat16", "float32")
+    )
+    error = np.mean((rounded.astype(float) - exact.astype(float)) ** 2)
     psnr = 10 * np.log10(255**2 / error)
     print(f"bfloat16 against float32: {psnr:.1f} dB")
     assert psnr > 28
@@ -205,8 +297,9 @@ def test_extreme_pictures_give_finite_frames(toon: ToonCrafter) -> None:
         assert video.shape == (16, 64, 64, 3)
 
 
-def test_mistakes_are_named(toon: ToonCrafter, pictures: Any) -> None:
+def test_mistakes_are_named(pictures: Any, devices: list[Device]) -> None:
     first, last = pictures
+    toon = ToonCrafter(tiny(), {}, dtype="float32", devices=devices[:1])
     with pytest.raises(UserError, match="no key 'step'; did you mean 'steps'"):
         toon.interpolate(first, last, **{"step": 3})  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(UserError, match="2 first pictures but 1 last"):
@@ -223,7 +316,8 @@ def test_calls_in_the_words_of_other_programs_end_in_sentences(toon: ToonCrafter
     for wrong, phrase in (
         ({"sketches": [first]}, "sketches must be a mapping of frame numbers to drawings"),
         ({"num_inference_steps": 5}, "no key 'num_inference_steps': it is 'steps' here"),
-        ({"negative_prompt": "blurry"}, "no key 'negative_prompt': it has no effect"),
+        ({"negative_prompt": 5}, "a negative prompt must be text, not int"),
+        ({"samples_per_pair": 0}, "samples_per_pair must be at least 1, not 0"),
         ({"ddim_steps": 5}, "it is 'steps' here"),
         ({"steps": "5"}, "steps must be of type int, not '5'"),
         ({"height": 2**40}, "at most 4096 pixels"),

@@ -56,6 +56,21 @@ def test_a_request_says_every_option_that_a_clip_shows(pair: Pair) -> None:
     assert "decode_frames_per_chunk" not in options
 
 
+def test_a_draft_and_a_negative_prompt_make_another_clip(pair: Pair, tmp_path: Path) -> None:
+    with_both = pair._replace(draft=[tmp_path / "a.png", tmp_path / "b.png"], negative_prompt="rain")
+    before = {key: value for key, value in request(pair).items() if key not in ("draft", "negative_prompt")}
+    assert record(before).is_of(request(pair), DEFAULTS)
+    for changed in (with_both, with_both._replace(draft=None), with_both._replace(negative_prompt="")):
+        assert not record(before).is_of(request(changed), DEFAULTS)
+        assert record(request(changed)).is_of(request(changed), DEFAULTS)
+    moved = [(tmp_path / name).rename(tmp_path / f"moved_{name}") for name in ("a.png", "b.png")]
+    elsewhere = with_both._replace(first=moved[0], last=moved[1], draft=moved)
+    (tmp_path / "a.png").write_bytes(b"a.png")
+    (tmp_path / "b.png").write_bytes(b"b.png")
+    assert record(request(with_both)).is_of(request(elsewhere), DEFAULTS)
+    assert not record(request(with_both)).is_of(request(elsewhere._replace(draft=moved[::-1])), DEFAULTS)
+
+
 @pytest.mark.parametrize("broken", [None, 3, [], {"options": 3}, {"options": None}])
 def test_what_is_no_request_is_of_none(broken: Any, pair: Pair) -> None:
     assert not record(broken).is_of(request(pair), DEFAULTS)

@@ -233,7 +233,8 @@ def test_numbers_of_numpy_are_numbers_everywhere(config: ModelConfig):
         ("generator", "it is 'seed' here"),
         ("num_frames", "it is 'frames' here"),
         ("image", "it is 'first' here"),
-        ("negative_prompt", "it has no effect in the published script and does not exist here: leave it out"),
+        ("num_videos_per_prompt", "it is 'samples_per_pair' here"),
+        ("video", "it is 'draft' here"),
         ("ddim_steps", "it is 'steps' here"),
         ("ddim_eta", "it is 'eta' here"),
         ("unconditional_guidance_scale", "it is 'guidance_scale' here"),
@@ -242,7 +243,10 @@ def test_numbers_of_numpy_are_numbers_everywhere(config: ModelConfig):
         ("device", "it belongs to ToonCrafter.load"),
         ("sketch", "did you mean 'sketches'"),
         ("prompts", "did you mean 'prompt'"),
-        ("temperature_of_the_sun", "the keys are spacing, steps, eta, exact_last_step, solver, guidance_scale"),
+        (
+            "temperature_of_the_sun",
+            "the keys are spacing, steps, eta, exact_last_step, strength, solver, guidance_scale",
+        ),
     ],
 )
 def test_names_of_other_programs_lead_to_ours(name: str, advice: str):
@@ -333,7 +337,7 @@ def test_a_pair_out_of_range_is_refused(changes: dict[str, Any], phrase: str, co
 def test_the_largest_seed_prompt_and_rate_are_accepted(config: ModelConfig):
     pair = Pair(drawing(), drawing(), "a" * MAX_PROMPT, None, 2**32 - 1, 1000)
     prepared = prepare(pair, OPTIONS, config)
-    assert (prepared.prompt, prepared.seed, prepared.fps) == pair[2:3] + pair[4:]
+    assert (prepared.prompt, prepared.seed, prepared.fps) == (pair.prompt, pair.seed, pair.fps)
     assert prepared.hints is None
 
 

@@ -43,13 +43,13 @@ MODEL_CHANGES = {
     "decoder": _FIRST_STAGE,
 }
 
-_ONE_LEVEL = {"multipliers": [1], "attention_levels": [0]}
+ONE_LEVEL = {"multipliers": [1], "attention_levels": [0]}
 NARROW_CHANGES = MODEL_CHANGES | {
     "name": "narrow test model",
     "height": SIZE // 2,
     "width": SIZE // 2,
-    "unet": MODEL_CHANGES["unet"] | _ONE_LEVEL,
-    "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | _ONE_LEVEL,
+    "unet": MODEL_CHANGES["unet"] | ONE_LEVEL,
+    "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | ONE_LEVEL,
     "autoencoder": _FIRST_STAGE | {"multipliers": [1, 1]},
     "decoder": _FIRST_STAGE | {"multipliers": [1, 1]},
 }

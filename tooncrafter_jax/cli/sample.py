@@ -35,6 +35,7 @@ from tooncrafter_jax.runtime.distributed import initialize, is_main_process
 from tooncrafter_jax.sampling.batch.jobs import (
     Job,
     checked_name,
+    frames_in,
     manifest_jobs,
     parse_sketches,
     with_fitting_names,
@@ -73,8 +74,7 @@ Beside each clip, a .json file records how it was made.
 Names in [brackets] are those of the published script's options.
 """
 EPILOG = """\
-Of the published script's other options, [--interp] is always on, [--config] is part of the model directory, and
-[--negative_prompt] has no effect there and does not exist here.
+Of the published script's other options, [--interp] is always on, and [--config] is part of the model directory.
 
 exit codes: 0 done; 1 some pairs of a folder or manifest failed; 2 something is wrong with the request; 130 Ctrl-C
 """
@@ -88,13 +88,20 @@ def build_parser() -> Parser:
     what = parser.add_argument_group("what to draw").add_argument
     what("--first", type=Path, metavar="PICTURE", help="first picture of a single pair")
     what("--last", type=Path, metavar="PICTURE", help="last picture of a single pair")
-    add_declared(what, Pair, ["prompt"])
+    add_declared(what, Pair, ["prompt", "negative_prompt"])
     what(
         "--sketch",
         action="append",
         default=[],
         metavar="FRAME:PICTURE",
         help="a drawing that guides one frame, e.g. 7:middle.png; frames count from 0; may be given several times",
+    )
+    what(
+        "--draft",
+        type=Path,
+        metavar="DIR",
+        help="a rough version of the clip to be drawn anew with a --strength below 1: a folder with a picture for each "
+        "frame, in the order of the numbers in their names",
     )
     what("--dark-sketches", action="store_true", help="sketches have dark lines on white (default: as each shows)")
     what("--bright-sketches", action="store_true", help="sketches have bright lines on black")
@@ -118,8 +125,9 @@ def build_parser() -> Parser:
         "--manifest",
         type=Path,
         metavar="FILE",
-        help='a line of JSON for each clip: {"first": "a.png", "last": "b.png"} and, if wanted, "prompt", "sketches": '
-        '{"7": "c.png"}, "seed", "fps", "name"; paths are relative to the file',
+        help='a line of JSON for each clip: {"first": "a.png", "last": "b.png"} and, if wanted, "prompt", '
+        '"negative_prompt", "sketches": {"7": "c.png"}, "draft" (a folder), "seed", "fps", "name"; paths are '
+        "relative to the file",
     )
     what(
         "--loop",
@@ -243,7 +251,15 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         formats = tuple(dict.fromkeys((*endings, *formats)))
         last = arguments.first if arguments.loop else arguments.last
         jobs = [
-            Job(checked_name(name, "--out"), template._replace(first=arguments.first, last=last, sketches=sketches))
+            Job(
+                checked_name(name, "--out"),
+                template._replace(
+                    first=arguments.first,
+                    last=last,
+                    sketches=sketches,
+                    draft=None if arguments.draft is None else frames_in(arguments.draft),
+                ),
+            )
         ]
     else:
         jobs, decisions = _several_jobs(arguments, template)
@@ -273,8 +289,9 @@ def _dark_lines(arguments: argparse.Namespace) -> bool | None:
 
 def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job], list[str]]:
     where = "a folder" if arguments.folder is not None else "a manifest"
-    if arguments.last is not None or arguments.sketch:
-        raise UserError(f"{'--last' if arguments.last is not None else '--sketch'} goes with --first, not with {where}")
+    of_a_pair = {"--last": arguments.last, "--sketch": arguments.sketch, "--draft": arguments.draft}
+    for flag in (flag for flag, value in of_a_pair.items() if value):
+        raise UserError(f"{flag} goes with --first, not with {where}")
     ending = arguments.out.suffix.removeprefix(".")
     if format_of_ending(ending) or ending.lower() in FORMATS:
         raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")

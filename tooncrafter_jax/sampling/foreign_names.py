@@ -21,6 +21,10 @@ OUR_NAMES = {
     "control_image": "sketches",
     "conditioning_frames": "sketches",
     "generator": "seed",
+    "video": "draft",
+    "num_videos_per_prompt": "samples_per_pair",
+    "num_videos_per_pair": "samples_per_pair",
+    "n_samples": "samples_per_pair",
     "callback": "on_progress",
     "callback_on_step_end": "on_progress",
 }
@@ -30,9 +34,6 @@ names stand where our options are declared.
 
 _NOTHING = "has no counterpart here: leave it out"
 ADVICE = {
-    "negative_prompt": "has no effect in the published script and does not exist here: leave it out",
-    "num_videos_per_prompt": "is said by lists here: give a list of first pictures and one of seeds",
-    "n_samples": "is said by lists here: give a list of first pictures and one of seeds",
     "bs": "is said by lists here: give a list of first pictures",
     "interp": "is always on here: leave it out",
     "loop": "is said by pictures here: give the same picture as first and last",
@@ -44,7 +45,7 @@ ADVICE = {
     "lora": "belongs to ToonCrafter.load",
     "output_type": "does not exist here, the result is always a uint8 array: leave it out",
     "return_dict": "does not exist here, the result is always a uint8 array: leave it out",
-    **dict.fromkeys(("strength", "latents", "timesteps", "sigmas", "motion_bucket_id", "noise_aug_strength"), _NOTHING),
+    **dict.fromkeys(("timesteps", "sigmas", "motion_bucket_id", "noise_aug_strength"), _NOTHING),
     **dict.fromkeys(
         ("prompt_embeds", "negative_prompt_embeds", "image_embeds", "clip_skip", "eta_noise_seed"), _NOTHING
     ),
@@ -52,7 +53,6 @@ ADVICE = {
 """A foreign name that is no option of ours -> how the sentence about it goes on."""
 
 OUR_FLAGS = {
-    "num_videos_per_prompt": "samples_per_pair",
     "sketches": "sketch",
     "control_image": "sketch",
     "conditioning_frames": "sketch",
@@ -61,7 +61,6 @@ OUR_FLAGS = {
 """A name of diffusers -> the command line's option, where that has another name than in Python."""
 
 FLAG_ADVICE = {
-    "negative_prompt": "has no effect in the published script and does not exist here: leave it out",
     "interp": "is always on here: leave it out",
     "config": "is part of the model directory here: leave it out",
     "prompt_file": "is said by --folder or --manifest here",

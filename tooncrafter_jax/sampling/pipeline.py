@@ -17,13 +17,14 @@ from jaxtyping import Float
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import solver_named
 from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import to_uint8
 from tooncrafter_jax.models.configuration import MOTION, ModelConfig, preset
 from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.models.tokenizer import tokenizer
-from tooncrafter_jax.models.tooncrafter import Conditions
+from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, Conditions
 from tooncrafter_jax.nn.attention import Backend, check_backend
 from tooncrafter_jax.nn.platform import tracing_on
 from tooncrafter_jax.notes import once
@@ -45,6 +46,7 @@ from tooncrafter_jax.sampling.request import (
     DEFAULT_FPS,
     DEFAULT_SEED,
     MIN_FRAMES_FOR_SECOND_PASS,
+    Draft,
     Pair,
     Picture,
     PreparedPair,
@@ -55,8 +57,11 @@ from tooncrafter_jax.sampling.request import (
     make_options,
     make_pairs,
     prepare,
+    with_variations,
 )
+from tooncrafter_jax.sampling.request_pictures import whole_number
 from tooncrafter_jax.sampling.sampler import (
+    LeadingAway,
     Sampler,
     UnconditionalTokens,
     branch_contexts,
@@ -65,7 +70,7 @@ from tooncrafter_jax.sampling.sampler import (
     sampling_mesh,
 )
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
-from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostVideos, JsonObject, Uint8Video, Uint8Videos
+from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostArray, HostVideos, JsonObject, Uint8Video, Uint8Videos
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
 
@@ -206,6 +211,10 @@ class ToonCrafter:
         *,
         seed: int | Sequence[int] = DEFAULT_SEED,
         fps: int | Sequence[int] = DEFAULT_FPS,
+        negative_prompt: str | Sequence[str] = "",
+        draft: Draft | Sequence[Draft | None] | None = None,
+        latents: AnyArray | HostArray | Sequence[AnyArray | HostArray | None] | None = None,
+        samples_per_pair: int = 1,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[SamplingKeywords],
     ) -> Uint8Video | Uint8Videos:
@@ -219,21 +228,30 @@ class ToonCrafter:
           seed: 0 to 2^32 - 1; the same seed gives the same clip, alone or in a batch, on one device or many; one for
             all, or a list.
           fps: frame rate that the model is told, 1 to 1000; smaller means larger motion (spec section 6.5).
+          negative_prompt: what guidance leads away from, instead of from no prompt at all; one for all, or a list.
+          draft: a rough version of the clip, a picture for each frame, or a list of those; `strength` below 1 says how
+            much of it is drawn anew.
+          latents: (T, h, w, C) float, or a list of those: what sampling starts from instead of the seed's noise.
+          samples_per_pair: clips of each pair, one after another, with seeds counting up.
           on_progress: called after every chunk of steps.
           **options: see `SamplingOptions`; those that are not given are the model's own or the published ones.
 
         Returns:
-          uint8 (T, H, W, 3); (B, T, H, W, 3) if lists were given.
+          uint8 (T, H, W, 3); (B, T, H, W, 3) if lists were given, or more than one sample of the pair is wanted.
 
         Raises:
           UserError: for an unknown option, a setting out of range, or a picture that cannot be used.
         """
         check_not_forked()
-        pairs = make_pairs(first, last, prompt, sketches, seed, fps)
+        count = whole_number(samples_per_pair, "samples_per_pair")
+        if count < 1:
+            raise UserError(f"samples_per_pair must be at least 1, not {count}")
+        given = make_pairs(first, last, prompt, sketches, seed, fps, negative_prompt, draft, latents)
+        pairs = [variation for pair in given for variation in with_variations(pair, count)]
         videos = self.interpolate_pairs(
             pairs, make_options({**self.sampling, **options}, ARGUMENTS), on_progress=on_progress
         )
-        return videos if isinstance(first, list | tuple) else videos[0]
+        return videos if isinstance(first, list | tuple) or count > 1 else videos[0]
 
     def interpolate_pairs(
         self,
@@ -285,7 +303,7 @@ class ToonCrafter:
         check_not_forked()
         if options.motion_guidance:
             self.add_missing_motion()
-        branches = 3 if options.image_guidance_scale is not None else 1 if options.guidance_scale == 1.0 else 2
+        branches = 3 if options.image_guidance_scale is not None else 2 if options.is_guided else 1
         sampler = self.sampler(branches * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
         motion = self._motion(pairs, options) if options.motion_guidance else None
@@ -296,9 +314,9 @@ class ToonCrafter:
             1.0 if options.image_guidance_scale is None else options.image_guidance_scale,
         )
         seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
-        x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=ends.shape[2:])
         solver = solver_named(options.solver)
         rows = solver.rows(self.schedule, options.solver_options)
+        x = self._start(sampler, pairs, options, ends.shape[2:], int(rows.timestep[0]))
         total, latents = number_of_rows(rows), x
         for reached in sampler.sample(
             self._placed[id(sampler)],
@@ -391,6 +409,47 @@ class ToonCrafter:
         params = self._params(sampler, "autoencoder", "decoder")
         return sampler.encode(params, ends, seeds, last=np.int32(options.frames - 1))
 
+    def _start(
+        self,
+        sampler: Sampler,
+        pairs: Sequence[PreparedPair],
+        options: SamplingOptions,
+        frame_shape: tuple[int, ...],
+        timestep: int,
+    ) -> jax.Array:
+        """What sampling starts from (B, T, h, w, C): noise, or drafts with the noise of the first time that is
+        visited.
+        """
+        seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
+        x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=frame_shape)
+        given = [pair.latents for pair in pairs]
+        if any(latents is not None for latents in given):
+            drawn = to_host(x)
+            own = [noise if latents is None else latents for noise, latents in zip(drawn, given, strict=True)]
+            x = sampler.place(np.stack(own))
+        drafts = [pair.draft for pair in pairs if pair.draft is not None]
+        if not drafts:
+            return x
+        encoded = sampler.place(self._encode_drafts(pairs, np.stack(drafts), options))
+        return sampler.noised(encoded, x, np.int32(timestep))
+
+    def _encode_drafts(
+        self, pairs: Sequence[PreparedPair], drafts: Float[np.ndarray, "B T H W 3"], options: SamplingOptions
+    ) -> Float[np.ndarray, "B T h w C"]:
+        """Scaled latents of drafts, on the host."""
+        size, groups = self._groups(len(pairs))
+        sampler = self.sampler(size, options.frames)
+        at_a_time = None if sampler.shares_frames else FRAMES_AT_A_TIME
+        latents = []
+        for group in groups:
+            seeds = sampler.place(np.asarray([pair.seed for pair in pairs[group]], np.uint32))
+            video = sampler.place(drafts[group], "batch", "frames")
+            encoded = sampler.encode_clip(
+                self._params(sampler, "autoencoder"), video, seeds, frames_at_a_time=at_a_time
+            )
+            latents.append(to_host(encoded))
+        return np.concatenate(latents)
+
     def _decode(
         self,
         latents: jax.Array,
@@ -442,7 +501,7 @@ class ToonCrafter:
         seen = [pair.ends[0] if pair.clip_image is None else pair.clip_image for pair in pairs]
         pixels = sampler.clip_pixels(sampler.place(np.stack(seen), "batch"))
         image = sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels)
-        unconditional = self._unconditional_tokens(sampler) if branches > 1 else None
+        unconditional = self._leading_away(sampler, pairs) if branches > 1 else None
         contexts = branch_contexts(text, image, unconditional, branches)
         hints = scale = None
         drawn = _hints(pairs)
@@ -468,6 +527,14 @@ class ToonCrafter:
             parts.append((to_host(found.flows), to_host(found.share)))
         flows, share = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return flows, share
+
+    def _leading_away(self, sampler: Sampler, pairs: Sequence[PreparedPair]) -> LeadingAway:
+        """Tokens of the negative prompts, or of the empty one where there are none, and of the all-zero picture."""
+        text, image = self._unconditional_tokens(sampler)
+        negative = [pair.negative_prompt for pair in pairs]
+        if any(negative):
+            text = sampler.text(self._params(sampler, "clip_text"), sampler.place(tokenizer()(negative), "batch"))
+        return text, image
 
     def _unconditional_tokens(self, sampler: Sampler) -> UnconditionalTokens:
         """Those of the sampler, computed once."""

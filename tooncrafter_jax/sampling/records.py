@@ -20,6 +20,8 @@ from tooncrafter_jax.typing import JsonObject
 
 RECORD_FORMAT = 2
 """Since 2 a record names its files; format 1 does not say what was written."""
+_REQUEST_DEFAULTS: JsonObject = {"negative_prompt": "", "draft": {}}
+"""Of a request of before there were these."""
 _KEYS = {"format", "request", "made_by", "files", "earlier", "unfinished"}
 _MAX_RECORD_BYTES = 64_000_000
 
@@ -97,10 +99,13 @@ def request_of(
         else file_record(s, stamps)
         for frame, s in sorted((pair.sketches or {}).items())
     }
+    draft = () if pair.draft is None else pair.draft
     return {
         "first": file_record(pair.first, stamps),
         "last": file_record(pair.last, stamps),
         "prompt": pair.prompt,
+        "negative_prompt": pair.negative_prompt,
+        "draft": {str(frame): file_record(picture, stamps) for frame, picture in enumerate(draft)},
         "sketches": sketches,
         "seed": pair.seed,
         "fps": pair.fps,
@@ -174,7 +179,7 @@ def _with_defaults(request: object, defaults: JsonObject) -> object:
     options = request.get("options")
     if isinstance(options, Mapping):
         options = as_shown(SamplingOptions, options)
-    return _plain({**defaults, **_without_paths(request), "options": options})
+    return _plain({**_REQUEST_DEFAULTS, **defaults, **_without_paths(request), "options": options})
 
 
 def _plain(values: JsonObject) -> dict[str, object]:

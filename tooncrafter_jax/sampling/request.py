@@ -7,7 +7,10 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from tooncrafter_jax.config_codec import from_dict
 from tooncrafter_jax.errors import UserError, printable
@@ -22,11 +25,12 @@ from tooncrafter_jax.sampling.request_pictures import (
     Sketch,
     as_rgb,
     check_sketches,
+    prepare_draft,
     prepare_pictures,
     whole_number,
 )
 from tooncrafter_jax.sampling.sampling_options import MAX_SIDE, SamplingOptions
-from tooncrafter_jax.typing import JsonObject
+from tooncrafter_jax.typing import AnyArray, HostArray, JsonObject
 
 __all__ = [
     "ARGUMENTS",
@@ -47,6 +51,7 @@ __all__ = [
     "make_options",
     "make_pairs",
     "prepare",
+    "with_variations",
 ]
 
 DEFAULT_SEED = 123
@@ -56,9 +61,25 @@ MIN_FRAMES_FOR_SECOND_PASS = 6
 """Below this the published indexing would take the wrong frames from the second decoding pass (spec section 5.5)."""
 MAX_PROMPT = 100_000
 """Characters; far above the 77 tokens that count, and low enough to tell a prompt from a file given by mistake."""
-ARGUMENTS = ("first", "last", "prompt", "sketches", "seed", "fps", "on_progress")
+ARGUMENTS = (
+    "first",
+    "last",
+    "prompt",
+    "sketches",
+    "seed",
+    "fps",
+    "negative_prompt",
+    "draft",
+    "latents",
+    "samples_per_pair",
+    "on_progress",
+)
 """Of `ToonCrafter.interpolate`, beside the options."""
 _SHOWN_OF_PROMPT = 200
+
+
+Draft = Sequence[Picture] | UInt8[np.ndarray, "drawn drawn_height drawn_width 3"]
+"""A rough version of a clip: a picture for each frame."""
 
 
 class Pair(NamedTuple):
@@ -67,6 +88,9 @@ class Pair(NamedTuple):
     Attributes:
       first, last: its end frames.
       sketches: frame number (0 is the first) -> drawing.
+      draft: a rough version of every frame, to be drawn anew with a `strength` below 1.
+      latents: (T, h, w, C) float, what sampling starts from instead of the seed's noise: standard normal, of the
+        latents' size.
     """
 
     first: Picture
@@ -86,6 +110,15 @@ class Pair(NamedTuple):
             called="fps",
         ),
     ] = DEFAULT_FPS
+    negative_prompt: Annotated[
+        str,
+        Option(
+            "what guidance leads away from, instead of from no prompt at all; the published script does not use it",
+            published="--negative_prompt",
+        ),
+    ] = ""
+    draft: Draft | None = None
+    latents: AnyArray | HostArray | None = None
 
 
 Pair.__doc__ = with_attributes(Pair.__doc__, Pair)
@@ -97,8 +130,10 @@ class PreparedPair(NamedTuple):
     Attributes:
       ends: (2, H, W, 3) in [-1, 1].
       hints: (T, H, W, 1) in [0, 1], or None without sketches.
-      prompt, seed, fps: as in `Pair`.
+      prompt, seed, fps, negative_prompt: as in `Pair`.
       clip_image: (H', W', 3) in [-1, 1], what the image tower sees if not the first of `ends`; of one size in a batch.
+      draft: (T, H, W, 3) in [-1, 1], or None; all clips of a batch have one, or none.
+      latents: (T, h, w, C) float32, or None for the seed's noise.
     """
 
     ends: np.ndarray
@@ -107,6 +142,9 @@ class PreparedPair(NamedTuple):
     seed: int
     fps: int
     clip_image: np.ndarray | None = None
+    negative_prompt: str = ""
+    draft: np.ndarray | None = None
+    latents: np.ndarray | None = None
 
 
 def make_options(values: JsonObject, also: Sequence[str] = ()) -> SamplingOptions:
@@ -137,17 +175,24 @@ def make_pairs(
     sketches: Mapping[int, Sketch | Picture] | Sequence[Mapping[int, Sketch | Picture] | None] | None,
     seed: int | Sequence[int],
     fps: int | Sequence[int],
+    negative_prompt: str | Sequence[str] = "",
+    draft: Draft | Sequence[Draft | None] | None = None,
+    latents: AnyArray | HostArray | Sequence[AnyArray | HostArray | None] | None = None,
 ) -> list[Pair]:
     """One pair for each first picture; of the rest, one for all or a list (see `Pair`).
+
+    With a single first picture, a list of pictures is its draft; with several, a list has a draft for each.
 
     Raises:
       UserError: a list has another length than that of the first pictures.
     """
-    firsts = list(first) if isinstance(first, list | tuple) else [first]
+    several = isinstance(first, list | tuple)
+    firsts = list(first) if several else [first]
 
-    def each(value: object, what: str) -> list[Any]:
-        if isinstance(value, np.ndarray) and value.ndim == 1:
-            value = list(value)  # of numbers or texts; pictures have three axes
+    def each(value: object, what: str, axes: int = 0) -> list[Any]:
+        """The value of each pair; `axes` are those of one value that is an array."""
+        if isinstance(value, np.ndarray | jax.Array) and value.ndim == axes + 1:
+            value = list(value)
         if not isinstance(value, list | tuple):
             return [value] * len(firsts)
         if len(value) != len(firsts):
@@ -163,9 +208,19 @@ def make_pairs(
             each(sketches, "sets of sketches"),
             each(seed, "seeds"),
             each(fps, "frame rates"),
+            each(negative_prompt, "negative prompts"),
+            each(draft if several else [draft], "drafts", axes=4),
+            each(latents if several else [latents], "arrays of latents", axes=4),
             strict=True,
         )
     ]
+
+
+def with_variations(pair: Pair, count: int) -> list[Pair]:
+    """A pair so many times, with seeds counting up."""
+    if count == 1:
+        return [pair]
+    return [pair._replace(seed=pair.seed + number) for number in range(count)]
 
 
 def check_pairs(pairs: object, options: object) -> None:
@@ -186,13 +241,25 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
     """
     seed, fps = check_settings(pair, options)
     height, width = options.size(config)
-    if lost := tokenizer().lost(pair.prompt):
-        whose = f"the prompt of {len(pair.prompt):,} characters is longer than the 77 tokens that count"
-        note(f"{whose}: its end is cut off, '{printable(lost, _SHOWN_OF_PROMPT)}'")
+    for what, text in _texts(pair):
+        if lost := tokenizer().lost(text):
+            whose = f"the {what} of {len(text):,} characters is longer than the 77 tokens that count"
+            note(f"{whose}: its end is cut off, '{printable(lost, _SHOWN_OF_PROMPT)}'")
+    if pair.negative_prompt and not options.is_guided:
+        note("the negative prompt has no effect: at a guidance scale of 1 nothing leads away from it")
     ends, hints = prepare_pictures(
         pair.first, pair.last, pair.sketches, frames=options.frames, height=height, width=width, fit=options.fit
     )
-    return PreparedPair(ends, hints, pair.prompt, seed, fps)
+    return PreparedPair(
+        ends,
+        hints,
+        pair.prompt,
+        seed,
+        fps,
+        negative_prompt=pair.negative_prompt,
+        draft=None if pair.draft is None else prepare_draft(pair.draft, pair.first, height, width, options.fit),
+        latents=None if pair.latents is None else _latents(pair.latents, options, config),
+    )
 
 
 def check_settings(pair: Pair, options: SamplingOptions) -> tuple[int, int]:
@@ -204,22 +271,62 @@ def check_settings(pair: Pair, options: SamplingOptions) -> tuple[int, int]:
     Raises:
       UserError: a setting is out of range, or the file of a picture is missing or empty.
     """
-    if not isinstance(pair.prompt, str):
-        raise UserError(f"a prompt must be text, not {type(pair.prompt).__name__}")
-    if len(pair.prompt) > MAX_PROMPT:
-        raise UserError(
-            f"the prompt has {len(pair.prompt):,} characters: at most {MAX_PROMPT:,} are read, 77 tokens count"
-        )
-    if any("\ud800" <= character <= "\udfff" for character in pair.prompt):
-        raise UserError("the prompt contains bytes that are not text in UTF-8: type it again")
+    for what, text in _texts(pair):
+        if not isinstance(text, str):
+            raise UserError(f"a {what} must be text, not {type(text).__name__}")
+        if len(text) > MAX_PROMPT:
+            raise UserError(
+                f"the {what} has {len(text):,} characters: at most {MAX_PROMPT:,} are read, 77 tokens count"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"the {what} contains bytes that are not text in UTF-8: type it again")
     seed, fps = whole_number(pair.seed, "the seed"), whole_number(pair.fps, "fps")
     check_ranges(pair._replace(seed=seed, fps=fps))
     check_sketches(pair.sketches, options.frames)
+    _check_draft(pair.draft, options)
     drawings = (sketch.image if isinstance(sketch, Sketch) else sketch for sketch in (pair.sketches or {}).values())
-    for picture in (pair.first, pair.last, *drawings):
+    for picture in (pair.first, pair.last, *drawings, *(() if pair.draft is None else pair.draft)):
         if isinstance(picture, str | os.PathLike):
             check_is_picture_file(os.fspath(picture))
     return seed, fps
+
+
+def _texts(pair: Pair) -> tuple[tuple[str, str], ...]:
+    return ("prompt", pair.prompt), ("negative prompt", pair.negative_prompt)
+
+
+def _check_draft(draft: object, options: SamplingOptions) -> None:
+    """Raises UserError unless this is None or a picture for each frame, and the strength fits to that."""
+    if draft is None:
+        if options.strength < 1:
+            raise UserError(
+                f"a strength of {options.strength:g} says how much of a draft is drawn anew, but there is none: give "
+                "the draft's frames, or leave strength out"
+            )
+        return
+    if isinstance(draft, str | os.PathLike) or not isinstance(draft, Sequence | np.ndarray):
+        raise UserError(f"a draft must be a list of pictures, one for each frame, not {type(draft).__name__}")
+    if len(draft) != options.frames:
+        raise UserError(
+            f"the draft has {len(draft)} pictures, but the clip {options.frames} frames, the first and the last "
+            f"among them: give {options.frames} pictures, or choose the number of frames"
+        )
+    if options.strength == 1:
+        raise UserError(
+            "at strength 1 everything is drawn anew, and nothing of the draft would be left: choose a strength below "
+            "1, such as 0.6"
+        )
+
+
+def _latents(values: AnyArray | HostArray, options: SamplingOptions, config: ModelConfig) -> HostArray:
+    height, width = (side // config.autoencoder.downscaling for side in options.size(config))
+    shape = (options.frames, height, width, config.autoencoder.latent_channels)
+    array = np.asarray(values)
+    if array.shape != shape or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"latents must be floats of the shape {shape}, not {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise UserError("there are NaN or infinite values among the latents")
+    return array.astype(np.float32)
 
 
 def check_sketch_encoder(config: ModelConfig, components: Container[str]) -> None:

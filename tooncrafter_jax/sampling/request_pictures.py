@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +124,39 @@ def prepare_pictures(
         number = frame_number(frame, frames)
         hints[number] = _hint(number, sketch, shapes[0], height, width, fit)
     return ends, hints
+
+
+def prepare_draft(
+    draft: Sequence[Picture] | UInt8[np.ndarray, "drawn drawn_height drawn_width 3"],
+    first: Picture,
+    height: int,
+    width: int,
+    fit: Fit | None,
+) -> Float[np.ndarray, "T H W 3"]:
+    """Reads and fits a rough version of a clip, in [-1, 1].
+
+    Args:
+      draft: its frames.
+      first: the clip's first frame, whose shape they must have where no `fit` is chosen.
+      height: of the clip, in pixels.
+      width: of the clip, in pixels.
+      fit: as of `SamplingOptions`.
+
+    Raises:
+      UserError: a picture cannot be read, or does not line up.
+    """
+    shape = as_rgb(first, "the first picture").shape[:2]
+    frames = []
+    for number, picture in enumerate(draft):
+        name = _name(picture, f"picture {number} of the draft")
+        array = as_rgb(picture, name)
+        if fit is None and not _same_shape(shape, array.shape[:2]):
+            raise UserError(
+                f"{name} is {array.shape[1]} x {array.shape[0]} pixels, the first picture {shape[1]} x {shape[0]}: "
+                "they have other shapes and cannot line up"
+            )
+        frames.append(fit_image(array, height, width, fit or "crop"))
+    return np.stack(frames)
 
 
 def check_sketches(sketches: object, frames: int) -> None:

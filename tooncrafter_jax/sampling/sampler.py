@@ -20,6 +20,8 @@ from jaxtyping import Array, Float, Shaped, UInt32
 
 from tooncrafter_jax.diffusion.loop import Chunk, chunks
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
+from tooncrafter_jax.diffusion.objective import noisy_target
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import Carry, Solver
 from tooncrafter_jax.diffusion.solvers.solver import Rows, number_of_rows
 from tooncrafter_jax.models.clip_preprocess import preprocess
@@ -33,6 +35,7 @@ from tooncrafter_jax.models.tooncrafter import (
     Conditions,
     SketchCondition,
     condition_latents,
+    draw_latents,
     guided_by_motion,
 )
 from tooncrafter_jax.models.unet_blocks import ContextKeys
@@ -56,6 +59,8 @@ from tooncrafter_jax.typing import (
 
 UnconditionalTokens = tuple[Float[Array, "1 L D"], Float[Array, "1 M D"]]
 """Tokens of the empty prompt, and of the all-zero picture."""
+LeadingAway = tuple[Float[Array, "texts L D"], Float[Array, "1 M D"]]
+"""What guidance leads away from: the same, or with tokens of a negative prompt for each clip."""
 Seeds = UInt32[Array, "B"]
 """Of the clips."""
 BranchedContext = Float[Array, "rows N D"]
@@ -152,6 +157,8 @@ class Sampler:
         self.clip_pixels = self._jit(self._clip_pixels)
         self.image_tokens = self._jit(self._image_tokens)
         self.encode = self._jit(self._encode)
+        self.encode_clip = self._jit(self._encode_clip, static_argnames=("frames_at_a_time",))
+        self.noised = self._jit(self._noised)
         self.initial_noise = self._jit(self._initial_noise, static_argnames=("frames", "frame_shape"))
         self.context_keys = self._jit(self._context_keys, static_argnames=("frames",))
         self.sketch_condition = self._jit(self._sketch_condition)
@@ -232,6 +239,18 @@ class Sampler:
         `noise` (B, 2, h, w, C) replaces the posterior noise drawn from the seeds for frames 0 and `last`.
         """
         return self._model(params).encode_ends(ends, seeds, last, noise)
+
+    def _encode_clip(
+        self, params: AllParams, video: Video, seeds: jax.Array, *, frames_at_a_time: int | None = None
+    ) -> Latents:
+        """Whole clips (B, T, H, W, 3) in [-1, 1] to scaled latents, so many frames at a time."""
+        moments = self._model(params).moments(video, frames_at_a_time)
+        return self.config.schedule.scale_factor * draw_latents(moments, seeds)
+
+    def _noised(self, latents: Latents, noise: Latents, timestep: jax.Array) -> Latents:
+        """Scaled latents with the noise of a diffusion time."""
+        times = jnp.full(latents.shape[0], timestep, jnp.int32)
+        return noisy_target(NoiseSchedule(self.config.schedule), latents, noise, times).noisy
 
     def _motion(self, params: AllParams, ends: Video, hints: Hints | None = None, *, frames: int) -> Motion:
         """Motion in pixels between the first and the last picture (B, 2, H, W, 3), for clips of so many frames."""
@@ -396,7 +415,7 @@ def only(params: AllParams, *components: str) -> dict[str, Params]:
 def branch_contexts(
     text: Float[Array, "B L D"],
     image: Float[Array, "B M D"],
-    unconditional: UnconditionalTokens | None,
+    unconditional: LeadingAway | None,
     branches: int,
 ) -> BranchedContext:
     """Contexts of clips in every guidance branch, one after another: conditional, (image), unconditional.
@@ -404,7 +423,7 @@ def branch_contexts(
     Args:
       text: (B, 77, D) tokens of the prompts.
       image: (B, M, D) tokens of the first pictures.
-      unconditional: of the empty prompt and the all-zero picture, (1, ...) each; not needed for one branch.
+      unconditional: of the empty or the negative prompts and the all-zero picture; not needed for one branch.
       branches: 1 without guidance, 2 with, 3 for the three-branch variant.
     """
     contexts = [jnp.concatenate([text, image], axis=1)]

@@ -19,6 +19,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Noise added while sampling: 0 is deterministic, 1 as noisy as the diffusion itself; 0 to 1."""
     exact_last_step: bool
     """Remove the last bit of noise, which the published sampler leaves."""
+    strength: float
+    """With a draft, how much of it is drawn anew: this share of the steps is run, from the draft with as much noise as they begin with; 0.001 to 1."""
     solver: str
     """How predictions become a clip; ddim."""
     guidance_scale: float

@@ -167,6 +167,11 @@ class SamplingOptions(SolverOptions):
         """What the solver is asked for."""
         return SolverOptions(**{field.name: getattr(self, field.name) for field in fields(SolverOptions)})
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether the network runs without the prompt, too, to lead away from that."""
+        return self.guidance_scale != 1.0 or self.image_guidance_scale is not None
+
     def size(self, config: ModelConfig) -> tuple[int, int]:
         """Height and width of the result in pixels."""
         return (

@@ -58,6 +58,15 @@ class SolverOptions:
     # The published sampler ends at time 0, i.e. with noise of standard deviation 0.029 and the latent scaled by 0.985
     # for 50 steps. differs from the published code: only when True.
     exact_last_step: Annotated[bool, Option("remove the last bit of noise, which the published sampler leaves")] = False
+    strength: Annotated[
+        float,
+        Option(
+            "with a draft, how much of it is drawn anew: this share of the steps is run, from the draft with as much "
+            "noise as they begin with",
+            least=0.001,
+            most=1,
+        ),
+    ] = 1.0
 
 
 SolverOptions.__doc__ = with_attributes(SolverOptions.__doc__, SolverOptions)
@@ -74,7 +83,7 @@ class Solver(Protocol):
     """
 
     def rows(self, schedule: NoiseSchedule, options: SolverOptions) -> Rows:
-        """The numbers of a run, computed on the host.
+        """The numbers of a run, computed on the host; the first `timestep` is that of the noise which it starts from.
 
         Raises:
           UserError: an option is out of range, or means nothing to this solver.

@@ -29,10 +29,13 @@ class Visits(NamedTuple):
 def visits(schedule: NoiseSchedule, options: SolverOptions) -> Visits:
     """The times of a run (spec section 6.3); `uniform` spacing may round the number of steps up.
 
+    A strength below 1 leaves the noisiest times out, but at least one remains.
+
     Raises:
       UserError: see `schedule.spaced_timesteps`.
     """
     times = spaced_timesteps(schedule.config.timesteps, options.spacing, options.steps)[::-1]
+    times = times[len(times) - max(1, round(options.strength * len(times))) :]
     alpha = schedule.alphas_cumprod[times]
     scale = schedule.dynamic_scale[times] if schedule.config.dynamic_rescale else np.ones(len(times), np.float32)
     if options.exact_last_step:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import SUPPORTED_EXTENSIONS
 from tooncrafter_jax.io.json_files import read_at_most
+from tooncrafter_jax.io.ordering import by_last_number
 from tooncrafter_jax.io.owned_files import shortened
 from tooncrafter_jax.sampling.request import Pair, Sketch
+from tooncrafter_jax.sampling.request import with_variations as variations_of
 
-MANIFEST_KEYS = {"first", "last", "prompt", "sketches", "seed", "fps", "name"}
+MANIFEST_KEYS = {"first", "last", "prompt", "negative_prompt", "sketches", "draft", "seed", "fps", "name"}
 MAX_NAME_BYTES = 200
 """Of a name that is given to a clip."""
 MAX_FILE_NAME_BYTES = 255
@@ -63,11 +66,12 @@ def read_text(path: Path) -> str:
 
 def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, dark_lines: bool | None = None) -> list[Job]:
     """The pairs of a manifest: one JSON object a line with `first`, `last` and, if wanted, `prompt`, `sketches`
-    ({"7": "path.png"}), `seed`, `fps` and `name`. Paths are relative to the manifest.
+    ({"7": "path.png"}), `draft` (a folder of frames), `negative_prompt`, `seed`, `fps` and `name`. Paths are relative
+    to the manifest.
 
     Args:
       path: the manifest.
-      template: what lines without a prompt, seed or fps get.
+      template: what lines without a prompt, negative prompt, seed or fps get.
       loop: whether each line has only `first`, which is the last frame too.
       dark_lines: whether the sketches have dark lines on bright paper; None: as each shows.
 
@@ -130,9 +134,27 @@ def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool,
         sketches=parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], dark_lines=dark_lines, where=where),
         seed=field("seed", int, template.seed),
         fps=field("fps", int, template.fps),
+        negative_prompt=field("negative_prompt", str, template.negative_prompt),
+        draft=frames_in(base / field("draft", str)) if "draft" in entry else None,
     )
     name = field("name", str, "")
     return Job(checked_name(name, where) if "name" in entry else default_name(first), pair)
+
+
+def frames_in(directory: Path) -> list[Path]:
+    """The pictures of a draft, in the order of the last number in their names.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    try:
+        files = list(directory.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"cannot read the folder of a draft's frames {directory}: {error.strerror}; a draft is a folder of pictures"
+        ) from error
+    pictures = [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS and path.name[0] != "."]
+    return sorted(pictures, key=by_last_number)
 
 
 def default_name(picture: Path) -> str:
@@ -211,6 +233,4 @@ def with_variations(jobs: Sequence[Job], count: int) -> list[Job]:
     """Each job `count` times with seeds counting up, named as the published script names samples."""
     if count == 1:
         return list(jobs)
-    return [
-        Job(f"{job.name}_sample{i}", job.pair._replace(seed=job.pair.seed + i)) for job in jobs for i in range(count)
-    ]
+    return [Job(f"{job.name}_sample{i}", pair) for job in jobs for i, pair in enumerate(variations_of(job.pair, count))]

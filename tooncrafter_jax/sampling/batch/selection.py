@@ -22,7 +22,8 @@ UNREADABLE_ELSEWHERE = "another process cannot read its pictures"
 def inputs_of(pair: Pair) -> list[Path]:
     """The files that a pair is made from."""
     sketches = (sketch.image for sketch in (pair.sketches or {}).values() if isinstance(sketch, Sketch))
-    return [Path(picture) for picture in (pair.first, pair.last, *sketches) if isinstance(picture, Path)]
+    pictures = (pair.first, pair.last, *sketches, *(() if pair.draft is None else pair.draft))
+    return [Path(picture) for picture in pictures if isinstance(picture, Path)]
 
 
 def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, components: Collection[str]) -> None:
