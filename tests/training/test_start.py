@@ -14,7 +14,7 @@ from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture, start_checkpoints
 from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.weights.hub import models_cache
-from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint, CheckpointWriter
 
 
 def write_checkpoint(directory, model, seed, names):
@@ -94,6 +94,24 @@ def test_a_published_image_decoder_gets_the_other_parts(world, tmp_path):
     assert not np.any(given["decoder.final_reference_residual.conv.kernel"])  # so that they change nothing
     as_asked = config(folder, "decoder", start=start, model_changes={"decoder": {"temporal": False}})
     assert make_stage(as_asked, architecture(as_asked)).model == image
+
+
+def test_rectification_starts_from_a_model_with_an_image_decoder(world, tmp_path):
+    """As the paper's does, from DynamiCrafter; the decoder goes along untouched."""
+    folder, newer, _ = world
+    plain = Checkpoint(newer).config
+    image = dataclasses.replace(plain, decoder=dataclasses.replace(plain.decoder, post_quantization=True))
+    start = write_checkpoint(tmp_path / "image", image, 5, REQUIRED_COMPONENTS)
+    settings = config(folder, "rectify", start=str(start), model_changes={})
+    stage = make_stage(settings, architecture(settings))
+    assert stage.model == image
+    params = {path: jax.numpy.asarray(value) for path, value in start_params(stage).items()}
+    export(tmp_path / "model", stage, new_state(stage, params), model=stage.model, provenance={})
+    exported = Checkpoint(tmp_path / "model")
+    assert exported.config.decoder == image.decoder and exported.components == REQUIRED_COMPONENTS
+    before = Checkpoint(start).restore_on_host("decoder", image.networks()["decoder"])
+    for path, value in exported.restore_on_host("decoder", image.networks()["decoder"]).items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
 
 
 def test_what_is_exported_tells_what_it_started_from(world, tmp_path):

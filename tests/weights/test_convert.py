@@ -232,6 +232,8 @@ class TestSeveralFiles:
         assert f"{parts['clip']}: token_embedding.weight" in dropped
 
     def test_a_file_that_gives_nothing_is_refused(self, parts: dict[str, Path], tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="there is nothing to convert"):
+            convert([], tmp_path / "clip", tiny())
         with pytest.raises(
             UserError, match=f"{parts['text']} gives nothing that {parts['clip']} does not: leave it out"
         ):

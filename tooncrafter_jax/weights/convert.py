@@ -68,6 +68,8 @@ def convert(
       UserError: if a file is missing or damaged, does not fit, CLIP is missing, or the destination cannot be written.
     """
     files = [Path(file) for file in ([sources] if isinstance(sources, Path | str) else sources)]
+    if not files:
+        raise UserError("there is nothing to convert: name a file of weights")
     destination = Path(destination)
     joined = JoinedSource([open_source(file) for file in files])
     kind = variant_of(files, variant)
