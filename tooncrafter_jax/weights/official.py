@@ -351,18 +351,14 @@ def assign(
         if name in SCHEDULE_BUFFERS:
             result.buffers.append(name)
             continue
-        found = component_of(name)
-        if found is not None:
-            component, own_name = found
-            path = leaf_path(paths[component](own_name), len(shape))
-            key = (component, path)
-            if key in open_paths:
-                open_paths.discard(key)
-                result.entries[name] = key
-                ours, wanted = our_shape(path, shape), tuple(components[component][path])
-                if ours != wanted:
-                    misshaped.append(f"{name} is {by(ours)} instead of {by(wanted)} (our layout)")
-                continue
+        key = _key_of(name, shape, paths)
+        if key is not None and key in open_paths:
+            open_paths.discard(key)
+            result.entries[name] = key
+            ours, wanted = our_shape(key[1], shape), tuple(components[key[0]][key[1]])
+            if ours != wanted:
+                misshaped.append(f"{name} is {by(ours)} instead of {by(wanted)} (our layout)")
+            continue
         reason = _reason_unused(name, components)
         if reason is None:
             leftover.append(name)
@@ -371,6 +367,20 @@ def assign(
     missing = [f"{component}.{path}" for component, path in sorted(open_paths)]
     check_fit(where, missing, leftover, misshaped)
     return result
+
+
+def _key_of(name: str, shape: tuple[int, ...], paths: Mapping[str, Callable[[str], str]]) -> tuple[str, str] | None:
+    """The component of a tensor and our path of it; None if its name or shape is none that a rule is for."""
+    found = component_of(name)
+    if found is None:
+        return None
+    component, own_name = found
+    try:
+        path = leaf_path(paths[component](own_name), len(shape))
+        our_shape(path, shape)
+    except (ValueError, IndexError):  # a number is missing in the name, or an axis in the shape
+        return None
+    return component, path
 
 
 def reason_never_used(name: str) -> str | None:

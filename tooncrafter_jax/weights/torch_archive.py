@@ -21,6 +21,7 @@ import numpy as np
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.typing import HostArray, Tensors
 from tooncrafter_jax.weights.array_pickle import UnsafePickle
+from tooncrafter_jax.weights.safetensors_header import LONGEST_NAME
 from tooncrafter_jax.weights.torch_pickle import Storage, TensorRecord, load_pickle, span
 
 LARGEST_LISTING = 2**26
@@ -281,4 +282,7 @@ def _unwrapped(content: object, where: str) -> dict[str, TensorRecord]:
     tensors = {str(name): value for name, value in content.items() if isinstance(value, TensorRecord)}
     if not tensors:
         raise UserError(f"{where} holds no tensors")
+    longest = max(map(len, tensors))
+    if longest > LONGEST_NAME:
+        raise UserError(f"{where} has a tensor with a name of {longest:,} characters: it is damaged or no weight file")
     return tensors
