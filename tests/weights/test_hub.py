@@ -22,7 +22,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.notes import collected, heard_by
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
-from tooncrafter_jax.weights import hub, hub_download, known_models
+from tooncrafter_jax.weights import hub, hub_download, hub_sources, known_models
 from tooncrafter_jax.weights.hub import RECORD, Fetch, Fetched, fetched_model, models_cache
 from tooncrafter_jax.weights.hub_names import HubName
 from tooncrafter_jax.weights.known_models import KnownModel, PublishedFile
@@ -48,12 +48,13 @@ def part(prefix: str, shift: float = 0.0) -> bytes:
 
 PROJECTOR = "image_proj_model."
 TEXT = "cond_stage_model."
+IMAGE = "embedder."
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hub_server.Hub]:
     """A hub with one repository of one part of the tiny model, which this process uses."""
-    with hub_server.Hub() as server:
+    with hub_server.Hub() as server, heard_by(lambda sentence: None):
         server.use(monkeypatch, str(tmp_path))
         monkeypatch.setattr(hub_download, "WAITS", (0.0, 0.0))
         monkeypatch.setattr(hub, "preset", lambda name: tiny())
@@ -126,7 +127,9 @@ def test_revisions_lie_beside_each_other(server: hub_server.Hub) -> None:
     assert len(server.asked()) == count
 
 
-def test_parts_are_added_to_a_directory(server: hub_server.Hub, tmp_path: Path) -> None:
+def test_parts_are_added_to_a_directory(
+    server: hub_server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.repository("owner/text").commit({"text.safetensors": part(TEXT)})
     target = tmp_path / "weights" / "mine"
     assert Fetch(NAME, target).run() == Fetched(target, made=True)
@@ -136,6 +139,13 @@ def test_parts_are_added_to_a_directory(server: hub_server.Hub, tmp_path: Path) 
     server.repository("owner/text").commit({"text.safetensors": part(TEXT, 1.0)})
     with pytest.raises(UserError, match="mine holds clip_text already: add --overwrite to replace it"):
         added.run()
+    count = len(server.of_store())
+    known = KnownModel("owner/text", (PublishedFile("owner/text", "text.safetensors"),), "MIT", "a whole model")
+    monkeypatch.setattr(known_models, "KNOWN_MODELS", {known.name: known})
+    with pytest.raises(UserError, match="mine holds image_projector, clip_text already: add --overwrite to replace it"):
+        added.run()
+    monkeypatch.setattr(known_models, "KNOWN_MODELS", {})
+    assert len(server.of_store()) == count
     assert replace(added, overwrite=True).run().made and is_rule(target)
     assert not (models_cache() / "owner--name").exists()
 
@@ -187,7 +197,7 @@ def test_a_file_that_is_no_model(server: hub_server.Hub) -> None:
 
 
 def test_a_large_file_is_looked_at_before_it_comes(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "LARGE", 1000)
+    monkeypatch.setattr(hub_sources, "LARGE", 1000)
     other = save({"transformer.wte": np.zeros(2**23, np.float16)})
     server.repository("owner/bad").commit({"other.safetensors": other, "cut.safetensors": other[:-9]})
     sent = []
@@ -290,6 +300,27 @@ def test_a_known_model_of_several_files(server: hub_server.Hub, monkeypatch: pyt
     monkeypatch.setattr(known_models, "KNOWN_MODELS", {model.name: replace(model, files=(other,))})
     with pytest.raises(UserError, match="is not the published file .its sha256 is .*: check HF_ENDPOINT"):
         Fetch(HubName("owner/known")).run()
+
+
+def test_a_model_without_clip_gets_its_towers(
+    server: hub_server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.repository("owner/clip").commit({"text.safetensors": part(TEXT), "image.safetensors": part(IMAGE)})
+    towers = {f"clip_{name}": PublishedFile("owner/clip", f"{name}.safetensors") for name in ("text", "image")}
+    monkeypatch.setattr(hub, "CLIP_TOWERS", towers)
+    monkeypatch.setattr(hub, "ALWAYS_TOGETHER", {"image_projector"})
+    with collected() as notes:
+        directory = Fetch(NAME).ready()
+    assert Checkpoint(directory).components == ("image_projector", "clip_text", "clip_image")
+    sentence = "owner/name comes without CLIP, which is taken from owner/clip/text.safetensors and owner/clip/image."
+    assert any(one.startswith(sentence) for one in notes)
+    assert not Fetch(NAME).run().made
+    target = tmp_path / "mine"
+    assert Fetch(HubName("owner/clip", None, "text.safetensors"), target).run().made
+    with collected() as notes:
+        assert Fetch(NAME, target).run().made
+    assert Checkpoint(target).components == ("image_projector", "clip_text", "clip_image")
+    assert any("is taken from owner/clip/image.safetensors" in one for one in notes)
 
 
 def test_where_models_are_looked_for(server: hub_server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

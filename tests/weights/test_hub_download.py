@@ -18,7 +18,8 @@ from tests import hub_server
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.weights import hub_download
-from tooncrafter_jax.weights.hub_download import Hub, check_content
+from tooncrafter_jax.weights.hub_checks import check_content
+from tooncrafter_jax.weights.hub_download import Hub
 from tooncrafter_jax.weights.hub_names import HubName
 
 pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")

@@ -80,7 +80,7 @@ def convert(
     mapped = map_source(joined, config)
     kept = () if old is None else _kept(old, config, mapped, overwrite)
     missing = [name for name in REQUIRED_COMPONENTS if name not in (*mapped.components, *kept)]
-    if missing and set(mapped.components) >= _ALWAYS_TOGETHER:
+    if missing and set(mapped.components) >= ALWAYS_TOGETHER:
         raise UserError(missing_towers(files, missing, destination))
     provenance = {
         "converted_from": files[0].name if len(files) == 1 else [file.name for file in files],
@@ -114,7 +114,7 @@ def convert(
     )
 
 
-_ALWAYS_TOGETHER = {"unet", "image_projector", "autoencoder", "decoder"}
+ALWAYS_TOGETHER = {"unet", "image_projector", "autoencoder", "decoder"}
 """Components that a file of a model holds; CLIP's towers are left out of some."""
 
 

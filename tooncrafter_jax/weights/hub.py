@@ -13,8 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,12 +30,15 @@ from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.notes import note, remark
 from tooncrafter_jax.typing import Dtype, JsonObject
 from tooncrafter_jax.weights.checkpoint_directory import is_checkpoint
-from tooncrafter_jax.weights.convert import convert
-from tooncrafter_jax.weights.hub_download import Bar, Hub, RemoteFile, check_content, check_no_pointer
+from tooncrafter_jax.weights.convert import ALWAYS_TOGETHER, convert
+from tooncrafter_jax.weights.hub_checks import check_content, check_no_pointer
+from tooncrafter_jax.weights.hub_download import Bar, Hub
 from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName, is_explicit, published_name
-from tooncrafter_jax.weights.known_models import KnownModel, PublishedFile, known_model, published_file
+from tooncrafter_jax.weights.hub_sources import Source, components_of_remote, locate
+from tooncrafter_jax.weights.known_models import CLIP_TOWERS, KnownModel, PublishedFile, known_model, published_file
 from tooncrafter_jax.weights.loading import components_in
-from tooncrafter_jax.weights.sources import SafetensorsSource
+from tooncrafter_jax.weights.sources import open_source
+from tooncrafter_jax.weights.store import Checkpoint
 
 ARCHITECTURE = "tooncrafter_512"
 """Of published models."""
@@ -44,9 +46,6 @@ RECORD = "fetched.json"
 """What a directory was made of."""
 STORED_DTYPES = ("float32", "bfloat16", "float16")
 """What a model can be stored in; without a choice it is stored as it is in its file."""
-LARGE = 2**26
-"""Bytes from which on a file is looked at before it is downloaded."""
-_LONGEST_HEADER = 2**22
 _AS_PUBLISHED = "as-published"
 _LONGEST_NAME = 120
 """Bytes of a directory's name, to which its writer adds some."""
@@ -120,13 +119,17 @@ class Fetch:
             if not update and (found := self.found()) is not None:
                 return Fetched(found, made=False)
             files = known.files if known else (self._chosen_file(hub),)
-            sources = [_locate(hub, file) for file in files]
+            sources = [locate(hub, file) for file in files]
             if self._is_made_of(target, sources):
                 return Fetched(target, made=False)
             self._check_space(hub, sources, target)
-            if known is None:
-                _check_header(hub, sources[0])
+            self._check_clash(known.components if known else components_of_remote(hub, sources[0]), target)
             paths = [self._fetched(hub, source) for source in sources]
+            if known is None:
+                towers = self._missing_towers(hub, paths[0], target)
+                self._check_space(hub, towers, target)
+                paths += [self._fetched(hub, source) for source in towers]
+                sources += towers
             self._convert(paths, sources, target)
         return Fetched(target, made=True)
 
@@ -181,7 +184,7 @@ class Fetch:
             )
         return PublishedFile(name.repository, files[0][0], name.revision or MAIN)
 
-    def _check_space(self, hub: Hub, sources: Sequence[_Source], target: Path) -> None:
+    def _check_space(self, hub: Hub, sources: Sequence[Source], target: Path) -> None:
         """Finds out before the download whether there is room for the files and the model."""
         sizes = [source.size for source in sources]
         missing = sum(source.size - hub.arrived(source.remote) for source in sources if source.remote is not None)
@@ -201,18 +204,36 @@ class Fetch:
                     "(models) to another disk"
                 )
 
-    def _fetched(self, hub: Hub, source: _Source) -> Path:
+    def _check_clash(self, components: Collection[str], target: Path) -> None:
+        """Finds out whether one of the user's directories has what would be added to it."""
+        if self.directory is None or self.overwrite or not target.exists():
+            return
+        if clash := [name for name in Checkpoint(target).components if name in components]:
+            raise UserError(f"{target} holds {', '.join(clash)} already: add --overwrite to replace it")
+
+    def _missing_towers(self, hub: Hub, path: Path, target: Path) -> list[Source]:
+        """Files of CLIP's towers for a model that comes without, unless they are there."""
+        components = components_in(open_source(path))
+        if not ALWAYS_TOGETHER <= set(components):
+            return []
+        there = Checkpoint(target).components if self.directory is not None and target.exists() else ()
+        files = [file for name, file in CLIP_TOWERS.items() if name not in (*components, *there)]
+        if files:
+            note(f"{self.name} comes without CLIP, which is taken from {' and '.join(map(str, files))}")
+        return [locate(hub, file) for file in files]
+
+    def _fetched(self, hub: Hub, source: Source) -> Path:
         """The file in the hub's cache, whole."""
         if source.path is not None:
             check_content(source.path, source.name)
             return source.path
         assert source.remote is not None
-        remark(f"downloading {source.name} ({source.size / 1e9:.2f} GB) from {hub.endpoint} to {hub.cache}")
+        note(f"downloading {source.name} ({source.size / 1e9:.2f} GB) from {hub.endpoint} to {hub.cache}")
         path = hub.download(source.remote, self._open_bar)
         check_no_pointer(path, source.name)
         return path
 
-    def _convert(self, paths: Sequence[Path], sources: Sequence[_Source], target: Path) -> None:
+    def _convert(self, paths: Sequence[Path], sources: Sequence[Source], target: Path) -> None:
         """Makes the directory of the cache anew, or adds the files to one of the user's."""
         remark(f"converting {self.name} into {target}")
         dtype: Dtype = None if self.dtype is None else jnp.dtype(self.dtype)
@@ -234,7 +255,7 @@ class Fetch:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
-    def _described(self, source: _Source) -> JsonObject:
+    def _described(self, source: Source) -> JsonObject:
         """What is written down of a file that a directory is made of."""
         return {
             "repository": source.name.repository,
@@ -244,13 +265,13 @@ class Fetch:
             "stored": self.dtype or _AS_PUBLISHED,
         }
 
-    def _record(self, sources: Sequence[_Source], before: Sequence[JsonObject] = ()) -> bytes:
+    def _record(self, sources: Sequence[Source], before: Sequence[JsonObject] = ()) -> bytes:
         files = [self._described(source) for source in sources]
         names = [(file["repository"], file["file"]) for file in files]
         old = [file for file in before if (file.get("repository"), file.get("file")) not in names]
         return json.dumps({"format_version": 1, "files": [*old, *files]}, indent=1).encode() + b"\n"
 
-    def _is_made_of(self, directory: Path, sources: Sequence[_Source]) -> bool:
+    def _is_made_of(self, directory: Path, sources: Sequence[Source]) -> bool:
         """Whether a directory holds a model that was made of these files."""
         files = _files_of(directory) if is_checkpoint(directory) else []
         return all(self._described(source) in files for source in sources)
@@ -263,24 +284,6 @@ class Fetch:
         return tqdm(
             total=size, initial=there, desc=title, unit="B", unit_scale=True, dynamic_ncols=True, disable=hidden
         )
-
-
-class _Source(NamedTuple):
-    """A file that a model is made of.
-
-    Attributes:
-      name: with its revision as it was asked for.
-      commit: of that revision.
-      size: in bytes.
-      path: in the hub's cache; None if it is not there.
-      remote: as the hub describes it; None if it was not asked.
-    """
-
-    name: HubName
-    commit: str
-    size: int
-    path: Path | None
-    remote: RemoteFile | None
 
 
 def fetched_model(source: GivenPath, *, quiet: bool = False) -> Path | None:
@@ -316,75 +319,6 @@ def models_cache() -> Path:
         raise UserError(
             "this user has no home directory to keep models in: set XDG_CACHE_HOME to a directory"
         ) from error
-
-
-def _locate(hub: Hub, file: PublishedFile) -> _Source:
-    """Where a file is: in the cache, without a request if its revision is a commit, or else at the hub.
-
-    Raises:
-      UserError: there is no such file, it may not be read, there is no answer, or it is not the one that is known.
-    """
-    name = HubName(file.repository, file.revision, file.file)
-    is_commit = len(file.revision) == 40 and all(digit in "0123456789abcdef" for digit in file.revision)
-    if is_commit or hub.is_offline:
-        if (path := hub.cached(name)) is not None:
-            _check_published(path.resolve().name, file, str(path))
-            return _cached(name, path)
-    try:
-        remote = hub.describe(name)
-    except UserError as error:
-        if hub.is_offline or (path := hub.cached(name)) is None:
-            raise
-        note(f"{error}; going on with {name} as it was when it was downloaded")
-        return _cached(name, path)
-    _check_published(remote.etag, file, hub.endpoint)
-    path = hub.cached(HubName(file.repository, remote.commit, file.file))
-    return _Source(name, remote.commit, remote.size, path, None if path else remote)
-
-
-def _check_header(hub: Hub, source: _Source) -> None:
-    """Finds out, from the first bytes of a large safetensors file, whether it can be a model, before all of it comes.
-
-    Raises:
-      UserError: it is damaged, or holds no part of a model.
-    """
-    file = source.remote
-    if file is None or file.size < LARGE or not str(file.name).endswith(".safetensors") or hub.arrived(file):
-        return
-    head = hub.beginning(file, _LONGEST_HEADER)
-    if 8 + int.from_bytes(head[:8], "little") > len(head):
-        return
-    with tempfile.TemporaryDirectory(prefix="tooncrafter-") as folder:
-        hollow = Path(folder) / "model.safetensors"  # the header, and no numbers
-        hollow.write_bytes(head)
-        try:
-            os.truncate(hollow, file.size)
-        except OSError:  # of a file system that cannot have such a file without its content
-            return
-        try:
-            components_in(SafetensorsSource(hollow))
-        except UserError as error:
-            raise UserError(str(error).replace(str(hollow), str(source.name))) from error
-
-
-def _check_published(etag: str, file: PublishedFile, where: str) -> None:
-    """Finds out whether a file is the one that is known.
-
-    Raises:
-      UserError: it is not.
-    """
-    if file.sha256 is not None and len(etag) == 64 and etag != file.sha256:
-        raise UserError(
-            f"{file} at {where} is not the published file (its sha256 is {etag[:12]}... instead of "
-            f"{file.sha256[:12]}...): check HF_ENDPOINT; a name with @main takes the file as it is"
-        )
-
-
-def _cached(name: HubName, path: Path) -> _Source:
-    """A file of the cache, which lies in the folder of its commit."""
-    assert name.file is not None
-    commit = path.parents[name.file.count("/")].name
-    return _Source(name, commit, path.stat().st_size, path, None)
 
 
 def _files_of(directory: Path) -> list[JsonObject]:

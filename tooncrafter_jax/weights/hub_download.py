@@ -10,7 +10,6 @@ checksum that the hub states (the sha256 of large files, git's sha1 of small one
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import time
@@ -23,17 +22,13 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_file, write_atomically
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.weights.hub_checks import CHUNK, Checksum
 from tooncrafter_jax.weights.hub_errors import http_errors, import_hub, no_hub, offline, refused, unreachable
 from tooncrafter_jax.weights.hub_names import WEIGHT_ENDINGS, HubName, is_plain_path
 
-CHUNK = 2**20
-"""Bytes that are read at a time."""
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before another try at a connection that broke; after a byte has arrived they count anew."""
-LARGEST_POINTER = 1024
-"""Bytes of a file that may be a pointer of Git LFS."""
 _COMMIT, _ETAG = re.compile(r"[0-9a-f]{40}"), re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{,199}")
-_POINTER = b"version https://git-lfs.github.com/spec/"
 _LIBRARY: dict[str, Any] = {"library_name": "tooncrafter_jax"}
 """Who asks, for the hub's statistics."""
 
@@ -227,7 +222,7 @@ class Hub:
         again = part.exists() and part.stat().st_size > 0
         for fresh in (False, True):
             with part.open("r+b" if part.exists() and not fresh else "w+b", buffering=0) as target:
-                checksum = _Checksum(file)
+                checksum = Checksum(file.size, file.etag)
                 start = checksum.add_file(target)
                 bar = open_bar(Path(file.name.file).name, file.size, start)
                 try:
@@ -246,7 +241,7 @@ class Hub:
             "that ends so too, name another revision or fetch it elsewhere"
         )
 
-    def _append(self, target: IO[bytes], start: int, checksum: _Checksum, file: RemoteFile, bar: Bar) -> None:
+    def _append(self, target: IO[bytes], start: int, checksum: Checksum, file: RemoteFile, bar: Bar) -> None:
         """Fetches the bytes from `start` on, over as many connections as it takes."""
         done, failures = start, 0
         while done < file.size:
@@ -328,68 +323,6 @@ class Hub:
     def _check_online(self, name: HubName) -> None:
         if self.is_offline:
             raise offline(name)
-
-
-class _Checksum:
-    """What has arrived of a file, as the hub counts its checksum."""
-
-    def __init__(self, file: RemoteFile) -> None:
-        self._file = file
-        self.restart()
-
-    def restart(self) -> None:
-        """Nothing has arrived."""
-        self._hash = hashlib.sha256()
-        if len(self._file.etag) == 40:  # git's checksum of a file that lies in the repository itself
-            self._hash = hashlib.sha1(f"blob {self._file.size}\0".encode(), usedforsecurity=False)
-
-    def add(self, data: bytes) -> None:
-        """These bytes have arrived."""
-        self._hash.update(data)
-
-    def add_file(self, file: IO[bytes]) -> int:
-        """Adds what an open file holds, which must not be more than the whole; returns how much that is."""
-        size = os.fstat(file.fileno()).st_size
-        if size > self._file.size:
-            file.truncate(0)
-            size = 0
-        while data := file.read(CHUNK):
-            self.add(data)
-        return size
-
-    def fits(self) -> bool:
-        """Whether the whole is what the hub states; a server that states no checksum is believed."""
-        return len(self._file.etag) not in (40, 64) or self._hash.hexdigest() == self._file.etag.lower()
-
-
-def check_content(path: Path, name: HubName) -> None:
-    """Finds out whether a file of the cache has the checksum that it is named after there.
-
-    Raises:
-      UserError: it has not, or is a pointer to something else.
-    """
-    check_no_pointer(path, name)
-    etag, size = path.resolve().name, path.stat().st_size
-    if len(etag) not in (40, 64):  # a copy, on a disk without links
-        return
-    checksum = _Checksum(RemoteFile(name, "", size, etag))
-    with path.open("rb") as file:
-        checksum.add_file(file)
-    if not checksum.fits():
-        raise UserError(f"{path.resolve()} is damaged (its checksum is not its name): delete it and run the same again")
-
-
-def check_no_pointer(path: Path, name: HubName) -> None:
-    """Finds out whether a file is one of those that Git LFS leaves where the content should be.
-
-    Raises:
-      UserError: it is.
-    """
-    if path.stat().st_size <= LARGEST_POINTER and path.read_bytes().startswith(_POINTER):
-        raise UserError(
-            f"{name} is a pointer of Git LFS and not the weights, which were never uploaded: name another file or "
-            "revision"
-        )
 
 
 def _start_of(response: Any) -> int:

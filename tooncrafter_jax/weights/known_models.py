@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tooncrafter_jax.weights.hub_names import MAIN, HubName
+from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS
 
 NOT_STATED = "not stated"
 """The licence of files whose repository names none."""
@@ -56,6 +57,11 @@ class KnownModel:
     adds: bool = False
 
     @property
+    def components(self) -> tuple[str, ...]:
+        """That its files hold, but for a sketch encoder beside a model."""
+        return ("sketch_encoder",) if self.adds else REQUIRED_COMPONENTS
+
+    @property
     def gigabytes(self) -> float:
         """Of all files together, as far as it is known."""
         return sum(file.gigabytes or 0.0 for file in self.files)
@@ -84,6 +90,9 @@ _CLIP_IMAGE = PublishedFile(
     sha256="6ca9667da1ca9e0b0f75e46bb030f7e011f44f86cbfb8d5a36590fcd7507b030",
     gigabytes=2.53,
 )
+
+CLIP_TOWERS = {"clip_text": _CLIP_TEXT, "clip_image": _CLIP_IMAGE}
+"""Component -> a published file of it, for models that come without."""
 
 
 def _of_one(name: str, file: PublishedFile, licence: str, purpose: str, *, adds: bool = False) -> KnownModel:
@@ -127,6 +136,12 @@ KNOWN_MODELS = {
             (_pruned("tooncrafter_512_interp-pruned-fp16.safetensors", 3.18), _CLIP_TEXT, _CLIP_IMAGE),
             f"{NOT_STATED}; CreativeML Open RAIL++-M; Apache-2.0",
             "ToonCrafter in half precision as ComfyUI uses it, with the two CLIP towers that it lacks",
+        ),
+        KnownModel(
+            f"{_PRUNED}/dynamicrafter_512_interp_fp16_pruned.safetensors",
+            (_pruned("dynamicrafter_512_interp_fp16_pruned.safetensors", 3.14), _CLIP_TEXT, _CLIP_IMAGE),
+            f"{NOT_STATED}; CreativeML Open RAIL++-M; Apache-2.0",
+            "DynamiCrafter for interpolation in half precision, with the two CLIP towers that it lacks",
         ),
         _of_one(
             f"{_PRUNED}/sketch_encoder-fp16.safetensors",
