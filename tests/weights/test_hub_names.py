@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.weights.hub_names import HubName, is_explicit, parse_name, published_name
@@ -90,6 +93,23 @@ def test_what_is_a_path(text: str) -> None:
 def test_an_address_of_no_model_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"names no model on the hub: write hf://OWNER/NAME"):
         parse_name(text)
+
+
+PIECES = st.sampled_from(
+    ["owner", "name", "/", "@", "refs", "pr", "4", "%2F", "..", "model.ckpt", "hf://", "\0", "x" * 300]
+)
+ADDRESS = st.builds("https://huggingface.co/{}".format, st.text())
+
+
+@given(st.text() | ADDRESS | st.lists(PIECES, max_size=12).map("".join))
+def test_any_text_is_a_name_or_a_path_or_refused(text: str) -> None:
+    names: list[HubName | None] = []
+    with contextlib.suppress(UserError):
+        names.append(published_name(text))
+    assert names or is_explicit(text)
+    for name in filter(None, names):
+        assert parse_name(f"hf://{name}") == name  # it can be written down
+        assert str(name).isprintable() and ".." not in str(name).split("/")
 
 
 def test_what_is_here_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ a page or a file at huggingface.co, and `hf://` in front of a name, say the same
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 from tooncrafter_jax.errors import UserError
@@ -93,8 +94,7 @@ def published_name(source: GivenPath) -> HubName | None:
     name = parse_name(source)
     if name is None or is_explicit(source):
         return name
-    here = Path(source)
-    return None if here.exists() or (here.parts[:1] and Path(here.parts[0]).exists()) else name
+    return None if os.path.exists(source) or os.path.exists(source.partition("/")[0]) else name
 
 
 def _of_parts(text: str) -> HubName | None:
