@@ -85,7 +85,7 @@ def table() -> str:
 
 def models() -> str:
     """The published models that are known, as Markdown."""
-    head = "| name | GB | licence | what it is |\n|---|---|---|---|\n"
+    head = "\n| name | about GB | licence | what it is |\n|---|---|---|---|\n"
     return head + "".join(
         f"| `{one.name}` | {one.gigabytes:.1f} | {one.licence} | {one.purpose} |\n" for one in KNOWN_MODELS.values()
     )

@@ -70,7 +70,7 @@ def test_the_list(server: hub_server.Hub, command: Command) -> None:
     blocks = result.out.strip().split("\n\n")
     assert [block.split()[0] for block in blocks] == list(KNOWN_MODELS)
     assert blocks[0].splitlines()[:3] == [
-        "Doubiiu/ToonCrafter   12.0 GB",
+        "Doubiiu/ToonCrafter   about 12.0 GB",
         "    ToonCrafter as its authors published it, with its sketch encoder",
         "    licence: Apache-2.0",
     ]

@@ -100,7 +100,7 @@ def table() -> str:
         here = "   (fetched)" if isinstance(name, HubName) and Fetch(name).found() else ""
         files = [f"{file} ({file.gigabytes:.2f} GB)" for file in model.files]
         blocks.append(
-            f"{model.name}   {model.gigabytes:.1f} GB{here}\n    {model.purpose}\n    licence: {model.licence}\n"
+            f"{model.name}   about {model.gigabytes:.1f} GB{here}\n    {model.purpose}\n    licence: {model.licence}\n"
             + "\n".join(f"    {file}" for file in files)
         )
     return "\n\n".join(blocks)
