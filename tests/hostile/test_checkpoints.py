@@ -102,6 +102,15 @@ def test_an_archive_that_unfolds(tmp_path: Path) -> None:
         open_source(path)
 
 
+def test_a_tensor_without_numbers_of_any_shape(tmp_path: Path) -> None:
+    path = tmp_path / "m.ckpt"
+    torch.save({"a": torch.zeros(1).as_strided((0, 2**30), (1, 0)), "b": torch.zeros(1)}, path)
+    assert open_source(path).read("a").shape == (0, 2**30)
+    torch.save({"a": torch.zeros(1).as_strided((0, 2**31, 2**31), (1, 0, 0)), "b": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="a tensor states a shape that no weights have"):
+        open_source(path)
+
+
 def test_a_tensor_of_more_numbers_than_there_are(tmp_path: Path) -> None:
     """A stride of 0 repeats one number 2^40 times; it may be stated, but is never made."""
     path = tmp_path / "m.ckpt"

@@ -147,6 +147,7 @@ def test_holes_and_what_lies_behind(tmp_path: Path) -> None:
 def test_a_hundred_dimensions(tmp_path: Path) -> None:
     refused(tmp_path, file_of({"a": entry([1] * 100, 0, 4)}, bytes(4)), "of 100 dimensions for the tensor a")
     refused(tmp_path, file_of({"a": entry([0, 2**62], 0, 0)}), "states the shape 0x4611686018427387904")
+    refused(tmp_path, file_of({"a": entry([0, 2**40, 2**40], 0, 0)}), "states the shape 0x1099511627776x1099511627776")
     refused(
         tmp_path, file_of({"a": entry([2**32, 2**32], 0, 0)}), "the size of a does not fit its shape"
     )  # 0 in 64 bits

@@ -26,7 +26,7 @@ MOST_DIMENSIONS = 8
 LONGEST_NAME = 1000
 """Characters of a tensor's name."""
 LARGEST_DIMENSION = 2**48
-"""Of a tensor; one without elements could state any other."""
+"""Of a tensor, and of all its dimensions but those of 0 together; one without elements could state any other."""
 
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -145,7 +145,8 @@ def _check(path: Path, entries: Mapping[str, Entry], start: int, size: int) -> N
             )
         if not is_text(name):
             raise UserError(f"{path} has a tensor whose name is not text: it is damaged, copy it again")
-        if len(entry.shape) > MOST_DIMENSIONS or max(entry.shape, default=0) > LARGEST_DIMENSION:
+        of_none = prod(n or 1 for n in entry.shape) if 0 in entry.shape else 0
+        if len(entry.shape) > MOST_DIMENSIONS or max(of_none, *entry.shape, 0) > LARGEST_DIMENSION:
             raise UserError(
                 f"{path} states the shape {'x'.join(map(str, entry.shape[:MOST_DIMENSIONS]))}... of {len(entry.shape)} "
                 f"dimensions for the tensor {name}, which no weights have: it is damaged or no weight file"

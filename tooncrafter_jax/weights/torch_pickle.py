@@ -11,13 +11,14 @@ import io
 import pickle
 import pickletools
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from tooncrafter_jax.weights.array_pickle import UnsafePickle
-from tooncrafter_jax.weights.safetensors_header import MOST_DIMENSIONS
+from tooncrafter_jax.weights.safetensors_header import LARGEST_DIMENSION, MOST_DIMENSIONS
 
 DTYPES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -120,6 +121,8 @@ def _tensor(storage: object, offset: object, shape: object, strides: object, *_:
         raise UnsafePickle("a tensor's shape or strides are no numbers")
     if len(shape) > MOST_DIMENSIONS:
         raise UnsafePickle(f"a tensor has {len(shape)} dimensions, which no weights have")
+    if prod(n or 1 for n in shape) > LARGEST_DIMENSION:  # one without numbers could state any other
+        raise UnsafePickle("a tensor states a shape that no weights have")
     assert isinstance(offset, int)
     record = TensorRecord(storage, offset, shape, strides)
     if 0 not in shape and offset + span(record) > storage.numbers:
