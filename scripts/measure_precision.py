@@ -23,6 +23,7 @@ from flax import nnx
 from tooncrafter_jax import ToonCrafter
 from tooncrafter_jax.diffusion.guidance import guide
 from tooncrafter_jax.diffusion.objective import noisy_target
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import condition_latents
 from tooncrafter_jax.nn.platform import without_cpu_forms
@@ -71,7 +72,7 @@ def problem(toon: ToonCrafter) -> dict[str, Any]:
     latents = jnp.repeat((1 - share) * of_ends[:, :1] + share * of_ends[:, 1:], rows, 0)
     noise = sampler.initial_noise(seeds, frames=frames, frame_shape=of_ends.shape[2:])
     times = jnp.asarray(TIMES)
-    noisy = noisy_target(toon.schedule, latents, jnp.repeat(noise, rows, 0), times).noisy
+    noisy = noisy_target(NoiseSchedule(toon.config.schedule), latents, jnp.repeat(noise, rows, 0), times).noisy
     x = jnp.concatenate([noisy, jnp.repeat(condition_latents(of_ends, frames), rows, 0)], -1)
 
     def context(prompt: str, first: jax.Array) -> jax.Array:

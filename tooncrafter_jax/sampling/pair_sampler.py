@@ -1,0 +1,346 @@
+"""Samples prepared pairs with one model: what is encoded and decoded together, and what waits where meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import gcd
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Float
+
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers import solver_named
+from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
+from tooncrafter_jax.io import to_uint8
+from tooncrafter_jax.models.configuration import MOTION, ModelConfig
+from tooncrafter_jax.models.dual_reference_decoder import References
+from tooncrafter_jax.models.motion import Motion
+from tooncrafter_jax.models.network import AnyNetwork
+from tooncrafter_jax.models.tokenizer import tokenizer
+from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, Conditions
+from tooncrafter_jax.runtime.distributed import to_host
+from tooncrafter_jax.sampling.denoise import Guidance
+from tooncrafter_jax.sampling.model_loading import replicated
+from tooncrafter_jax.sampling.motion_source import missing_motion
+from tooncrafter_jax.sampling.observation import Progress
+from tooncrafter_jax.sampling.request import MIN_FRAMES_FOR_SECOND_PASS, PreparedPair
+from tooncrafter_jax.sampling.sampler import (
+    LeadingAway,
+    Sampler,
+    UnconditionalTokens,
+    branch_contexts,
+    decode_twice,
+    only,
+    sampling_mesh,
+)
+from tooncrafter_jax.sampling.sampling_options import SamplingOptions
+from tooncrafter_jax.typing import AnyArray, Device, HostVideos, Uint8Videos
+
+HostMotion = tuple[Float[np.ndarray, "B T H W 4"], Float[np.ndarray, "B T H W 1"]]
+"""Flows and shares of `Motion`, on the host."""
+
+
+class PairSampler:
+    """Samples with one model on its devices; may be used by several threads.
+
+    Args:
+      config: the architecture.
+      params: component -> flat parameters, on all devices.
+      networks: the components; see `ModelConfig.networks`.
+      devices: what to run on.
+
+    Attributes:
+      config, params, devices: as given; `add_missing_motion` may add a component to the parameters.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Mapping[str, Mapping[str, AnyArray]],
+        networks: Mapping[str, AnyNetwork],
+        devices: Sequence[Device],
+    ) -> None:
+        self.config, self.params, self.devices = config, params, list(devices)
+        self._schedule, self._networks = NoiseSchedule(config.schedule), networks
+        self._samplers: dict[tuple[int, ...] | None, Sampler] = {}
+        self._placed: dict[int, Mapping[str, Mapping[str, jax.Array]]] = {}
+        self._unconditional: dict[int, UnconditionalTokens] = {}
+        self._lock = threading.RLock()
+
+    def sample(
+        self,
+        pairs: Sequence[PreparedPair],
+        options: SamplingOptions,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> HostVideos:
+        """The clips of pairs.
+
+        Args:
+          pairs: B clips to make, of one size.
+          options: how; must have been checked.
+          on_progress: called after every chunk of steps.
+
+        Returns:
+          The frames (B, T, H, W, 3), float32 in about [-1, 1].
+
+        Raises:
+          UserError: motion guidance needs weights that were not fetched.
+        """
+        if options.motion_guidance:
+            self.add_missing_motion()
+        branches = 3 if options.image_guidance_scale is not None else 2 if options.is_guided else 1
+        sampler = self.sampler(branches * len(pairs), options.frames)
+        ends, references = self._encode(pairs, options)
+        motion = self._motion(pairs, options) if options.motion_guidance else None
+        conditions = self._conditions(sampler, pairs, options, branches, ends, motion)
+        guidance = Guidance(
+            options.guidance_scale,
+            options.guidance_rescale,
+            1.0 if options.image_guidance_scale is None else options.image_guidance_scale,
+        )
+        seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
+        solver = solver_named(options.solver)
+        rows = solver.rows(self._schedule, options.solver_options)
+        x = self._start(sampler, pairs, options, ends.shape[2:], int(rows.timestep[0]))
+        total, latents = number_of_rows(rows), x
+        for reached in sampler.sample(
+            self._placed[id(sampler)],
+            x,
+            seeds,
+            conditions,
+            guidance,
+            solver=solver,
+            rows=rows,
+            branches=branches,
+            rows_per_chunk=options.steps_per_chunk or None,
+            with_predictions=on_progress is not None,
+        ):
+            latents = reached.latents
+            if on_progress is not None and reached.predictions is not None:
+                preview = partial(self._preview, reached.predictions[-1], pairs, references, motion, options)
+                on_progress(Progress(reached.done, total, preview))
+        return self._decode(latents, pairs, references, motion, options)
+
+    def sampler(self, rows: int, frames: int) -> Sampler:
+        """The compiled functions for `rows` independent clips of `frames` frames on this model's devices."""
+        mesh = sampling_mesh(self.devices, rows, frames)
+        key = None if mesh is None else tuple(mesh.shape.values())
+        with self._lock:
+            if key not in self._samplers:
+                sampler = Sampler(self.config, self._networks, mesh, self.devices[0])
+                # The same buffers under this mesh's name: one function's arguments must all speak of one mesh.
+                self._placed[id(sampler)] = (
+                    self.params if mesh is None else jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
+                )
+                self._samplers[key] = sampler
+            return self._samplers[key]
+
+    def add_missing_motion(self, cache: Path | None = None) -> None:
+        """Gives a model without a motion network RIFE's published weights, for motion guidance.
+
+        Args:
+          cache: the directory that `tooncrafter fetch-metric-weights` wrote to; the default one without.
+
+        Raises:
+          UserError: they were not fetched, or the model wants a network of its own.
+        """
+        with self._lock:
+            missing = missing_motion(self.config, self.params, cache)
+            if missing is None:
+                return
+            own = jax.device_put(missing, replicated(self.devices))
+            self.params = {**self.params, MOTION: own}
+            for sampler in self._samplers.values():
+                mesh = sampler.mesh
+                placed = own if mesh is None else jax.device_put(own, NamedSharding(mesh, PartitionSpec()))
+                self._placed[id(sampler)] = {**self._placed[id(sampler)], MOTION: placed}
+
+    def _params(self, sampler: Sampler, *components: str) -> dict[str, Mapping[str, jax.Array]]:
+        return only(self._placed[id(sampler)], *components)
+
+    def _groups(self, count: int) -> tuple[int, list[slice]]:
+        """Pairs that are encoded and decoded at a time: one a device, so that activations do not grow with the
+        batch.
+        """
+        size = gcd(count, len(self.devices))
+        return size, [slice(i, i + size) for i in range(0, count, size)]
+
+    def _encode(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> tuple[np.ndarray, References | None]:
+        """Latents (B, 2, h, w, C) of all end frames, on the host, and the decoder's references if there is but one
+        group.
+
+        References take 0.5 GiB a pair in float32 at 320x512. Those of several groups are not kept while denoising:
+        encoding two frames again costs less than a hundredth of a step.
+        """
+        size, groups = self._groups(len(pairs))
+        sampler = self.sampler(size, options.frames)
+        latents, references = [], None
+        for group in groups:
+            encoded, references = self._encode_group(sampler, pairs, group, options)
+            latents.append(to_host(encoded))
+        return np.concatenate(latents), references if len(groups) == 1 else None
+
+    def _encode_group(
+        self,
+        sampler: Sampler,
+        pairs: Sequence[PreparedPair],
+        group: slice,
+        options: SamplingOptions,
+    ) -> tuple[jax.Array, References | None]:
+        ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
+        seeds = sampler.place(np.asarray([pair.seed for pair in pairs[group]], np.uint32))
+        params = self._params(sampler, "autoencoder", "decoder")
+        return sampler.encode(params, ends, seeds, last=np.int32(options.frames - 1))
+
+    def _start(
+        self,
+        sampler: Sampler,
+        pairs: Sequence[PreparedPair],
+        options: SamplingOptions,
+        frame_shape: tuple[int, ...],
+        timestep: int,
+    ) -> jax.Array:
+        """What sampling starts from (B, T, h, w, C): noise, or drafts with the noise of the first time that is
+        visited.
+        """
+        seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
+        x = sampler.initial_noise(seeds, frames=options.frames, frame_shape=frame_shape)
+        given = [pair.latents for pair in pairs]
+        if any(latents is not None for latents in given):
+            drawn = to_host(x)
+            own = [noise if latents is None else latents for noise, latents in zip(drawn, given, strict=True)]
+            x = sampler.place(np.stack(own))
+        drafts = [pair.draft for pair in pairs if pair.draft is not None]
+        if not drafts:
+            return x
+        encoded = sampler.place(self._encode_drafts(pairs, np.stack(drafts), options))
+        return sampler.noised(encoded, x, np.int32(timestep))
+
+    def _encode_drafts(
+        self, pairs: Sequence[PreparedPair], drafts: Float[np.ndarray, "B T H W 3"], options: SamplingOptions
+    ) -> Float[np.ndarray, "B T h w C"]:
+        """Scaled latents of drafts, on the host."""
+        size, groups = self._groups(len(pairs))
+        sampler = self.sampler(size, options.frames)
+        at_a_time = None if sampler.shares_frames else FRAMES_AT_A_TIME
+        latents = []
+        for group in groups:
+            seeds = sampler.place(np.asarray([pair.seed for pair in pairs[group]], np.uint32))
+            video = sampler.place(drafts[group], "batch", "frames")
+            encoded = sampler.encode_clip(
+                self._params(sampler, "autoencoder"), video, seeds, frames_at_a_time=at_a_time
+            )
+            latents.append(to_host(encoded))
+        return np.concatenate(latents)
+
+    def _decode(
+        self,
+        latents: jax.Array,
+        pairs: Sequence[PreparedPair],
+        references: References | None,
+        motion: HostMotion | None,
+        options: SamplingOptions,
+    ) -> HostVideos:
+        """Frames (B, T, H, W, 3); `references` are those of the one group, or None if they must be made again."""
+        size, groups = self._groups(latents.shape[0])
+        sampler = self.sampler(size, options.frames)
+        host = to_host(latents)
+        second_pass = options.second_pass and options.frames >= MIN_FRAMES_FOR_SECOND_PASS
+        frames_per_chunk = None if sampler.shares_frames else options.decode_frames_per_chunk
+        params, videos = self._params(sampler, "decoder"), []
+        for group in groups:
+            of_group = references
+            if of_group is None and self.config.decoder.references:
+                of_group = self._encode_group(sampler, pairs, group, options)[1]
+            decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
+            placed = sampler.place(host[group], "batch", "frames")
+            moves = _placed(sampler, motion, group) if motion is not None and self.config.decoder.carried else None
+            videos.append(to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video))
+        return np.concatenate(videos)
+
+    def _preview(
+        self,
+        latents: jax.Array,
+        pairs: Sequence[PreparedPair],
+        references: References | None,
+        motion: HostMotion | None,
+        options: SamplingOptions,
+    ) -> Uint8Videos:
+        return to_uint8(self._decode(latents, pairs, references, motion, options))
+
+    def _conditions(
+        self,
+        sampler: Sampler,
+        pairs: Sequence[PreparedPair],
+        options: SamplingOptions,
+        branches: int,
+        ends: np.ndarray,
+        motion: HostMotion | None,
+    ) -> Conditions:
+        """Everything that stays the same from step to step."""
+        text = sampler.text(
+            self._params(sampler, "clip_text"), sampler.place(tokenizer()([pair.prompt for pair in pairs]), "batch")
+        )
+        seen = [pair.ends[0] if pair.clip_image is None else pair.clip_image for pair in pairs]
+        pixels = sampler.clip_pixels(sampler.place(np.stack(seen), "batch"))
+        image = sampler.image_tokens(self._params(sampler, "clip_image", "image_projector"), pixels)
+        unconditional = self._leading_away(sampler, pairs) if branches > 1 else None
+        contexts = branch_contexts(text, image, unconditional, branches)
+        hints = scale = None
+        drawn = _hints(pairs)
+        if drawn is not None:
+            hints = sampler.place(drawn, None, "frames")
+            scales = [0.0 if pair.hints is None else options.control_scale for pair in pairs]
+            scale = sampler.place(np.asarray(scales, np.float32))
+        fps = sampler.place(np.asarray([pair.fps for pair in pairs], np.int32))
+        placed = None if motion is None else _placed(sampler, motion)
+        return sampler.conditions(
+            self._placed[id(sampler)], sampler.place(ends), options.frames, contexts, fps, hints, scale, placed
+        )
+
+    def _motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
+        """Motion between the pictures of all pairs, on the host, bent to their sketches."""
+        size, groups = self._groups(len(pairs))
+        sampler, parts = self.sampler(size, options.frames), []
+        hints = _hints(pairs) if self.config.motion.refinement_widths else None
+        for group in groups:
+            ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
+            own = None if hints is None else sampler.place(hints[group], "batch")
+            found = sampler.motion(self._params(sampler, MOTION), ends, own, frames=options.frames)
+            parts.append((to_host(found.flows), to_host(found.share)))
+        flows, share = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return flows, share
+
+    def _leading_away(self, sampler: Sampler, pairs: Sequence[PreparedPair]) -> LeadingAway:
+        """Tokens of the negative prompts, or of the empty one where there are none, and of the all-zero picture."""
+        text, image = self._unconditional_tokens(sampler)
+        negative = [pair.negative_prompt for pair in pairs]
+        if any(negative):
+            text = sampler.text(self._params(sampler, "clip_text"), sampler.place(tokenizer()(negative), "batch"))
+        return text, image
+
+    def _unconditional_tokens(self, sampler: Sampler) -> UnconditionalTokens:
+        """Those of the sampler, computed once."""
+        with self._lock:
+            if id(sampler) not in self._unconditional:
+                self._unconditional[id(sampler)] = sampler.unconditional_tokens(self._placed[id(sampler)])
+            return self._unconditional[id(sampler)]
+
+
+def _hints(pairs: Sequence[PreparedPair]) -> np.ndarray | None:
+    """Hints (B, T, H, W, 1) of all pairs, zeros for those without; None where no pair has any."""
+    blank = next((np.zeros_like(pair.hints) for pair in pairs if pair.hints is not None), None)
+    if blank is None:
+        return None
+    return np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
+
+
+def _placed(sampler: Sampler, motion: HostMotion, group: slice = slice(None)) -> Motion:
+    """Motion of some pairs on the devices; its frames lie where those of latents do."""
+    flows, share = (sampler.place(part[group], "batch", "frames") for part in motion)
+    return Motion(flows, share)
