@@ -76,7 +76,7 @@ def table() -> str:
                 "| option | in Python | what it does |",
                 "|---|---|---|",
             ]
-        shown = f"`{one.name}={one.metavar}`" if one.metavar else f"`{one.name}`"
+        shown = (f"`{one.name}={one.metavar}`" if one.metavar else f"`{one.name}`").replace("|", "\\|")
         opposite = f", `{one.opposite}`" if one.opposite else ""
         name = in_python.get(one.name, "")
         lines.append(f"| {shown}{opposite} | {f'`{name}`' if name else ''} | {_cell(one.text)} |")
@@ -118,8 +118,9 @@ def _sentence(description: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """A help text inside a table: names of the published script as code."""
-    return re.sub(r"\[(--[^]]+)\]", r"[`\1`]", text).replace("|", "\\|")
+    """A help text inside a table: names of the published script as code, and forms with parts that may be left out."""
+    text = re.sub(r"\[(--[^]]+)\]", r"[`\1`]", text)
+    return re.sub(r"(\w\S*\[[@/]\S*\])", r"`\1`", text).replace("|", "\\|")
 
 
 def main() -> int:

@@ -113,7 +113,7 @@ class ToonCrafter:
         Args:
           source: a checkpoint directory that `tooncrafter convert` or `tooncrafter train` wrote, the name of a bundled
             model (see `DEFAULT_MODEL`), or that of a published one, "Doubiiu/ToonCrafter" or any
-            "OWNER/NAME[@REVISION][/FILE]" of the Hugging Face hub (see `weights.hub_names`), which is downloaded and
+            `OWNER/NAME[@REVISION][/FILE]` of the Hugging Face hub (see `weights.hub_names`), which is downloaded and
             converted the first time.
           lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights.
           dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere.

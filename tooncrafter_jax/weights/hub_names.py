@@ -1,4 +1,4 @@
-"""Names of published weights: OWNER/NAME[@REVISION][/FILE], a repository of the Hugging Face hub and a file in it.
+"""Names of published weights: `OWNER/NAME[@REVISION][/FILE]`, a repository of the Hugging Face hub and a file in it.
 
 - The repository is the first two parts.
 - The revision, behind an @, is one part: a branch, a tag or a commit. `refs/pr/4` and the like, which are three, are
@@ -98,7 +98,7 @@ def published_name(source: GivenPath) -> HubName | None:
 
 
 def _of_parts(text: str) -> HubName | None:
-    """OWNER/NAME[@REVISION][/FILE]."""
+    """A name of the form `FORM`."""
     before, at, after = text.partition("@")
     parts = before.split("/")
     if at and len(parts) != 2:
