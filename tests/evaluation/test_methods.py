@@ -19,8 +19,7 @@ class Toon(ToonCrafter):
     """Notes down what it is asked for, and draws grey."""
 
     def __init__(self, *components: str) -> None:
-        self.config, self.dtype = preset("tiny"), np.float32
-        self.params = {name: {} for name in components}
+        super().__init__(preset("tiny"), {name: {} for name in components}, dtype="float32", networks={})
         self.pairs: list[Pair] = []
 
     def interpolate_pairs(self, pairs: Any, options: Any = None, **_: Any) -> np.ndarray:

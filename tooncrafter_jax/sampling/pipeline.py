@@ -88,7 +88,8 @@ class ToonCrafter:
         self.dtype = compute_dtype(dtype, self.devices)
         with tracing_on(self.devices[0]):
             check_backend(attention, self.dtype, "attention")
-        networks = networks or config.networks(self.dtype, attention=attention)
+        if networks is None:
+            networks = config.networks(self.dtype, attention=attention)
         self._pairs = PairSampler(config, params, networks, self.devices)
 
     @property
