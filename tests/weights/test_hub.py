@@ -24,7 +24,8 @@ from tooncrafter_jax.notes import collected, heard_by
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
 from tooncrafter_jax.weights import hub, hub_download, hub_sources, known_models
 from tooncrafter_jax.weights.hub import RECORD, Fetch, Fetched, fetched_model, models_cache
-from tooncrafter_jax.weights.hub_names import HubName
+from tooncrafter_jax.weights.hub_download import Access
+from tooncrafter_jax.weights.hub_names import HubName, with_revision
 from tooncrafter_jax.weights.known_models import KnownModel, PublishedFile
 from tooncrafter_jax.weights.rule import make
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
@@ -277,7 +278,7 @@ def test_without_a_network(server: hub_server.Hub, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert Fetch(name).run() == Fetched(directory, made=False)
     assert Fetch(name, dtype="float16").run().made  # from the file, which is here
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids to fetch it"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE or local_files_only forbids to fetch it"):
         Fetch(HubName("owner/name", "v2", "model.safetensors")).run()
 
 
@@ -340,3 +341,37 @@ def test_where_models_are_looked_for(server: hub_server.Hub, tmp_path: Path, mon
     ):
         find_checkpoint("owner/nome")
     assert find_checkpoint("small").components
+
+
+def test_a_caller_can_name_cache_token_and_revision(server: hub_server.Hub, tmp_path: Path) -> None:
+    """As for models of other libraries; the environment says something else."""
+    repository = server.repositories["owner/name"]
+    repository.commit({"model.safetensors": part(PROJECTOR, 1.0)}, "draft")
+    repository.refuses = "RepoNotFound"
+    places = Access(tmp_path / "elsewhere", hub_server.TOKEN)
+    assert hub_server.TOKEN not in repr(places)
+    with pytest.raises(UserError):
+        find_checkpoint("owner/name", (), access=replace(places, token=None))
+    found = find_checkpoint(with_revision("owner/name", "draft"), ("image_projector",), access=places)
+    directory = Path(str(found.directory))
+    assert directory.is_relative_to(tmp_path / "elsewhere") and is_rule(directory, 1.0)
+    assert not models_cache().exists()
+    offline = replace(places, offline=True)
+    count = len(server.log)
+    assert find_checkpoint(with_revision("owner/name", "draft"), (), access=offline).directory == found.directory
+    with pytest.raises(UserError, match="local_files_only forbids to fetch it"):
+        find_checkpoint("hf://owner/name", (), access=offline)
+    assert len(server.log) == count
+
+
+def test_a_revision_is_of_a_repository(tmp_path: Path) -> None:
+    assert with_revision("owner/name/a.safetensors", "refs/pr/4") == "hf://owner/name@refs/pr/4/a.safetensors"
+    assert with_revision("owner/name@one", "one") == "hf://owner/name@one"
+    for source, revision, phrase in (
+        (str(tmp_path), "one", "is taken as a place of this machine"),
+        ("small", "one", "is taken as a place of this machine"),
+        ("owner/name@one", "two", "names the revision one, and two is asked for"),
+        ("owner/name", "../x", "is no branch, tag or commit"),
+    ):
+        with pytest.raises(UserError, match=phrase):
+            with_revision(source, revision)

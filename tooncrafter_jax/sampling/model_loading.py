@@ -16,6 +16,7 @@ from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.platform import platform_of
 from tooncrafter_jax.typing import Device, DeviceParams, Dtype
 from tooncrafter_jax.weights.hub import fetched_model
+from tooncrafter_jax.weights.hub_download import BY_ENVIRONMENT, Access
 from tooncrafter_jax.weights.hub_names import parse_name
 from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
@@ -28,7 +29,11 @@ DEFAULT_MODEL = "small"
 
 
 def find_checkpoint(
-    source: str | Path, components: Iterable[str] = REQUIRED_COMPONENTS, *, quiet: bool = False
+    source: str | Path,
+    components: Iterable[str] = REQUIRED_COMPONENTS,
+    *,
+    quiet: bool = False,
+    access: Access = BY_ENVIRONMENT,
 ) -> Checkpoint:
     """The checkpoint directory of this path, of the bundled model of this name, or of the published one of this name;
     reads no tensors yet.
@@ -39,11 +44,12 @@ def find_checkpoint(
       source: path, URL of a bucket, or name.
       components: what it must hold.
       quiet: whether a download shows no progress.
+      access: how the hub is reached.
 
     Raises:
       UserError: if there is none, it is damaged or incomplete, or it cannot be fetched.
     """
-    path = fetched_model(source, quiet=quiet)
+    path = fetched_model(source, quiet=quiet, access=access)
     if path is None:
         path = any_path(source) if url_of(source) else Path(source)
     if not path.exists() and (BUNDLED / str(source)).is_dir():

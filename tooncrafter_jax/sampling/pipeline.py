@@ -51,9 +51,11 @@ from tooncrafter_jax.sampling.sampler import (
 )
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostArray, HostVideos, JsonObject, Uint8Video, Uint8Videos
+from tooncrafter_jax.weights.hub_download import Access
+from tooncrafter_jax.weights.hub_names import with_revision
 from tooncrafter_jax.weights.lora import load_lora, merged
 from tooncrafter_jax.weights.rule import random_params
-from tooncrafter_jax.weights.store import CheckpointWriter
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 
 class ToonCrafter:
@@ -127,7 +129,54 @@ class ToonCrafter:
             in this dtype or with this back end.
         """
         check_not_forked()
-        checkpoint, chosen = find_checkpoint(source), list(devices or jax.devices())
+        return cls._loaded(find_checkpoint(source), lora, dtype, devices, attention)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        lora: str | Path | None = None,
+        dtype: Dtype | None = None,
+        devices: Sequence[Device] | None = None,
+        attention: Backend = "auto",
+    ) -> ToonCrafter:
+        """`load`, with the arguments that diffusers and transformers have for models of the hub.
+
+        Args:
+          source: as in `load`.
+          revision: branch, tag or commit of the repository.
+          cache_dir: where downloads and what is converted of them are kept; as `HF_HUB_CACHE` and `XDG_CACHE_HOME` say
+            without.
+          token: of an account that may read the repository; as `HF_TOKEN` says without.
+          local_files_only: whether nothing may be asked for over the network.
+          lora: as in `load`.
+          dtype: as in `load`.
+          devices: as in `load`.
+          attention: as in `load`.
+
+        Raises:
+          UserError: as in `load`, or a revision is asked for of what is no repository.
+        """
+        check_not_forked()
+        access = Access(None if cache_dir is None else Path(cache_dir), token, local_files_only)
+        named = source if revision is None else with_revision(source, revision)
+        return cls._loaded(find_checkpoint(named, access=access), lora, dtype, devices, attention)
+
+    @classmethod
+    def _loaded(
+        cls,
+        checkpoint: Checkpoint,
+        lora: str | Path | None,
+        dtype: Dtype | None,
+        devices: Sequence[Device] | None,
+        attention: Backend,
+    ) -> ToonCrafter:
+        chosen = list(devices or jax.devices())
         make_options(checkpoint.sampling)  # an impossible option is refused before anything is loaded
         compute = compute_dtype(dtype, chosen)
         with tracing_on(chosen[0]):
@@ -136,14 +185,13 @@ class ToonCrafter:
         params = load_components(checkpoint, checkpoint.components, networks, devices=chosen)
         if lora is not None:
             params = merged(params, load_lora(lora))
-        own = checkpoint.sampling
         return cls(
             checkpoint.config,
             params,
             dtype=compute,
             devices=chosen,
             networks=networks,
-            sampling=own,
+            sampling=checkpoint.sampling,
             attention=attention,
         )
 

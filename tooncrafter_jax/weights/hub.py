@@ -32,7 +32,7 @@ from tooncrafter_jax.typing import Dtype, JsonObject
 from tooncrafter_jax.weights.checkpoint_directory import is_checkpoint
 from tooncrafter_jax.weights.convert import ALWAYS_TOGETHER, convert
 from tooncrafter_jax.weights.hub_checks import check_content, check_no_pointer
-from tooncrafter_jax.weights.hub_download import Bar, Hub
+from tooncrafter_jax.weights.hub_download import BY_ENVIRONMENT, Access, Bar, Hub
 from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName, is_explicit, published_name
 from tooncrafter_jax.weights.hub_sources import Source, components_of_remote, locate
 from tooncrafter_jax.weights.known_models import CLIP_TOWERS, KnownModel, PublishedFile, known_model, published_file
@@ -76,6 +76,7 @@ class Fetch:
       overwrite: whether what the directory holds may be replaced.
       quiet: whether no progress is shown.
       on_component: called with a component's name and its number of tensors before it is written.
+      access: how the hub is reached; with a cache of its own, converted models are kept in there, too.
     """
 
     name: HubName
@@ -85,6 +86,7 @@ class Fetch:
     overwrite: bool = False
     quiet: bool = False
     on_component: Callable[[str, int], None] | None = None
+    access: Access = BY_ENVIRONMENT
 
     def found(self) -> Path | None:
         """The model's directory in the cache, if it was fetched before; the network is not asked.
@@ -113,8 +115,8 @@ class Fetch:
     def _made(self, *, update: bool) -> Fetched:
         known, target = known_model(self.name), self.directory or self._place(self.dtype)
         self._check_target(known)
-        hub = Hub()
-        lock = models_cache() / ".locks" / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:32]}.lock"
+        hub = Hub(self.access)
+        lock = self._cache / ".locks" / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:32]}.lock"
         with _disk_errors(target), held(lock, f"another process is fetching {self.name}: waiting for it"):
             if not update and (found := self.found()) is not None:
                 return Fetched(found, made=False)
@@ -133,6 +135,11 @@ class Fetch:
             self._convert(paths, sources, target)
         return Fetched(target, made=True)
 
+    @property
+    def _cache(self) -> Path:
+        """Where converted models are kept."""
+        return models_cache() if self.access.cache is None else self.access.cache / "tooncrafter_jax"
+
     def _place(self, dtype: str | None) -> Path:
         """Where the cache keeps this model in this dtype."""
         known = known_model(self.name)
@@ -141,7 +148,7 @@ class Fetch:
         if revision is None:
             revision = published_file(self.name).revision if self.name.file else MAIN
         parts = "+".join([revision, *files, dtype or _AS_PUBLISHED]).replace("/", "--")
-        return models_cache() / self.name.repository.replace("/", "--") / shortened(parts, _LONGEST_NAME)
+        return self._cache / self.name.repository.replace("/", "--") / shortened(parts, _LONGEST_NAME)
 
     def _check_target(self, known: KnownModel | None) -> None:
         """Finds out what can be wrong with the directory before anything is fetched."""
@@ -286,12 +293,13 @@ class Fetch:
         )
 
 
-def fetched_model(source: GivenPath, *, quiet: bool = False) -> Path | None:
+def fetched_model(source: GivenPath, *, quiet: bool = False, access: Access = BY_ENVIRONMENT) -> Path | None:
     """The directory of a model that is named as on the hub, fetched if it is not here yet; None if a path is named.
 
     Args:
       source: a path, or `hub_names.FORM`; what exists on this machine is a path.
       quiet: whether no progress is shown.
+      access: how the hub is reached.
 
     Raises:
       UserError: there is no such model, or it cannot be fetched.
@@ -299,7 +307,7 @@ def fetched_model(source: GivenPath, *, quiet: bool = False) -> Path | None:
     name = published_name(source)
     if name is None:
         return None
-    fetch = Fetch(name, quiet=quiet)
+    fetch = Fetch(name, quiet=quiet, access=access)
     if (found := fetch.found()) is not None:
         return found
     if known_model(name) is None and not is_explicit(str(source)):

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -71,19 +71,40 @@ class _Broken(Exception):
     """A connection that ended before its time."""
 
 
+@dataclass(frozen=True)
+class Access:
+    """How the hub is reached, where that is not left to the environment.
+
+    Attributes:
+      cache: the hub's cache; None: as `HF_HUB_CACHE` or `HF_HOME` says.
+      token: of the account that may read; None: as `HF_TOKEN` or `hf auth login` says. It is never shown.
+      offline: whether nothing may be asked for, as `HF_HUB_OFFLINE` says it for all.
+    """
+
+    cache: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    offline: bool = False
+
+
+BY_ENVIRONMENT = Access()
+
+
 class Hub:
     """The hub that the environment names, and its cache.
+
+    Args:
+      access: what is not left to the environment.
 
     Raises:
       UserError: huggingface_hub is not installed.
     """
 
-    def __init__(self) -> None:
-        self._hub = import_hub()
+    def __init__(self, access: Access = BY_ENVIRONMENT) -> None:
+        self._hub, self._token = import_hub(), access.token
         from huggingface_hub import constants
 
-        self.endpoint, self.cache = str(constants.ENDPOINT), Path(constants.HF_HUB_CACHE)
-        self.is_offline = bool(constants.HF_HUB_OFFLINE)
+        self.endpoint, self.cache = str(constants.ENDPOINT), access.cache or Path(constants.HF_HUB_CACHE)
+        self.is_offline = access.offline or bool(constants.HF_HUB_OFFLINE)
         self._timeout, self._etag_timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_ETAG_TIMEOUT
 
     def cached(self, name: HubName) -> Path | None:
@@ -102,7 +123,7 @@ class Hub:
         """
         self._check_online(name)
         try:
-            api = self._hub.HfApi(endpoint=self.endpoint, **_LIBRARY)
+            api = self._hub.HfApi(endpoint=self.endpoint, token=self._token, **_LIBRARY)
             found = api.model_info(name.repository, revision=name.revision, files_metadata=True, timeout=self._timeout)
         except http_errors() as error:
             raise refused(error, name, self.endpoint) from error
@@ -121,7 +142,9 @@ class Hub:
         assert name.file is not None
         try:
             url = self._hub.hf_hub_url(name.repository, name.file, revision=name.revision, endpoint=self.endpoint)
-            about = self._hub.get_hf_file_metadata(url, endpoint=self.endpoint, timeout=self._etag_timeout, **_LIBRARY)
+            about = self._hub.get_hf_file_metadata(
+                url, token=self._token, endpoint=self.endpoint, timeout=self._etag_timeout, **_LIBRARY
+            )
         except http_errors() as error:
             raise refused(error, name, self.endpoint) from error
         if (
@@ -201,6 +224,7 @@ class Hub:
                     file.name.file,
                     revision=file.commit,
                     cache_dir=self.cache,
+                    token=self._token,
                     endpoint=self.endpoint,
                     **_LIBRARY,
                 )
@@ -285,7 +309,7 @@ class Hub:
         """
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-        headers = build_hf_headers(**_LIBRARY) | {"Accept-Encoding": "identity"}
+        headers = build_hf_headers(token=self._token, **_LIBRARY) | {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
         assert file.name.file is not None

@@ -41,8 +41,8 @@ def http_errors() -> tuple[type[Exception], ...]:
 def offline(name: object) -> UserError:
     """The error for something that is not here while nothing may be asked for."""
     return UserError(
-        f"{name} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it: unset that variable, or run "
-        f"`tooncrafter fetch '{name}' DIR` on a machine with a network and bring DIR along"
+        f"{name} is not on this machine, and HF_HUB_OFFLINE or local_files_only forbids to fetch it: leave that "
+        f"out, or run `tooncrafter fetch '{name}' DIR` on a machine with a network and bring DIR along"
     )
 
 

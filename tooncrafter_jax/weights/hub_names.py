@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
@@ -95,6 +95,22 @@ def published_name(source: GivenPath) -> HubName | None:
     if name is None or is_explicit(source):
         return name
     return None if os.path.exists(source) or os.path.exists(source.partition("/")[0]) else name
+
+
+def with_revision(source: GivenPath, revision: str) -> str:
+    """A published model's name with a revision of its repository.
+
+    Raises:
+      UserError: no published model is named, or one with another revision, or it is no revision.
+    """
+    name = published_name(source)
+    if name is None:
+        raise UserError(f"'{source}' is taken as a place of this machine, which has no revisions: leave revision out")
+    if name.revision not in (None, revision):
+        raise UserError(f"'{source}' names the revision {name.revision}, and {revision} is asked for: leave one out")
+    if not is_plain_path(revision):
+        raise UserError(f"{revision!r} is no branch, tag or commit")
+    return f"{_SCHEME}{replace(name, revision=revision)}"
 
 
 def _of_parts(text: str) -> HubName | None:
