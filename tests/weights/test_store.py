@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -429,3 +430,15 @@ class TestFiles:
         assert not (tmp_path / "small").exists()
         with pytest.raises(UserError, match="cannot read .*none.json as JSON"):
             main(["compact", str(source), str(tmp_path / "small"), f"--provenance={tmp_path / 'none.json'}"])
+
+
+def test_host_arrays_are_written_without_a_copy(tmp_path: Path, tiny_config: ModelConfig) -> None:
+    """A copy of the published U-Net would take 5.4 GiB."""
+    params = {"a.kernel": np.ones((2**22,), np.float32)}
+    with CheckpointWriter(tmp_path / "model", tiny_config, {}) as writer:
+        tracemalloc.start()
+        try:
+            writer.write("unet", params)
+            assert tracemalloc.get_traced_memory()[1] < params["a.kernel"].nbytes / 4
+        finally:
+            tracemalloc.stop()

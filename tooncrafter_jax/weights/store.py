@@ -50,6 +50,9 @@ from tooncrafter_jax.weights.sources import SafetensorsSource
 REQUIRED_COMPONENTS = tuple(name for name in COMPONENTS if name not in OPTIONAL_COMPONENTS)
 """What a model must hold to sample."""
 FORMAT_VERSION = 1
+_WITHOUT_COPIES = ocp.type_handlers.create_type_handler_registry(
+    (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
+)
 LARGEST_DESCRIPTION = 2**24
 """Bytes of a `model.json`, whose provenance grows with every model that was trained on."""
 
@@ -120,7 +123,10 @@ class CheckpointWriter:
                 write_atomically(component_file(self._temporary, component), save(on_host))
             return
         with disk_errors(self.directory), _quiet():
-            handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # compressing copies everything in memory
+            # Compressing copies everything in memory, and so does orbax with host arrays unless it is told not to.
+            on_host = all(isinstance(value, np.ndarray) for value in params.values())
+            settings: dict[str, Any] = {"type_handler_registry": _WITHOUT_COPIES} if on_host else {}
+            handler = ocp.PyTreeCheckpointHandler(use_compression=False, **settings)
             with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
                 checkpointer.save(self._temporary / component, args=ocp.args.PyTreeSave(dict(params)))
 
