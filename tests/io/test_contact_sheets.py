@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.io.formats.clips import cartoon, files
+from tests.io.formats.clips import cartoon, cel, files
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import write_contact_sheet
 from tooncrafter_jax.io.blending import cross_fade
@@ -57,6 +58,16 @@ def test_a_comparison_has_the_cross_fade_below_each_row(tmp_path: Path):
         for line, expected in ((2 * row, frames[index]), (2 * row + 1, faded[index])):
             y = int((line + 0.6) * height)
             np.testing.assert_array_equal(sheet[y, x], expected[0, 0])
+
+
+@pytest.mark.parametrize("write", [write_contact_sheet, write_comparison_sheet])
+def test_what_is_transparent_shows_checks(tmp_path: Path, write: Callable[..., None]):
+    frames = cel(4)
+    frames[..., 3][frames[..., 3] < 255] = 0
+    write(tmp_path / "a.png", frames)
+    sheet = np.asarray(Image.open(tmp_path / "a.png"))
+    shown = {tuple(int(value) for value in colour) for colour in np.unique(sheet.reshape(-1, 3), axis=0)}
+    assert {(204, 204, 204), (153, 153, 153), (220, 40, 30), (255, 255, 255)} <= shown
 
 
 def test_impossible_settings_are_named(tmp_path: Path):

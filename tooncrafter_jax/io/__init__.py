@@ -6,9 +6,12 @@ from tooncrafter_jax.io.fitting import Cut, cut_of, fit_image, resize_tensor_lik
 from tooncrafter_jax.io.formats import (
     PIXEL_FORMATS,
     PUBLISHED_PIXEL_FORMAT,
+    write_apng,
     write_gif,
+    write_mov,
     write_mp4,
     write_png_sequence,
+    write_webm,
     write_webp,
 )
 from tooncrafter_jax.io.frames import PUBLISHED_FPS, check_playback_rate, to_uint8
@@ -50,10 +53,13 @@ __all__ = [
     "rgb_of_image",
     "sketch_to_hint",
     "to_uint8",
+    "write_apng",
     "write_contact_sheet",
     "write_gif",
     "write_json",
+    "write_mov",
     "write_mp4",
     "write_png_sequence",
+    "write_webm",
     "write_webp",
 ]

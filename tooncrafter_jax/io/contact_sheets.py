@@ -13,7 +13,8 @@ from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.blending import cross_fade
 from tooncrafter_jax.io.formats.encoding import encode_png
 from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
-from tooncrafter_jax.io.frames import Frames, Path, Rate, check_frames
+from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_frames
+from tooncrafter_jax.io.transparency import over_checks
 
 COMPARISON_COLUMNS = 8
 """Frames in a row of a contact sheet that has the cross-fade below each row."""
@@ -28,11 +29,12 @@ class ContactSheet(OneFile):
 
     name = "contact_sheet"
     endings = ("png",)
+    has_alpha = True
 
     def __init__(self, cross_fade: bool = False) -> None:
         self.cross_fade = cross_fade
 
-    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_contact_sheet` and `write_comparison_sheet`."""
         del fps, options
         if self.cross_fade:
@@ -41,19 +43,20 @@ class ContactSheet(OneFile):
             write_contact_sheet(path, frames, labels=[str(frame) for frame in range(len(frames))])
 
 
-def write_contact_sheet(path: Path, frames: Frames, columns: int = 4, labels: Sequence[str] | None = None) -> None:
+def write_contact_sheet(path: Path, frames: AnyFrames, columns: int = 4, labels: Sequence[str] | None = None) -> None:
     """Writes all frames on one white PNG, row by row, each with its label above it.
 
     Args:
       path: of the file; its directory is made if it is missing.
-      frames: uint8 (T, H, W, 3).
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) with opacity, which are shown over checks.
       columns: frames a row.
       labels: one a frame; too long ones are cut. None: no labels.
 
     Raises:
       UserError: not such frames, fewer than one column, another number of labels, or a path that cannot be written.
     """
-    check_frames(frames)
+    check_frames(frames, has_alpha=True)
+    frames = over_checks(frames)
     if columns < 1:
         raise UserError(f"a contact sheet of {columns} columns cannot be made: choose at least 1")
     if labels is not None and len(labels) != len(frames):
@@ -77,17 +80,19 @@ def write_contact_sheet(path: Path, frames: Frames, columns: int = 4, labels: Se
     write_atomically(path, encode_png(sheet))
 
 
-def write_comparison_sheet(path: Path, frames: Frames) -> None:
+def write_comparison_sheet(path: Path, frames: AnyFrames) -> None:
     """Writes a contact sheet that has, below each row, the cross-fade between the clip's first and last frame.
 
     Args:
       path: of the file; its directory is made if it is missing.
-      frames: uint8 (T, H, W, 3); one alone has nothing to be compared with, and becomes an ordinary sheet.
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) with opacity, which are shown over checks; one alone has nothing to
+        be compared with, and becomes an ordinary sheet.
 
     Raises:
       UserError: not such frames, or a path that cannot be written.
     """
-    check_frames(frames)
+    check_frames(frames, has_alpha=True)
+    frames = over_checks(frames)
     if len(frames) < 2:
         write_contact_sheet(path, frames, labels=["0"])
         return

@@ -17,6 +17,10 @@ PUBLISHED_FPS = 8
 
 Path = str | os.PathLike[str]
 Frames = UInt8[np.ndarray, "T H W 3"]
+Cels = UInt8[np.ndarray, "T H W 4"]
+"""Frames with opacity in the fourth channel, by which colours are not multiplied ("straight" alpha)."""
+AnyFrames = UInt8[np.ndarray, "T H W C"]
+"""Frames, or cels where a format holds those."""
 Rate = int | float | Fraction
 
 
@@ -38,18 +42,28 @@ def to_uint8(frames: Float[Array, "*shape"] | Float[np.ndarray, "*shape"]) -> UI
     return ((np.clip(values, -1, 1) + 1) / 2 * 255).astype(np.uint8)
 
 
-def check_frames(frames: object) -> None:
+def check_frames(frames: object, has_alpha: bool = False) -> None:
     """Finds out whether something is a clip.
 
+    Args:
+      frames: what should be one.
+      has_alpha: whether it may have opacity.
+
     Raises:
-      UserError: it is no uint8 (T, H, W, 3) with at least one frame.
+      UserError: it is no uint8 (T, H, W, 3) with at least one frame, nor, if it may be, (T, H, W, 4).
     """
     if not isinstance(frames, np.ndarray):
         raise UserError(f"frames must be a numpy array, not {type(frames).__name__}: convert them with to_uint8")
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+    is_clip = frames.dtype == np.uint8 and frames.ndim == 4 and 0 not in frames.shape
+    if is_clip and frames.shape[3] == 4 and not has_alpha:
         raise UserError(
-            f"frames must be uint8 (frames, height, width, 3) and at least one, not {frames.dtype} {frames.shape}: "
-            "convert them with to_uint8"
+            f"frames must be uint8 (frames, height, width, 3) here, not {frames.shape}: this format holds no opacity, "
+            "so put them over a colour, or write png, apng, webp, webm or mov"
+        )
+    if not is_clip or frames.shape[3] not in ((3, 4) if has_alpha else (3,)):
+        raise UserError(
+            f"frames must be uint8 (frames, height, width, 3){' or 4' if has_alpha else ''} and at least one, not "
+            f"{frames.dtype} {frames.shape}: convert them with to_uint8"
         )
 
 

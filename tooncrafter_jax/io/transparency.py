@@ -9,6 +9,8 @@ from PIL import Image
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.sizes import Colour
 
+CHECKS = (204, 153)
+"""Greys of the checks that stand for transparency."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 _DEPTHS = {"1": 1, "L;2": 2, "L;4": 4, "RGB;16B": 16, "I;16B": 16}
@@ -56,6 +58,18 @@ def over(picture: UInt8[np.ndarray, "H W C"], background: Colour) -> UInt8[np.nd
         return picture
     canvas = Image.new("RGBA", (picture.shape[1], picture.shape[0]), (*background, 255))
     return np.array(Image.alpha_composite(canvas, Image.fromarray(picture)).convert("RGB"))
+
+
+def over_checks(frames: UInt8[np.ndarray, "T H W C"]) -> UInt8[np.ndarray, "T H W 3"]:
+    """Frames with opacity (T, H, W, 4) over checks of two greys; opaque ones (T, H, W, 3) as they are."""
+    if frames.shape[3] == 3:
+        return frames
+    height, width = frames.shape[1:3]
+    side = max(4, min(height, width) // 16)
+    rows, columns = np.arange(height) // side, np.arange(width) // side
+    is_dark = (rows[:, None] + columns) % 2 == 1
+    light, dark = (np.stack([over(frame, (grey, grey, grey)) for frame in frames]) for grey in CHECKS)
+    return np.where(is_dark[..., None], dark, light)
 
 
 def _opacity(image: Image.Image, depth: int | None) -> Image.Image:

@@ -23,6 +23,25 @@ def cartoon(count: int = 16, height: int = 64, width: int = 96) -> np.ndarray:
     return frames
 
 
+def cel(count: int = 16, height: int = 64, width: int = 96) -> np.ndarray:
+    """A red disc with a soft rim crosses an empty sheet above a shadow, with opacity; what is transparent is black."""
+    y, x = np.mgrid[0:height, 0:width]
+    frames = np.zeros((count, height, width, 4), np.uint8)
+    for index, frame in enumerate(frames):
+        distance = np.hypot(y - height / 2, x - width * (0.2 + 0.6 * index / max(count - 1, 1)))
+        alpha = np.clip(height / 4 - distance, 0, 1)
+        frame[(abs(y - 0.85 * height) < 4) & (alpha == 0)] = (10, 20, 40, 100)
+        frame[alpha > 0] = (220, 40, 30, 0)
+        frame[..., 3] = np.maximum(frame[..., 3], np.round(255 * alpha).astype(np.uint8))
+    return frames
+
+
+def over_grey(frames: np.ndarray, grey: int = 128) -> np.ndarray:
+    """What cels show over a grey, (T, H, W, 3) float."""
+    alpha = frames[..., 3:] / 255
+    return alpha * frames[..., :3] + (1 - alpha) * grey
+
+
 def noise(count: int = 4, height: int = 64, width: int = 96) -> np.ndarray:
     """Frames that no format makes small."""
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.io.formats.clips import cartoon, contents, files, largest_file, noise
+from tests.io.formats.clips import cartoon, cel, contents, files, largest_file, noise
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.contact_sheets import ContactSheet
 from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS, FormatOptions, OutputFormat, format_of_ending
@@ -43,7 +43,7 @@ def test_names_and_endings_lead_to_one_format():
     for form in FORMATS.values():
         assert form.is_folder == (not form.endings)
         assert all(format_of_ending(ending.upper()) == form.name for ending in form.endings)
-    assert format_of_ending("mov") is None and format_of_ending("") is None
+    assert format_of_ending("avi") is None and format_of_ending("") is None
 
 
 # --- what is written ---
@@ -55,6 +55,19 @@ def test_a_clip_is_recognised_again(form: OutputFormat, count: int, tmp_path: Pa
     made = form.files(path)
     assert sorted(made) == sorted(contents(tmp_path / "deep" / "er")) and len(made) == (count if form.is_folder else 1)
     assert form.looks_whole(path)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_opacity_is_written_where_a_format_holds_it_and_else_refused(
+    form: OutputFormat, count: int, tmp_path: Path, unchecked_types: None
+):
+    if form.has_alpha:
+        path = write(form, tmp_path, cel(count))
+        assert form.looks_whole(path) and len(form.files(path)) == (count if form.is_folder else 1)
+        return
+    with pytest.raises(UserError, match="holds no opacity, so put them over a colour, or write png, apng, webp"):
+        write(form, tmp_path, cel(count))
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"no picture at all", None])

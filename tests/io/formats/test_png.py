@@ -28,6 +28,14 @@ def test_it_is_lossless_and_knows_its_frames_among_other_files(tmp_path: Path):
     assert FORMATS["png"].files(directory) == [f"frames/{name}" for name in names]
 
 
+def test_opacity_and_the_colours_below_it_are_kept(tmp_path: Path):
+    frames = noise(count=3)
+    frames = np.concatenate([frames, frames[..., :1] // 128 * 255], axis=-1)
+    write_png_sequence(tmp_path / "frames", frames)
+    read = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "frames").iterdir())]
+    np.testing.assert_array_equal(np.stack(read), frames)
+
+
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path):
     write_png_sequence(tmp_path / "frames", cartoon(3))
     before = contents(tmp_path)

@@ -11,7 +11,16 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.formats.encoding import encode_animation
 from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
-from tooncrafter_jax.io.frames import PUBLISHED_FPS, Frames, Path, Rate, check_frames, check_playback_rate, durations
+from tooncrafter_jax.io.frames import (
+    PUBLISHED_FPS,
+    AnyFrames,
+    Frames,
+    Path,
+    Rate,
+    check_frames,
+    check_playback_rate,
+    durations,
+)
 
 MAX_GIF_FPS = 50
 """Viewers show a shorter delay than two hundredths of a second as a longer one."""
@@ -37,7 +46,7 @@ class Gif(OneFile):
             )
         return rate
 
-    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_gif`."""
         del options
         write_gif(path, frames, fps)

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import os
 import pathlib
-from fractions import Fraction
-
-import av
-import numpy as np
-from av.error import FFmpegError
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import sync_file, written_whole
 from tooncrafter_jax.io.formats.output_format import PUBLISHED_PIXEL_FORMAT, FormatOptions, OneFile
-from tooncrafter_jax.io.frames import PUBLISHED_FPS, Frames, Path, Rate, check_frames, check_playback_rate
+from tooncrafter_jax.io.formats.video import VideoSettings, encode_video, video_looks_whole
+from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Frames, Path, Rate, check_frames, check_playback_rate
 
 PUBLISHED_CRF = 10
 """H.264 constant rate factor of the published commands (spec section 11.1)."""
 PIXEL_FORMATS = (PUBLISHED_PIXEL_FORMAT, "yuv444p", "rgb24")
 """Of H.264 video, from what plays everywhere to what loses nothing."""
 H264_ENCODER = "libx264"
-_RGB_MATRIX, _FULL_RANGE = 0, 2
-"""The codes of RGB without a matrix, and of the full range."""
-_BT709 = 1
-"""The code of BT.709 matrix, primaries and transfer, and of the limited range, in H.264 (table E-3 and following)."""
 _INDEX_FIRST = {"movflags": "+faststart"}
 """Of the muxer: browsers begin to play before they have all. It reads the file again, and so needs one on a disk."""
 
@@ -34,17 +26,13 @@ class Mp4(OneFile):
     name = "mp4"
     endings = ("mp4",)
 
-    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_mp4`."""
         write_mp4(path, frames, fps, pixel_format=options.pixel_format)
 
     def looks_whole(self, path: pathlib.Path) -> bool:
         """Whether its first frame can be decoded."""
-        try:
-            with av.open(str(path)) as container:
-                return next(container.decode(video=0), None) is not None
-        except (OSError, FFmpegError, ValueError, IndexError):
-            return False
+        return video_looks_whole(path)
 
 
 def write_mp4(
@@ -75,26 +63,17 @@ def write_mp4(
             "height, so crop a pixel or write PNG, GIF or WebP"
         )
     with written_whole(path) as temporary:
-        _encode_mp4(temporary, frames, check_playback_rate(fps), pixel_format)
+        encode_video(temporary, frames, check_playback_rate(fps), _settings(pixel_format))
         sync_file(temporary)
 
 
-def _encode_mp4(path: str, frames: Frames, rate: Fraction, pixel_format: str) -> None:
+def _settings(pixel_format: str) -> VideoSettings:
     lossless = pixel_format == "rgb24"
-    with av.open(path, "w", format="mp4", options=_INDEX_FIRST) as container:
-        try:
-            stream = container.add_stream("libx264rgb" if lossless else H264_ENCODER, rate=rate)
-        except (FFmpegError, ValueError) as error:
-            raise UserError("this build of PyAV has no H.264 encoder: pip install --force-reinstall av") from error
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixel_format
-        stream.options = {"qp": "0"} if lossless else {"crf": str(PUBLISHED_CRF)}
-        codec = stream.codec_context
-        codec.colorspace = codec.color_primaries = codec.color_trc = codec.color_range = _BT709
-        if lossless:
-            codec.colorspace, codec.color_range = _RGB_MATRIX, _FULL_RANGE
-        for frame in frames:
-            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            if not lossless:
-                rgb = rgb.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
-            container.mux(stream.encode(rgb))
-        container.mux(stream.encode())
+    return VideoSettings(
+        container="mp4",
+        container_options=_INDEX_FIRST,
+        encoder="libx264rgb" if lossless else H264_ENCODER,
+        codec="H.264",
+        pixel_format=pixel_format,
+        options={"qp": "0"} if lossless else {"crf": str(PUBLISHED_CRF)},
+    )

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-from tooncrafter_jax.io.frames import Frames, Path, Rate, check_playback_rate
+from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_playback_rate
 
 PUBLISHED_PIXEL_FORMAT = "yuv420p"
 
@@ -44,6 +44,11 @@ class OutputFormat(Protocol):
         """Of its files, without the dot and in lower case, the usual one first; none of a folder."""
         ...
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether it holds opacity: frames may have four channels."""
+        ...
+
     def check_playback_rate(self, fps: Rate) -> Fraction:
         """The playback rate that a clip gets, in frames a second.
 
@@ -52,12 +57,12 @@ class OutputFormat(Protocol):
         """
         ...
 
-    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """Writes a clip, whole or not at all.
 
         Args:
           path: of the file or folder; its directory is made if it is missing.
-          frames: uint8 (T, H, W, 3), at least one.
+          frames: uint8 (T, H, W, 3), at least one; (T, H, W, 4) where the format holds opacity.
           fps: playback rate.
           options: see `FormatOptions`.
 
@@ -81,6 +86,7 @@ class OneFile:
     name: str
     endings: tuple[str, ...]
     is_folder: bool = False
+    has_alpha: bool = False
 
     def check_playback_rate(self, fps: Rate) -> Fraction:
         """The rate.

@@ -13,7 +13,7 @@ from PIL import Image
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name, write_and_sync
 from tooncrafter_jax.io.formats.encoding import encode_png
 from tooncrafter_jax.io.formats.output_format import FormatOptions, picture_looks_whole
-from tooncrafter_jax.io.frames import Frames, Path, Rate, check_frames, check_playback_rate
+from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_frames, check_playback_rate
 from tooncrafter_jax.io.owned_files import foreign
 
 STEM = "frame"
@@ -24,6 +24,7 @@ class Png:
 
     name = "png"
     is_folder = True
+    has_alpha = True
     endings: tuple[str, ...] = ()
 
     def check_playback_rate(self, fps: Rate) -> Fraction:
@@ -34,7 +35,7 @@ class Png:
         """
         return check_playback_rate(fps)
 
-    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_png_sequence`."""
         del fps, options
         write_png_sequence(path, frames)
@@ -52,17 +53,17 @@ class Png:
         return bool(frames) and all(picture_looks_whole(path.parent / frame) for frame in frames)
 
 
-def write_png_sequence(directory: Path, frames: Frames) -> None:
+def write_png_sequence(directory: Path, frames: AnyFrames) -> None:
     """Writes frames as `frame_00.png`, `frame_01.png`, ... into a new directory, which appears complete.
 
     Args:
       directory: must not be there; is made with those that it lies in.
-      frames: uint8 (T, H, W, 3).
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) with opacity.
 
     Raises:
       UserError: not such frames, or a directory that is there or cannot be written.
     """
-    check_frames(frames)
+    check_frames(frames, has_alpha=True)
     directory = os.path.normpath(os.fspath(directory))
     if os.path.lexists(directory):
         raise foreign(directory, "choose another folder, or move it away")

@@ -10,7 +10,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.formats.encoding import encode_animation
 from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
-from tooncrafter_jax.io.frames import PUBLISHED_FPS, Frames, Path, Rate, check_frames, check_playback_rate, durations
+from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames, check_playback_rate, durations
 
 MAX_WEBP_SIDE = 16383
 QUALITY = 90
@@ -22,25 +22,26 @@ class Webp(OneFile):
 
     name = "webp"
     endings = ("webp",)
+    has_alpha = True
 
-    def write(self, path: Path, frames: Frames, fps: Rate, options: FormatOptions) -> None:
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_webp`."""
         del options
         write_webp(path, frames, fps)
 
 
-def write_webp(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
+def write_webp(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
     """Writes an endless animated WebP.
 
     Args:
       path: of the file; its directory is made if it is missing.
-      frames: uint8 (T, H, W, 3), sides up to 16383.
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) with opacity, which loses nothing; sides up to 16383.
       fps: playback rate.
 
     Raises:
       UserError: not such frames, an impossible `fps`, or a path that cannot be written.
     """
-    check_frames(frames)
+    check_frames(frames, has_alpha=True)
     rate = check_playback_rate(fps)
     if max(frames.shape[1:3]) > MAX_WEBP_SIDE:
         raise UserError(f"'{os.fspath(path)}' cannot hold sides over {MAX_WEBP_SIDE} pixels: write PNG instead")

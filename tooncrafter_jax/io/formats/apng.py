@@ -1,0 +1,48 @@
+"""Animated PNG: lossless, with opacity."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.formats.encoding import encode_animation
+from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
+from tooncrafter_jax.io.frames import (
+    PUBLISHED_FPS,
+    AnyFrames,
+    Path,
+    Rate,
+    check_frames,
+    check_playback_rate,
+    durations,
+)
+
+
+class Apng(OneFile):
+    """See `OutputFormat`."""
+
+    name = "apng"
+    endings = ("apng",)
+    has_alpha = True
+
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
+        """See `write_apng`."""
+        del options
+        write_apng(path, frames, fps)
+
+
+def write_apng(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
+    """Writes an endless animated PNG, which keeps every pixel; equal neighbours are stored as one longer frame.
+
+    Args:
+      path: of the file; its directory is made if it is missing.
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) with opacity.
+      fps: playback rate; delays are rounded to milliseconds so that the whole lasts as long as it should.
+
+    Raises:
+      UserError: not such frames, an impossible `fps`, or a path that cannot be written.
+    """
+    check_frames(frames, has_alpha=True)
+    delays = durations(len(frames), check_playback_rate(fps), ticks_per_second=1000)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    write_atomically(path, encode_animation(pictures, "PNG", delays))

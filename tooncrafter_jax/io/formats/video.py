@@ -1,0 +1,89 @@
+"""Encoding frames as video, which the video formats share."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.frames import AnyFrames
+
+_RGB_MATRIX, _FULL_RANGE = 0, 2
+"""The codes of RGB without a matrix, and of the full range."""
+_BT709 = 1
+"""The code of BT.709 matrix, primaries and transfer, and of the limited range, in H.264 (table E-3 and following)."""
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How a format encodes.
+
+    Attributes:
+      container: FFmpeg's name of the kind of file.
+      encoder: FFmpeg's name of the encoder.
+      codec: what a sentence calls what it makes.
+      pixel_format: that is stored; "rgb24" keeps values as they are, all others become BT.709 in the limited range.
+      options: of the encoder.
+      container_options: of the muxer.
+    """
+
+    container: str
+    encoder: str
+    codec: str
+    pixel_format: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    container_options: Mapping[str, str] = field(default_factory=dict)
+
+
+def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSettings) -> None:
+    """Writes a video file.
+
+    Args:
+      path: of the file.
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) where the pixel format has opacity.
+      rate: frames a second.
+      settings: see `VideoSettings`.
+
+    Raises:
+      UserError: PyAV has no such encoder.
+      OSError: the file cannot be written.
+    """
+    is_rgb = settings.pixel_format == "rgb24"
+    given = "rgba" if frames.shape[3] == 4 else "rgb24"
+    with av.open(path, "w", format=settings.container, options=dict(settings.container_options)) as container:
+        try:
+            stream = cast(av.VideoStream, container.add_stream(settings.encoder, rate=rate))
+        except (FFmpegError, ValueError) as error:
+            raise UserError(
+                f"this build of PyAV has no {settings.codec} encoder: pip install --force-reinstall av"
+            ) from error
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], settings.pixel_format
+        stream.options = dict(settings.options)
+        codec = stream.codec_context
+        codec.colorspace = codec.color_primaries = codec.color_trc = codec.color_range = _BT709
+        if is_rgb:
+            codec.colorspace, codec.color_range = _RGB_MATRIX, _FULL_RANGE
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=given)
+            if not is_rgb:
+                picture = picture.reformat(
+                    format=settings.pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG"
+                )
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def video_looks_whole(path: pathlib.Path) -> bool:
+    """Whether the first frame of a video can be decoded."""
+    try:
+        with av.open(str(path)) as container:
+            return next(container.decode(video=0), None) is not None
+    except (OSError, FFmpegError, ValueError, IndexError):
+        return False

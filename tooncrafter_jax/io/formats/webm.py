@@ -1,0 +1,74 @@
+"""WebM with VP9, which browsers play with its opacity."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from tooncrafter_jax.io.atomic_files import sync_file, written_whole
+from tooncrafter_jax.io.filling import filled
+from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
+from tooncrafter_jax.io.formats.video import VideoSettings, encode_video, video_looks_whole
+from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames, check_playback_rate
+
+VP9_ENCODER = "libvpx-vp9"
+CRF = 6
+"""Constant quality, of 63; the same for opacity, whose hard rims ring with more."""
+_OPTIONS = {"crf": str(CRF), "b": "0", "deadline": "good", "cpu-used": "2", "auto-alt-ref": "0"}
+"""Frames that are never shown are left out, as none of them has opacity."""
+
+
+class Webm(OneFile):
+    """See `OutputFormat`."""
+
+    name = "webm"
+    endings = ("webm",)
+    has_alpha = True
+
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
+        """See `write_webm`."""
+        del options
+        write_webm(path, frames, fps)
+
+    def looks_whole(self, path: pathlib.Path) -> bool:
+        """Whether its first frame can be decoded."""
+        return video_looks_whole(path)
+
+
+def write_webm(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
+    """Writes VP9 video, whose opacity, straight, is a picture of its own beside the colours.
+
+    Four pixels share a colour. What is transparent is therefore given the colours nearest to it, which edges would
+    otherwise lose their own to.
+
+    Args:
+      path: of the file; its directory is made if it is missing.
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) with opacity.
+      fps: playback rate.
+
+    Raises:
+      UserError: not such frames, an impossible `fps`, PyAV without a VP9 encoder, or a path that cannot be written.
+    """
+    check_frames(frames, has_alpha=True)
+    transparent = frames.shape[3] == 4
+    settings = VideoSettings(
+        container="webm",
+        encoder=VP9_ENCODER,
+        codec="VP9",
+        pixel_format="yuva420p" if transparent else "yuv420p",
+        options=_OPTIONS,
+    )
+    with written_whole(path) as temporary:
+        encode_video(temporary, _spread(frames) if transparent else frames, check_playback_rate(fps), settings)
+        sync_file(temporary)
+
+
+def _spread(frames: np.ndarray) -> np.ndarray:
+    """Cels whose transparent pixels have the colours nearest to them."""
+    spread = frames.copy()
+    for frame in spread:
+        alpha = frame[..., 3]
+        colours = filled(frame[..., :3].astype(np.float32), alpha.astype(np.float32) / 255)
+        frame[..., :3] = np.where(alpha[..., None] > 0, frame[..., :3], np.round(colours).astype(np.uint8))
+    return spread
