@@ -22,6 +22,10 @@ Uint8Video = UInt8[np.ndarray, "T H W 3"]
 """What a user gets: frames of one clip, 0 to 255."""
 Uint8Videos = UInt8[np.ndarray, "B T H W 3"]
 """The same of several clips."""
+Uint8Clip = UInt8[np.ndarray, "T H W C"]
+"""Frames of one clip, 0 to 255, with opacity as a fourth channel where that is asked for."""
+Uint8Clips = UInt8[np.ndarray, "B T H W C"]
+"""The same of several clips."""
 HostVideos = Float[np.ndarray, "B T H W 3"]
 """Frames of clips in [-1, 1], in the memory of this process."""
 Latents = Float[Array, "B T h w C"]

@@ -190,8 +190,10 @@ REQUESTS = [
     Case("no-out", lambda w: w.pair()[:2], ("--out",)),
     Case("first-without-last", lambda w: [*w.pair()[:1], "--out=a.mp4"], ("--first needs --last",)),
     Case("loop-with-last", setting("--loop"), ("leave out --last",)),
-    Case("unknown-format", setting("--format=mp4,avi"), ("unknown format 'avi'", "mp4, gif, webp, png")),
-    Case("unknown-ending", setting("--out=ab.mov"), ("ends in .mov", "use .mp4, .gif")),
+    Case(
+        "unknown-format", setting("--format=mp4,avi"), ("unknown format 'avi'", "mp4, gif, webp, apng, webm, mov, png")
+    ),
+    Case("unknown-ending", setting("--out=ab.avi"), ("ends in .avi", "use .mp4, .gif")),
     Case("out-is-a-directory", lambda w: w.pair(f"--out={w.out}"), ("is a directory", "clip.mp4")),
     Case("out-below-a-file", out_in_the_way, ("file'", "cannot be written", "a file is in the way")),
     Case("out-not-writable", setting("--out=/proc/ab/ab.mp4"), ("'/proc/ab'", "cannot be written")),

@@ -149,7 +149,7 @@ def test_a_pillow_image_is_treated_as_its_file_would_be(tmp_path: Path):
     [
         (np.zeros((64, 64, 3), np.float32), "the first picture must be uint8"),
         (np.zeros((64, 64), np.uint8), "the first picture must be uint8"),
-        (np.zeros((64, 64, 4), np.uint8), "the first picture must be uint8"),
+        (np.zeros((64, 64, 5), np.uint8), "the first picture must be uint8"),
         (np.zeros((1, 1, 3), np.uint8), "1 x 1 pixels"),
         (Image.new("RGB", (1, 1)), "the first picture is 1 x 1 pixels"),
         ("nowhere.png", "'nowhere.png' does not exist"),

@@ -11,7 +11,7 @@ from tooncrafter_jax.cli.vocabulary import Add, add_attention
 from tooncrafter_jax.options import declared
 from tooncrafter_jax.sampling.request import SamplingOptions, make_options
 
-OF_THE_CLIP = ("frames", "height", "width", "fit", "control_scale")
+OF_THE_CLIP = ("frames", "height", "width", "fit", "control_scale", "alpha", "background", "two_backgrounds")
 """Options that say what a clip is like; the others say how the denoiser and the decoder run."""
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.sizes import WHITE, Colour, check_picture, checked_colour
+from tooncrafter_jax.io.sizes import WHITE, Colour, check_picture, check_size, checked_colour
 
 
 class Cut(NamedTuple):
@@ -49,25 +49,42 @@ def fit_image(
     Source: spec sections 11.1 and 13; the size rules are torchvision's Resize and CenterCrop.
     """
     check_picture(image)
+    fill = checked_colour(background) if fit == "pad" else (0, 0, 0)
+    return _fitted(image, height, width, fit, fill).astype(np.float32) / 255 * 2 - 1
+
+
+def fit_cel(
+    picture: UInt8[np.ndarray, "H W 4"], height: int, width: int, fit: str = "crop"
+) -> UInt8[np.ndarray, "{height} {width} 4"]:
+    """`fit_image` for a picture with opacity: what is added to it is transparent; one of this size stays as it is.
+
+    Raises:
+      UserError: the picture is too small, too large or too long, or `fit` is neither "crop" nor "pad".
+    """
+    check_size(*picture.shape[:2], name="a picture")
+    return _fitted(picture, height, width, fit, (0, 0, 0, 0))
+
+
+def _fitted(image: np.ndarray, height: int, width: int, fit: str, fill: tuple[int, ...]) -> np.ndarray:
+    """A picture of any channels, at the size; Pillow multiplies colours by opacity where it resizes."""
     source = Image.fromarray(np.ascontiguousarray(image))
     if fit == "crop":
         resized_height, resized_width = short_side_size(*image.shape[:2], short_side=min(height, width))
         resized = np.asarray(source.resize((resized_width, resized_height), Image.Resampling.BILINEAR))
         rows, *pad_rows = kept_and_padded(resized_height, height)
         columns, *pad_columns = kept_and_padded(resized_width, width)
-        fitted = np.pad(resized[rows, columns], [pad_rows, pad_columns, (0, 0)])
-    elif fit == "pad":
+        return np.pad(resized[rows, columns], [pad_rows, pad_columns, (0, 0)])
+    if fit == "pad":
         scale = min(height / image.shape[0], width / image.shape[1])
         inner_height = min(height, max(1, round(image.shape[0] * scale)))
         inner_width = min(width, max(1, round(image.shape[1] * scale)))
         top, left = (height - inner_height) // 2, (width - inner_width) // 2
-        fitted = np.empty((height, width, 3), np.uint8)
-        fitted[:] = checked_colour(background)
+        fitted = np.empty((height, width, image.shape[2]), np.uint8)
+        fitted[:] = fill
         resized = np.asarray(source.resize((inner_width, inner_height), Image.Resampling.BILINEAR))
         fitted[top : top + inner_height, left : left + inner_width] = resized
-    else:
-        raise UserError(f"fit is '{fit}', but only 'crop' and 'pad' exist: choose one of these")
-    return fitted.astype(np.float32) / 255 * 2 - 1
+        return fitted
+    raise UserError(f"fit is '{fit}', but only 'crop' and 'pad' exist: choose one of these")
 
 
 def cut_of(source_height: int, source_width: int, height: int, width: int) -> Cut:

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import to_uint8
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.attention import Backend, check_backend
@@ -18,6 +17,7 @@ from tooncrafter_jax.nn.platform import tracing_on
 from tooncrafter_jax.notes import once
 from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.runtime.processes import check_not_forked
+from tooncrafter_jax.sampling.finishing import finished, sample_all
 from tooncrafter_jax.sampling.model_loading import (
     DEFAULT_MODEL,
     compute_dtype,
@@ -50,7 +50,7 @@ from tooncrafter_jax.sampling.sampler import (
     Sampler,
 )
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
-from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostArray, HostVideos, JsonObject, Uint8Video, Uint8Videos
+from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostArray, HostVideos, JsonObject, Uint8Clip, Uint8Clips
 from tooncrafter_jax.weights.hub_download import Access
 from tooncrafter_jax.weights.hub_names import with_revision
 from tooncrafter_jax.weights.lora import load_lora, merged
@@ -264,11 +264,11 @@ class ToonCrafter:
         samples_per_pair: int = 1,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[SamplingKeywords],
-    ) -> Uint8Video | Uint8Videos:
+    ) -> Uint8Clip | Uint8Clips:
         """Draws the frames between two pictures.
 
         Args:
-          first: a picture (path, uint8 (H, W, 3) or Pillow image), or a list of them for a batch.
+          first: a picture (path, uint8 (H, W, 3) or (H, W, 4), or Pillow image), or a list of them for a batch.
           last: the same.
           prompt: what happens; one for all, or a list.
           sketches: frame number -> drawing (`Sketch` for another polarity), or a list of such mappings.
@@ -284,7 +284,8 @@ class ToonCrafter:
           **options: see `SamplingOptions`; those that are not given are the model's own or the published ones.
 
         Returns:
-          uint8 (T, H, W, 3); (B, T, H, W, 3) if lists were given, or more than one sample of the pair is wanted.
+          uint8 (T, H, W, 3); (B, T, H, W, 3) if lists were given, or more than one sample of the pair is wanted. With
+          `alpha`, the last axis has 4: opacity, by which colours are not multiplied.
 
         Raises:
           UserError: for an unknown option, a setting out of range, or a picture that cannot be used.
@@ -306,7 +307,7 @@ class ToonCrafter:
         options: SamplingOptions,
         *,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> Uint8Videos:
+    ) -> Uint8Clips:
         """`interpolate` for a batch given as `Pair`s.
 
         Args:
@@ -315,7 +316,7 @@ class ToonCrafter:
           on_progress: called after every chunk of steps.
 
         Returns:
-          uint8 (B, T, H, W, 3).
+          uint8 (B, T, H, W, 3), or (B, T, H, W, 4) with `options.alpha`.
 
         Raises:
           UserError: if there are no pairs, a setting is out of range, a picture cannot be used, or there are sketches
@@ -328,8 +329,8 @@ class ToonCrafter:
             prepared = [prepare(pair, options, self.config) for pair in pairs]
         if any(pair.hints is not None for pair in prepared):
             check_sketch_encoder(self.config, self.params)
-        frames = self.sample_prepared(prepared, options, on_progress)
-        return to_uint8(frames)
+        sampled = sample_all(self.sample_prepared, prepared, options, on_progress)
+        return np.stack([finished(*both) for both in zip(sampled, prepared, strict=True)])
 
     def sample_prepared(
         self,

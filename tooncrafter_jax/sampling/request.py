@@ -14,7 +14,9 @@ from jaxtyping import UInt8
 
 from tooncrafter_jax.config_codec import from_dict
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io import check_is_picture_file
+from tooncrafter_jax.io import WHITE, check_is_picture_file
+from tooncrafter_jax.io.backgrounds import colour_named
+from tooncrafter_jax.io.cels import CelKeys
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.notes import note
@@ -134,6 +136,7 @@ class PreparedPair(NamedTuple):
       clip_image: (H', W', 3) in [-1, 1], what the image tower sees if not the first of `ends`; of one size in a batch.
       draft: (T, H, W, 3) in [-1, 1], or None; all clips of a batch have one, or none.
       latents: (T, h, w, C) float32, or None for the seed's noise.
+      cels: `ends` with their opacity, where that is kept.
     """
 
     ends: np.ndarray
@@ -145,6 +148,7 @@ class PreparedPair(NamedTuple):
     negative_prompt: str = ""
     draft: np.ndarray | None = None
     latents: np.ndarray | None = None
+    cels: CelKeys | None = None
 
 
 def make_options(values: JsonObject, also: Sequence[str] = ()) -> SamplingOptions:
@@ -247,9 +251,13 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
             note(f"{whose}: its end is cut off, '{printable(lost, _SHOWN_OF_PROMPT)}'")
     if pair.negative_prompt and not options.is_guided:
         note("the negative prompt has no effect: at a guidance scale of 1 nothing leads away from it")
-    ends, hints = prepare_pictures(
-        pair.first, pair.last, pair.sketches, frames=options.frames, height=height, width=width, fit=options.fit
+    ends, hints, cels = prepare_pictures(
+        pair.first, pair.last, pair.sketches, options=options, height=height, width=width
     )
+    draft = None
+    if pair.draft is not None:
+        below = colour_named(options.background) if options.background and cels is None else WHITE
+        draft = prepare_draft(pair.draft, pair.first, height, width, options.fit, cels, below)
     return PreparedPair(
         ends,
         hints,
@@ -257,8 +265,9 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
         seed,
         fps,
         negative_prompt=pair.negative_prompt,
-        draft=None if pair.draft is None else prepare_draft(pair.draft, pair.first, height, width, options.fit),
+        draft=draft,
         latents=None if pair.latents is None else _latents(pair.latents, options, config),
+        cels=cels,
     )
 
 
@@ -311,6 +320,8 @@ def _check_draft(draft: object, options: SamplingOptions) -> None:
             f"the draft has {len(draft)} pictures, but the clip {options.frames} frames, the first and the last "
             f"among them: give {options.frames} pictures, or choose the number of frames"
         )
+    if options.two_backgrounds:
+        raise UserError("a draft lies over one background, and two are drawn over: leave two_backgrounds or it out")
     if options.strength == 1:
         raise UserError(
             "at strength 1 everything is drawn anew, and nothing of the draft would be left: choose a strength below "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -15,6 +16,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import (
     BLACK,
     WHITE,
+    Colour,
     SketchSheet,
     cut_of,
     fit_image,
@@ -24,11 +26,14 @@ from tooncrafter_jax.io import (
     read_sheet,
     sketch_to_hint,
 )
+from tooncrafter_jax.io.backgrounds import AUTO, colour_named
+from tooncrafter_jax.io.cels import CelKeys, cel_keys, check_is_cel, in_range, is_transparent
+from tooncrafter_jax.io.fitting import fit_cel
 from tooncrafter_jax.notes import note, remark
-from tooncrafter_jax.sampling.sampling_options import Fit
+from tooncrafter_jax.sampling.sampling_options import Fit, SamplingOptions
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
-"""A path, uint8 (H, W, 3), or a Pillow image."""
+"""A path, uint8 (H, W, 3), or (H, W, 4) with opacity, or a Pillow image."""
 
 MAX_ASPECT_DIFFERENCE = 0.02
 """How far two pictures' width/height may be from each other, relatively, before they cannot line up."""
@@ -52,7 +57,7 @@ class Sketch:
 
 
 def as_picture(picture: Picture, what: str) -> UInt8[np.ndarray, "H W C"]:
-    """A picture of any accepted kind as uint8 (H, W, 3), or (H, W, 4) if a file or Pillow image has transparency.
+    """A picture of any accepted kind as uint8 (H, W, 3), or (H, W, 4) if it has transparency.
 
     Raises:
       UserError: if it cannot be read or has another shape or dtype; `what` names it.
@@ -65,16 +70,32 @@ def as_picture(picture: Picture, what: str) -> UInt8[np.ndarray, "H W C"]:
         array = np.asarray(picture)
     except (TypeError, ValueError, RuntimeError) as error:  # what is no array says so in any of these ways
         raise UserError(
-            f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {type(picture).__name__}"
+            f"{what} must be uint8 (H, W, 3) or (H, W, 4), a Pillow image or a path, not {type(picture).__name__}"
         ) from error
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-        raise UserError(f"{what} must be uint8 (H, W, 3), a Pillow image or a path, not {array.dtype} {array.shape}")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (3, 4):
+        raise UserError(
+            f"{what} must be uint8 (H, W, 3) or (H, W, 4), a Pillow image or a path, not {array.dtype} {array.shape}"
+        )
     return array
 
 
-def as_rgb(picture: Picture, what: str) -> UInt8[np.ndarray, "H W 3"]:
-    """`as_picture`, as uint8 (H, W, 3); transparent pixels are white."""
-    return over(as_picture(picture, what), WHITE)
+def as_rgb(picture: Picture, what: str, background: Colour = WHITE) -> UInt8[np.ndarray, "H W 3"]:
+    """`as_picture`, as uint8 (H, W, 3); transparent pixels show the background."""
+    return over(as_picture(picture, what), background)
+
+
+class PreparedPictures(NamedTuple):
+    """The pictures of one clip as arrays.
+
+    Attributes:
+      ends: (2, H, W, 3) in [-1, 1].
+      hints: (T, H, W, 1) in [0, 1], or None without sketches.
+      cels: the ends with their opacity, where that is kept.
+    """
+
+    ends: np.ndarray
+    hints: np.ndarray | None
+    cels: CelKeys | None
 
 
 def prepare_pictures(
@@ -82,30 +103,27 @@ def prepare_pictures(
     last: Picture,
     sketches: Mapping[int, Sketch | Picture] | None,
     *,
-    frames: int,
+    options: SamplingOptions,
     height: int,
     width: int,
-    fit: Fit | None,
-) -> tuple[Float[np.ndarray, "2 H W 3"], Float[np.ndarray, "T H W 1"] | None]:
-    """Reads and fits the pictures of one clip; says on one line each what is cut off, and how a sketch was read.
+) -> PreparedPictures:
+    """Reads and fits the pictures of one clip; says on one line each what is cut off, what becomes of transparency, and
+    how a sketch was read.
 
     Args:
       first: the clip's first frame.
       last: its last frame.
       sketches: frame number -> drawing.
-      frames: length of the clip.
+      options: its length, how pictures are fitted, and what becomes of their transparency.
       height: of the clip, in pixels.
       width: of the clip, in pixels.
-      fit: as of `SamplingOptions`.
-
-    Returns:
-      The end frames (2, H, W, 3) in [-1, 1], and hints (T, H, W, 1) in [0, 1], or None without sketches.
 
     Raises:
-      UserError: a picture cannot be read, or they do not line up.
+      UserError: a picture cannot be read, they do not line up, or there is no transparency to keep.
     """
+    frames, fit = options.frames, options.fit
     names = [_name(first, "the first picture"), _name(last, "the last picture")]
-    pictures = [as_rgb(first, "the first picture"), as_rgb(last, "the last picture")]
+    pictures = [as_picture(first, "the first picture"), as_picture(last, "the last picture")]
     shapes = [picture.shape[:2] for picture in pictures]
     if fit is None and not _same_shape(*shapes):
         raise UserError(
@@ -116,14 +134,22 @@ def prepare_pictures(
     if fit != "pad":
         for name, shape in zip(names, shapes, strict=True):
             _note_cut(name, shape, height, width)
-    ends = np.stack([fit_image(picture, height, width, fit or "crop") for picture in pictures])
+    cels = None
+    if options.alpha:
+        background, twice = options.background or AUTO, options.two_backgrounds
+        cels = cel_keys(pictures, names, height, width, fit=fit or "crop", background=background, two_backgrounds=twice)
+        ends = cels.ends(cels.background)
+    else:
+        below = WHITE if options.background is None else colour_named(options.background)
+        _note_transparency(pictures, names, options.background)
+        ends = np.stack([fit_image(over(picture, below), height, width, fit or "crop", below) for picture in pictures])
     if not sketches:
-        return ends, None
+        return PreparedPictures(ends, None, cels)
     hints = np.zeros((frames, height, width, 1), np.float32)
     for frame, sketch in sketches.items():
         number = frame_number(frame, frames)
         hints[number] = _hint(number, sketch, shapes[0], height, width, fit)
-    return ends, hints
+    return PreparedPictures(ends, hints, cels)
 
 
 def prepare_draft(
@@ -132,6 +158,8 @@ def prepare_draft(
     height: int,
     width: int,
     fit: Fit | None,
+    cels: CelKeys | None = None,
+    background: Colour = WHITE,
 ) -> Float[np.ndarray, "T H W 3"]:
     """Reads and fits a rough version of a clip, in [-1, 1].
 
@@ -141,21 +169,27 @@ def prepare_draft(
       height: of the clip, in pixels.
       width: of the clip, in pixels.
       fit: as of `SamplingOptions`.
+      cels: the clip's keys where opacity is kept, over whose background the draft is put.
+      background: what is below transparency otherwise.
 
     Raises:
-      UserError: a picture cannot be read, or does not line up.
+      UserError: a picture cannot be read, does not line up, or has no transparency where the clip's keys have.
     """
     shape = as_rgb(first, "the first picture").shape[:2]
     frames = []
     for number, picture in enumerate(draft):
         name = _name(picture, f"picture {number} of the draft")
-        array = as_rgb(picture, name)
+        array = as_picture(picture, name)
         if fit is None and not _same_shape(shape, array.shape[:2]):
             raise UserError(
                 f"{name} is {array.shape[1]} x {array.shape[0]} pixels, the first picture {shape[1]} x {shape[0]}: "
                 "they have other shapes and cannot line up"
             )
-        frames.append(fit_image(array, height, width, fit or "crop"))
+        if cels is None:
+            frames.append(fit_image(over(array, background), height, width, fit or "crop", background))
+        else:
+            check_is_cel(array, name)
+            frames.append(in_range(over(fit_cel(array, height, width, fit or "crop"), cels.background)))
     return np.stack(frames)
 
 
@@ -228,6 +262,17 @@ def _note_cut(name: str, shape: tuple[int, ...], height: int, width: int) -> Non
         note(
             f"{name} ({shape[1]} x {shape[0]}) {' and '.join(changes)} at {width} x {height} pixels: "
             "fit=pad keeps the whole picture"
+        )
+
+
+def _note_transparency(pictures: Sequence[np.ndarray], names: Sequence[str], background: str | None) -> None:
+    """Says what becomes of transparent pixels, unless a background was chosen."""
+    transparent = [name for picture, name in zip(pictures, names, strict=True) if is_transparent(picture)]
+    if transparent and background is None:
+        subject = " and ".join(dict.fromkeys(transparent))
+        note(
+            f"{subject} {'have' if len(set(transparent)) > 1 else 'has'} transparent pixels, which become white: the "
+            "option alpha keeps them transparent, and background chooses another colour"
         )
 
 

@@ -37,6 +37,12 @@ class SamplingKeywords(TypedDict, total=False):
     """Pixels of a clip, a multiple of 64 with the published model, up to 4096."""
     fit: Literal["crop", "pad"] | None
     """Pictures of another shape than the clip: crop cuts them as published, pad keeps them whole."""
+    alpha: bool
+    """Keep the pictures' transparency: the frames between are drawn over a colour that is far from the drawing's, and taken off it again; for png, apng, webp, webm and mov."""
+    background: str | None
+    """What transparent pixels lie on while the clip is drawn: a colour such as green or #00ff00, or auto, which is one far from the drawing's."""
+    two_backgrounds: bool
+    """With alpha, draw each clip again over a second background with the same noise, which takes twice as long, and tell opacity from both where they agree."""
     control_scale: float
     """Strength of the sketches, usually up to 1; 0 to 10."""
     motion_guidance: bool

@@ -10,6 +10,7 @@ from tooncrafter_jax.config_codec import convert, plain
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SOLVERS, SolverOptions, solver_named
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.backgrounds import AUTO, colour_named
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.options import Option, check_ranges, declared, with_attributes
 
@@ -96,6 +97,30 @@ class SamplingOptions(SolverOptions):
             like_none="crop",
         ),
     ] = None
+    alpha: Annotated[
+        bool,
+        Option(
+            "keep the pictures' transparency: the frames between are drawn over a colour that is far from the "
+            "drawing's, and taken off it again; for png, apng, webp, webm and mov"
+        ),
+    ] = False
+    background: Annotated[
+        str | None,
+        Option(
+            "what transparent pixels lie on while the clip is drawn: a colour such as green or #00ff00, or auto, which "
+            "is one far from the drawing's",
+            unset="auto with alpha, else white",
+            like_none=AUTO,
+            metavar="COLOUR",
+        ),
+    ] = None
+    two_backgrounds: Annotated[
+        bool,
+        Option(
+            "with alpha, draw each clip again over a second background with the same noise, which takes twice as long, "
+            "and tell opacity from both where they agree"
+        ),
+    ] = False
     control_scale: Annotated[float, Option("strength of the sketches, usually up to 1", least=0, most=10)] = 0.6
     motion_guidance: Annotated[
         bool,
@@ -137,6 +162,7 @@ class SamplingOptions(SolverOptions):
             if not one.choices:
                 convert(hints[name], getattr(self, name), f"the sampling options.{name}")
         check_ranges(self)
+        self._check_background()
         solver_named(self.solver).rows(NoiseSchedule(config.schedule), self.solver_options)
 
         def need(condition: bool, sentence: str) -> None:
@@ -161,6 +187,16 @@ class SamplingOptions(SolverOptions):
             f"{self.frames} frames of {width} x {height} pixels are too many for one clip: choose fewer frames, at "
             f"most {MAX_VALUES // (height * width * 3)} of this size, or a smaller size",
         )
+
+    def _check_background(self) -> None:
+        if self.background not in (None, AUTO):
+            colour_named(self.background)
+        if self.background == AUTO and not self.alpha:
+            raise UserError("the background auto is for the option alpha: add that, or give a colour")
+        if self.two_backgrounds and not self.alpha:
+            raise UserError(
+                "two backgrounds tell the opacity of what is drawn: add the option alpha, or leave them out"
+            )
 
     @property
     def solver_options(self) -> SolverOptions:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
-from tooncrafter_jax.io import check_writable, to_uint8
+from tooncrafter_jax.io import check_writable
 from tooncrafter_jax.io.recent_pictures import PICTURES, RecentPictures
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
@@ -25,6 +24,7 @@ from tooncrafter_jax.sampling.batch.model_source import DescribedModel
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
 from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE, check_pair, done_before, inputs_of, usable
+from tooncrafter_jax.sampling.finishing import Sampled, finished, sample_all
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
@@ -111,6 +111,8 @@ class BatchRequest:
           UserError: something is wrong that concerns all clips, or the only one.
         """
         result = BatchResult(len(self.jobs))
+        if self.options.alpha:
+            self.plan.check_holds_alpha()
         if self.options.motion_guidance:
             missing_motion(self.model.config, self.model.components)
         most = max([PICTURES, *(len(inputs_of(job.pair)) for job in self.jobs)])
@@ -259,8 +261,8 @@ class Run:
                     self.make([one])
             return
         seconds = (time.perf_counter() - start) / len(batch)
-        for (job, ready), video in zip(batch, videos, strict=True):
-            self._write(job, ready, video, seconds)
+        for (job, ready), sampled in zip(batch, videos, strict=True):
+            self._write(job, ready, sampled, seconds)
 
     def _claim(self, job: Job) -> bool:
         """Whether this run makes a clip.
@@ -308,22 +310,21 @@ class Run:
         """Whether another run has made a clip since this one began."""
         return self.several and is_main_process() and self.plan.is_done(job.name, lambda: ready.request)
 
-    def _sample(self, batch: Sequence[tuple[Job, Ready]], size: int) -> np.ndarray:
-        """The frames (B, T, H, W, 3) in about [-1, 1]."""
+    def _sample(self, batch: Sequence[tuple[Job, Ready]], size: int) -> list[Sampled]:
         pairs = [ready.pair for _, ready in batch]
         pairs += pairs[-1:] * (size - len(pairs))
         with self.listener.sampling(batch[0][0], self.result, self.options.steps) as on_progress:
             try:
-                return self.toon.sample_prepared(pairs, self.options, on_progress)[: len(batch)]
+                return sample_all(self.toon.sample_prepared, pairs, self.options, on_progress)[: len(batch)]
             except jax.errors.JaxRuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 remedy = "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --dtype=bfloat16"
                 raise out_of_memory("to sample", remedy) from error
 
-    def _write(self, job: Job, ready: Ready, video: np.ndarray, seconds: float) -> None:
+    def _write(self, job: Job, ready: Ready, sampled: Sampled, seconds: float) -> None:
         try:
-            frames = to_uint8(video)  # of one clip: NaN in it cost no other
+            frames = finished(sampled, ready.pair)  # of one clip: NaN in it cost no other
         except UserError as error:
             if not self.several:
                 raise

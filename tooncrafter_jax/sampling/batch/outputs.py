@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, check_writable, write_json
+from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, WHITE, check_writable, over, write_json
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name
 from tooncrafter_jax.io.contact_sheets import ContactSheet
 from tooncrafter_jax.io.formats import FORMATS, PUBLISHED_PIXEL_FORMAT, FormatOptions, OutputFormat
@@ -21,7 +23,7 @@ from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
 from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
-from tooncrafter_jax.typing import JsonObject, Uint8Video
+from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
 _REMEDY = "choose another --out, or move it away"
 
@@ -84,6 +86,23 @@ class OutputPlan:
                     raise UserError(f"two clips would be written to {path}: give one of them another name")
         check_writable(self.directory)
 
+    def check_holds_alpha(self) -> None:
+        """Finds out whether a clip's opacity is kept; says on one line which formats do not.
+
+        Raises:
+          UserError: none of them does.
+        """
+        opaque = [kind for kind in self.formats if not FORMATS[kind].has_alpha]
+        if len(opaque) == len(self.formats):
+            *others, last = (kind for kind, form in FORMATS.items() if form.has_alpha)
+            raise UserError(
+                f"{' and '.join(opaque)} {'hold' if len(opaque) > 1 else 'holds'} no opacity, which alpha keeps: write "
+                f"{', '.join(others)} or {last}"
+            )
+        if opaque:
+            shows = "hold no opacity and show" if len(opaque) > 1 else "holds no opacity and shows"
+            note(f"{' and '.join(opaque)} {shows} the clip over white")
+
     def paths(self, name: str) -> dict[str, Path]:
         """Kind -> path of each file of a clip, the record last."""
         files: dict[str, Path] = {}
@@ -105,7 +124,7 @@ class OutputPlan:
         """
         self._unlike_ours(name, self._named(name))
 
-    def write(self, name: str, video: Uint8Video, record: JsonObject) -> dict[str, Path]:
+    def write(self, name: str, video: Uint8Clip, record: JsonObject) -> dict[str, Path]:
         """Writes every file, the record last: a clip whose record names its files is complete.
 
         All files are made in a hidden folder first. While they take their places, the record says which files were
@@ -119,7 +138,8 @@ class OutputPlan:
         with self._staging() as staging:
             frames = video[:-1] if self.drop_last else video
             for kind, part in self._parts.items():
-                part.write(staging / paths[kind].name, frames, self.playback_fps, FormatOptions(self.pixel_format))
+                held = frames if part.has_alpha else np.stack([over(frame, WHITE) for frame in frames])
+                part.write(staging / paths[kind].name, held, self.playback_fps, FormatOptions(self.pixel_format))
             made = {str(path.relative_to(staging).as_posix()): path for path in _files_below(staging)}
             new = {file: self.stamps.of(path) for file, path in sorted(made.items())}
             found, named = read_record(paths["record"]), self._named(name)

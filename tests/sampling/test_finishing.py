@@ -1,0 +1,111 @@
+"""Frames on their way to the user: opacity is told from one drawing, or from two with the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.io.drawn_cels import SIDE, disc
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.cels import in_range
+from tooncrafter_jax.io.sizes import Colour
+from tooncrafter_jax.io.transparency import over
+from tooncrafter_jax.models.configuration import tiny
+from tooncrafter_jax.sampling.finishing import finished, sample_all
+from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, prepare
+
+TIMES = np.linspace(0, 1, 5)
+SETTINGS: dict[str, Any] = {"height": SIDE + 32, "width": SIDE + 32, "frames": 5, "fit": "pad", "alpha": True}
+
+
+def prepared(seed: int = 1, **options: Any) -> tuple[PreparedPair, SamplingOptions]:
+    chosen = SamplingOptions(**{**SETTINGS, **options})
+    chosen.check(tiny())
+    return prepare(Pair(disc(0), disc(1), seed=seed), chosen, tiny()), chosen
+
+
+class Drawing:
+    """Draws the disc over whatever the ends have in their corner; what it was asked for is kept."""
+
+    def __init__(self) -> None:
+        self.asked: list[Sequence[PreparedPair]] = []
+
+    def __call__(self, pairs: Sequence[PreparedPair], options: SamplingOptions, on_progress: Any) -> np.ndarray:
+        self.asked.append(pairs)
+        corners = [_colour(pair.ends[0, 0, 0]) for pair in pairs]
+        return np.stack([[in_range(_placed(over(disc(at), corner), corner)) for at in TIMES] for corner in corners])
+
+
+def _colour(values: np.ndarray) -> Colour:
+    red, green, blue = (int(value) for value in np.round((values + 1) * 127.5))
+    return red, green, blue
+
+
+def _placed(picture: np.ndarray, colour: Colour) -> np.ndarray:
+    """In the middle of the clip's size, as pad does not enlarge by whole numbers: here a border of 16 pixels."""
+    canvas = np.empty((SIDE + 32, SIDE + 32, 3), np.uint8)
+    canvas[:] = colour
+    canvas[16:-16, 16:-16] = picture
+    return canvas
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_opacity_is_told_from_what_was_drawn(twice: bool):
+    pair, options = prepared(two_backgrounds=twice)
+    draw = Drawing()
+    (sampled,) = sample_all(draw, [pair], options)
+    cels = finished(sampled, pair)
+    assert len(draw.asked) == 1 + twice and (sampled.again is not None) == twice
+    assert {asked[0].seed for asked in draw.asked} == {1}  # the same noise
+    assert cels.shape == (5, SIDE + 32, SIDE + 32, 4) and pair.cels is not None
+    np.testing.assert_array_equal(cels[0], pair.cels.first)
+    for at, cel in list(zip(TIMES, cels, strict=True))[1:-1]:
+        true = np.pad(disc(at)[..., 3], 16)
+        assert np.abs(cel[..., 3].astype(int) - true).mean() / 255 < 0.002
+
+
+def test_without_alpha_frames_have_three_channels_and_background_shows():
+    pair, options = prepared(alpha=False, background="#102030")
+    np.testing.assert_allclose((pair.ends[0, 0, 0] + 1) * 127.5, (0x10, 0x20, 0x30), atol=1e-3)
+    (sampled,) = sample_all(Drawing(), [pair], options)
+    assert finished(sampled, pair).shape == (5, SIDE + 32, SIDE + 32, 3)
+
+
+def test_a_draft_lies_over_the_background_too():
+    chosen = SamplingOptions(**SETTINGS, strength=0.5)
+    cels = [disc(float(at)) for at in TIMES]
+    pair = prepare(Pair(disc(0), disc(1), draft=cels), chosen, tiny())
+    assert pair.draft is not None
+    np.testing.assert_allclose(pair.draft[2, 0, 0], pair.ends[0, 0, 0])
+    papers = [over(cel, (255, 255, 255)) for cel in cels]
+    with pytest.raises(UserError, match="picture 0 of the draft has no transparent pixels"):
+        prepare(Pair(disc(0), disc(1), draft=papers), chosen, tiny())
+    with pytest.raises(UserError, match="a draft lies over one background"):
+        prepare(
+            Pair(disc(0), disc(1), draft=cels), SamplingOptions(**SETTINGS, strength=0.5, two_backgrounds=True), tiny()
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alpha": False, "background": "auto"}, "the background auto is for the option alpha"),
+        ({"alpha": False, "two_backgrounds": True}, "add the option alpha, or leave them out"),
+        ({"background": "mauve-ish"}, "'mauve-ish' is no colour"),
+        ({"background": "white"}, "#ffffff is a colour of the drawing"),
+    ],
+)
+def test_impossible_backgrounds_are_named(options: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        prepared(**options)
+
+
+def test_nan_is_named():
+    pair, options = prepared()
+    (sampled,) = sample_all(Drawing(), [pair], options)
+    sampled.video[2, 5, 5] = np.nan
+    with pytest.raises(UserError, match="NaN"):
+        finished(sampled, pair)

@@ -1,0 +1,138 @@
+"""Cels: drawings with opacity, drawn over a known background and taken off it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.backgrounds import (
+    AUTO,
+    FAR,
+    NEAR,
+    SEEN,
+    colour_named,
+    colours_of,
+    farthest_background,
+    hex_of,
+    nearness,
+)
+from tooncrafter_jax.io.fitting import fit_cel
+from tooncrafter_jax.io.frames import Cels, Frames
+from tooncrafter_jax.io.mattes import drawn_colours, matte, matte_of_two
+from tooncrafter_jax.io.sizes import Colour
+from tooncrafter_jax.io.transparency import over
+from tooncrafter_jax.notes import note, remark
+
+
+@dataclass(frozen=True)
+class CelKeys:
+    """The key frames of a clip with opacity, and what the frames between are drawn over.
+
+    Attributes:
+      first, last: at the size of the clip; where that is theirs, as they were given.
+      background: of the drawing.
+      second: of the same drawing made again, to tell its opacity from both; None: it is made once.
+    """
+
+    first: UInt8[np.ndarray, "H W 4"]
+    last: UInt8[np.ndarray, "H W 4"]
+    background: Colour
+    second: Colour | None = None
+
+    def ends(self, background: Colour) -> Float32[np.ndarray, "2 H W 3"]:
+        """The keys over a background, in [-1, 1]."""
+        return np.stack([in_range(over(key, background)) for key in (self.first, self.last)])
+
+    def recovered(self, frames: Frames, again: Frames | None = None) -> Cels:
+        """The clip with opacity: its keys themselves, and between them what was drawn.
+
+        Args:
+          frames: over `background`, the first and the last among them.
+          again: the same over `second`.
+        """
+        known = drawn_colours([self.first, self.last])
+        cels = np.empty((*frames.shape[:3], 4), np.uint8)
+        cels[0], cels[-1] = self.first, self.last
+        for index in range(1, len(frames) - 1):
+            if again is None or self.second is None:
+                cels[index] = matte(frames[index], self.background, known)
+            else:
+                cels[index] = matte_of_two(frames[index], again[index], self.background, self.second, known)
+        return cels
+
+
+def cel_keys(
+    pictures: Sequence[UInt8[np.ndarray, "_ _ _"]],
+    names: Sequence[str],
+    height: int,
+    width: int,
+    *,
+    fit: str = "crop",
+    background: str = AUTO,
+    two_backgrounds: bool = False,
+) -> CelKeys:
+    """Key frames with opacity, and a background that is far from their colours; says on one line which.
+
+    Args:
+      pictures: the first and the last key, (H, W, 4).
+      names: of both, for messages.
+      height: of the clip, in pixels.
+      width: of the clip, in pixels.
+      fit: as of `fit_cel`.
+      background: `AUTO`, or a colour as of `colour_named`.
+      two_backgrounds: whether a second one is chosen.
+
+    Raises:
+      UserError: a key has no transparency or nothing else, the background is none, or one of the drawing's colours.
+    """
+    for picture, name in zip(pictures, names, strict=True):
+        check_is_cel(picture, name)
+    first, last = (fit_cel(picture, height, width, fit) for picture in pictures)
+    for key, name in zip((first, last), names, strict=True):
+        if not (key[..., 3] >= SEEN).any():
+            raise UserError(f"{name} has nothing but transparency at {width} x {height} pixels: draw larger")
+    colours = np.concatenate([colours_of(first), colours_of(last)])
+    if background == AUTO:
+        chosen, distance = farthest_background(colours)
+        if distance < FAR:
+            note(
+                f"the drawing has so many colours that the farthest background, {hex_of(chosen)}, is only "
+                f"{distance:.0f} from one of them (in CIELAB): its opacity may be wrong there"
+            )
+        remark(f"the frames between are drawn over {hex_of(chosen)}, and taken off it again")
+    else:
+        chosen = colour_named(background)
+        distance = nearness(colours, chosen)
+        if distance < NEAR:
+            farther, _ = farthest_background(colours)
+            raise UserError(
+                f"the background {hex_of(chosen)} is a colour of the drawing ({distance:.1f} from it in CIELAB), so "
+                f"what is transparent could not be told from what is drawn: choose auto, or {hex_of(farther)}"
+            )
+    second = farthest_background(colours, apart_from=chosen)[0] if two_backgrounds else None
+    return CelKeys(first, last, chosen, second)
+
+
+def is_transparent(picture: UInt8[np.ndarray, "H W C"]) -> bool:
+    """Whether any pixel of a picture is not quite opaque."""
+    return picture.shape[2] == 4 and bool((picture[..., 3] < 255).any())
+
+
+def check_is_cel(picture: UInt8[np.ndarray, "H W C"], name: str) -> None:
+    """Raises UserError for a picture without transparency, or with nothing else; `name` is what messages call it."""
+    if not is_transparent(picture):
+        raise UserError(
+            f"{name} has no transparent pixels, so there is no opacity to keep: save it with transparency, or leave "
+            "alpha out"
+        )
+    if not (picture[..., 3] >= SEEN).any():
+        raise UserError(f"{name} is transparent everywhere: there is nothing to draw from")
+
+
+def in_range(picture: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:
+    """A picture in [-1, 1]."""
+    return picture.astype(np.float32) / 255 * 2 - 1

@@ -1,0 +1,63 @@
+"""What is done with sampled frames before a user gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from tooncrafter_jax.io import to_uint8
+from tooncrafter_jax.sampling.observation import Progress
+from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
+from tooncrafter_jax.typing import HostVideos
+
+Sample = Callable[[Sequence[PreparedPair], SamplingOptions, Callable[[Progress], None] | None], HostVideos]
+"""`ToonCrafter.sample_prepared`."""
+
+
+class Sampled(NamedTuple):
+    """A clip as it was sampled.
+
+    Attributes:
+      video: (T, H, W, 3) in about [-1, 1].
+      again: the same over the second background of its cels; None where there is none.
+    """
+
+    video: Float[np.ndarray, "T H W 3"]
+    again: Float[np.ndarray, "T H W 3"] | None = None
+
+
+def sample_all(
+    sample: Sample,
+    pairs: Sequence[PreparedPair],
+    options: SamplingOptions,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[Sampled]:
+    """Samples clips of one size, each a second time where it is drawn over two backgrounds."""
+    videos = sample(pairs, options, on_progress)
+    again = [over_second(pair) for pair in pairs]
+    seconds = [pair for pair in again if pair is not None]
+    if len(seconds) < len(pairs):
+        return [Sampled(video) for video in videos]
+    return [Sampled(*both) for both in zip(videos, sample(seconds, options, None), strict=True)]
+
+
+def over_second(pair: PreparedPair) -> PreparedPair | None:
+    """A pair with its ends over the second background; None if it has none."""
+    if pair.cels is None or pair.cels.second is None:
+        return None
+    return pair._replace(ends=pair.cels.ends(pair.cels.second))
+
+
+def finished(sampled: Sampled, pair: PreparedPair) -> UInt8[np.ndarray, "T H W C"]:
+    """The frames that a user gets, (T, H, W, 3), or (T, H, W, 4) of a pair whose opacity is kept.
+
+    Raises:
+      UserError: there are NaN among the frames.
+    """
+    frames = to_uint8(sampled.video)
+    if pair.cels is None:
+        return frames
+    return pair.cels.recovered(frames, None if sampled.again is None else to_uint8(sampled.again))
