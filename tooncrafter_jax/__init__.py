@@ -12,17 +12,32 @@ if TYPE_CHECKING:
     from tooncrafter_jax.sampling.observation import Progress
     from tooncrafter_jax.sampling.pipeline import ToonCrafter
     from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
+    from tooncrafter_jax.sampling.sequence import Shot, ShotOptions
 
     load = ToonCrafter.load
 
 __version__ = "0.1.0"
-__all__ = ["Note", "Pair", "Progress", "SamplingOptions", "Sketch", "ToonCrafter", "UserError", "__version__", "load"]
+__all__ = [
+    "Note",
+    "Pair",
+    "Progress",
+    "SamplingOptions",
+    "Shot",
+    "ShotOptions",
+    "Sketch",
+    "ToonCrafter",
+    "UserError",
+    "__version__",
+    "load",
+]
 
 _HOMES = {
     "Note": "notes",
     "Pair": "sampling.request",
     "Progress": "sampling.observation",
     "SamplingOptions": "sampling.request",
+    "Shot": "sampling.sequence",
+    "ShotOptions": "sampling.sequence",
     "Sketch": "sampling.request",
     "ToonCrafter": "sampling.pipeline",
     "UserError": "errors",

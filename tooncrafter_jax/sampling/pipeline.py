@@ -50,7 +50,20 @@ from tooncrafter_jax.sampling.sampler import (
     Sampler,
 )
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
-from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostArray, HostVideos, JsonObject, Uint8Clip, Uint8Clips
+from tooncrafter_jax.sampling.sequence import SHOT_ARGUMENTS, Keys, Prompts, Shot, ShotOptions
+from tooncrafter_jax.sampling.shot_drawing import Store, draw_shot, prepare_shot
+from tooncrafter_jax.sampling.timing import ExposureLike, TimingLike
+from tooncrafter_jax.typing import (
+    AnyArray,
+    Device,
+    Dtype,
+    HostArray,
+    HostVideos,
+    JsonObject,
+    Uint8Clip,
+    Uint8Clips,
+    Uint8Video,
+)
 from tooncrafter_jax.weights.hub_download import Access
 from tooncrafter_jax.weights.hub_names import with_revision
 from tooncrafter_jax.weights.lora import load_lora, merged
@@ -300,6 +313,98 @@ class ToonCrafter:
             pairs, make_options({**self.sampling, **options}, ARGUMENTS), on_progress=on_progress
         )
         return videos if isinstance(first, list | tuple) or count > 1 else videos[0]
+
+    def interpolate_sequence(
+        self,
+        keys: Keys,
+        prompt: Prompts = "",
+        sketches: Mapping[int, Sketch | Picture] | None = None,
+        *,
+        timing: TimingLike | Mapping[int, TimingLike] = "linear",
+        exposure: ExposureLike | Mapping[int, ExposureLike] = 1,
+        seed: int = DEFAULT_SEED,
+        fps: int = DEFAULT_FPS,
+        negative_prompt: str = "",
+        loop: bool = False,
+        exact_keys: bool = True,
+        through_keys: bool = False,
+        unevenness: float = 0.5,
+        batch_size: int | None = None,
+        store: Store | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        **options: Unpack[SamplingKeywords],
+    ) -> Uint8Video:
+        """Draws a shot: the frames between any number of keys, each of which is shown once.
+
+        Args:
+          keys: frame number -> key drawing, at least two, in the order of their frames, such as {0: a, 24: b, 40: c}.
+          prompt: what happens; one for all frames, or frame number -> the prompt from there on, or (first frame, last
+            frame) -> the prompt of this span.
+          sketches: frame number of the shot -> drawing (`Sketch` for another polarity).
+          timing: where the drawings stand between two keys: "linear", "ease-in", "ease-out", "ease-in-out",
+            "cubic-bezier(x1,y1,x2,y2)", a chart such as "thirds" or (0.2, 0.5, 0.9); for one gap alone by the frame of
+            its first key, {24: "ease-in"}.
+          exposure: how many frames a drawing is held, or a list of those, or {frame of a gap's first key: either}.
+          seed: as of `interpolate`.
+          fps: as of `interpolate`; of the model, not of the film.
+          negative_prompt: as of `interpolate`.
+          loop: whether the last key is the first again, which is then not shown a second time.
+          exact_keys: whether keys are shown exactly as drawn, once they have the result's size.
+          through_keys: whether the drawings around each key are drawn again, to match the motion across it.
+          unevenness: how much shorter than the timing wants a step from drawing to drawing may be, 0.01 to 0.5; less
+            needs more clips.
+          batch_size: clips that are drawn together; by default as many as there are gaps, up to 8 a device.
+          store: keeps clips, so that a shot goes on where it stopped; see `ClipStore`.
+          on_progress: called after every chunk of steps, with those of the whole shot.
+          **options: see `SamplingOptions`; `frames` is the length of the clips that drawings are chosen from.
+
+        Returns:
+          uint8 (frames, H, W, 3), from the first to the last key's frame; without the last in a loop.
+
+        Raises:
+          UserError: for keys out of order or of other shapes, a timing that does not fit a gap, a sketch or prompt of a
+            frame that is not there, or as of `interpolate`.
+        """
+        check_not_forked()
+        how = ShotOptions(exact_keys, through_keys, unevenness)
+        shot = Shot(keys, prompt, sketches, timing, exposure, seed, fps, negative_prompt, loop, how)
+        return self.draw_shot(
+            shot,
+            make_options({**self.sampling, **options}, SHOT_ARGUMENTS),
+            batch_size=batch_size,
+            store=store,
+            on_progress=on_progress,
+        )
+
+    def draw_shot(
+        self,
+        shot: Shot,
+        options: SamplingOptions,
+        *,
+        batch_size: int | None = None,
+        store: Store | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Uint8Video:
+        """`interpolate_sequence` for a `Shot`; see there.
+
+        Raises:
+          UserError: as there.
+        """
+        check_not_forked()
+        options.check(self.config)
+        with once():
+            prepared = prepare_shot(shot, options, self.config)
+        if prepared.hints:
+            check_sketch_encoder(self.config, self.params)
+        return draw_shot(
+            prepared,
+            options,
+            self.sample_prepared,
+            devices=len(self.devices),
+            batch_size=batch_size,
+            store=store,
+            on_progress=on_progress,
+        )
 
     def interpolate_pairs(
         self,

@@ -53,6 +53,7 @@ __all__ = [
     "make_options",
     "make_pairs",
     "prepare",
+    "tell_texts",
     "with_variations",
 ]
 
@@ -245,12 +246,7 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
     """
     seed, fps = check_settings(pair, options)
     height, width = options.size(config)
-    for what, text in _texts(pair):
-        if lost := tokenizer().lost(text):
-            whose = f"the {what} of {len(text):,} characters is longer than the 77 tokens that count"
-            note(f"{whose}: its end is cut off, '{printable(lost, _SHOWN_OF_PROMPT)}'")
-    if pair.negative_prompt and not options.is_guided:
-        note("the negative prompt has no effect: at a guidance scale of 1 nothing leads away from it")
+    tell_texts(pair, options)
     ends, hints, cels = prepare_pictures(
         pair.first, pair.last, pair.sketches, options=options, height=height, width=width
     )
@@ -269,6 +265,16 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
         latents=None if pair.latents is None else _latents(pair.latents, options, config),
         cels=cels,
     )
+
+
+def tell_texts(pair: Pair, options: SamplingOptions) -> None:
+    """Says on one line each what of a pair's prompts does not count."""
+    for what, text in _texts(pair):
+        if lost := tokenizer().lost(text):
+            whose = f"the {what} of {len(text):,} characters is longer than the 77 tokens that count"
+            note(f"{whose}: its end is cut off, '{printable(lost, _SHOWN_OF_PROMPT)}'")
+    if pair.negative_prompt and not options.is_guided:
+        note("the negative prompt has no effect: at a guidance scale of 1 nothing leads away from it")
 
 
 def check_settings(pair: Pair, options: SamplingOptions) -> tuple[int, int]:

@@ -122,10 +122,10 @@ def prepare_pictures(
       UserError: a picture cannot be read, they do not line up, or there is no transparency to keep.
     """
     frames, fit = options.frames, options.fit
-    names = [_name(first, "the first picture"), _name(last, "the last picture")]
+    names = [name_of(first, "the first picture"), name_of(last, "the last picture")]
     pictures = [as_picture(first, "the first picture"), as_picture(last, "the last picture")]
     shapes = [picture.shape[:2] for picture in pictures]
-    if fit is None and not _same_shape(*shapes):
+    if fit is None and not same_shape(*shapes):
         raise UserError(
             f"{names[0]} is {shapes[0][1]} x {shapes[0][0]} pixels, {names[1]} {shapes[1][1]} x {shapes[1][0]}: they "
             "have "
@@ -133,7 +133,7 @@ def prepare_pictures(
         )
     if fit != "pad":
         for name, shape in zip(names, shapes, strict=True):
-            _note_cut(name, shape, height, width)
+            note_cut(name, shape, height, width)
     cels = None
     if options.alpha:
         background, twice = options.background or AUTO, options.two_backgrounds
@@ -141,14 +141,14 @@ def prepare_pictures(
         ends = cels.ends(cels.background)
     else:
         below = WHITE if options.background is None else colour_named(options.background)
-        _note_transparency(pictures, names, options.background)
+        note_transparency(pictures, names, options.background)
         ends = np.stack([fit_image(over(picture, below), height, width, fit or "crop", below) for picture in pictures])
     if not sketches:
         return PreparedPictures(ends, None, cels)
     hints = np.zeros((frames, height, width, 1), np.float32)
     for frame, sketch in sketches.items():
         number = frame_number(frame, frames)
-        hints[number] = _hint(number, sketch, shapes[0], height, width, fit)
+        hints[number] = prepare_hint(number, sketch, shapes[0], height, width, fit)
     return PreparedPictures(ends, hints, cels)
 
 
@@ -178,9 +178,9 @@ def prepare_draft(
     shape = as_rgb(first, "the first picture").shape[:2]
     frames = []
     for number, picture in enumerate(draft):
-        name = _name(picture, f"picture {number} of the draft")
+        name = name_of(picture, f"picture {number} of the draft")
         array = as_picture(picture, name)
-        if fit is None and not _same_shape(shape, array.shape[:2]):
+        if fit is None and not same_shape(shape, array.shape[:2]):
             raise UserError(
                 f"{name} is {array.shape[1]} x {array.shape[0]} pixels, the first picture {shape[1]} x {shape[0]}: "
                 "they have other shapes and cannot line up"
@@ -240,16 +240,18 @@ def has_dark_lines(sketch: Sketch) -> bool:
         return True
 
 
-def _name(picture: Picture, what: str) -> str:
+def name_of(picture: Picture, what: str) -> str:
+    """What sentences call a picture: its path, else `what`."""
     return f"'{os.fspath(picture)}'" if isinstance(picture, str | os.PathLike) else what
 
 
-def _same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """Whether two pictures (height, width) have the same shape, if not the same size."""
     return abs((one[1] / one[0]) / (other[1] / other[0]) - 1) <= MAX_ASPECT_DIFFERENCE
 
 
-def _note_cut(name: str, shape: tuple[int, ...], height: int, width: int) -> None:
+def note_cut(name: str, shape: tuple[int, ...], height: int, width: int) -> None:
+    """Says on one line what "crop" cuts off a picture of a shape (height, width), or leaves black, if anything."""
     cut = cut_of(shape[0], shape[1], height, width)
     changes = [
         f"loses {100 * share:.0f} % of its {side}"
@@ -265,7 +267,7 @@ def _note_cut(name: str, shape: tuple[int, ...], height: int, width: int) -> Non
         )
 
 
-def _note_transparency(pictures: Sequence[np.ndarray], names: Sequence[str], background: str | None) -> None:
+def note_transparency(pictures: Sequence[np.ndarray], names: Sequence[str], background: str | None) -> None:
     """Says what becomes of transparent pixels, unless a background was chosen."""
     transparent = [name for picture, name in zip(pictures, names, strict=True) if is_transparent(picture)]
     if transparent and background is None:
@@ -276,19 +278,35 @@ def _note_transparency(pictures: Sequence[np.ndarray], names: Sequence[str], bac
         )
 
 
-def _hint(
+def prepare_hint(
     frame: int, sketch: Sketch | Picture, drawing: tuple[int, ...], height: int, width: int, fit: Fit | None
-) -> np.ndarray:
+) -> Float[np.ndarray, "H W 1"]:
+    """Reads and fits one sketch, and says how it was read.
+
+    Args:
+      frame: that it guides.
+      sketch: the drawing.
+      drawing: (height, width) of the pictures that it must line up with.
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+      fit: as of `SamplingOptions`.
+
+    Returns:
+      (height, width, 1) in [0, 1].
+
+    Raises:
+      UserError: it cannot be read, has another shape, or holds nothing.
+    """
     if not isinstance(sketch, Sketch):
         sketch = Sketch(sketch)
     what = f"the sketch for frame {frame}"
     picture = as_picture(sketch.image, what)
-    if not _same_shape(picture.shape, drawing):
+    if not same_shape(picture.shape, drawing):
         raise UserError(
             f"{what} is {picture.shape[1]} x {picture.shape[0]} pixels, the drawings are "
             f"{drawing[1]} x {drawing[0]}: it has another shape and cannot line up with them"
         )
-    name = what if _name(sketch.image, what) == what else f"{what}, {_name(sketch.image, what)},"
+    name = what if name_of(sketch.image, what) == what else f"{what}, {name_of(sketch.image, what)},"
     sheet = read_sheet(picture, plain(sketch.dark_lines), name, may_be_blank=sketch.may_be_blank)
     if not sketch.may_be_blank:  # a program knows what it draws
         _tell_sheet(name, sheet, said=sketch.dark_lines is not None)
