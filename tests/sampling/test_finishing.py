@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.io.drawn_cels import SIDE, disc
+from tests.io.drifting import HEIGHT, clip, difference, drifted
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import fit_image
 from tooncrafter_jax.io.cels import in_range
 from tooncrafter_jax.io.sizes import Colour
 from tooncrafter_jax.io.transparency import over
 from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.sampling.finishing import finished, sample_all
+from tooncrafter_jax.notes import collected
+from tooncrafter_jax.sampling.finishing import Sampled, finished, sample_all
 from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, prepare
 
 TIMES = np.linspace(0, 1, 5)
@@ -57,7 +61,7 @@ def test_opacity_is_told_from_what_was_drawn(twice: bool):
     pair, options = prepared(two_backgrounds=twice)
     draw = Drawing()
     (sampled,) = sample_all(draw, [pair], options)
-    cels = finished(sampled, pair)
+    cels = finished(sampled, pair, options)
     assert len(draw.asked) == 1 + twice and (sampled.again is not None) == twice
     assert {asked[0].seed for asked in draw.asked} == {1}  # the same noise
     assert cels.shape == (5, SIDE + 32, SIDE + 32, 4) and pair.cels is not None
@@ -71,7 +75,7 @@ def test_without_alpha_frames_have_three_channels_and_background_shows():
     pair, options = prepared(alpha=False, background="#102030")
     np.testing.assert_allclose((pair.ends[0, 0, 0] + 1) * 127.5, (0x10, 0x20, 0x30), atol=1e-3)
     (sampled,) = sample_all(Drawing(), [pair], options)
-    assert finished(sampled, pair).shape == (5, SIDE + 32, SIDE + 32, 3)
+    assert finished(sampled, pair, options).shape == (5, SIDE + 32, SIDE + 32, 3)
 
 
 def test_a_draft_lies_over_the_background_too():
@@ -103,9 +107,28 @@ def test_impossible_backgrounds_are_named(options: dict[str, Any], words: str):
         prepared(**options)
 
 
+def test_colours_are_locked_and_snapped_where_that_is_asked_for():
+    keys = [clip()[0], clip()[-1]]
+    settings = {"frames": 9, "height": HEIGHT, "width": 128, "fit": "crop"}
+    plain = SamplingOptions(**settings)
+    with collected():  # of what is cut off
+        pair = prepare(Pair(*keys), plain, tiny())
+    true = np.stack([np.round((fit_image(frame, HEIGHT, 128) + 1) * 127.5) for frame in clip()]).astype(np.uint8)
+    drawn = drifted(true, noise=1)
+    sampled = Sampled(np.stack([in_range(frame) for frame in drawn]))
+    found = {
+        (lock, snap): finished(sampled, pair, replace(plain, lock_colours=lock, palette=snap))
+        for lock in (False, True)
+        for snap in (False, True)
+    }
+    errors = {both: float(difference(frames, true).mean()) for both, frames in found.items()}
+    np.testing.assert_allclose(found[False, False], drawn, atol=1)  # values are cut off, not rounded
+    assert errors[True, False] < 0.5 * errors[False, False] and errors[True, True] < 0.5 * errors[True, False]
+
+
 def test_nan_is_named():
     pair, options = prepared()
     (sampled,) = sample_all(Drawing(), [pair], options)
     sampled.video[2, 5, 5] = np.nan
     with pytest.raises(UserError, match="NaN"):
-        finished(sampled, pair)
+        finished(sampled, pair, options)

@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tooncrafter_jax.io import to_uint8
+from tooncrafter_jax.io.colour_lock import locked_colours
+from tooncrafter_jax.io.frames import Frames
+from tooncrafter_jax.io.palettes import snapped_to_palette
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.typing import HostVideos
@@ -51,13 +54,26 @@ def over_second(pair: PreparedPair) -> PreparedPair | None:
     return pair._replace(ends=pair.cels.ends(pair.cels.second))
 
 
-def finished(sampled: Sampled, pair: PreparedPair) -> UInt8[np.ndarray, "T H W C"]:
+def finished(sampled: Sampled, pair: PreparedPair, options: SamplingOptions) -> UInt8[np.ndarray, "T H W C"]:
     """The frames that a user gets, (T, H, W, 3), or (T, H, W, 4) of a pair whose opacity is kept.
 
     Raises:
       UserError: there are NaN among the frames.
     """
-    frames = to_uint8(sampled.video)
+    frames = corrected(to_uint8(sampled.video), pair.ends, options)
     if pair.cels is None:
         return frames
-    return pair.cels.recovered(frames, None if sampled.again is None else to_uint8(sampled.again))
+    again, second = None, over_second(pair)
+    if sampled.again is not None and second is not None:
+        again = corrected(to_uint8(sampled.again), second.ends, options)
+    return pair.cels.recovered(frames, again)
+
+
+def corrected(frames: Frames, ends: Float[np.ndarray, "2 H W 3"], options: SamplingOptions) -> Frames:
+    """Frames in the colours of their ends, as far as that is asked for; ends are in [-1, 1]."""
+    if not (options.lock_colours or options.palette):
+        return frames
+    keys = np.round((ends + 1) * 127.5).astype(np.uint8)
+    if options.lock_colours:
+        frames = locked_colours(frames, keys[0], keys[1])
+    return snapped_to_palette(frames, list(keys)) if options.palette else frames

@@ -435,7 +435,7 @@ class ToonCrafter:
         if any(pair.hints is not None for pair in prepared):
             check_sketch_encoder(self.config, self.params)
         sampled = sample_all(self.sample_prepared, prepared, options, on_progress)
-        return np.stack([finished(*both) for both in zip(sampled, prepared, strict=True)])
+        return np.stack([finished(one, pair, options) for one, pair in zip(sampled, prepared, strict=True)])
 
     def sample_prepared(
         self,

@@ -129,6 +129,20 @@ class SamplingOptions(SolverOptions):
             "models without a motion network need `tooncrafter fetch-metric-weights`"
         ),
     ] = False
+    lock_colours: Annotated[
+        bool,
+        Option(
+            "take the slow drift of colours out of a clip: a smooth correction towards the way from the first picture "
+            "to the last, told by what does not move, that leaves lines and motion alone"
+        ),
+    ] = False
+    palette: Annotated[
+        bool,
+        Option(
+            "give flat areas exactly the colours that the pictures have, where one is clearly the nearest; for painted "
+            "cels"
+        ),
+    ] = False
     second_pass: Annotated[bool, Option("decode the two middle frames a second time, among other neighbours")] = True
     decode_frames_per_chunk: Annotated[
         int | None,

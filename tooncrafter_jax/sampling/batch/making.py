@@ -324,7 +324,7 @@ class Run:
 
     def _write(self, job: Job, ready: Ready, sampled: Sampled, seconds: float) -> None:
         try:
-            frames = finished(sampled, ready.pair)  # of one clip: NaN in it cost no other
+            frames = finished(sampled, ready.pair, self.options)  # of one clip: NaN in it cost no other
         except UserError as error:
             if not self.several:
                 raise
