@@ -45,7 +45,7 @@ def test_over_two_backgrounds_both_are_far():
 
 def test_ends_lie_over_the_background_in_range():
     keys = keys_of(disc(0), disc(1), background="#00ff00")
-    ends = keys.ends(keys.background)
+    ends = keys.over(keys.background)
     assert ends.shape == (2, SIDE, SIDE, 3) and ends.dtype == np.float32
     np.testing.assert_allclose(ends[0, 0, 0], (-1, 1, -1))
     assert ends.min() >= -1 and ends.max() <= 1
@@ -55,10 +55,10 @@ def test_ends_lie_over_the_background_in_range():
 def test_pictures_of_another_size_are_fitted_and_padded_with_nothing(fit: str):
     wide = disc(0)[20:76]
     keys = cel_keys([wide, wide], NAMES, 64, 64, fit=fit)
-    assert keys.first.shape == (64, 64, 4)
+    assert keys.pictures[0].shape == (64, 64, 4)
     # Colours are multiplied by opacity while they are resized: no dark rim of the transparent black.
-    visible = keys.first[..., 3] > 40
-    assert keys.first[visible][:, 0].min() >= 20
+    visible = keys.pictures[0][..., 3] > 40
+    assert keys.pictures[0][visible][:, 0].min() >= 20
 
 
 def test_where_every_colour_is_used_a_note_says_so():

@@ -65,7 +65,7 @@ def test_opacity_is_told_from_what_was_drawn(twice: bool):
     assert len(draw.asked) == 1 + twice and (sampled.again is not None) == twice
     assert {asked[0].seed for asked in draw.asked} == {1}  # the same noise
     assert cels.shape == (5, SIDE + 32, SIDE + 32, 4) and pair.cels is not None
-    np.testing.assert_array_equal(cels[0], pair.cels.first)
+    np.testing.assert_array_equal(cels[0], pair.cels.pictures[0])
     for at, cel in list(zip(TIMES, cels, strict=True))[1:-1]:
         true = np.pad(disc(at)[..., 3], 16)
         assert np.abs(cel[..., 3].astype(int) - true).mean() / 255 < 0.002

@@ -296,8 +296,8 @@ def test_what_cannot_be_drawn_ends_in_a_sentence(change: dict[str, Any], said: s
 def test_a_strength_or_a_batch_of_nothing_ends_in_a_sentence() -> None:
     with pytest.raises(UserError, match="a shot has none"):
         lay_out(Shot({0: A, 24: B}), SamplingOptions(strength=0.5))
-    with pytest.raises(UserError, match="keeps no opacity"):
-        lay_out(Shot({0: A, 24: B}), SamplingOptions(alpha=True))
+    with pytest.raises(UserError, match="drawn over one background"):
+        lay_out(Shot({0: A, 24: B}), SamplingOptions(alpha=True, two_backgrounds=True))
     with pytest.raises(UserError, match="at least 1, not 0"):
         draw(Shot({0: A, 24: B}), batch_size=0)
     short = SamplingOptions(height=SIZE, width=SIZE, frames=6)

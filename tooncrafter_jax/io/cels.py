@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,35 +30,39 @@ from tooncrafter_jax.notes import note, remark
 
 @dataclass(frozen=True)
 class CelKeys:
-    """The key frames of a clip with opacity, and what the frames between are drawn over.
+    """The key frames of a clip or a shot with opacity, and what the frames between are drawn over.
 
     Attributes:
-      first, last: at the size of the clip; where that is theirs, as they were given.
+      pictures: in order, at the size of the clip; where that is theirs, as they were given.
       background: of the drawing.
       second: of the same drawing made again, to tell its opacity from both; None: it is made once.
     """
 
-    first: UInt8[np.ndarray, "H W 4"]
-    last: UInt8[np.ndarray, "H W 4"]
+    pictures: tuple[UInt8[np.ndarray, "H W 4"], ...]
     background: Colour
     second: Colour | None = None
 
-    def ends(self, background: Colour) -> Float32[np.ndarray, "2 H W 3"]:
+    def over(self, background: Colour) -> Float32[np.ndarray, "keys H W 3"]:
         """The keys over a background, in [-1, 1]."""
-        return np.stack([in_range(over(key, background)) for key in (self.first, self.last)])
+        return np.stack([in_range(over(key, background)) for key in self.pictures])
 
-    def recovered(self, frames: Frames, again: Frames | None = None) -> Cels:
+    def recovered(self, frames: Frames, again: Frames | None = None, places: Mapping[int, int] | None = None) -> Cels:
         """The clip with opacity: its keys themselves, and between them what was drawn.
 
         Args:
-          frames: over `background`, the first and the last among them.
+          frames: over `background`, the keys among them.
           again: the same over `second`.
+          places: frame -> number of the key that it is; by default the first and the last frame are the only keys.
         """
-        known = drawn_colours([self.first, self.last])
+        known = drawn_colours(self.pictures)
         cels = np.empty((*frames.shape[:3], 4), np.uint8)
-        cels[0], cels[-1] = self.first, self.last
-        for index in range(1, len(frames) - 1):
-            if again is None or self.second is None:
+        keys = {0: 0, len(frames) - 1: len(self.pictures) - 1} if places is None else places
+        for index in range(len(frames)):
+            if index in keys:
+                cels[index] = self.pictures[keys[index]]
+            elif index and index - 1 not in keys and again is None and np.array_equal(frames[index], frames[index - 1]):
+                cels[index] = cels[index - 1]  # a drawing that is held
+            elif again is None or self.second is None:
                 cels[index] = matte(frames[index], self.background, known)
             else:
                 cels[index] = matte_of_two(frames[index], again[index], self.background, self.second, known)
@@ -78,8 +82,8 @@ def cel_keys(
     """Key frames with opacity, and a background that is far from their colours; says on one line which.
 
     Args:
-      pictures: the first and the last key, (H, W, 4).
-      names: of both, for messages.
+      pictures: the keys, (H, W, 4), at least one.
+      names: of each, for messages.
       height: of the clip, in pixels.
       width: of the clip, in pixels.
       fit: as of `fit_cel`.
@@ -91,11 +95,11 @@ def cel_keys(
     """
     for picture, name in zip(pictures, names, strict=True):
         check_is_cel(picture, name)
-    first, last = (fit_cel(picture, height, width, fit) for picture in pictures)
-    for key, name in zip((first, last), names, strict=True):
+    keys = tuple(fit_cel(picture, height, width, fit) for picture in pictures)
+    for key, name in zip(keys, names, strict=True):
         if not (key[..., 3] >= SEEN).any():
             raise UserError(f"{name} has nothing but transparency at {width} x {height} pixels: draw larger")
-    colours = np.concatenate([colours_of(first), colours_of(last)])
+    colours = np.unique(np.concatenate([colours_of(key) for key in keys]), axis=0)
     if background == AUTO:
         chosen, distance = farthest_background(colours)
         if distance < FAR:
@@ -114,7 +118,7 @@ def cel_keys(
                 f"what is transparent could not be told from what is drawn: choose auto, or {hex_of(farther)}"
             )
     second = farthest_background(colours, apart_from=chosen)[0] if two_backgrounds else None
-    return CelKeys(first, last, chosen, second)
+    return CelKeys(keys, chosen, second)
 
 
 def is_transparent(picture: UInt8[np.ndarray, "H W C"]) -> bool:

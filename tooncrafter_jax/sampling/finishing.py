@@ -51,7 +51,7 @@ def over_second(pair: PreparedPair) -> PreparedPair | None:
     """A pair with its ends over the second background; None if it has none."""
     if pair.cels is None or pair.cels.second is None:
         return None
-    return pair._replace(ends=pair.cels.ends(pair.cels.second))
+    return pair._replace(ends=pair.cels.over(pair.cels.second))
 
 
 def finished(sampled: Sampled, pair: PreparedPair, options: SamplingOptions) -> UInt8[np.ndarray, "T H W C"]:

@@ -62,7 +62,6 @@ from tooncrafter_jax.typing import (
     JsonObject,
     Uint8Clip,
     Uint8Clips,
-    Uint8Video,
 )
 from tooncrafter_jax.weights.hub_download import Access
 from tooncrafter_jax.weights.hub_names import with_revision
@@ -333,7 +332,7 @@ class ToonCrafter:
         store: Store | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[SamplingKeywords],
-    ) -> Uint8Video:
+    ) -> Uint8Clip:
         """Draws a shot: the frames between any number of keys, each of which is shown once.
 
         Args:
@@ -359,7 +358,8 @@ class ToonCrafter:
           **options: see `SamplingOptions`; `frames` is the length of the clips that drawings are chosen from.
 
         Returns:
-          uint8 (frames, H, W, 3), from the first to the last key's frame; without the last in a loop.
+          uint8 (frames, H, W, 3), from the first to the last key's frame; without the last in a loop. With `alpha`, the
+          last axis has 4.
 
         Raises:
           UserError: for keys out of order or of other shapes, a timing that does not fit a gap, a sketch or prompt of a
@@ -384,7 +384,7 @@ class ToonCrafter:
         batch_size: int | None = None,
         store: Store | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> Uint8Video:
+    ) -> Uint8Clip:
         """`interpolate_sequence` for a `Shot`; see there.
 
         Raises:

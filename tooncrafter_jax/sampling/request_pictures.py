@@ -138,7 +138,7 @@ def prepare_pictures(
     if options.alpha:
         background, twice = options.background or AUTO, options.two_backgrounds
         cels = cel_keys(pictures, names, height, width, fit=fit or "crop", background=background, two_backgrounds=twice)
-        ends = cels.ends(cels.background)
+        ends = cels.over(cels.background)
     else:
         below = WHITE if options.background is None else colour_named(options.background)
         note_transparency(pictures, names, options.background)

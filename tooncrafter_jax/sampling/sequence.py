@@ -353,8 +353,8 @@ def _sketches(
 
 def _check_settings(shot: Shot, layout: Layout, options: SamplingOptions) -> None:
     """Raises UserError for prompts, seeds or pictures that no pair could have."""
-    if options.alpha:
-        raise UserError("a shot keeps no opacity: leave alpha out, or draw its gaps one by one")
+    if options.two_backgrounds:
+        raise UserError("a shot is drawn over one background: leave two_backgrounds out")
     if options.strength < 1:
         raise UserError(
             f"a strength of {options.strength:g} says how much of a draft is drawn anew, but a shot has none: "

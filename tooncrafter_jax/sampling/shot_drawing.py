@@ -16,9 +16,11 @@ from jaxtyping import Float, UInt8
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import WHITE, fit_image, over, to_uint8
-from tooncrafter_jax.io.backgrounds import colour_named
+from tooncrafter_jax.io.backgrounds import AUTO, colour_named
+from tooncrafter_jax.io.cels import CelKeys, cel_keys
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.sampling.finishing import corrected
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, tell_texts
 from tooncrafter_jax.sampling.request_pictures import (
@@ -33,7 +35,7 @@ from tooncrafter_jax.sampling.request_pictures import (
 from tooncrafter_jax.sampling.sequence import MOST_VALUES, Layout, Shot, lay_out
 from tooncrafter_jax.sampling.shot_plan import PlannedClip
 from tooncrafter_jax.sampling.through_keys import REDRAWN_SHARE, Bridge, DrawnFrame, bridges, has_room, joints
-from tooncrafter_jax.typing import HostVideos, JsonObject, Uint8Video
+from tooncrafter_jax.typing import HostVideos, JsonObject, Uint8Clip, Uint8Video
 
 MOST_TOGETHER = 8
 """Clips of a batch for each device, unless a batch size is given: memory grows with them, and speed hardly any more."""
@@ -65,12 +67,14 @@ class PreparedShot(NamedTuple):
       layout: of it.
       keys: frame -> picture, of the result's size.
       hints: (gap, number of a drawing) -> its sketch (H, W, 1) in [0, 1].
+      cels: the keys with their opacity, where that is kept; `keys` are those over its background.
     """
 
     shot: Shot
     layout: Layout
     keys: Mapping[int, Drawn]
     hints: Mapping[tuple[int, int], Float[np.ndarray, "H W 1"]]
+    cels: CelKeys | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig) -> P
     first = next(iter(layout.keys))
     shapes: dict[int, tuple[int, ...]] = {}
     keys: dict[int, Drawn] = {}
-    below = WHITE if options.background is None else colour_named(options.background)
+    cels: list[tuple[np.ndarray, str]] = []
+    below = WHITE if options.background is None or options.alpha else colour_named(options.background)
     for frame, picture in layout.keys.items():
         what = f"the key on frame {frame}"
         read = as_picture(picture, what)
@@ -128,15 +133,23 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig) -> P
             note(f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: both are brought to {width} x {height}")
         if options.fit != "pad":
             note_cut(name, shapes[frame], height, width)
+        if options.alpha:
+            cels.append((read, name))
+            continue
         note_transparency([read], [name], options.background)
         keys[frame] = as_bytes(fit_image(over(read, below), height, width, options.fit or "crop", below))
+    found = None
+    if cels:
+        fit, background = options.fit or "crop", options.background or AUTO
+        found = cel_keys(*zip(*cels, strict=True), height, width, fit=fit, background=background)
+        keys = {frame: over(key, found.background) for frame, key in zip(layout.keys, found.pictures, strict=True)}
     if shot.loop:
         _check_loop(layout, keys)
     hints = {
         place: prepare_hint(frame, sketch, shapes[layout.gaps[place[0]].first], height, width, options.fit)
         for place, (frame, sketch) in layout.sketches.items()
     }
-    return PreparedShot(shot, layout, keys, hints)
+    return PreparedShot(shot, layout, keys, hints, found)
 
 
 def draw_shot(
@@ -148,7 +161,7 @@ def draw_shot(
     batch_size: int | None = None,
     store: Store | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> Uint8Video:
+) -> Uint8Clip:
     """Draws a shot.
 
     Every batch has the same size, so that one program is compiled: what is missing of it is filled with copies of a
@@ -165,7 +178,7 @@ def draw_shot(
       on_progress: called after every chunk of steps; `done` and `total` are those of the whole shot.
 
     Returns:
-      uint8 (frames, H, W, 3).
+      uint8 (frames, H, W, 3), or (frames, H, W, 4) of a shot whose opacity is kept.
 
     Raises:
       UserError: the batch size is no whole number from 1, or what was drawn contains NaN.
@@ -179,13 +192,20 @@ def draw_shot(
     if shot.options.through_keys:
         run.draw_bridges(drawings, frames, redrawn)
     shown = prepared.keys if shot.options.exact_keys else {**prepared.keys, **redrawn}
-    video = []
+    video: list[Drawn] = []
+    places: dict[int, int] = {}
     for number, gap in enumerate(layout.gaps):
         ends = [*gap.offsets, gap.last - gap.first]
+        places |= dict.fromkeys(range(len(video), len(video) + ends[0]), number)
         video += [shown[gap.first]] * ends[0]
         for index, (start, end) in enumerate(pairwise(ends)):
             video += [drawings[number, index]] * (end - start)
-    return np.stack(video if shot.loop else [*video, shown[layout.gaps[-1].last]])
+    if not shot.loop:
+        places[len(video)] = len(layout.gaps)
+        video.append(shown[layout.gaps[-1].last])
+    if prepared.cels is None:
+        return np.stack(video)
+    return prepared.cels.recovered(np.stack(video), places=places if shot.options.exact_keys else {})
 
 
 def as_bytes(picture: Float[np.ndarray, "H W 3"]) -> Drawn:
@@ -384,7 +404,7 @@ class _Run:
             if video is None:
                 left.append(index)
             else:
-                yield clips[index], video
+                yield clips[index], corrected(video, pairs[index].ends, options)
         for start in range(0, len(left), self._size):
             batch = left[start : start + self._size]
             filled = [pairs[index] for index in batch]
@@ -394,7 +414,7 @@ class _Run:
             for index, video in zip(batch, videos, strict=True):
                 if self._store is not None:
                     self._store.keep(requests[index], video)
-                yield clips[index], video
+                yield clips[index], corrected(video, pairs[index].ends, options)
 
     def _listener(self) -> Callable[[Progress], None] | None:
         if (tell := self._on_progress) is None:
