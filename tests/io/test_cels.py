@@ -40,7 +40,7 @@ def test_over_two_backgrounds_both_are_far():
         assert nearness(colours_of(disc(0)), background) > 60
     assert nearness(np.array([keys.background], np.uint8), keys.second) > 60
     both = [np.stack([over(disc(at), colour) for at in (0, 0.5, 1)]) for colour in (keys.background, keys.second)]
-    assert np.abs(keys.recovered(*both)[1][..., 3].astype(int) - disc(0.5)[..., 3]).max() <= 12
+    assert np.abs(keys.recovered(both[0], both[1])[1][..., 3].astype(int) - disc(0.5)[..., 3]).max() <= 12
 
 
 def test_ends_lie_over_the_background_in_range():

@@ -141,7 +141,8 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig) -> P
     found = None
     if cels:
         fit, background = options.fit or "crop", options.background or AUTO
-        found = cel_keys(*zip(*cels, strict=True), height, width, fit=fit, background=background)
+        pictures, names = zip(*cels, strict=True)
+        found = cel_keys(pictures, names, height, width, fit=fit, background=background)
         keys = {frame: over(key, found.background) for frame, key in zip(layout.keys, found.pictures, strict=True)}
     if shot.loop:
         _check_loop(layout, keys)
