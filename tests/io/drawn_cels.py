@@ -54,6 +54,12 @@ def shadow(at: float) -> np.ndarray:
 CELS: dict[str, Callable[[float], np.ndarray]] = {"disc": disc, "lines": lines, "shadow": shadow}
 
 
+def blurred(cel: np.ndarray, sigma: float) -> np.ndarray:
+    """A cel whose rims are as soft as a model draws them."""
+    bands = [band.filter(ImageFilter.GaussianBlur(sigma)) for band in Image.fromarray(cel).convert("RGBa").split()]
+    return np.asarray(Image.merge("RGBa", bands).convert("RGBA"))
+
+
 def drawn_over(cel: np.ndarray, background: Colour, noise: float = 0, drift: int = 0) -> np.ndarray:
     """What a model might draw: the cel over the background, with Gaussian noise and a shift of all colours."""
     exact = over(cel, background).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.io.drawn_cels import CELS, SIDE, disc, drawn_over, shadow
+from tests.io.drawn_cels import CELS, SIDE, blurred, disc, drawn_over, shadow
 from tooncrafter_jax.io.backgrounds import colours_of, farthest_background
 from tooncrafter_jax.io.mattes import drawn_colours, matte, matte_of_two
 from tooncrafter_jax.io.transparency import over
@@ -44,6 +44,20 @@ def test_from_one_background(name: str, noise: float, drift: int, most: float):
         true = CELS[name](at)
         found = matte(drawn_over(true, background, noise, drift), background, known)
         assert error(found, true) < most, at
+
+
+@pytest.mark.parametrize(("name", "most"), [("disc", 0.005), ("shadow", 0.012)])
+def test_blurred_rims_take_no_background_along(name: str, most: float):
+    """As wide as models draw them: over grey, rims are as the blurred cel's own."""
+    keys = [CELS[name](0), CELS[name](1)]
+    background, _ = backgrounds(keys)
+    true = blurred(CELS[name](0.5), 2)
+    found = matte(drawn_over(true, background, noise=2), background, drawn_colours(keys))
+    assert error(found, true) < most
+    rim = (true[..., 3] > 20) & (true[..., 3] < 250)
+    away = (over(found, (128, 128, 128)).astype(int) - over(true, (128, 128, 128)))[rim]
+    towards = np.array(background) - 128.0
+    assert (away @ towards / np.linalg.norm(towards)).mean() < 2
 
 
 @pytest.mark.parametrize("name", CELS)

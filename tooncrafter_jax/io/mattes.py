@@ -6,6 +6,8 @@ drawing, and the drawing itself in the key frames:
 
 - What is like the background is transparent, and what has no background near it opaque, unless the keys have areas that
   are half transparent.
+- Models blur rims. What the background leads to, pixel by pixel, is half transparent for as long as it is rather a
+  known colour before the background than any opaque one.
 - At a rim, C is a colour from further in, or else one of the keys', and a says how far F is on the way from B to it: of
   all these colours, the one whose way comes nearest to F (Ruzon and Tomasi, "Alpha estimation in natural images", CVPR
   2000, have this for distributions of colours).
@@ -21,10 +23,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from tooncrafter_jax.io.backgrounds import SEEN
 from tooncrafter_jax.io.filling import filled
+from tooncrafter_jax.io.masks import grown
 from tooncrafter_jax.io.sizes import Colour
 from tooncrafter_jax.typing import Picture
 
@@ -32,6 +35,8 @@ OPAQUE = 250
 """Opacity of the keys, of 255, from which on a pixel counts as opaque."""
 RIM = 2
 """Pixels from the background within which a pixel may be half transparent by antialiasing."""
+BLUR = 1 / 16
+"""Of the shorter side: how far from the background a model's rims may still be mixed with it."""
 LEAST, MOST = 0.02, 0.98
 """Opacity below and above which noise is all that makes the difference from none and all."""
 _COLOURS, _SOFT_COLOURS = 48, 16
@@ -41,7 +46,7 @@ _DRIFT = 60.0
 """Levels by which a model may draw the background in another colour than it was given."""
 _OF_KEYS = 4.0
 """Levels that a colour of the keys must come nearer than one from close by."""
-_SOFTER = 8.0
+_SOFTER = 12.0
 """Levels that a half transparent colour must come nearer than an opaque one, away from the background."""
 _DISAGREEMENT = 24.0
 """Levels by which two frames differ from what their backgrounds explain, where the drawing itself is another."""
@@ -71,9 +76,9 @@ def drawn_colours(keys: Sequence[UInt8[np.ndarray, "H W 4"]]) -> DrawnColours:
     solid, soft = [], []
     for key in keys:
         alpha = key[..., 3]
-        inside = ~_grown(alpha < SEEN, RIM)
+        inside = ~grown(alpha < SEEN, RIM)
         solid.append(key[alpha >= OPAQUE])
-        soft.append(key[inside & (alpha >= SEEN) & ~_grown(alpha >= OPAQUE, RIM)])
+        soft.append(key[inside & (alpha >= SEEN) & ~grown(alpha >= OPAQUE, RIM)])
     opaque = _palette(np.concatenate(solid)[:, :3], _COLOURS)
     faint = np.concatenate(soft)
     if not len(faint) and not len(opaque):  # thin lines alone, or a drawing that is half transparent throughout
@@ -140,20 +145,26 @@ def _opacity(
     shown: np.ndarray, behind: np.ndarray, is_behind: np.ndarray, known: DrawnColours
 ) -> tuple[np.ndarray, np.ndarray]:
     """Opacity (H, W) from 0 to 1, and the colour (H, W, 3) that each pixel of the rim was taken to have."""
-    near = _grown(is_behind, RIM)
     alpha = np.where(is_behind, 0, 1).astype(np.float32)
     colours = shown.copy()
-    solid = ~near
+    near = grown(is_behind, RIM)
+    reach = max(RIM, round(BLUR * min(is_behind.shape)))
+    wide = grown(is_behind, reach)
+    blurred, own, theirs = _mixed_parts(shown, behind, wide & ~is_behind, known, np.ones_like(known.is_soft))
+    blurred = _reached(is_behind, blurred, reach) & ~near
+    mixed = blurred
+    alpha[blurred], colours[blurred] = own[blurred], theirs[blurred]
     if known.is_soft.any():
-        faint = _soft_parts(shown, behind, solid, known, alpha, colours)
-        solid &= ~faint
+        faint, own, theirs = _mixed_parts(shown, behind, ~wide, known, known.is_soft)
+        alpha[faint], colours[faint] = own[faint], theirs[faint]
+        mixed = mixed | faint
     rows, columns = np.nonzero(near & ~is_behind)
     if len(rows):
         pixel, base = shown[rows, columns], behind[rows, columns]
-        candidates = np.concatenate([_colours_near(shown, solid, rows, columns), _each(known.colours, len(rows))], 1)
-        local = candidates.shape[1] - len(known.colours)
-        caps = np.concatenate([np.ones(local, np.float32), known.most])
-        handicap = np.where(np.arange(len(caps)) < local, 0, _OF_KEYS)
+        nearby = _colours_near(shown, ~near & ~mixed, rows, columns)
+        candidates = np.concatenate([nearby, _each(known.colours, len(rows))], 1)
+        caps = np.concatenate([np.ones(nearby.shape[1], np.float32), known.most])
+        handicap = np.where(np.arange(len(caps)) < nearby.shape[1], 0, _OF_KEYS)
         share, distance = _on_the_way(pixel, base, candidates, caps)
         best = np.argmin(distance + handicap, axis=1)[:, None]
         alpha[rows, columns] = np.take_along_axis(share, best, 1)[:, 0]
@@ -161,34 +172,38 @@ def _opacity(
     return _snapped(alpha), colours
 
 
-def _soft_parts(
-    shown: np.ndarray,
-    behind: np.ndarray,
-    inside: np.ndarray,
-    known: DrawnColours,
-    alpha: np.ndarray,
-    colours: np.ndarray,
-) -> np.ndarray:
-    """Finds areas that are half transparent, writes their opacity and colours, and says where they are."""
-    faint = np.zeros_like(inside)
-    rows, columns = np.nonzero(inside)
-    soft, opaque = known.is_soft, known.colours[~known.is_soft]
-    if not len(rows):
-        return faint
-    pixel = shown[rows, columns]
-    candidates = _each(known.colours[soft], len(rows))
-    share, distance = _on_the_way(pixel, behind[rows, columns], candidates, known.most[soft])
-    best = distance.argmin(1)[:, None]
-    nearest = np.take_along_axis(distance, best, 1)[:, 0]
-    other = np.full(len(rows), np.inf, np.float32)
-    for colour in opaque:
-        other = np.minimum(other, np.sqrt(((pixel - colour) ** 2).sum(-1)))
-    chosen = nearest + _SOFTER < other
-    rows, columns, best = rows[chosen], columns[chosen], best[chosen]
-    faint[rows, columns] = True
-    alpha[rows, columns] = np.take_along_axis(share[chosen], best, 1)[:, 0]
-    colours[rows, columns] = known.colours[soft][best[:, 0]]
-    return faint
+def _mixed_parts(
+    shown: np.ndarray, behind: np.ndarray, where: np.ndarray, known: DrawnColours, of: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where pixels are rather some of the known colours before the background than any opaque one; opacity, colours."""
+    mixed, alpha, colours = np.zeros_like(where), np.ones(where.shape, np.float32), shown.copy()
+    rows, columns = np.nonzero(where)
+    opaque = _from_nearest(shown[rows, columns], known.colours[~known.is_soft])
+    rows, columns, opaque = (values[opaque > _SOFTER] for values in (rows, columns, opaque))
+    if len(rows):
+        pixel, candidates = shown[rows, columns], _each(known.colours[of], len(rows))
+        share, distance = _on_the_way(pixel, behind[rows, columns], candidates, known.most[of])
+        best = distance.argmin(1)[:, None]
+        mixed[rows, columns] = np.take_along_axis(distance, best, 1)[:, 0] + _SOFTER < opaque
+        alpha[rows, columns] = np.take_along_axis(share, best, 1)[:, 0]
+        colours[rows, columns] = known.colours[of][best[:, 0]]
+    return mixed, alpha, colours
+
+
+def _from_nearest(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Distance of each pixel (N, 3) from the nearest colour (K, 3); infinite where there are none."""
+    if not len(colours):
+        return np.full(len(pixels), np.inf, np.float32)
+    squares = (pixels**2).sum(-1)[:, None] - 2 * pixels @ colours.T + (colours**2).sum(-1)
+    return np.sqrt(np.maximum(squares.min(1), 0))
+
+
+def _reached(start: np.ndarray, through: np.ndarray, steps: int) -> np.ndarray:
+    """What can be reached from a mask in so many steps without leaving another."""
+    reached = start
+    for _ in range(steps):
+        reached = start | (grown(reached, 1) & through)
+    return reached & ~start
 
 
 def _on_the_way(
@@ -238,12 +253,6 @@ def _cel(shown: np.ndarray, behind: np.ndarray, alpha: np.ndarray, colours: np.n
 
 def _snapped(alpha: np.ndarray) -> np.ndarray:
     return np.where(alpha < LEAST, 0, np.where(alpha > MOST, 1, alpha)).astype(np.float32)
-
-
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask and what is within so many pixels of it, by rows and columns."""
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(image.filter(ImageFilter.MaxFilter(2 * pixels + 1))) > 0
 
 
 def _palette(colours: np.ndarray, count: int) -> np.ndarray:

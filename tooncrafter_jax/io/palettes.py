@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from tooncrafter_jax.io.cielab import lab_of_srgb
 from tooncrafter_jax.io.filling import filled
 from tooncrafter_jax.io.frames import Frames
+from tooncrafter_jax.io.masks import grown
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.typing import Picture
 
@@ -89,7 +90,7 @@ def _snapped(frame: np.ndarray, palette: np.ndarray) -> np.ndarray:
     chosen[flat] = is_clear
     move = np.zeros_like(shown)
     move[chosen] = palette[order[is_clear, 0]] - areas[chosen]
-    beside = _grown(chosen, _RIM) & ~chosen
+    beside = grown(chosen, _RIM) & ~chosen
     moved = np.where(beside[..., None], shown + filled(move, chosen.astype(np.float32)), shown)
     moved[chosen] = palette[order[is_clear, 0]]
     return np.clip(np.round(moved), 0, 255).astype(np.uint8)
@@ -112,8 +113,3 @@ def _mean(values: np.ndarray) -> Float32[np.ndarray, "H W 3"]:
         length = values.shape[axis]
         values = np.mean([np.take(wide, np.arange(i, i + length), axis) for i in range(_WINDOW)], axis=0)
     return values.astype(np.float32)
-
-
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(image.filter(ImageFilter.MaxFilter(2 * pixels + 1))) > 0
