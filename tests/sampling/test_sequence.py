@@ -105,7 +105,7 @@ def test_on_twos_drawings_are_held_from_each_key_on() -> None:
 
 
 def test_exposure_and_timing_of_one_gap_leave_the_others() -> None:
-    video = draw(Shot({0: flat(0), 8: flat(80), 16: flat(160)}, exposure={8: 4}, timing={0: (0.5,)}))
+    video = draw(Shot({0: flat(0), 8: flat(80), 16: flat(160)}, exposure={8: 4}, timing={0: (0.5,), None: "linear"}))
     assert changes(video) == [4, 8, 12, 16]
     assert abs(int(video[4, 0, 0, 0]) - 40) < 10
 
@@ -301,6 +301,5 @@ def test_a_strength_or_a_batch_of_nothing_ends_in_a_sentence() -> None:
     with pytest.raises(UserError, match="at least 1, not 0"):
         draw(Shot({0: A, 24: B}), batch_size=0)
     short = SamplingOptions(height=SIZE, width=SIZE, frames=6)
-    prepared = prepare_shot(Shot({0: A, 8: B, 16: A}, options=ShotOptions(through_keys=True)), short, NARROW)
     with pytest.raises(UserError, match="at least 8 frames, not 6"):
-        draw_shot(prepared, short, Blend())
+        lay_out(Shot({0: A, 8: B, 16: A}, options=ShotOptions(through_keys=True)), short)

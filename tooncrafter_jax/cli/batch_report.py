@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, one_line
 from tooncrafter_jax.errors import printable
 from tooncrafter_jax.runtime.distributed import is_main_process
-from tooncrafter_jax.sampling.batch.jobs import Job
+from tooncrafter_jax.sampling.batch.jobs import AnyJob, NamedJob
 from tooncrafter_jax.sampling.batch.making import BatchResult, Listener
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.observation import Progress
@@ -29,12 +29,12 @@ class Terminal(Listener):
     def __init__(self, plan: OutputPlan, several: bool, quiet: bool) -> None:
         self._plan, self._several, self._quiet = plan, several, quiet
 
-    def looking(self, jobs: Sequence[Job]) -> Iterable[Job]:
+    def looking(self, jobs: Sequence[AnyJob]) -> Iterable[AnyJob]:
         """Shows a bar."""
         return tqdm(jobs, "looking for clips that are done", unit="clip", leave=False, disable=self._has_no_bar())
 
     @contextlib.contextmanager
-    def sampling(self, job: Job, result: BatchResult, steps: int) -> Iterator[Callable[[Progress], None]]:
+    def sampling(self, job: NamedJob, result: BatchResult, steps: int) -> Iterator[Callable[[Progress], None]]:
         """Shows a bar of the steps."""
         title = f"{result.count + 1}/{result.total} {printable(job.name)}"
         with tqdm(total=steps, desc=title, unit="step", leave=False, disable=self._has_no_bar()) as bar:
@@ -64,7 +64,9 @@ def report(result: BatchResult, plan: OutputPlan, several: bool) -> int:
     if not is_main_process():
         return EXIT_FAILED if result.failed else EXIT_OK
     if not several:
-        for name in result.made:
+        for name in (*result.made, *result.skipped):
+            if name in result.skipped:
+                print(f"{printable(name)}: done before", file=sys.stderr)
             print("\n".join(printable(path) for path in plan.paths(name).values()))
         return EXIT_OK
     left = result.total - result.count

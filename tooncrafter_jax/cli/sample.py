@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import sys
@@ -13,14 +14,15 @@ from tooncrafter_jax.cli.batch_report import Terminal, report
 from tooncrafter_jax.cli.common import Parser, interruption_note
 from tooncrafter_jax.cli.declared_options import add_declared, given_options
 from tooncrafter_jax.cli.sampling_options import OF_THE_CLIP, add_sampling, sampling_options
+from tooncrafter_jax.cli.shot_options import add_shot, check_shot_options, given_shot
 from tooncrafter_jax.cli.vocabulary import (
     MEANINGS,
-    add_batch_size,
     add_compilation_cache,
     add_dtype,
     add_hosts,
     add_out,
     add_quiet,
+    add_shared,
     check_at_least_one,
 )
 from tooncrafter_jax.errors import UserError
@@ -36,16 +38,22 @@ from tooncrafter_jax.sampling.batch.jobs import (
     Job,
     checked_name,
     frames_in,
-    manifest_jobs,
     parse_sketches,
     with_fitting_names,
-    with_variations,
 )
-from tooncrafter_jax.sampling.batch.making import BatchRequest
+from tooncrafter_jax.sampling.batch.making import BatchRequest, BatchResult
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
 from tooncrafter_jax.sampling.batch.selection import inputs_of
+from tooncrafter_jax.sampling.batch.shot_jobs import (
+    ShotJob,
+    inputs_of_shot,
+    manifest_shots,
+    parse_keys,
+    with_shot_variations,
+)
+from tooncrafter_jax.sampling.batch.shots import ShotRequest
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
@@ -56,12 +64,14 @@ DEMO = (f"--manifest={EXAMPLES}", "--out=demo", "--format=mp4,gif", "--contact-s
 """What is drawn without arguments."""
 USAGE = """\
 tooncrafter sample --first=A.png --last=B.png --out=AB.mp4 [options]
+       tooncrafter sample --keys=0:A.png,24:B.png,40:C.png --out=SHOT.mp4 [options]
        tooncrafter sample --folder=DIR --out=DIR [options]
        tooncrafter sample --manifest=FILE --out=DIR [options]"""
 DESCRIPTION = """\
-Two drawings in, one video out.
+Two drawings in, one video out; or the keys of a shot in, on its own frames.
 
   tooncrafter sample --model=MODEL --first=a.png --last=b.png --prompt="walking man" --out=ab.mp4
+  tooncrafter sample --model=MODEL --keys=0:a.png,24:b.png,40:c.png --timing=ease-in-out --exposure=2 --out=shot.mp4
   tooncrafter sample --model=MODEL --folder=prompts/ --out=results/
   tooncrafter sample --model=MODEL --manifest=shots.jsonl --out=results/
 
@@ -78,6 +88,7 @@ Of the published script's other options, [--interp] is always on, and [--config]
 
 exit codes: 0 done; 1 some pairs of a folder or manifest failed; 2 something is wrong with the request; 130 Ctrl-C
 """
+KEPT = "finished files are kept, and the same command makes the rest"
 _FOLDERS = [form.name for form in FORMATS.values() if form.is_folder]
 
 
@@ -126,15 +137,17 @@ def build_parser() -> Parser:
         type=Path,
         metavar="FILE",
         help='a line of JSON for each clip: {"first": "a.png", "last": "b.png"} and, if wanted, "prompt", '
-        '"negative_prompt", "sketches": {"7": "c.png"}, "draft" (a folder), "seed", "fps", "name"; paths are '
-        "relative to the file",
+        '"negative_prompt", "sketches": {"7": "c.png"}, "draft" (a folder), "seed", "fps", "name"; or for a shot: '
+        '{"keys": {"0": "a.png", "24": "b.png"}} and, beside these, "timing", "exposure"; paths are relative to the '
+        "file",
     )
     what(
         "--loop",
         action="store_true",
-        help="each clip ends as it begins: takes one picture instead of two, and drops the repeated last frame "
-        "[--loop]",
+        help="each clip ends as it begins: takes one picture instead of two, and drops the repeated last frame; of a "
+        "shot, the last key is the first again [--loop]",
     )
+    add_shot(parser.add_argument_group("a shot").add_argument)
 
     out = parser.add_argument_group("where it goes").add_argument
     add_out(out, "a file for a single pair, else a directory [--savedir]", "PATH")
@@ -179,7 +192,8 @@ def build_parser() -> Parser:
         metavar="N",
         help="clips of each pair, with seeds counting up from --seed [--n_samples] (default: %(default)s)",
     )
-    add_batch_size(how, "pairs", 1, "--bs")
+    more = ": pairs, or clips of a shot [--bs] (default: 1 pair; of a shot, one for each gap)"
+    add_shared(how, "--batch-size", more, type=int, default=None, metavar="N")
     add_declared(how, Pair, ["fps"])
     add_declared(how, SamplingOptions, OF_THE_CLIP)
     return parser
@@ -200,9 +214,11 @@ def main(argv: list[str]) -> int:
     for sentence in decisions:
         note(sentence)
     if arguments.folder is not None and not arguments.quiet and is_main_process():
-        print("\n".join(shown_pairs(jobs)), file=sys.stderr)
-    several = arguments.first is None
-    for picture in () if several else inputs_of(jobs[0].pair):
+        print("\n".join(shown_pairs([job for job in jobs if isinstance(job, Job)])), file=sys.stderr)
+    several = arguments.first is None and arguments.keys is None
+    pairs = [job for job in jobs if isinstance(job, Job)]
+    shots = [job for job in jobs if isinstance(job, ShotJob)]
+    for picture in () if several else (*inputs_of(pairs[0].pair),) if pairs else inputs_of_shot(shots[0].shot):
         check_is_picture_file(os.fspath(picture))  # before a model is fetched
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
@@ -211,28 +227,35 @@ def main(argv: list[str]) -> int:
     options = sampling_options(arguments, model.sampling)
     options.check(model.config)
 
+    @functools.cache
     def load() -> ToonCrafter:
         enable_compilation_cache(arguments.compilation_cache)
         return source.load(dtype, arguments.attention)
 
     inputs = [arguments.manifest] if arguments.manifest else []
-    request = BatchRequest(jobs, several, options, plan, model, dtype, load, inputs, arguments.batch_size)
-    with interruption_note("finished files are kept, and the same command makes the rest"):
-        outcome = request.make(Terminal(plan, several, arguments.quiet))
+    common = (several, options, plan, model, dtype, load, inputs)
+    size = arguments.batch_size
+    listener, outcome = Terminal(plan, several, arguments.quiet), BatchResult(len(jobs))
+    kept = "what was drawn is kept, and the same command goes on" if shots else KEPT
+    with interruption_note(kept):
+        if pairs:
+            BatchRequest(pairs, *common, 1 if size is None else size).make(listener, outcome)
+        if shots:
+            ShotRequest(shots, *common, size).make(listener, outcome)
     return report(outcome, plan, several)
 
 
-def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan, list[str]]:
+def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | ShotJob], OutputPlan, list[str]]:
     """The clips, their files, and sentences about what could have been meant in another way."""
-    given = [name for name in ("first", "folder", "manifest") if getattr(arguments, name) is not None]
+    given = [name for name in ("first", "keys", "folder", "manifest") if getattr(arguments, name) is not None]
     if len(given) != 1:
         raise UserError(
-            "give one of --first with --last, --folder, or --manifest"
+            "give one of --first with --last, --keys, --folder, or --manifest"
             + (f", not --{' and --'.join(given)} together" if given else "")
         )
     if arguments.out is None:
         raise UserError("say where the result goes with --out")
-    check_at_least_one(arguments, "samples_per_pair", "batch_size")
+    check_at_least_one(arguments, "samples_per_pair", *([] if arguments.batch_size is None else ["batch_size"]))
     formats = tuple(dict.fromkeys(part.strip() for part in arguments.format.split(",") if part.strip()))
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
@@ -242,7 +265,17 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
     directory: Path = arguments.out
     endings: Mapping[str, str] = {}
     decisions: list[str] = []
-    if arguments.first is not None:
+    jobs: list[Job | ShotJob]
+    check_shot_options(arguments)
+    if arguments.keys is not None:
+        for flag, value in {"--last": arguments.last, "--draft": arguments.draft}.items():
+            if value is not None:
+                raise UserError(f"{flag} goes with --first, not with --keys")
+        directory, name, endings = _single_output(arguments.out, formats)
+        formats = tuple(dict.fromkeys((*endings, *formats)))
+        shot = given_shot(arguments, template)._replace(keys=parse_keys(arguments.keys), sketches=sketches)
+        jobs = [ShotJob(checked_name(name, "--out"), shot)]
+    elif arguments.first is not None:
         if arguments.loop == (arguments.last is not None):
             raise UserError(
                 "--loop takes one picture: leave out --last" if arguments.loop else "--first needs --last (or --loop)"
@@ -275,7 +308,7 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job], OutputPlan
         )
     count = arguments.samples_per_pair
     room = plan.longest_ending + (0 if count == 1 else len(f"_sample{count - 1}"))
-    return with_variations(with_fitting_names(jobs, room), count), plan, decisions
+    return with_shot_variations(with_fitting_names(jobs, room), count), plan, decisions
 
 
 def _dark_lines(arguments: argparse.Namespace) -> bool | None:
@@ -287,7 +320,7 @@ def _dark_lines(arguments: argparse.Namespace) -> bool | None:
     return True if arguments.dark_sketches else False if arguments.bright_sketches else None
 
 
-def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job], list[str]]:
+def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job | ShotJob], list[str]]:
     where = "a folder" if arguments.folder is not None else "a manifest"
     of_a_pair = {"--last": arguments.last, "--sketch": arguments.sketch, "--draft": arguments.draft}
     for flag in (flag for flag, value in of_a_pair.items() if value):
@@ -296,13 +329,15 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
     if format_of_ending(ending) or ending.lower() in FORMATS:
         raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
     if arguments.folder is None:
-        jobs = manifest_jobs(arguments.manifest, template, loop=arguments.loop, dark_lines=_dark_lines(arguments))
+        shot, dark_lines = given_shot(arguments, template), _dark_lines(arguments)
+        jobs = manifest_shots(arguments.manifest, template, shot, loop=arguments.loop, dark_lines=dark_lines)
         return jobs, []
     if "prompt" in arguments:
         raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")
     if os.path.realpath(arguments.out) == os.path.realpath(arguments.folder):
         raise UserError(f"--out={arguments.out} is the folder of the pictures: choose another for the results")
-    return folder_jobs(arguments.folder, template, loop=arguments.loop, order=arguments.order or ORDERS[0])
+    pairs, decisions = folder_jobs(arguments.folder, template, loop=arguments.loop, order=arguments.order or ORDERS[0])
+    return [*pairs], decisions
 
 
 def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, Mapping[str, str]]:

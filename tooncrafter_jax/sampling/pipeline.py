@@ -319,8 +319,8 @@ class ToonCrafter:
         prompt: Prompts = "",
         sketches: Mapping[int, Sketch | Picture] | None = None,
         *,
-        timing: TimingLike | Mapping[int, TimingLike] = "linear",
-        exposure: ExposureLike | Mapping[int, ExposureLike] = 1,
+        timing: TimingLike | Mapping[int | None, TimingLike] = "linear",
+        exposure: ExposureLike | Mapping[int | None, ExposureLike] = 1,
         seed: int = DEFAULT_SEED,
         fps: int = DEFAULT_FPS,
         negative_prompt: str = "",
@@ -341,9 +341,9 @@ class ToonCrafter:
             frame) -> the prompt of this span.
           sketches: frame number of the shot -> drawing (`Sketch` for another polarity).
           timing: where the drawings stand between two keys: "linear", "ease-in", "ease-out", "ease-in-out",
-            "cubic-bezier(x1,y1,x2,y2)", a chart such as "thirds" or (0.2, 0.5, 0.9); for one gap alone by the frame of
-            its first key, {24: "ease-in"}.
-          exposure: how many frames a drawing is held, or a list of those, or {frame of a gap's first key: either}.
+            "cubic-bezier(x1,y1,x2,y2)", a chart such as "thirds" or (0.2, 0.5, 0.9); for single gaps by the frame of
+            their first keys, {24: "ease-in", None: "linear"}, where None stands for the others.
+          exposure: how many frames a drawing is held, or a list of those; for single gaps likewise, {24: 1, None: 2}.
           seed: as of `interpolate`.
           fps: as of `interpolate`; of the model, not of the film.
           negative_prompt: as of `interpolate`.

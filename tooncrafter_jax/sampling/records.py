@@ -16,6 +16,7 @@ from tooncrafter_jax.options import as_shown, shown
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
 from tooncrafter_jax.sampling.request_pictures import Picture, has_dark_lines
+from tooncrafter_jax.sampling.sequence import Layout, Shot
 from tooncrafter_jax.typing import JsonObject
 
 RECORD_FORMAT = 2
@@ -109,6 +110,32 @@ def request_of(
         "sketches": sketches,
         "seed": pair.seed,
         "fps": pair.fps,
+        "options": shown(options),
+        "model": dict(model),
+        "dtype": dtype,
+    }
+
+
+def request_of_shot(
+    shot: Shot, layout: Layout, options: SamplingOptions, model: Mapping[str, str], dtype: str, stamps: Stamps
+) -> dict[str, object]:
+    """Everything that decides the frames of a shot, as `request_of`; what can be written in several ways, in one."""
+    sketches = {}
+    for frame, sketch in sorted(layout.sketches.values(), key=lambda one: one[0]):
+        image = sketch.image if isinstance(sketch, Sketch) else sketch
+        dark_lines = has_dark_lines(sketch if isinstance(sketch, Sketch) else Sketch(sketch))
+        sketches[str(frame)] = {"dark_lines": dark_lines, **file_record(image, stamps)}
+    return {
+        "keys": {str(frame): file_record(picture, stamps) for frame, picture in layout.keys.items()},
+        "prompts": [list(span) for span in layout.prompts],
+        "negative_prompt": shot.negative_prompt,
+        "sketches": sketches,
+        "timing": [gap.timing for gap in layout.gaps],
+        "exposure": [list(gap.exposure) for gap in layout.gaps],
+        "seed": shot.seed,
+        "fps": shot.fps,
+        "loop": shot.loop,
+        "shot": shown(shot.options),
         "options": shown(options),
         "model": dict(model),
         "dtype": dtype,

@@ -50,6 +50,8 @@ SHOT_ARGUMENTS = (
 )
 """Of `ToonCrafter.interpolate_sequence`, beside the options."""
 
+LEAST_BRIDGE = 8
+"""Frames of a clip through a key: with fewer, the drawings of a side would share frames."""
 Setting = TypeVar("Setting")
 Keys = Mapping[int, Picture] | Sequence[tuple[int, Picture]]
 """Frame number -> key drawing, in the order of the frames."""
@@ -89,8 +91,8 @@ class Shot(NamedTuple):
       keys: frame number -> key drawing, ascending, two at least; the shot begins with the first and ends with the last.
       prompt: what happens, for all frames or by spans of them.
       sketches: frame number -> drawing that guides it.
-      timing: of all gaps, or: frame of a gap's first key -> its timing; the others are linear.
-      exposure: of all gaps, or: frame of a gap's first key -> its exposure; the others are on ones.
+      timing: of all gaps, or: frame of a gap's first key -> its timing; the others have that of None, or are linear.
+      exposure: of all gaps, or: frame of a gap's first key -> its exposure; the others have that of None, or ones.
       seed, fps, negative_prompt: as of a `Pair`.
       loop: whether the last key is the first again, where the shot starts over: it is not shown a second time.
       options: see `ShotOptions`.
@@ -99,8 +101,8 @@ class Shot(NamedTuple):
     keys: Keys
     prompt: Prompts = ""
     sketches: Mapping[int, Sketch | Picture] | None = None
-    timing: TimingLike | Mapping[int, TimingLike] = "linear"
-    exposure: ExposureLike | Mapping[int, ExposureLike] = 1
+    timing: TimingLike | Mapping[int | None, TimingLike] = "linear"
+    exposure: ExposureLike | Mapping[int | None, ExposureLike] = 1
     seed: int = DEFAULT_SEED
     fps: int = DEFAULT_FPS
     negative_prompt: str = ""
@@ -248,6 +250,9 @@ def _of_gaps(
         return [parse(given, f"the {what}")] * (len(frames) - 1)
     found = {}
     for frame, value in given.items():
+        if frame is None:
+            default = value
+            continue
         number = whole_number(frame, f"the frame of a {what}")
         if number not in frames[:-1]:
             raise UserError(
@@ -256,7 +261,7 @@ def _of_gaps(
                 f"gaps begin at the keys on frames {_listed(frames[:-1])}"
             )
         found[number] = parse(value, f"the {what} of the gap after frame {number}")
-    return [found[frame] if frame in found else parse(default) for frame in frames[:-1]]
+    return [found[frame] if frame in found else parse(default, f"the {what}") for frame in frames[:-1]]
 
 
 def _listed(frames: Sequence[int]) -> str:
@@ -355,6 +360,8 @@ def _check_settings(shot: Shot, layout: Layout, options: SamplingOptions) -> Non
     """Raises UserError for prompts, seeds or pictures that no pair could have."""
     if options.two_backgrounds:
         raise UserError("a shot is drawn over one background: leave two_backgrounds out")
+    if shot.options.through_keys and options.frames < LEAST_BRIDGE:
+        raise UserError(f"drawing through keys needs clips of at least {LEAST_BRIDGE} frames, not {options.frames}")
     if options.strength < 1:
         raise UserError(
             f"a strength of {options.strength:g} says how much of a draft is drawn anew, but a shot has none: "

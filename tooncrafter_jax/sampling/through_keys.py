@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.sequence import Gap, Layout
 
@@ -25,8 +24,6 @@ they are.
 """
 MOST_REDRAWN = 2
 """Drawings on each side of a key."""
-LEAST_FRAMES = 8
-"""Of a clip that is a bridge: with fewer, the drawings of a side would share frames."""
 
 Drawn = UInt8[np.ndarray, "H W 3"]
 
@@ -93,12 +90,7 @@ def bridges(
       frames: all that were drawn.
       length: of a clip, in frames.
       loop: whether the last key is the first, with a bridge from the end of the shot to its beginning.
-
-    Raises:
-      UserError: clips have too few frames.
     """
-    if length < LEAST_FRAMES:
-        raise UserError(f"drawing through keys needs clips of at least {LEAST_FRAMES} frames, not {length}")
     found, without = [], []
     for before, after in joints(len(layout.gaps), loop=loop):
         key = layout.gaps[after].first

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import SUPPORTED_EXTENSIONS
@@ -31,7 +31,18 @@ LARGEST_TEXT = 2**26
 
 
 @dataclass(frozen=True)
-class Job:
+class NamedJob:
+    """Something to make, and the name of its files.
+
+    Attributes:
+      name: stem of the output files.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Job(NamedJob):
     """One clip and the name of its files.
 
     Attributes:
@@ -39,8 +50,10 @@ class Job:
       pair: what to make.
     """
 
-    name: str
     pair: Pair
+
+
+AnyJob = TypeVar("AnyJob", bound=NamedJob)
 
 
 def read_text(path: Path) -> str:
@@ -78,19 +91,27 @@ def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, dark_lines:
     Raises:
       UserError: naming the first line that is not such an object.
     """
-    jobs = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if line.strip():
-            jobs.append(_manifest_job(line, f"line {number} of {path}", path.parent, template, loop, dark_lines))
-    if not jobs:
+    entries = manifest_entries(path)
+    return with_unique_names([pair_of_entry(*one, path.parent, template, loop, dark_lines) for one in entries])
+
+
+def manifest_entries(path: Path) -> list[tuple[dict[str, Any], str]]:
+    """The objects of a manifest's lines, and what sentences call each line.
+
+    Raises:
+      UserError: naming the first line that is no object, or has a key twice.
+    """
+    lines = [(line, f"line {number} of {path}") for number, line in enumerate(read_text(path).split("\n"), 1)]
+    entries = [(_entry(line, where), where) for line, where in lines if line.strip()]
+    if not entries:
         raise UserError(f"{path} has no lines")
-    return with_unique_names(jobs)
+    return entries
 
 
 Plain = TypeVar("Plain", str, int)
 
 
-def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool, dark_lines: bool | None) -> Job:
+def _entry(line: str, where: str) -> dict[str, Any]:
     def without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
         for key, count in Counter(key for key, _ in items).items():
             if count > 1:
@@ -103,6 +124,25 @@ def _manifest_job(line: str, where: str, base: Path, template: Pair, loop: bool,
         raise UserError(f"{where} is not JSON: {error}") from error
     if not isinstance(entry, dict):
         raise UserError(f'{where} is not an object like {{"first": "a.png", "last": "b.png"}}')
+    return entry
+
+
+def pair_of_entry(
+    entry: Mapping[str, Any], where: str, base: Path, template: Pair, loop: bool, dark_lines: bool | None
+) -> Job:
+    """The pair of a manifest's line; see `manifest_jobs`.
+
+    Args:
+      entry: the line.
+      where: names it in sentences.
+      base: what its paths are relative to.
+      template: as of `manifest_jobs`.
+      loop: as of `manifest_jobs`.
+      dark_lines: as of `manifest_jobs`.
+
+    Raises:
+      UserError: it is none.
+    """
     unknown = sorted(set(entry) - MANIFEST_KEYS)
     if unknown:
         raise UserError(f"{where} has the unknown key '{unknown[0]}': known are {', '.join(sorted(MANIFEST_KEYS))}")
@@ -205,7 +245,7 @@ def parse_sketches(
     return sketches or None
 
 
-def with_unique_names(jobs: Sequence[Job]) -> list[Job]:
+def with_unique_names(jobs: Sequence[AnyJob]) -> list[AnyJob]:
     """The jobs with "_2", "_3", ... after names that came before."""
     taken: set[str] = set()
     result = []
@@ -219,7 +259,7 @@ def with_unique_names(jobs: Sequence[Job]) -> list[Job]:
     return result
 
 
-def with_fitting_names(jobs: Sequence[Job], room: int) -> list[Job]:
+def with_fitting_names(jobs: Sequence[AnyJob], room: int) -> list[AnyJob]:
     """The jobs with names that leave `room` bytes of a file's name for what is added to them.
 
     A name that is too long keeps its beginning and gets digits that stand for the whole: they are the same in every

@@ -19,7 +19,7 @@ from tooncrafter_jax.io.recent_pictures import PICTURES, RecentPictures
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
 from tooncrafter_jax.sampling.batch.claims import Claims
-from tooncrafter_jax.sampling.batch.jobs import Job
+from tooncrafter_jax.sampling.batch.jobs import AnyJob, Job, NamedJob
 from tooncrafter_jax.sampling.batch.model_source import DescribedModel
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
@@ -62,12 +62,12 @@ class BatchResult:
 class Listener:
     """Hears how a run goes, on every process; this one says nothing."""
 
-    def looking(self, jobs: Sequence[Job]) -> Iterable[Job]:
+    def looking(self, jobs: Sequence[AnyJob]) -> Iterable[AnyJob]:
         """The clips, as they are looked through for those that are done."""
         return jobs
 
     @contextlib.contextmanager
-    def sampling(self, job: Job, result: BatchResult, steps: int) -> Iterator[Callable[[Progress], None]]:
+    def sampling(self, job: NamedJob, result: BatchResult, steps: int) -> Iterator[Callable[[Progress], None]]:
         """A batch that begins with a clip is sampled inside; what it yields is called with its progress."""
         yield lambda progress: None
 
@@ -104,13 +104,17 @@ class BatchRequest:
     inputs: Sequence[Path] = ()
     batch_size: int = 1
 
-    def make(self, listener: Listener) -> BatchResult:
+    def make(self, listener: Listener, result: BatchResult | None = None) -> BatchResult:
         """Makes the clips that are not done. Everything that can be wrong is found before the model is loaded.
+
+        Args:
+          listener: hears how it goes.
+          result: is brought up to date, where the clips are a part of a run.
 
         Raises:
           UserError: something is wrong that concerns all clips, or the only one.
         """
-        result = BatchResult(len(self.jobs))
+        result = BatchResult(len(self.jobs)) if result is None else result
         if self.options.alpha:
             self.plan.check_holds_alpha()
         if self.options.motion_guidance:
@@ -153,7 +157,7 @@ class BatchRequest:
         self._check_outputs()
         with pictures.used():
             done = done_before(listener.looking(self.jobs), self.plan, self._request_of)
-        result.skipped = [job.name for job, is_done in zip(self.jobs, done, strict=True) if is_done]
+        result.skipped += [job.name for job, is_done in zip(self.jobs, done, strict=True) if is_done]
         todo = [job for job, is_done in zip(self.jobs, done, strict=True) if not is_done]
         return usable(todo, self._check_all, preparation, result.failed)
 
