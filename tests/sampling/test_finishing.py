@@ -19,6 +19,7 @@ from tooncrafter_jax.io.transparency import over
 from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.finishing import Sampled, finished, sample_all
+from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, prepare
 
 TIMES = np.linspace(0, 1, 5)
@@ -39,6 +40,8 @@ class Drawing:
 
     def __call__(self, pairs: Sequence[PreparedPair], options: SamplingOptions, on_progress: Any) -> np.ndarray:
         self.asked.append(pairs)
+        if on_progress is not None:
+            on_progress(Progress(3, 10, lambda: np.zeros(0)))
         corners = [_colour(pair.ends[0, 0, 0]) for pair in pairs]
         return np.stack([[in_range(_placed(over(disc(at), corner), corner)) for at in TIMES] for corner in corners])
 
@@ -60,7 +63,9 @@ def _placed(picture: np.ndarray, colour: Colour) -> np.ndarray:
 def test_opacity_is_told_from_what_was_drawn(twice: bool):
     pair, options = prepared(two_backgrounds=twice)
     draw = Drawing()
-    (sampled,) = sample_all(draw, [pair], options)
+    told: list[Progress] = []
+    (sampled,) = sample_all(draw, [pair], options, told.append)
+    assert [(one.done, one.total) for one in told] == ([(3, 20), (13, 20)] if twice else [(3, 10)])
     cels = finished(sampled, pair, options)
     assert len(draw.asked) == 1 + twice and (sampled.again is not None) == twice
     assert {asked[0].seed for asked in draw.asked} == {1}  # the same noise

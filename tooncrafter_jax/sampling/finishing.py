@@ -38,13 +38,18 @@ def sample_all(
     options: SamplingOptions,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Sampled]:
-    """Samples clips of one size, each a second time where it is drawn over two backgrounds."""
-    videos = sample(pairs, options, on_progress)
-    again = [over_second(pair) for pair in pairs]
-    seconds = [pair for pair in again if pair is not None]
-    if len(seconds) < len(pairs):
-        return [Sampled(video) for video in videos]
-    return [Sampled(*both) for both in zip(videos, sample(seconds, options, None), strict=True)]
+    """Samples clips of one size, twice where they are drawn over two backgrounds; progress is that of both together."""
+    again = [pair for pair in map(over_second, pairs) if pair is not None]
+    if len(again) < len(pairs):
+        return [Sampled(video) for video in sample(pairs, options, on_progress)]
+
+    def half(number: int) -> Callable[[Progress], None] | None:
+        if (tell := on_progress) is None:
+            return None
+        return lambda one: tell(Progress(number * one.total + one.done, 2 * one.total, one.preview))
+
+    videos = sample(pairs, options, half(0)), sample(again, options, half(1))
+    return [Sampled(*both) for both in zip(*videos, strict=True)]
 
 
 def over_second(pair: PreparedPair) -> PreparedPair | None:
