@@ -14,6 +14,7 @@ import jax.monitoring
 import numpy as np
 import pytest
 
+from tests.io.drawn_cels import disc
 from tests.reference import golden, noise_params, tiny_params
 from tests.training.small import MODEL_CHANGES, ONE_LEVEL
 from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
@@ -102,6 +103,18 @@ def test_a_clip_has_the_right_form(clip: np.ndarray) -> None:
     assert clip.shape == (16, 64, 64, 3)
     assert clip.dtype == np.uint8
     assert clip.std() > 10, "the frames are not flat"
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_cels_become_cels_by_the_same_programs(
+    toon: ToonCrafter, clip: np.ndarray, compilations: Callable[[], int], twice: bool
+) -> None:
+    """The keys come back bit by bit, and the background is no part of what is compiled."""
+    first, last = (disc(at)[16:80, 16:80] for at in (0.3, 0.5))
+    cels = toon.interpolate(first, last, "walking man", seed=5, alpha=True, two_backgrounds=twice, **SETTINGS)
+    assert compilations() == 0
+    assert cels.shape == (*clip.shape[:3], 4) and cels.dtype == np.uint8
+    np.testing.assert_array_equal(cels[[0, -1]], [first, last])
 
 
 def test_the_same_seed_gives_the_same_bits(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
