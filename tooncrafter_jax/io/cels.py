@@ -21,7 +21,7 @@ from tooncrafter_jax.io.backgrounds import (
     nearness,
 )
 from tooncrafter_jax.io.fitting import fit_cel
-from tooncrafter_jax.io.frames import Cels, Frames
+from tooncrafter_jax.io.frames import Cels, Frames, each_made
 from tooncrafter_jax.io.mattes import drawn_colours, matte, matte_of_two
 from tooncrafter_jax.io.sizes import Colour
 from tooncrafter_jax.io.transparency import over
@@ -55,17 +55,26 @@ class CelKeys:
           places: frame -> number of the key that it is; by default the first and the last frame are the only keys.
         """
         known = drawn_colours(self.pictures)
-        cels = np.empty((*frames.shape[:3], 4), np.uint8)
         keys = {0: 0, len(frames) - 1: len(self.pictures) - 1} if places is None else places
-        for index in range(len(frames)):
-            if index in keys:
-                cels[index] = self.pictures[keys[index]]
-            elif index and index - 1 not in keys and again is None and np.array_equal(frames[index], frames[index - 1]):
-                cels[index] = cels[index - 1]  # a drawing that is held
-            elif again is None or self.second is None:
-                cels[index] = matte(frames[index], self.background, known)
-            else:
-                cels[index] = matte_of_two(frames[index], again[index], self.background, self.second, known)
+        cels = np.empty((*frames.shape[:3], 4), np.uint8)
+
+        def recovered(index: int) -> np.ndarray:
+            if again is None or self.second is None:
+                return matte(frames[index], self.background, known)
+            return matte_of_two(frames[index], again[index], self.background, self.second, known)
+
+        def is_held(index: int) -> bool:
+            before = index > 0 and index - 1 not in keys and again is None
+            return before and np.array_equal(frames[index], frames[index - 1])
+
+        drawn = [index for index in range(len(frames)) if index not in keys]
+        held = {index for index in drawn if is_held(index)}
+        for index, cel in each_made(recovered, [index for index in drawn if index not in held]):
+            cels[index] = cel
+        for index in sorted(held):
+            cels[index] = cels[index - 1]
+        for index, number in keys.items():
+            cels[index] = self.pictures[number]
         return cels
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from tooncrafter_jax.io.cielab import lab_of_srgb, srgb_of_lab
-from tooncrafter_jax.io.frames import Frames
+from tooncrafter_jax.io.frames import Frames, each_made
 
 STILL = 6.0
 """Difference of the keys in L*a*b*, beyond that of most of the picture, at which something moves there."""
@@ -49,10 +49,14 @@ def locked_colours(frames: Frames, first: UInt8[np.ndarray, "H W 3"], last: UInt
     moved = np.sqrt(((moved - np.median(moved, axis=(0, 1))) ** 2).sum(-1))
     still = np.exp(-((moved / STILL) ** 2)).astype(np.float32)
     result = np.empty_like(frames)
-    for index, frame in enumerate(frames):
-        drift = _drift(frame, keys, index / (len(frames) - 1), still)
-        changed = srgb_of_lab(lab_of_srgb(frame) + drift)
-        result[index] = np.where(np.abs(drift).max(-1, keepdims=True) < _NOTHING, frame, changed)
+
+    def locked(index: int) -> np.ndarray:
+        drift = _drift(frames[index], keys, index / (len(frames) - 1), still)
+        changed = srgb_of_lab(lab_of_srgb(frames[index]) + drift)
+        return np.where(np.abs(drift).max(-1, keepdims=True) < _NOTHING, frames[index], changed)
+
+    for index, frame in each_made(locked, range(len(frames))):
+        result[index] = frame
     return result
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -65,6 +67,12 @@ def check_frames(frames: object, has_alpha: bool = False) -> None:
             f"frames must be uint8 (frames, height, width, 3){' or 4' if has_alpha else ''} and at least one, not "
             f"{frames.dtype} {frames.shape}: convert them with to_uint8"
         )
+
+
+def each_made(make: Callable[[int], np.ndarray], indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Makes frames in threads, as numpy lets them run at once; in order, each with its index."""
+    with ThreadPoolExecutor(max(1, min(len(indices), os.cpu_count() or 1))) as pool:
+        yield from zip(indices, pool.map(make, indices), strict=True)
 
 
 def check_playback_rate(fps: Rate) -> Fraction:

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from tooncrafter_jax.io.cielab import lab_of_srgb
 from tooncrafter_jax.io.filling import filled
-from tooncrafter_jax.io.frames import Frames
+from tooncrafter_jax.io.frames import Frames, each_made
 from tooncrafter_jax.io.masks import grown
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.typing import Picture
@@ -70,9 +70,11 @@ def snapped_to_palette(frames: Frames, keys: Sequence[Picture]) -> Frames:
     palette = keys_palette(keys)
     if not len(palette):
         return frames
-    return np.stack(
-        [frame if any(np.array_equal(frame, key) for key in keys) else _snapped(frame, palette) for frame in frames]
-    )
+    result = frames.copy()
+    drawn = [index for index, frame in enumerate(frames) if not any(np.array_equal(frame, key) for key in keys)]
+    for index, frame in each_made(lambda index: _snapped(frames[index], palette), drawn):
+        result[index] = frame
+    return result
 
 
 def _snapped(frame: np.ndarray, palette: np.ndarray) -> np.ndarray:
