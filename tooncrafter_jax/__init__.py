@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tooncrafter_jax.errors import UserError
     from tooncrafter_jax.notes import Note
+    from tooncrafter_jax.sampling.clip_store import ClipStore
     from tooncrafter_jax.sampling.observation import Progress
     from tooncrafter_jax.sampling.pipeline import ToonCrafter
     from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ClipStore",
     "Note",
     "Pair",
     "Progress",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ClipStore": "sampling.clip_store",
     "Note": "notes",
     "Pair": "sampling.request",
     "Progress": "sampling.observation",

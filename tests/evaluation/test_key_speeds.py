@@ -1,0 +1,52 @@
+"""Speeds at keys: of a motion that is even, of one that stalls at a key, and of one that turns there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2", reason="needs the extra 'data'")
+
+from tooncrafter_jax.curation.motion import DisFlow
+from tooncrafter_jax.evaluation.key_speeds import key_speeds
+
+KEYS = (0, 10, 20)
+
+
+def video(places: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """A patch with a pattern, at these columns."""
+    pattern = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(5, 0).repeat(5, 1)
+    frames = np.full((len(places), 128, 192, 3), 255, np.uint8)
+    for frame, place, row in zip(frames, places, np.full(len(places), 40) if rows is None else rows, strict=True):
+        frame[int(row) : int(row) + 40, int(place) : int(place) + 40] = pattern
+    return frames
+
+
+def test_an_even_motion_neither_stalls_nor_jumps() -> None:
+    """Within a quarter: the flow at the border of what moves is uncertain."""
+    (key,) = key_speeds(video(10 + 4 * np.arange(21)), KEYS, DisFlow())
+    assert key.frame == 10
+    assert (key.stall, key.jump) == pytest.approx((1, 1), abs=0.25)
+    assert key.turn < 10
+
+
+def test_a_stall_and_a_jump_at_a_key_are_seen() -> None:
+    steps = np.full(20, 4)
+    steps[9], steps[10] = 1, 9
+    (key,) = key_speeds(video(10 + np.concatenate([[0], np.cumsum(steps)])), KEYS, DisFlow())
+    assert key.stall < 0.5
+    assert key.jump > 1.5
+
+
+def test_a_turn_at_a_key_is_seen() -> None:
+    frames = np.arange(21)
+    (key,) = key_speeds(video(10 + 4 * frames, 10 + 4 * np.maximum(frames - 10, 0)), KEYS, DisFlow())
+    assert 25 < key.turn < 65
+
+
+def test_held_drawings_count_once() -> None:
+    """On twos a step is twice as far and lasts twice as long."""
+    held = video(10 + 4 * (np.arange(21) // 2 * 2))
+    (key,) = key_speeds(held, KEYS, DisFlow())
+    (even,) = key_speeds(video(10 + 4 * np.arange(21)), KEYS, DisFlow())
+    assert key.inside == pytest.approx(even.inside, rel=0.25)
