@@ -60,6 +60,16 @@ def test_blurred_rims_take_no_background_along(name: str, most: float):
     assert (away @ towards / np.linalg.norm(towards)).mean() < 2
 
 
+def test_a_patch_of_background_in_a_wrong_shade_is_not_drawn():
+    """As models draw over strong colours: a block of 24 pixels, of which the middle is far from any background."""
+    keys = [disc(0), disc(1)]
+    background, _ = backgrounds(keys)
+    frame = over(disc(0.5), background).astype(float)
+    frame[4:28, 60:84] += 0.25 * (np.array([200, 200, 200]) - frame[4:28, 60:84])
+    found = matte(np.round(frame).astype(np.uint8), background, drawn_colours(keys))
+    assert found[6:26, 62:82, 3].max() < 0.4 * 255
+
+
 @pytest.mark.parametrize("name", CELS)
 def test_from_two_backgrounds_it_is_exact(name: str):
     keys = [CELS[name](0), CELS[name](1)]

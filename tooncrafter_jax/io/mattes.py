@@ -37,6 +37,10 @@ RIM = 2
 """Pixels from the background within which a pixel may be half transparent by antialiasing."""
 BLUR = 1 / 16
 """Of the shorter side: how far from the background a model's rims may still be mixed with it."""
+VEIL = 0.6
+"""Opacity up to which a pixel is nearer to the background than to the drawing, so that it is no colour of the drawing
+that the keys do not have, wherever it is.
+"""
 LEAST, MOST = 0.02, 0.98
 """Opacity below and above which noise is all that makes the difference from none and all."""
 _COLOURS, _SOFT_COLOURS = 48, 16
@@ -150,8 +154,8 @@ def _opacity(
     near = grown(is_behind, RIM)
     reach = max(RIM, round(BLUR * min(is_behind.shape)))
     wide = grown(is_behind, reach)
-    blurred, own, theirs = _mixed_parts(shown, behind, wide & ~is_behind, known, np.ones_like(known.is_soft))
-    blurred = _reached(is_behind, blurred, reach) & ~near
+    blurred, own, theirs = _mixed_parts(shown, behind, ~is_behind, known, np.ones_like(known.is_soft))
+    blurred = (_reached(is_behind, blurred & wide, reach) | (blurred & (own < VEIL))) & ~near
     mixed = blurred
     alpha[blurred], colours[blurred] = own[blurred], theirs[blurred]
     if known.is_soft.any():
