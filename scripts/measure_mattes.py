@@ -75,26 +75,27 @@ def main() -> None:
         from tooncrafter_jax import ToonCrafter
 
         toon = ToonCrafter.load(arguments.model)
-    kinds = ["true, one background", "true, two backgrounds"] + (["drawn"] if toon else [])
-    rows: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
+    rows: dict[str, list[list[float]]] = {}
     for number, (name, cels) in enumerate(true_cels(arguments.emoji, arguments.size)):
         try:
             made, chosen, distance = recovered(cels)
             if toon is not None:
-                drawn = toon.interpolate(
-                    Image.fromarray(cels[0]),
-                    Image.fromarray(cels[-1]),
-                    alpha=True,
-                    steps=arguments.steps,
-                    height=arguments.size,
-                    width=arguments.size,
-                )
-                made["drawn"] = np.asarray(drawn)[1:-1]
+                for kind, twice in (("drawn, one background", False), ("drawn, two backgrounds", True)):
+                    drawn = toon.interpolate(
+                        cels[0],
+                        cels[-1],
+                        alpha=True,
+                        two_backgrounds=twice,
+                        steps=arguments.steps,
+                        height=arguments.size,
+                        width=arguments.size,
+                    )
+                    made[kind] = drawn[1:-1]
         except UserError as error:
             print(f"{name}: {error}")
             continue
         for kind, found in made.items():
-            rows[kind].append(errors(found, cels[1:-1]))
+            rows.setdefault(kind, []).append(errors(found, cels[1:-1]))
         told = ", ".join(f"{kind} {rows[kind][-1][0]:.4f}" for kind in made)
         print(f"{name}: over {chosen}, {distance:.0f} from the drawing: {told}", flush=True)
         if number < arguments.sheets:

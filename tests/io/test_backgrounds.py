@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,19 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.backgrounds import colour_named, colours_of, farthest_background, hex_of, nearness
 
 
-def test_the_background_is_far_from_every_colour_of_the_drawing():
+def test_the_background_is_far_from_every_colour_of_the_drawing_and_moderate():
     colours = np.array([(0, 255, 0), (20, 20, 20), (255, 255, 255), (250, 220, 180)], np.uint8)
     background, distance = farthest_background(colours)
-    assert distance == pytest.approx(nearness(colours, background)) and distance > 100
-    others = [nearness(colours, colour) for colour in ((255, 0, 0), (0, 0, 255), (255, 0, 255), (0, 255, 255))]
-    assert distance >= max(others) - 1e-3
+    assert distance == pytest.approx(nearness(colours, background)) and distance > 70
+    assert max(background) <= 243 and min(background) >= 45
+
+
+def test_where_no_moderate_one_is_far_enough_all_colours_are_looked_through():
+    """A drawing in all moderate tones, as pictures have: only a strong colour is left."""
+    hues, tones = np.linspace(0, 1, 25), [(0.4, 0.65), (0.4, 0.95), (0.7, 0.8), (0.2, 0.8), (0.55, 0.95), (0.6, 0.5)]
+    all_of_them = [colorsys.hsv_to_rgb(hue, *tone) for hue in hues for tone in tones]
+    background, distance = farthest_background(np.round(255 * np.array(all_of_them)).astype(np.uint8))
+    assert max(background) == 255 and min(background) == 0 and distance > 40
 
 
 def test_a_second_background_is_far_from_the_first_too():

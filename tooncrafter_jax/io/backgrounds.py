@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import itertools
 
 import numpy as np
@@ -20,7 +21,11 @@ NEAR = 10.0
 """Below this, a background is a colour of the drawing."""
 SEEN = 32
 """Opacity, of 255, from which on a pixel's colour is one of the drawing: below, rounding leaves too little of it."""
+FAR_ENOUGH = 45.0
+"""From this on, a background that models have seen the like of is better than one that is farther."""
 _STEPS = (0, 64, 128, 192, 255)
+_HUES, _SATURATIONS, _VALUES = 24, (0.4, 0.55, 0.7), (0.65, 0.8, 0.95)
+"""Of colours that pictures have as backgrounds. Over stronger ones models draw blocks and tints."""
 _MOST_COLOURS = 4096
 
 
@@ -62,21 +67,32 @@ def nearness(colours: UInt8[np.ndarray, "N 3"], background: Colour) -> float:
 
 
 def farthest_background(colours: UInt8[np.ndarray, "N 3"], apart_from: Colour | None = None) -> tuple[Colour, float]:
-    """The background whose nearest colour is farthest away.
+    """The background whose nearest colour is farthest away: a moderate one, if there is one that is far enough.
 
     Args:
       colours: of the drawing, at least one.
       apart_from: another background, from which it is to be far as well.
 
     Returns:
-      The background, of a grid over all colours, and its difference in L*a*b* from the nearest.
+      The background, and its difference in L*a*b* from the nearest.
     """
-    grid = np.array(list(itertools.product(_STEPS, repeat=3)), np.uint8)
-    near = _distances(colours, grid)
-    if apart_from is not None:
-        near = np.minimum(near, _distances(np.array([apart_from], np.uint8), grid))
+    others = colours if apart_from is None else np.concatenate([colours, np.array([apart_from], np.uint8)])
+    chosen, distance = _farthest(others, _moderate())
+    if distance < FAR_ENOUGH:
+        chosen, distance = _farthest(others, np.array(list(itertools.product(_STEPS, repeat=3)), np.uint8))
+    return chosen, distance
+
+
+def _moderate() -> UInt8[np.ndarray, "N 3"]:
+    hues = [hue / _HUES for hue in range(_HUES)]
+    tones = [colorsys.hsv_to_rgb(*tone) for tone in itertools.product(hues, _SATURATIONS, _VALUES)]
+    return np.round(255 * np.array(tones)).astype(np.uint8)
+
+
+def _farthest(colours: np.ndarray, backgrounds: np.ndarray) -> tuple[Colour, float]:
+    near = _distances(colours, backgrounds)
     best = int(np.argmax(near))
-    red, green, blue = (int(value) for value in grid[best])
+    red, green, blue = (int(value) for value in backgrounds[best])
     return (red, green, blue), float(near[best])
 
 
