@@ -15,6 +15,7 @@ from PIL import Image
 from tests.sampling.test_pipeline import NARROW
 from tooncrafter_jax import UserError
 from tooncrafter_jax.notes import collected
+from tooncrafter_jax.sampling.clip_store import ClipStore
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.sampling.sequence import Shot, ShotOptions, lay_out
@@ -133,6 +134,21 @@ def test_the_batch_changes_nothing() -> None:
     np.testing.assert_array_equal(draw(shot, one, batch_size=1), draw(shot, three, batch_size=3))
     assert {len(batch) for batch in one.batches} == {1}
     assert {pair.seed for pair in one.pairs} == {pair.seed for pair in three.pairs}
+
+
+def test_clips_that_are_kept_are_not_drawn_again(tmp_path: Path) -> None:
+    shot = Shot(KEYS, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        draw(shot, Blend(fails_after=2), store=ClipStore(tmp_path / "clips", {}))
+    rest, heard = Blend(), []
+    found = draw(shot, rest, store=ClipStore(tmp_path / "clips", {}), on_progress=heard.append)
+    whole = Blend()
+    np.testing.assert_array_equal(found, draw(shot, whole))
+    assert len(rest.batches) == len(whole.batches) - 2
+    assert heard[-1].done == heard[-1].total == len(rest.batches) * OPTIONS.steps
+    other = Blend()
+    draw(shot, other, store=ClipStore(tmp_path / "clips", {"model": "another"}))
+    assert len(other.batches) == len(whole.batches)
 
 
 def test_clips_have_seeds_of_their_own_that_later_keys_do_not_change() -> None:

@@ -406,6 +406,7 @@ class _Run:
                 left.append(index)
             else:
                 yield clips[index], corrected(video, pairs[index].ends, options)
+        self._batches -= ceil(len(clips) / self._size) - ceil(len(left) / self._size)
         for start in range(0, len(left), self._size):
             batch = left[start : start + self._size]
             filled = [pairs[index] for index in batch]
