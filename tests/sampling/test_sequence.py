@@ -49,7 +49,8 @@ class Blend:
         self.batches.append(list(pairs))
         self.options.append(options)
         if tell is not None:
-            tell(Progress(options.steps, options.steps, lambda: np.zeros(0)))
+            steps = max(1, round(options.strength * options.steps))
+            tell(Progress(steps, steps, lambda: np.zeros(0)))
         times = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None, None, None]
         clips = [(1 - times) * pair.ends[0] + times * pair.ends[1] + self.shift * (pair.seed % 7) for pair in pairs]
         return np.stack(clips)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.sampling.test_pipeline import SETTINGS, assert_nearly_equal, make_toon
+from tests.sampling.test_pipeline import SETTINGS, make_toon
 from tests.sampling.test_sequence import KEYS, sketch
 from tooncrafter_jax import ToonCrafter
 from tooncrafter_jax.typing import Device
@@ -36,6 +36,15 @@ def shot(toon: ToonCrafter) -> np.ndarray:
     return toon.interpolate_sequence(KEYS, **SHOT, **FAST)
 
 
+def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
+    """At most two levels, and any on 1 % of the values at most: float32 sums in another order differ by a level on
+    0.1 % (see test_pipeline), and clips of the next level begin and end with such frames.
+    """
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert difference.max() <= 2
+    assert (difference > 0).mean() <= 1e-2
+
+
 def test_two_keys_a_clips_length_apart_are_that_clip_with_its_keys_as_they_were_drawn(toon: ToonCrafter) -> None:
     first, last = KEYS[0], KEYS[95]
     clip = toon.interpolate(first, last, "walks", {5: sketch()}, seed=5, **FAST)
@@ -51,11 +60,11 @@ def test_a_shot_shows_its_keys_pixel_by_pixel(shot: np.ndarray) -> None:
 
 
 def test_the_batch_changes_nothing(toon: ToonCrafter, shot: np.ndarray) -> None:
-    assert_nearly_equal(toon.interpolate_sequence(KEYS, **SHOT, **FAST, batch_size=1), shot)
+    assert_alike(toon.interpolate_sequence(KEYS, **SHOT, **FAST, batch_size=1), shot)
 
 
 def test_eight_devices_draw_the_same_shot(devices: list[Device], shot: np.ndarray) -> None:
-    assert_nearly_equal(make_toon(devices[:8]).interpolate_sequence(KEYS, **SHOT, **FAST), shot)
+    assert_alike(make_toon(devices[:8]).interpolate_sequence(KEYS, **SHOT, **FAST), shot)
 
 
 def test_sketches_and_prompts_change_the_shot(toon: ToonCrafter, shot: np.ndarray) -> None:

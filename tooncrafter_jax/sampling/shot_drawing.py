@@ -34,7 +34,15 @@ from tooncrafter_jax.sampling.request_pictures import (
 )
 from tooncrafter_jax.sampling.sequence import MOST_VALUES, Layout, Shot, lay_out
 from tooncrafter_jax.sampling.shot_plan import PlannedClip
-from tooncrafter_jax.sampling.through_keys import REDRAWN_SHARE, Bridge, DrawnFrame, bridges, has_room, joints
+from tooncrafter_jax.sampling.through_keys import (
+    LEAST_STEPS,
+    REDRAWN_SHARE,
+    Bridge,
+    DrawnFrame,
+    bridges,
+    has_room,
+    joints,
+)
 from tooncrafter_jax.typing import HostVideos, JsonObject, Uint8Clip, Uint8Video
 
 MOST_TOGETHER = 8
@@ -258,7 +266,7 @@ class _Run:
     ) -> None:
         self._prepared, self._options, self._sample = prepared, options, sample
         self._size, self._store, self._on_progress = size, store, on_progress
-        self._batches_done, self._batches = 0, self._count_batches()
+        self._batches_done, self._batches, self._steps = 0, self._count_batches(), 0
 
     def draw_gaps(
         self,
@@ -307,7 +315,7 @@ class _Run:
         """Draws the frames around the keys again, and puts them in place of those that there are."""
         prepared = self._prepared
         found = bridges(prepared.layout, prepared.keys, drawings, frames, self._options.frames, loop=prepared.shot.loop)
-        options = replace(self._options, strength=REDRAWN_SHARE)
+        options = replace(self._options, strength=REDRAWN_SHARE, steps=max(self._options.steps, LEAST_STEPS))
         pairs = [self._bridge_pair(bridge) for bridge in found]
         for bridge, video in self._drawn(found, pairs, options):
             for place, frame in bridge.shown.items():
@@ -419,12 +427,17 @@ class _Run:
                 yield clips[index], corrected(video, pairs[index].ends, options)
 
     def _listener(self) -> Callable[[Progress], None] | None:
+        """Counts every batch as many steps as the first: those through keys take fewer or more."""
         if (tell := self._on_progress) is None:
             return None
         before, batches = self._batches_done, max(self._batches, self._batches_done + 1)
-        return lambda progress: tell(
-            Progress(before * progress.total + progress.done, batches * progress.total, progress.preview)
-        )
+
+        def listen(progress: Progress) -> None:
+            self._steps = self._steps or progress.total
+            done = before * self._steps + progress.done * self._steps // progress.total
+            tell(Progress(done, batches * self._steps, progress.preview))
+
+        return listen
 
 
 def _request(pair: PreparedPair) -> JsonObject:

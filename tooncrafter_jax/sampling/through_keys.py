@@ -22,6 +22,8 @@ REDRAWN_SHARE = 0.6
 """Of the steps, that a bridge is drawn anew by: the noise that they begin with covers how drawings move, but not where
 they are.
 """
+LEAST_STEPS = 5
+"""Of which that share is run: a model that draws in one step would begin with noise alone, and never see the draft."""
 MOST_REDRAWN = 2
 """Drawings on each side of a key."""
 
