@@ -14,6 +14,7 @@ by more than the tolerances below.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import subprocess
@@ -105,8 +106,10 @@ def main() -> int:
             text = f"{len(off)} frames, {changed} not byte by byte, largest difference {max(off.values())} levels"
             report("demo", text, max(off.values()) <= LEVELS)
         tables = [run(c, "-m", "tooncrafter_jax", "verify", "tests/golden/tiny").split("\n") for c in checkouts]
-        changed = sum(a != b for a, b in zip(*tables, strict=False)) + abs(len(tables[0]) - len(tables[1]))
+        different = list(difflib.unified_diff(*tables, "before", "after", lineterm="", n=0))
+        changed = sum(line.startswith("+") for line in different[2:])
         report("verify", f"{len(tables[0])} lines, {changed} differ", not changed)
+        print("\n".join(different[2:]))
         for stage in arguments.stages:
             clips = arguments.clips.absolute()
             a, b = (losses(c, stage, clips, Path(folder) / f"{stage}{i}") for i, c in enumerate(checkouts))
