@@ -20,11 +20,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+PARTS = ("demo", "verify", "train")
 STAGES = ("autoencoder", "base", "rectify", "lora", "decoder", "sketch", "joint")
 BEFORE_JOINT = (
     "--config=configs/tiny.py:decoder",
@@ -66,8 +68,8 @@ def config_of(checkout: Path, stage: str) -> tuple[str, ...]:
     return (f"--config=configs/tiny.py:{stage}",)
 
 
-def losses(checkout: Path, stage: str, clips: Path, workdir: Path) -> np.ndarray:
-    """The loss of each of 20 steps."""
+def losses(checkout: Path, stage: str, clips: Path, workdir: Path, options: Sequence[str]) -> np.ndarray:
+    """The loss of each of 20 steps; the options are those of the config of both checkouts."""
     run(
         checkout,
         "train.py",
@@ -75,6 +77,7 @@ def losses(checkout: Path, stage: str, clips: Path, workdir: Path) -> np.ndarray
         f"--workdir={workdir}",
         f"--config.data.directory={clips}",
         "--config.save_every=0",
+        *options,
     )
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().split("\n") if line]
     return np.asarray([line["loss"] for line in lines if "loss" in line])
@@ -86,8 +89,9 @@ def main() -> int:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--clips", type=Path, required=True, help="a set that both read")
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
     parser.add_argument("--stages", nargs="*", default=STAGES)
-    arguments = parser.parse_args()
+    arguments, options = parser.parse_known_args()  # others are of the config, e.g. --config.data.batch=1
     checkouts = [path.absolute() for path in (arguments.before, arguments.after)]
     differ = False
 
@@ -97,22 +101,24 @@ def main() -> int:
         print(f"{what:20} {text}{'' if same else '   DIFFERS'}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        drawn = [demo(checkout, Path(folder) / f"demo{i}") for i, checkout in enumerate(checkouts)]
-        if not drawn[0] or drawn[0].keys() != drawn[1].keys():
-            report("demo", f"{len(drawn[0])} and {len(drawn[1])} files, not of the same names", False)
-        else:
-            off = {n: int(np.abs(drawn[0][n].astype(int) - drawn[1][n]).max()) for n in drawn[0]}
-            changed = sum(value > 0 for value in off.values())
-            text = f"{len(off)} frames, {changed} not byte by byte, largest difference {max(off.values())} levels"
-            report("demo", text, max(off.values()) <= LEVELS)
-        tables = [run(c, "-m", "tooncrafter_jax", "verify", "tests/golden/tiny").split("\n") for c in checkouts]
-        different = list(difflib.unified_diff(*tables, "before", "after", lineterm="", n=0))
-        changed = sum(line.startswith("+") for line in different[2:])
-        report("verify", f"{len(tables[0])} lines, {changed} differ", not changed)
-        print("\n".join(different[2:]))
-        for stage in arguments.stages:
+        if "demo" in arguments.parts:
+            drawn = [demo(checkout, Path(folder) / f"demo{i}") for i, checkout in enumerate(checkouts)]
+            if not drawn[0] or drawn[0].keys() != drawn[1].keys():
+                report("demo", f"{len(drawn[0])} and {len(drawn[1])} files, not of the same names", False)
+            else:
+                off = {n: int(np.abs(drawn[0][n].astype(int) - drawn[1][n]).max()) for n in drawn[0]}
+                changed = sum(value > 0 for value in off.values())
+                text = f"{len(off)} frames, {changed} not byte by byte, largest difference {max(off.values())} levels"
+                report("demo", text, max(off.values()) <= LEVELS)
+        if "verify" in arguments.parts:
+            tables = [run(c, "-m", "tooncrafter_jax", "verify", "tests/golden/tiny").split("\n") for c in checkouts]
+            different = list(difflib.unified_diff(*tables, "before", "after", lineterm="", n=0))
+            changed = sum(line.startswith("+") for line in different[2:])
+            report("verify", f"{len(tables[0])} lines, {changed} differ", not changed)
+            print("\n".join(different[2:]))
+        for stage in arguments.stages if "train" in arguments.parts else ():
             clips = arguments.clips.absolute()
-            a, b = (losses(c, stage, clips, Path(folder) / f"{stage}{i}") for i, c in enumerate(checkouts))
+            a, b = (losses(c, stage, clips, Path(folder) / f"{stage}{i}", options) for i, c in enumerate(checkouts))
             worst = float(np.max(np.abs(a - b) / np.abs(a))) if a.shape == b.shape else np.inf
             report(f"train {stage}", f"{len(a)} steps, relative difference {worst:.1e}", worst <= LOSS_TOLERANCE)
     return int(differ)
