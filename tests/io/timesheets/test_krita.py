@@ -20,7 +20,7 @@ from tooncrafter_jax.io.timesheets import read_cel, read_timesheet, sheet_of_fra
 KRITA, SCREEN = shutil.which("krita"), shutil.which("xvfb-run")
 SECONDS = 300
 TRIES = 20
-"""Krita 5.1.5 under Xvfb crashes in most of its exports of an animation, and succeeds in some."""
+"""Krita 5.1.5 under Xvfb crashes in most of its exports of our files, not of those with its own pictures."""
 
 pytestmark = [
     pytest.mark.slow,
