@@ -12,19 +12,22 @@ way: beside their distance from the truth stands that of the true frames. DIR ge
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from tooncrafter_jax.curation.synthetic.animated_pictures import longest_whole_run, read_animation
 from tooncrafter_jax.curation.synthetic.emoji_packages import cache_directory, fetch_packages, list_assets
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import BLACK, WHITE, write_contact_sheet
 from tooncrafter_jax.io.backgrounds import colours_of, farthest_background, hex_of
-from tooncrafter_jax.io.mattes import drawn_colours, matte, matte_of_two
+from tooncrafter_jax.io.cels import CelKeys
 from tooncrafter_jax.io.transparency import over
+
+if TYPE_CHECKING:
+    from tooncrafter_jax import ToonCrafter
 
 FRAMES = 16
 
@@ -77,31 +80,18 @@ def main() -> None:
         toon = ToonCrafter.load(arguments.model)
     rows: dict[str, list[list[float]]] = {}
     for number, (name, cels) in enumerate(true_cels(arguments.emoji, arguments.size)):
-        try:
-            made, chosen, distance = recovered(cels)
-            if toon is not None:
-                for kind, twice in (("drawn, one background", False), ("drawn, two backgrounds", True)):
-                    drawn = toon.interpolate(
-                        cels[0],
-                        cels[-1],
-                        alpha=True,
-                        two_backgrounds=twice,
-                        steps=arguments.steps,
-                        height=arguments.size,
-                        width=arguments.size,
-                    )
-                    made[kind] = drawn[1:-1]
-        except UserError as error:
-            print(f"{name}: {error}")
-            continue
-        for kind, found in made.items():
-            rows.setdefault(kind, []).append(errors(found, cels[1:-1]))
+        keys = chosen_keys(cels)
+        made = {kind: (found, cels[1:-1]) for kind, found in of_truth(cels, keys).items()}
+        if toon is not None:
+            made |= of_drawn(toon, cels, keys, arguments.steps)
+        for kind, both in made.items():
+            rows.setdefault(kind, []).append(errors(*both))
         told = ", ".join(f"{kind} {rows[kind][-1][0]:.4f}" for kind in made)
-        print(f"{name}: over {chosen}, {distance:.0f} from the drawing: {told}", flush=True)
+        print(f"{name}: over {hex_of(keys.background)}: {told}", flush=True)
         if number < arguments.sheets:
-            for kind, found in made.items():
+            for kind, (found, _) in made.items():
                 path = arguments.out / f"{name}_{kind.replace(', ', '_').replace(' ', '_')}.png"
-                write_contact_sheet(path, two_backgrounds(found), columns=7)
+                write_contact_sheet(path, two_backgrounds(found), columns=(len(found) + 1) // 2)
     print("\n| frames | opacity | where half transparent | colours over black and white | worst clip's opacity |")
     print("|---|---|---|---|---|")
     for kind, of_kind in rows.items():
@@ -109,19 +99,40 @@ def main() -> None:
         print(f"| {kind} | " + " | ".join(f"{value:.4f}" for value in means) + f" | {worst:.4f} |")
 
 
-def recovered(cels: np.ndarray) -> tuple[dict[str, np.ndarray], str, float]:
-    """The true frames between, recovered from one background and from two; the background, and how far it is."""
-    keys: Sequence[np.ndarray] = [cels[0], cels[-1]]
-    colours = np.concatenate([colours_of(key) for key in keys])
-    background, distance = farthest_background(colours)
-    second, _ = farthest_background(colours, apart_from=background)
-    known = drawn_colours(keys)
-    pairs = [(over(cel, background), over(cel, second)) for cel in cels[1:-1]]
-    found = {
-        "true, one background": np.stack([matte(one, background, known) for one, _ in pairs]),
-        "true, two backgrounds": np.stack([matte_of_two(*pair, background, second, known) for pair in pairs]),
+def chosen_keys(cels: np.ndarray) -> CelKeys:
+    """The first and the last of a clip, over two backgrounds that are far from their colours."""
+    colours = np.concatenate([colours_of(key) for key in (cels[0], cels[-1])])
+    background, _ = farthest_background(colours)
+    return CelKeys((cels[0], cels[-1]), background, farthest_background(colours, apart_from=background)[0])
+
+
+def of_truth(cels: np.ndarray, keys: CelKeys) -> dict[str, np.ndarray]:
+    """The true frames between, recovered from one background and from two."""
+    backgrounds = [keys.background, keys.second or keys.background]
+    frames, again = (np.stack([over(cel, colour) for cel in cels]) for colour in backgrounds)
+    return {
+        "true, one background": keys.recovered(frames)[1:-1],
+        "true, two backgrounds": keys.recovered(frames, again)[1:-1],
     }
-    return found, hex_of(background), distance
+
+
+def of_drawn(
+    toon: ToonCrafter, cels: np.ndarray, keys: CelKeys, steps: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Frames that a model draws, recovered likewise, and the true ones; its keys alone show no motion but the true."""
+    height, width = cels.shape[1:3]
+    frames, again = (
+        toon.interpolate(cels[0], cels[-1], background=hex_of(colour), steps=steps, height=height, width=width)
+        for colour in (keys.background, keys.second or keys.background)
+    )
+    alone, both = keys.recovered(frames, places={}), keys.recovered(frames, again, places={})
+    ends = [0, -1]
+    return {
+        "drawn, one background": (alone[1:-1], cels[1:-1]),
+        "drawn, two backgrounds": (both[1:-1], cels[1:-1]),
+        "keys as they are decoded, one background": (alone[ends], cels[ends]),
+        "keys as they are decoded, two backgrounds": (both[ends], cels[ends]),
+    }
 
 
 if __name__ == "__main__":

@@ -52,6 +52,14 @@ def test_a_colour_that_the_keys_have_not_stays():
     np.testing.assert_array_equal(found[4, 5:35, 5:55], drawn[4, 5:35, 5:55])
 
 
+def test_shading_stays():
+    """Also where the rest of the keys is flat: a slope is no painted area, however gentle."""
+    slope = np.linspace(90, 170, 80).astype(np.uint8)
+    true = clip().copy()
+    true[:, 62:94, 30:110] = np.stack([slope, slope, slope // 2], -1)
+    np.testing.assert_array_equal(snapped_to_palette(true, [true[0], true[-1]]), true)
+
+
 def test_between_two_like_colours_none_is_taken():
     keys = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     keys[:, 70:] = 112

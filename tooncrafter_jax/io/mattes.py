@@ -43,17 +43,21 @@ that the keys do not have, wherever it is.
 """
 LEAST, MOST = 0.02, 0.98
 """Opacity below and above which noise is all that makes the difference from none and all."""
-_COLOURS, _SOFT_COLOURS = 48, 16
+_COLOURS, _SOFT_COLOURS, _SHADES = 48, 16, 2048
 _QUIET, _LOUD = 2.0, 40.0
 """Levels of 255 within which a pixel is the background: of exact frames, and at most."""
 _DRIFT = 60.0
 """Levels by which a model may draw the background in another colour than it was given."""
 _OF_KEYS = 4.0
 """Levels that a colour of the keys must come nearer than one from close by."""
-_SOFTER = 12.0
+_SOFTER = 6.0
 """Levels that a half transparent colour must come nearer than an opaque one, away from the background."""
-_DISAGREEMENT = 24.0
-"""Levels by which two frames differ from what their backgrounds explain, where the drawing itself is another."""
+_DISAGREEMENT = 0.07
+"""Difference of two frames that their backgrounds do not explain, as a share of that of the backgrounds, where the
+drawing itself is another.
+"""
+_AT_A_TIME = 8192
+"""Pixels whose distances from all colours are in memory."""
 _SHIFTS = [(y, x) for y in (-3, -2, -1, 0, 1, 2, 3) for x in (-3, -2, -1, 0, 1, 2, 3) if max(abs(y), abs(x)) in (1, 3)]
 
 
@@ -64,10 +68,12 @@ class DrawnColours:
     Attributes:
       colours: straight colours, 0 to 255, of opaque parts and of areas that are half transparent.
       most: the largest opacity that each was seen with; 1 of opaque parts.
+      shades: of opaque parts in finer steps, all that there are.
     """
 
     colours: Float32[np.ndarray, "K 3"]
     most: Float32[np.ndarray, "K"]
+    shades: Float32[np.ndarray, "N 3"]
 
     @property
     def is_soft(self) -> Bool[np.ndarray, "K"]:
@@ -94,9 +100,8 @@ def drawn_colours(keys: Sequence[UInt8[np.ndarray, "H W 4"]]) -> DrawnColours:
         for index in range(len(colours)):
             own = faint[nearest == index, 3]
             most[index] = min(0.999, np.quantile(own, 0.99) / 255) if len(own) else 0.999
-    if len(opaque):
-        return DrawnColours(np.concatenate([opaque, colours]), np.concatenate([np.ones(len(opaque), np.float32), most]))
-    return DrawnColours(colours, most)
+    ones, shades = np.ones(len(opaque), np.float32), _shades(np.concatenate(solid)[:, :3])
+    return DrawnColours(np.concatenate([opaque, colours]), np.concatenate([ones, most]), shades)
 
 
 def matte(frame: Picture, background: Colour, known: DrawnColours) -> UInt8[np.ndarray, "H W 4"]:
@@ -140,8 +145,9 @@ def matte_of_two(
     apart = behind_one - behind_two
     through = ((one - two) * apart).sum(-1) / np.maximum((apart**2).sum(-1), 1)
     through = np.clip(through, 0, 1)
-    unexplained = np.abs(one - two - through[..., None] * apart).max(-1)
-    alpha = np.where(unexplained <= _DISAGREEMENT, 1 - through, alone).astype(np.float32)
+    unexplained = np.sqrt(((one - two - through[..., None] * apart) ** 2).sum(-1))
+    agree = unexplained <= _DISAGREEMENT * np.sqrt((apart**2).sum(-1))
+    alpha = np.where(agree, 1 - through, alone).astype(np.float32)
     return _cel(one, behind_one, _snapped(alpha), colours)
 
 
@@ -182,8 +188,9 @@ def _mixed_parts(
     """Where pixels are rather some of the known colours before the background than any opaque one; opacity, colours."""
     mixed, alpha, colours = np.zeros_like(where), np.ones(where.shape, np.float32), shown.copy()
     rows, columns = np.nonzero(where)
-    opaque = _from_nearest(shown[rows, columns], known.colours[~known.is_soft])
-    rows, columns, opaque = (values[opaque > _SOFTER] for values in (rows, columns, opaque))
+    for opaques in (known.colours[~known.is_soft], known.shades):  # few settle most pixels
+        opaque = _from_nearest(shown[rows, columns], opaques)
+        rows, columns, opaque = (values[opaque > _SOFTER] for values in (rows, columns, opaque))
     if len(rows):
         pixel, candidates = shown[rows, columns], _each(known.colours[of], len(rows))
         share, distance = _on_the_way(pixel, behind[rows, columns], candidates, known.most[of])
@@ -198,8 +205,11 @@ def _from_nearest(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Distance of each pixel (N, 3) from the nearest colour (K, 3); infinite where there are none."""
     if not len(colours):
         return np.full(len(pixels), np.inf, np.float32)
-    squares = (pixels**2).sum(-1)[:, None] - 2 * pixels @ colours.T + (colours**2).sum(-1)
-    return np.sqrt(np.maximum(squares.min(1), 0))
+    own, nearest = (colours**2).sum(-1), np.empty(len(pixels), np.float32)
+    for start in range(0, len(pixels), _AT_A_TIME):
+        some = pixels[start : start + _AT_A_TIME]
+        nearest[start : start + _AT_A_TIME] = (own - 2 * some @ colours.T).min(1) + (some**2).sum(-1)
+    return np.sqrt(np.maximum(nearest, 0))
 
 
 def _reached(start: np.ndarray, through: np.ndarray, steps: int) -> np.ndarray:
@@ -266,6 +276,15 @@ def _palette(colours: np.ndarray, count: int) -> np.ndarray:
     image = Image.fromarray(np.ascontiguousarray(colours[None])).quantize(count, method=Image.Quantize.MAXCOVERAGE)
     used = np.unique(np.asarray(image))
     return np.asarray(image.getpalette(), np.float32).reshape(-1, 3)[used]
+
+
+def _shades(colours: np.ndarray) -> np.ndarray:
+    """The different colours (K, 3) among many (N, 3), in steps of 8 levels; of too many the most frequent."""
+    values, counts = np.unique(
+        (colours.astype(np.uint32) >> 3) @ np.array([1 << 10, 1 << 5, 1], np.uint32), return_counts=True
+    )
+    values = values[np.argsort(-counts, kind="stable")][:_SHADES]
+    return np.stack([values >> 10, (values >> 5) & 31, values & 31], axis=-1).astype(np.float32) * 8 + 3.5
 
 
 def _each(colours: np.ndarray, count: int) -> np.ndarray:

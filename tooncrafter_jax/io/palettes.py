@@ -29,8 +29,10 @@ LEAST_FLAT = 0.25
 """Share of the keys that is flat in a cel drawing."""
 _WINDOW = 5
 """Pixels on a side of the window in which a picture is flat or not."""
-_FLAT_KEY = 3
-"""Levels between the darkest and the brightest pixel of a window of a painted area."""
+_FLAT_KEY = 1
+"""Levels between the darkest and the brightest pixel of a window of a painted area in a key: shading has more."""
+_APART = 3
+"""Levels up to which two colours are one."""
 _NOISE, _QUIET, _LOUD = 2.2, 2.0, 8.0
 """A frame is flat where the standard deviation in a window is below so many times that of most windows, and at least
 and at most so many levels: a faint line on a clean ground is none.
@@ -43,7 +45,7 @@ _RIM = 4
 
 def keys_palette(keys: Sequence[Picture]) -> UInt8[np.ndarray, "N 3"]:
     """The colours of flat areas of key frames, the most frequent first; says so if they have few."""
-    flat = [_is_flat(key, _FLAT_KEY) for key in keys]
+    flat = [_is_flat(key) for key in keys]
     share = float(np.mean([mask.mean() for mask in flat]))
     if share < LEAST_FLAT:
         note(
@@ -55,7 +57,7 @@ def keys_palette(keys: Sequence[Picture]) -> UInt8[np.ndarray, "N 3"]:
     colours = colours[np.argsort(-counts, kind="stable")][: (counts >= _LEAST_AREA * keys[0][..., 0].size).sum()]
     kept: list[np.ndarray] = []
     for colour in colours:
-        if len(kept) < MOST_COLOURS and all(np.abs(colour.astype(int) - other).max() > _FLAT_KEY for other in kept):
+        if len(kept) < MOST_COLOURS and all(np.abs(colour.astype(int) - other).max() > _APART for other in kept):
             kept.append(colour)
     return np.stack(kept) if kept else np.zeros((0, 3), np.uint8)
 
@@ -98,12 +100,12 @@ def _snapped(frame: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return np.clip(np.round(moved), 0, 255).astype(np.uint8)
 
 
-def _is_flat(picture: np.ndarray, levels: int) -> Bool[np.ndarray, "H W"]:
+def _is_flat(picture: np.ndarray) -> Bool[np.ndarray, "H W"]:
     image = Image.fromarray(picture)
     highest, lowest = (
         np.asarray(image.filter(rank(_WINDOW))).astype(int) for rank in (ImageFilter.MaxFilter, ImageFilter.MinFilter)
     )
-    return (highest - lowest).max(-1) <= levels
+    return (highest - lowest).max(-1) <= _FLAT_KEY
 
 
 def _mean(values: np.ndarray) -> Float32[np.ndarray, "H W 3"]:
