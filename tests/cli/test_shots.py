@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.test_bad_input import snapshot
+from tests.cli.test_bad_input import REPOSITORY, snapshot
 from tests.cli.world import Command, World, draw, draw_lines, write_manifest
 
 FRAMES = (0, 1, 4, 12, 35, 95)
@@ -87,6 +90,43 @@ def test_a_shot_that_was_killed_goes_on_and_a_finished_one_is_done(empty: World,
     result = command("sample", *argv)
     assert result.code == 0 and "shot: done before" in result.err
     assert not empty.model.batches
+
+
+KILLED = """
+import os, signal, sys
+import pytest
+from tests.cli.world import FakeModel
+from tooncrafter_jax.__main__ import main
+
+def kill(number):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+FakeModel(before=kill).install(pytest.MonkeyPatch())
+main(["sample", *sys.argv[1:]])
+"""
+
+
+def test_a_process_that_is_killed_outright_leaves_what_it_drew(empty: World, command: Command):
+    argv = keys(empty)
+    killed = subprocess.run([sys.executable, "-c", KILLED, *argv], cwd=REPOSITORY, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kept = clips(empty)
+    assert len(kept) == 4
+    assert command("sample", *argv).code == 0
+    assert {name: time for name, time in clips(empty).items() if name in kept} == kept
+    resumed = frames(empty)
+    command("sample", *argv, f"--out={empty.out / 'whole'}")
+    for one, other in zip(resumed, frames(empty, "whole"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert {path.name for path in empty.out.iterdir()} == {
+        "shot",
+        "shot.json",
+        ".shot.clips",
+        "whole",
+        "whole.json",
+        ".whole.clips",
+    }
 
 
 def test_another_timing_draws_only_what_is_new(empty: World, command: Command):
