@@ -112,7 +112,7 @@ def main() -> int:
                 report("demo", text, max(off.values()) <= LEVELS)
         if "verify" in arguments.parts:
             tables = [run(c, "-m", "tooncrafter_jax", "verify", "tests/golden/tiny").split("\n") for c in checkouts]
-            different = list(difflib.unified_diff(*tables, "before", "after", lineterm="", n=0))
+            different = list(difflib.unified_diff(tables[0], tables[1], "before", "after", lineterm="", n=0))
             changed = sum(line.startswith("+") for line in different[2:])
             report("verify", f"{len(tables[0])} lines, {changed} differ", not changed)
             print("\n".join(different[2:]))

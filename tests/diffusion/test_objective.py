@@ -79,4 +79,4 @@ def test_the_loss_is_each_clip_s_mean_square() -> None:
     ]
     loss = loss_per_sample(prediction, target)
     assert loss.shape == (2,)
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)  # sums in float32, in whatever order a version compiles them
