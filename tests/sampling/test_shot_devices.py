@@ -12,7 +12,7 @@ from tests.sampling.test_sequence import KEYS, sketch
 from tooncrafter_jax import ToonCrafter
 from tooncrafter_jax.typing import Device
 
-pytestmark = [pytest.mark.heavy, pytest.mark.gate]
+pytestmark = pytest.mark.heavy
 
 FAST: dict[str, Any] = SETTINGS | {"steps": 1}
 SHOT: dict[str, Any] = {
@@ -45,6 +45,7 @@ def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
     assert (difference > 0).mean() <= 1e-2
 
 
+@pytest.mark.gate
 def test_two_keys_a_clips_length_apart_are_that_clip_with_its_keys_as_they_were_drawn(toon: ToonCrafter) -> None:
     first, last = KEYS[0], KEYS[95]
     clip = toon.interpolate(first, last, "walks", {5: sketch()}, seed=5, **FAST)
@@ -52,6 +53,7 @@ def test_two_keys_a_clips_length_apart_are_that_clip_with_its_keys_as_they_were_
     np.testing.assert_array_equal(found, [first, *clip[1:-1], last])
 
 
+@pytest.mark.gate
 def test_a_shot_shows_its_keys_pixel_by_pixel(shot: np.ndarray) -> None:
     assert len(shot) == 96
     for frame, key in KEYS.items():
@@ -59,14 +61,17 @@ def test_a_shot_shows_its_keys_pixel_by_pixel(shot: np.ndarray) -> None:
     assert shot[1:].std() > 10
 
 
+@pytest.mark.gate
 def test_the_batch_changes_nothing(toon: ToonCrafter, shot: np.ndarray) -> None:
     assert_alike(toon.interpolate_sequence(KEYS, **SHOT, **FAST, batch_size=1), shot)
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_the_same_shot(devices: list[Device], shot: np.ndarray) -> None:
     assert_alike(make_toon(devices[:8]).interpolate_sequence(KEYS, **SHOT, **FAST), shot)
 
 
+@pytest.mark.slow
 def test_sketches_and_prompts_change_the_shot(toon: ToonCrafter, shot: np.ndarray) -> None:
     without_sketches = toon.interpolate_sequence(KEYS, **(SHOT | {"sketches": None}), **FAST)
     other_prompt = toon.interpolate_sequence(KEYS, **(SHOT | {"prompt": {0: "walks", 12: "sits"}}), **FAST)
@@ -75,6 +80,7 @@ def test_sketches_and_prompts_change_the_shot(toon: ToonCrafter, shot: np.ndarra
     np.testing.assert_array_equal(other_prompt[:12], shot[:12])
 
 
+@pytest.mark.slow
 def test_a_shot_is_drawn_through_its_keys(toon: ToonCrafter) -> None:
     keys = {0: KEYS[0], 8: KEYS[4], 16: KEYS[12]}
     plain = toon.interpolate_sequence(keys, seed=5, **SETTINGS)
