@@ -53,7 +53,9 @@ def test_its_provenance_is_reported(checkpoint):
 @pytest.mark.parametrize("start", ["sample.py", "tooncrafter sample"])
 def test_without_arguments_the_examples_are_drawn(start, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(BatchRequest, "make", lambda request, listener: asked.append(request) or BatchResult(0))
+    monkeypatch.setattr(
+        BatchRequest, "make", lambda request, listener, result=None: asked.append(request) or BatchResult(0)
+    )
     main = runpy.run_path(str(REPOSITORY / start))["main"] if start == "sample.py" else sample
     assert main([]) == 0
     (request,) = asked
@@ -64,7 +66,7 @@ def test_without_arguments_the_examples_are_drawn(start, monkeypatch, capsys):
 
 def test_without_arguments_or_examples_it_is_said_what_to_give(monkeypatch, tmp_path):
     monkeypatch.setattr("tooncrafter_jax.cli.sample.EXAMPLES", tmp_path / "demo.jsonl")
-    with pytest.raises(UserError, match="give one of --first with --last, --folder, or --manifest"):
+    with pytest.raises(UserError, match="give one of --first with --last, --keys, --folder, or --manifest"):
         sample([])
 
 

@@ -74,7 +74,6 @@ def test_transparency_that_is_lost_is_said_once(empty: World, command: Command):
         (["--alpha", "--out=OUT/ab.gif", "--format=mp4"], "gif and mp4 hold no opacity"),
         (["--alpha", "--out=OUT/ab.webp", "--background=#e63c28"], "is a colour of the drawing"),
         (["--alpha", "--out=OUT/ab.webp", "--background=sky"], "'sky' is no colour"),
-        (["--background=auto"], "is for the option alpha"),
         (["--two-backgrounds"], "add the option alpha"),
         (["--alpha", "--out=OUT/ab.webp", "--last=PATH/opaque.png"], "opaque.png' has no transparent pixels"),
         (["--alpha", "--out=OUT/ab.webp", "--last=PATH/empty.png"], "empty.png' is transparent everywhere"),

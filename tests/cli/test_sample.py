@@ -223,7 +223,8 @@ def test_a_record_has_everything_to_make_its_clip_again(empty: World, command: C
     command("sample", *empty.pair(*unusual))
     first = empty.record()
     assert first["request"]["options"]["steps"] == 4 and first["request"]["prompt"] == "a »cat«"
-    command("sample", *arguments_of(first["request"], empty.out / "again.mp4"))
+    again = command("sample", *arguments_of(first["request"], empty.out / "again.mp4"))
+    assert again.code == 0, again.err
     assert empty.record("again")["request"] == first["request"]
     assert (empty.out / "again.mp4").read_bytes() == (empty.out / "ab.mp4").read_bytes()
     assert first["made_by"]["architecture"] == "tiny" and first["made_by"]["versions"]["jax"] == jax.__version__

@@ -101,7 +101,6 @@ def test_a_draft_lies_over_the_background_too():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"alpha": False, "background": "auto"}, "the background auto is for the option alpha"),
         ({"alpha": False, "two_backgrounds": True}, "add the option alpha, or leave them out"),
         ({"background": "mauve-ish"}, "'mauve-ish' is no colour"),
         ({"background": "white"}, "#ffffff is a colour of the drawing"),

@@ -168,6 +168,8 @@ class SamplingOptions(SolverOptions):
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+        if self.background == AUTO:  # which is what none at all means, and how records write it
+            object.__setattr__(self, "background", None)
 
     def check(self, config: ModelConfig) -> None:
         """Raises UserError for the first setting that is of a wrong type, or out of range for this model."""
@@ -203,10 +205,8 @@ class SamplingOptions(SolverOptions):
         )
 
     def _check_background(self) -> None:
-        if self.background not in (None, AUTO):
+        if self.background is not None:
             colour_named(self.background)
-        if self.background == AUTO and not self.alpha:
-            raise UserError("the background auto is for the option alpha: add that, or give a colour")
         if self.two_backgrounds and not self.alpha:
             raise UserError(
                 "two backgrounds tell the opacity of what is drawn: add the option alpha, or leave them out"
