@@ -216,3 +216,18 @@ class Mirror:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def user_cache(name: str) -> Path:
+    """Where something is kept for this user from run to run: `$XDG_CACHE_HOME/tooncrafter_jax/NAME`, by default below
+    `~/.cache`.
+
+    Raises:
+      UserError: if there is neither.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tooncrafter_jax" / name
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home directory to keep weights in: set XDG_CACHE_HOME to a directory"
+        ) from error

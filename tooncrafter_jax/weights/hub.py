@@ -25,7 +25,7 @@ from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, replac
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.io.owned_files import shortened
-from tooncrafter_jax.io.paths import GivenPath
+from tooncrafter_jax.io.paths import GivenPath, user_cache
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.notes import note, remark
 from tooncrafter_jax.typing import Dtype, JsonObject
@@ -321,12 +321,7 @@ def models_cache() -> Path:
     Raises:
       UserError: if there is neither.
     """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tooncrafter_jax" / "models"
-    except RuntimeError as error:
-        raise UserError(
-            "this user has no home directory to keep models in: set XDG_CACHE_HOME to a directory"
-        ) from error
+    return user_cache("models")
 
 
 def _files_of(directory: Path) -> list[JsonObject]:

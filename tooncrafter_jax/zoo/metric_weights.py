@@ -10,7 +10,6 @@ while fetching.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shlex
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.paths import user_cache
 from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.models.rife import Rife, RifeConfig
 from tooncrafter_jax.typing import DeviceParams, Dtype, HostParams, Tensors
@@ -93,12 +93,7 @@ def default_cache() -> Path:
     Raises:
       UserError: if there is neither.
     """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tooncrafter_jax" / "metric_weights"
-    except RuntimeError as error:
-        raise UserError(
-            "this user has no home directory to keep weights in: set XDG_CACHE_HOME to a directory"
-        ) from error
+    return user_cache("metric_weights")
 
 
 def lpips_params(arrays: Tensors, config: LpipsConfig) -> HostParams:
