@@ -4,7 +4,7 @@ they learn.
     python scripts/compare_checkouts.py ../before . --clips=data/bodies
 
 - `sample.py` draws the demo: frames compared pixel by pixel;
-- `verify` compares with the reference numbers: the two tables compared line by line;
+- `verify` compares with the reference numbers: the two tables compared line by line, their deviations as numbers;
 - `train.py` takes 20 steps of every stage of `configs/tiny.py`: losses compared step by step.
 
 The set of clips is made by `tooncrafter curate bodies --out=data/bodies --count=16`. Exit code 1 if anything differs
@@ -17,6 +17,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ LOSS_TOLERANCE = 1e-6
 """Relative; the order of operations may differ, the mathematics not."""
 LEVELS = 1
 """Of 255, for the same reason."""
+DEVIATION_TOLERANCE = 1e-5
+"""Between the deviations of two tables, for the same reason: a thirtieth of what `verify` allows."""
 
 
 def run(checkout: Path, *arguments: str) -> str:
@@ -59,6 +62,13 @@ def demo(checkout: Path, out: Path) -> dict[str, np.ndarray]:
     """Name -> frame of the demo's clips."""
     run(checkout, "sample.py", "--manifest=examples/demo.jsonl", f"--out={out}", "--format=png")
     return {str(file.relative_to(out)): np.asarray(Image.open(file)) for file in sorted(out.rglob("frame_*.png"))}
+
+
+def words_and_numbers(lines: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """A table's words, and its numbers like 1.9e-05, in their order."""
+    cells = [cell for line in lines for cell in line.split()]
+    numbers = [cell for cell in cells if re.fullmatch(r"\d\.\d+e[+-]\d+", cell)]
+    return [cell for cell in cells if cell not in numbers], np.asarray(numbers, float)
 
 
 def config_of(checkout: Path, stage: str) -> tuple[str, ...]:
@@ -112,10 +122,14 @@ def main() -> int:
                 report("demo", text, max(off.values()) <= LEVELS)
         if "verify" in arguments.parts:
             tables = [run(c, "-m", "tooncrafter_jax", "verify", "tests/golden/tiny").split("\n") for c in checkouts]
-            different = list(difflib.unified_diff(tables[0], tables[1], "before", "after", lineterm="", n=0))
-            changed = sum(line.startswith("+") for line in different[2:])
-            report("verify", f"{len(tables[0])} lines, {changed} differ", not changed)
-            print("\n".join(different[2:]))
+            different = list(difflib.unified_diff(tables[0], tables[1], "before", "after", lineterm="", n=0))[2:]
+            changed = sum(line.startswith("+") for line in different)
+            words, numbers = zip(*map(words_and_numbers, tables), strict=True)
+            same = words[0] == words[1] and len(numbers[0]) == len(numbers[1])
+            off = float(np.max(np.abs(numbers[0] - numbers[1]), initial=0.0)) if same else np.inf
+            text = f"{len(tables[0])} lines, {changed} not letter by letter, largest difference {off:.1e}"
+            report("verify", text, off <= DEVIATION_TOLERANCE)
+            print("\n".join(different), flush=True)
         for stage in arguments.stages if "train" in arguments.parts else ():
             clips = arguments.clips.absolute()
             a, b = (losses(c, stage, clips, Path(folder) / f"{stage}{i}", options) for i, c in enumerate(checkouts))
