@@ -61,7 +61,8 @@ format: .venv/dev
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,hub,data,eval,torch-data]'
+	$(PIP) uv
+	$(UV) pip install --quiet --python .venv --constraint constraints.txt --editable '.[dev,hub,data,eval,torch-data]'
 	touch $@
 
 .venv/docs: .venv/core
