@@ -15,6 +15,9 @@ PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests compile more than they compute; the gate's heavy ones and the slow ones run what users run.
 QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
+# Tests start Python some hundred times, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo docs test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
 
 demo: .venv/core
