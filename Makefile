@@ -13,7 +13,7 @@ LIGHT_EXTRAS := --extra dev --extra data --extra eval --extra hub
 # A file's tests share compiled programs, so a file stays in one process; tests/conftest.py says in which order they come.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests compile more than they compute; the gate's heavy ones and the slow ones run what users run.
-QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
+QUICK := XLA_FLAGS="--xla_backend_optimization_level=1 $$XLA_FLAGS"
 
 # Tests start Python some hundred times, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -107,6 +107,7 @@ main(["sample", *sys.argv[1:]])
 """
 
 
+@pytest.mark.gate
 def test_a_process_that_is_killed_outright_leaves_what_it_drew(empty: World, command: Command):
     argv = keys(empty)
     killed = subprocess.run([sys.executable, "-c", KILLED, *argv], cwd=REPOSITORY, capture_output=True, check=False)

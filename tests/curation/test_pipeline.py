@@ -202,6 +202,7 @@ def test_other_thresholds_need_no_other_measurement(films, tmp_path):
     assert again == _set(tmp_path / "fresh")
 
 
+@pytest.mark.gate
 def test_near_duplicates_of_other_films_are_dropped_and_shown_with_what_is_kept(report, films, tmp_path):
     stages = [FakeMotion(films.log), FakeFingerprint(by_number=True)]
     outcome = _curate(films, tmp_path / "out", stages=stages)
@@ -230,6 +231,7 @@ def test_processes_give_the_same_set_and_a_film_that_kills_one_costs_no_other(fi
 # --- mistakes ---
 
 
+@pytest.mark.gate
 def test_thresholds_that_drop_everything_leave_the_old_set_and_a_report(report, films, tmp_path):
     out = tmp_path / "out"
     _curate(films, out)

@@ -173,6 +173,7 @@ def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
     assert seen == [[], []]
 
 
+@pytest.mark.gate
 def test_guidance_leads_away_from_a_negative_prompt_and_an_empty_one_is_no_prompt(
     toon: ToonCrafter, pictures: Any, clip: np.ndarray
 ) -> None:
@@ -207,6 +208,7 @@ def test_latents_take_the_place_of_the_noise_of_the_seed(toon: ToonCrafter, pict
         toon.interpolate(pictures[0], pictures[1], latents=noise * np.inf, **SETTINGS)
 
 
+@pytest.mark.gate
 def test_a_draft_is_drawn_anew_as_far_as_the_strength_says(toon: ToonCrafter, pictures: Any) -> None:
     """With few steps left the noise hardly matters, and the draft does; with all of them it is the other way round."""
     rows = np.arange(64)[:, None, None]

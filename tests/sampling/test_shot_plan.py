@@ -37,7 +37,7 @@ def test_longer_gaps_are_drawn_again_between_drawn_frames_with_few_clips(gap: in
     assert gap / 15 <= plan.clips() <= clips
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(2, 300),
     st.sampled_from(list(CURVES)),

@@ -105,7 +105,7 @@ def test_which_drawing_a_frame_shows() -> None:
     assert [held_at([2, 4], frame) for frame in range(6)] == [-1, -1, 0, 0, 1, 1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 400),
     st.sampled_from([*CURVES, "cubic-bezier(1,0,0,1)", "cubic-bezier(0,1,1,0)"]),

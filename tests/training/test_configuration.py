@@ -274,6 +274,7 @@ def test_command_line_mistakes(arguments, message):
         main(arguments)
 
 
+@pytest.mark.gate
 def test_full_size_counts_and_optimizer_state():
     """Spec section 2.8, and the optimizer state of the published model, without an array."""
     from tooncrafter_jax.training.optimizers import state_bytes

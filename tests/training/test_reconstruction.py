@@ -22,6 +22,8 @@ from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.training.step import make_step, make_validation
 
+pytestmark = pytest.mark.gate
+
 START = 2
 
 
@@ -67,7 +69,6 @@ def test_the_discriminator_waits_for_its_step(run):
             assert bool(found[name] != 0.0) == takes_part, (number, name)
 
 
-@pytest.mark.gate
 def test_a_discriminator_that_never_takes_part_is_not_compiled(run):
     stage, batch, params, metrics = run
     never = type(stage)(dataclasses.replace(stage.config, steps=START), stage.model, stage.mesh)
@@ -178,7 +179,6 @@ def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
         assert {name: float(value) for name, value in losses.items()} == {"l1": 4 / 16, "lpips": 0.5 * expected}
 
 
-@pytest.mark.gate
 def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
     """A dual-reference decoder over a plain one's weights draws what the plain one draws, to rounding."""
     plain = config(clips, "decoder", model_changes={"decoder": {"temporal": False, "references": False}})
@@ -199,7 +199,6 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
     assert videos[0].std() > 0.01
 
 
-@pytest.mark.gate
 def test_new_parts_alone_learn_against_the_discriminator(clips):
     """The adaptive weight compares gradients at a layer that is frozen here; the weight is that of training
     everything.

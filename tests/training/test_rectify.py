@@ -183,6 +183,7 @@ def test_checkpoints_hold_no_frozen_parameters(rectify, tmp_path):
     assert not held["frozen"] and held["trained"]
 
 
+@pytest.mark.gate
 def test_a_run_whose_checkpoints_hold_frozen_parameters_goes_on(rectify, tmp_path):
     """As those of earlier versions do."""
     stage, mesh, _, start, open_loader = rectify

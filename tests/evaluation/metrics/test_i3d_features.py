@@ -52,6 +52,7 @@ def test_resizing_equals_its_definition(height: int, width: int) -> None:
     assert np.abs(ours - bilinear(video[0, 0].astype(np.float64), 224)).max() < 1.5e-4
 
 
+@pytest.mark.gate
 def test_logits_through_the_wrapper_equal_the_packaged_network(metric_weights: Path) -> None:
     """The clip of tests/golden/metrics/make.py, rounded to bytes: its logits move by a hundredth of their deviation.
 

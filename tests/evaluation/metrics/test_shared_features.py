@@ -42,6 +42,6 @@ def test_the_truth_of_the_next_method_is_known() -> None:
 def test_a_batch_at_the_place_of_one_that_is_gone_is_another() -> None:
     """Objects are distinguished by more than their address, which the next one may get."""
     features = SharedFeatures(FakeLogits())
-    for videos in (clips(), changed_clips()) * 5:
+    for videos in (clips(), changed_clips()) * 2:
         np.testing.assert_array_equal(features.of_videos(batch(videos, clips())), FakeLogits()(videos))
         gc.collect()
