@@ -67,7 +67,7 @@ def problem(toon: ToonCrafter) -> dict[str, Any]:
     ends = jnp.asarray(prepare(Pair(pictures[0], pictures[-1], "a penguin"), options, toon.config).ends)[None]
     frames, rows = options.frames, len(TIMES)
     sampler, seeds = toon.sampler(1, frames), jnp.zeros(1, jnp.uint32)
-    of_ends, _ = sampler.encode(toon.params, ends, seeds, None, last=frames - 1)
+    of_ends = sampler.end_latents(sampler.encode(toon.params, ends)[0], seeds, last=frames - 1)
     share = jnp.linspace(0, 1, frames)[None, :, None, None, None]
     latents = jnp.repeat((1 - share) * of_ends[:, :1] + share * of_ends[:, 1:], rows, 0)
     noise = sampler.initial_noise(seeds, frames=frames, frame_shape=of_ends.shape[2:])

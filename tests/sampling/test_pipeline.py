@@ -155,6 +155,27 @@ def test_a_clip_in_a_batch_is_the_clip_alone(toon: ToonCrafter, pictures: Any, c
 
 
 @pytest.mark.gate
+def test_a_picture_of_two_pairs_is_encoded_once(toon: ToonCrafter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three pairs of four pictures, one pair at a time: two calls of the encoder for two pictures each, not three; and
+    one a pair for what the decoder wants of them, which is not kept. What was encoded before is known.
+    """
+    keys = [np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8) for number in range(4)]
+    sampler, calls = toon.sampler(1, 16), []
+    compiled = sampler.encode
+
+    def encode(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return compiled(*arguments)
+
+    monkeypatch.setattr(sampler, "encode", encode)
+    monkeypatch.setattr(toon.sampler(6, 16), "denoise", lambda params, x, *_, **__: (x, None))
+    toon.interpolate(keys[:-1], keys[1:], seed=[1, 5, 9], **SETTINGS)
+    assert len(calls) == 2 + 3
+    toon.interpolate(keys[:-1], keys[1:], seed=[2, 6, 10], **SETTINGS)
+    assert len(calls) == 2 + 3 + 3
+
+
+@pytest.mark.gate
 def test_no_references_wait_on_the_device_while_a_batch_is_denoised(
     toon: ToonCrafter, pictures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

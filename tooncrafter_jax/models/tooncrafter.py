@@ -145,8 +145,17 @@ class BoundModel:
           noise: (B, 2, h, w, C), instead of what the seeds draw.
         """
         moments, hidden = self.encode(ends)
-        latents = draw_latents(moments, seeds, jnp.asarray([0, last]), noise)
-        return self.config.schedule.scale_factor * latents, self.references(hidden, ends)
+        return self.end_latents(moments, seeds, last, noise), self.references(hidden, ends)
+
+    def end_latents(
+        self,
+        moments: Float[Array, "B 2 h w C2"],
+        seeds: UInt32[Array, "B"],
+        last: int | Int[Array, ""],
+        noise: Latents | None = None,
+    ) -> Float[Array, "B 2 h w C"]:
+        """The scaled latents of the first and the last picture, of their moments; the rest as of `encode_ends`."""
+        return self.config.schedule.scale_factor * draw_latents(moments, seeds, jnp.asarray([0, last]), noise)
 
     def references(self, hidden: list[VideoFeatures], ends: Float[Array, "B 2 H W 3"]) -> References | None:
         """What the decoder refers to of both end frames in [-1, 1], and of the encoder's hidden states of them; None

@@ -25,6 +25,7 @@ from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, Conditions
 from tooncrafter_jax.runtime.distributed import to_host
 from tooncrafter_jax.sampling.denoise import Guidance
+from tooncrafter_jax.sampling.encoded_pictures import EncodedPictures, HostMoments, HostPictures
 from tooncrafter_jax.sampling.model_loading import replicated
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
@@ -70,6 +71,7 @@ class PairSampler:
         self._samplers: dict[tuple[int, ...] | None, Sampler] = {}
         self._placed: dict[int, Mapping[str, Mapping[str, jax.Array]]] = {}
         self._unconditional: dict[int, UnconditionalTokens] = {}
+        self._encoded = EncodedPictures()
         self._lock = threading.RLock()
 
     def sample(
@@ -178,24 +180,24 @@ class PairSampler:
         encoding two frames again costs less than a hundredth of a step.
         """
         size, groups = self._groups(len(pairs))
-        sampler = self.sampler(size, options.frames)
-        latents, references = [], None
-        for group in groups:
-            encoded, references = self._encode_group(sampler, pairs, group, options)
-            latents.append(to_host(encoded))
-        return np.concatenate(latents), references if len(groups) == 1 else None
+        sampler, references = self.sampler(size, options.frames), None
+        if len(groups) == 1:
+            moments, references = self._encode_group(sampler, pairs)
+        else:
+            ends = np.stack([pair.ends for pair in pairs])
+            moments = sampler.place(self._encoded.moments(ends, partial(self._host_moments, sampler), size), "batch")
+        seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
+        return to_host(sampler.end_latents(moments, seeds, last=np.int32(options.frames - 1))), references
 
-    def _encode_group(
-        self,
-        sampler: Sampler,
-        pairs: Sequence[PreparedPair],
-        group: slice,
-        options: SamplingOptions,
-    ) -> tuple[jax.Array, References | None]:
-        ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
-        seeds = sampler.place(np.asarray([pair.seed for pair in pairs[group]], np.uint32))
+    def _encode_group(self, sampler: Sampler, pairs: Sequence[PreparedPair]) -> tuple[jax.Array, References | None]:
+        """Moments and the decoder's references of one group."""
+        ends = sampler.place(np.stack([pair.ends for pair in pairs]), "batch")
+        return sampler.encode(self._params(sampler, "autoencoder", "decoder"), ends)
+
+    def _host_moments(self, sampler: Sampler, ends: HostPictures) -> HostMoments:
+        """Moments of as many pictures as a group has; by its own program, whose references are not needed."""
         params = self._params(sampler, "autoencoder", "decoder")
-        return sampler.encode(params, ends, seeds, last=np.int32(options.frames - 1))
+        return to_host(sampler.encode(params, sampler.place(ends, "batch"))[0])
 
     def _start(
         self,
@@ -256,7 +258,7 @@ class PairSampler:
         for group in groups:
             of_group = references
             if of_group is None and self.config.decoder.references:
-                of_group = self._encode_group(sampler, pairs, group, options)[1]
+                of_group = self._encode_group(sampler, pairs[group])[1]
             decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
             placed = sampler.place(host[group], "batch", "frames")
             moves = _placed(sampler, motion, group) if motion is not None and self.config.decoder.carried else None

@@ -33,6 +33,7 @@ from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import (
     BoundModel,
     Conditions,
+    Moments,
     SketchCondition,
     condition_latents,
     draw_latents,
@@ -157,6 +158,7 @@ class Sampler:
         self.clip_pixels = self._jit(self._clip_pixels)
         self.image_tokens = self._jit(self._image_tokens)
         self.encode = self._jit(self._encode)
+        self.end_latents = self._jit(self._end_latents)
         self.encode_clip = self._jit(self._encode_clip, static_argnames=("frames_at_a_time",))
         self.noised = self._jit(self._noised)
         self.initial_noise = self._jit(self._initial_noise, static_argnames=("frames", "frame_shape"))
@@ -231,14 +233,22 @@ class Sampler:
         model = self._model(params)
         return model.image_tokens(model.network("clip_image")(pixels))
 
-    def _encode(
-        self, params: AllParams, ends: Video, seeds: jax.Array, noise: Latents | None = None, *, last: int | jax.Array
-    ) -> tuple[Latents, References | None]:
-        """The first and the last picture (B, 2, H, W, 3) to scaled latents (B, 2, h, w, C) and the decoder's references.
+    def _encode(self, params: AllParams, ends: Video) -> tuple[Moments, References | None]:
+        """Moments of the latents (B, 2, h, w, 2C) of the first and the last picture (B, 2, H, W, 3), and what the decoder
+        refers to of both.
+        """
+        model = self._model(params)
+        moments, hidden = model.encode(ends)
+        return moments, model.references(hidden, ends)
+
+    def _end_latents(
+        self, moments: Moments, seeds: jax.Array, noise: Latents | None = None, *, last: int | jax.Array
+    ) -> Latents:
+        """Scaled latents (B, 2, h, w, C) of the first and the last picture, of their moments.
 
         `noise` (B, 2, h, w, C) replaces the posterior noise drawn from the seeds for frames 0 and `last`.
         """
-        return self._model(params).encode_ends(ends, seeds, last, noise)
+        return self._model({}).end_latents(moments, seeds, last, noise)
 
     def _encode_clip(
         self, params: AllParams, video: Video, seeds: jax.Array, *, frames_at_a_time: int | None = None

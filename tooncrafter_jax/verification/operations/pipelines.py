@@ -173,7 +173,8 @@ def sample(model: VerifiedModel, request: Request) -> Results:
     pictures = sampler.place(np.concatenate([request.first, request.last])[None].astype(np.float32))
     posterior = sampler.place(channels_last(request.noise.posterior[[0, -1]])[None])
     both = only(params, "autoencoder", "decoder")
-    ends, references = sampler.encode(both, pictures, seeds, posterior, last=np.int32(frames - 1))
+    moments, references = sampler.encode(both, pictures)
+    ends = sampler.end_latents(moments, seeds, posterior, last=np.int32(frames - 1))
 
     # Condition.
     text = sampler.text(only(params, "clip_text"), tokenizer()([request.prompt] * batch))
