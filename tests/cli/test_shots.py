@@ -142,7 +142,7 @@ def test_another_timing_draws_only_what_is_new(empty: World, command: Command):
     assert len(clips(empty)) == 1, "the clip of the other seed is of no use"
 
 
-def test_a_clip_that_was_changed_is_drawn_again_and_not_touched(empty: World, command: Command):
+def test_a_clip_that_was_changed_is_drawn_again_and_kept_under_another_name(empty: World, command: Command):
     argv = keys(empty)
     command("sample", *argv)
     (empty.out / "shot.json").unlink()
@@ -150,11 +150,19 @@ def test_a_clip_that_was_changed_is_drawn_again_and_not_touched(empty: World, co
         path.unlink()
     changed = sorted((empty.out / ".shot.clips").glob("*.npy"))[0]
     changed.write_bytes(changed.read_bytes()[:-1] + b"x")
+    empty.model.batches.clear()
     result = command("sample", *argv)
-    assert result.code == 2 and "no record says that this program wrote it: move it away" in result.err
-    assert changed.read_bytes().endswith(b"x")
-    changed.unlink()
+    assert result.code == 0 and f"kept as '{changed.stem}.earlier.npy'" in result.err
+    assert empty.model.batches == [4], "the others are used"
+    assert changed.with_suffix(".earlier.npy").read_bytes().endswith(b"x")
+
+
+def test_the_longest_name_of_a_key_still_makes_a_shot(empty: World, command: Command):
+    draw(empty.path / f"{'k' * 251}.png", 0)
+    draw(empty.path / "b.png", 99)
+    argv = empty.manifest({"keys": {"0": f"{'k' * 251}.png", "4": "b.png"}}, changes=["--format=gif"])
     assert command("sample", *argv).code == 0
+    assert "1 done before" in command("sample", *argv).out
 
 
 def test_a_folder_of_numbered_keys(empty: World, command: Command):

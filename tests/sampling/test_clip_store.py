@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tooncrafter_jax import ClipStore, UserError
+from tooncrafter_jax.notes import collected
 
 CLIP = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
 ONE, OTHER = {"seed": 1}, {"seed": 2}
@@ -73,14 +74,41 @@ def test_finishing_removes_what_was_not_used_and_is_ours(folder: Path) -> None:
     assert [clip is not None for clip in again.find([ONE, OTHER, {"seed": 3}])] == [True, False, True]
 
 
-def test_a_changed_clip_is_neither_removed_nor_replaced(folder: Path) -> None:
+def test_a_changed_clip_is_kept_under_another_name(folder: Path) -> None:
     for path in files(folder):
         path.write_bytes(b"mine")
     store = ClipStore(folder, {"model": "a"})
-    with pytest.raises(UserError, match="would be replaced"):
+    with collected() as notes:
         store.keep(ONE, CLIP)
+    assert len(notes) == 1 and ".earlier.npy" in notes[0]
     ClipStore(folder, {"model": "a"}).finish()
-    assert [path.read_bytes() for path in files(folder)] == [b"mine", b"mine"]
+    assert sorted(path.read_bytes() for path in files(folder))[-2:] == [b"mine", b"mine"]
+    assert len(files(folder)) == 2, "the clip that is not used is removed"
+
+
+def test_a_file_that_no_record_names_is_not_replaced(folder: Path) -> None:
+    (name,) = {path.name for path in files(folder)} - {
+        path.name for path in _kept(folder.parent / "other", OTHER).glob("*.npy")
+    }
+    (folder.parent / "third").mkdir()
+    (folder.parent / "third" / name).write_bytes(b"mine")
+    with pytest.raises(UserError, match="would be replaced"):
+        ClipStore(folder.parent / "third", {"model": "a"}).keep(ONE, CLIP)
+
+
+def _kept(folder: Path, request: dict[str, int]) -> Path:
+    ClipStore(folder, {"model": "a"}).keep(request, CLIP)
+    return folder
+
+
+def test_what_a_killed_run_was_writing_goes_when_the_shot_is_finished(folder: Path) -> None:
+    (folder / ".tooncrafter-0123456789abcdef.tmp").write_bytes(b"half a clip")
+    (folder / ".mine.tmp").write_bytes(b"mine")
+    store = ClipStore(folder, {"model": "a"})
+    store.find([ONE, OTHER])
+    store.finish()
+    assert sorted(path.name for path in folder.iterdir() if path.name.endswith(".tmp")) == [".mine.tmp"]
+    assert len(files(folder)) == 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "clips": {}}', '{"format": 1, "clips": 3}'])

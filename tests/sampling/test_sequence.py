@@ -1,8 +1,10 @@
-"""Shots: keys, gaps, sketches and prompts on a shot's own frames, with a sampler that costs nothing; and bad "
-"requests."""
+"""Shots: keys, gaps, sketches and prompts on a shot's own frames, with a sampler that costs nothing; and bad
+requests.
+"""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +18,12 @@ from tests.sampling.test_pipeline import NARROW
 from tooncrafter_jax import UserError
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.clip_store import ClipStore
+from tooncrafter_jax.sampling.frame_room import FrameRoom
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.sampling.sequence import Shot, ShotOptions, lay_out
-from tooncrafter_jax.sampling.shot_drawing import draw_shot, prepare_shot, seed_of
+from tooncrafter_jax.sampling.shot_drawing import draw_shot, seed_of
+from tooncrafter_jax.sampling.shot_preparation import prepare_shot
 
 SIZE = 64
 OPTIONS = SamplingOptions(height=SIZE, width=SIZE, frames=16)
@@ -221,6 +225,55 @@ def test_a_loop_ends_before_its_first_key_comes_again() -> None:
 def test_keys_as_they_are_decoded_if_wanted() -> None:
     video = draw(Shot({0: flat(10), 8: flat(90)}, seed=6, options=ShotOptions(exact_keys=False)))
     assert (video[0, 0, 0, 0], video[8, 0, 0, 0]) == (int(10 + 6 / 100 * 127.5), int(90 + 6 / 100 * 127.5))
+
+
+def test_decoded_keys_are_the_same_where_some_clips_were_drawn_before(tmp_path: Path) -> None:
+    """A key is the end of one clip and the beginning of another, which decode it in different ways."""
+    shot = Shot(KEYS, seed=3, options=ShotOptions(exact_keys=False))
+    whole = draw(shot)
+    for kept in range(1, 4):
+        folder = tmp_path / str(kept)
+        with pytest.raises(KeyboardInterrupt):
+            draw(shot, Blend(fails_after=kept), store=ClipStore(folder, {}), batch_size=1)
+        np.testing.assert_array_equal(draw(shot, store=ClipStore(folder, {}), batch_size=1), whole)
+
+
+def test_keys_without_frames_between_are_the_shot() -> None:
+    sample = Blend()
+    video = draw(Shot([(3, flat(1)), (4, flat(2)), (5, flat(3))], options=ShotOptions(exact_keys=False)), sample)
+    assert [int(frame[0, 0, 0]) for frame in video] == [1, 2, 3]
+    assert not sample.batches
+
+
+def test_a_loop_of_one_drawing_has_no_frame_twice() -> None:
+    """Its only gap leads from a key to itself, so that the clip is one of a motion that ends where it begins."""
+    video = draw(Shot({2: flat(7), 12: flat(7)}, loop=True), Blend(shift=0))
+    assert len(video) == 10
+    video = draw(Shot({2: flat(7), 5: flat(9), 6: flat(7)}, loop=True, options=ShotOptions(exact_keys=False)))
+    assert len(video) == 4
+
+
+def test_a_long_shot_is_not_held_in_memory(tmp_path: Path) -> None:
+    """4,000 frames with 21 keys, drawn through, are 12 MB on the disk, where drafts of clips through keys lie too."""
+    options = SamplingOptions(height=32, width=32, frames=16)
+    keys = {200 * number: noisy(number, 32) for number in range(21)}
+    times = np.linspace(0, 1, 16, dtype=np.float32)[:, None, None, None]
+
+    def blend(pairs: Sequence[PreparedPair], options: SamplingOptions, tell: Any) -> np.ndarray:
+        return np.stack([(1 - times) * pair.ends[0] + times * pair.ends[1] for pair in pairs])
+
+    room, shot = FrameRoom(tmp_path, in_memory=0), Shot(keys, options=ShotOptions(through_keys=True))
+    prepared = prepare_shot(shot, options, NARROW, room)
+    tracemalloc.start()
+    try:
+        video = draw_shot(prepared, options, blend, batch_size=1, room=room)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(video, np.memmap) and video.nbytes > 12e6
+    assert peak < video.nbytes / 3
+    assert not list(tmp_path.iterdir()), "files without names"
+    np.testing.assert_array_equal(video[::200], list(keys.values()))
 
 
 def test_keys_of_another_size_are_brought_to_the_shots(tmp_path: Path) -> None:

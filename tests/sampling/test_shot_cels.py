@@ -15,7 +15,8 @@ from tooncrafter_jax.io.transparency import over
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.sampling.sequence import Shot, ShotOptions
-from tooncrafter_jax.sampling.shot_drawing import draw_shot, prepare_shot
+from tooncrafter_jax.sampling.shot_drawing import draw_shot
+from tooncrafter_jax.sampling.shot_preparation import prepare_shot
 
 KEYS = {0: 0.2, 8: 0.6, 16: 0.4}
 """Frame -> where the disc is."""

@@ -1,7 +1,8 @@
 """The drawn clips of a shot, kept so that a run that was stopped goes on, and another timing draws only what is new.
 
 A folder holds one file a clip, called by a checksum of what it was drawn from, and a record of their contents. A file
-whose content is not what the record says is not used, and not touched.
+whose content is not what the record says is not used; it keeps its content, under another name if its own is needed.
+One process at a time may use a folder.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import write_json
-from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io import check_writable, write_json
+from tooncrafter_jax.io.atomic_files import cannot_write, write_atomically
 from tooncrafter_jax.io.json_files import read_json
-from tooncrafter_jax.io.owned_files import Stamp, Stamps, foreign
+from tooncrafter_jax.io.owned_files import Stamp, Stamps, foreign, keep, state
+from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, is_main_process
 from tooncrafter_jax.typing import JsonObject, Uint8Video
 
@@ -35,12 +37,14 @@ class ClipStore:
       made_by: what else decides how clips look, beside their requests: the model, the options, the dtype.
 
     Raises:
-      UserError: the folder holds a record of something else.
+      UserError: the folder holds a record of something else, or cannot be written.
     """
 
     def __init__(self, folder: Path, made_by: JsonObject) -> None:
         self._folder, self._made_by, self._stamps = folder, made_by, Stamps()
         self._known = self._read()
+        if folder.exists() and is_main_process():
+            check_writable(folder)
         self._used: set[str] = set()
 
     def find(self, requests: Sequence[JsonObject]) -> list[Uint8Video | None]:
@@ -68,20 +72,33 @@ class ClipStore:
         data = buffer.getvalue()
         stamp = Stamp(len(data), hashlib.sha256(data).hexdigest())
         path = self._folder / name
-        if path.exists() and not self._stamps.same(path, [one for one in (stamp, self._known.get(name)) if one]):
+        named = {name: frozenset([self._known[name]])} if name in self._known else {}
+        found = state(self._folder, name, named, self._stamps)
+        if found == "foreign" and not self._stamps.same(path, [stamp]):
             raise foreign(path, "move it away")
+        if found == "changed":
+            try:
+                keep(path, note)
+            except OSError as error:
+                raise cannot_write(str(path), error) from error
         self._known[name] = stamp
         self._write()
         write_atomically(path, data)
 
     def finish(self) -> None:
-        """Removes the clips that were neither found nor kept since: the finished shot needs the others alone.
+        """Removes the clips that were neither found nor kept since, as the finished shot needs the others alone, and
+        what a run that was killed has not finished writing.
 
         Raises:
           UserError: the record cannot be written.
         """
+        if not is_main_process():
+            return
+        for unfinished in self._folder.glob(".tooncrafter-*.tmp"):
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
         left = [name for name in self._known if name not in self._used]
-        if not is_main_process() or not left:
+        if not left:
             return
         for name in left:
             path = self._folder / name
@@ -118,8 +135,7 @@ class ClipStore:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"'{path}' is no record of a shot's clips that this version reads: move the folder away, and its "
-                "clips are "
-                "drawn again"
+                "clips are drawn again"
             ) from error
         return {name: stamp for name, stamp in stamps.items() if stamp is not None and _is_a_name(name)}
 

@@ -18,6 +18,7 @@ from tooncrafter_jax.notes import once
 from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.runtime.processes import check_not_forked
 from tooncrafter_jax.sampling.finishing import finished, sample_all
+from tooncrafter_jax.sampling.frame_room import Room, memory
 from tooncrafter_jax.sampling.model_loading import (
     DEFAULT_MODEL,
     compute_dtype,
@@ -46,12 +47,11 @@ from tooncrafter_jax.sampling.request import (
     with_variations,
 )
 from tooncrafter_jax.sampling.request_pictures import whole_number
-from tooncrafter_jax.sampling.sampler import (
-    Sampler,
-)
+from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.sampling.sequence import SHOT_ARGUMENTS, Keys, Prompts, Shot, ShotOptions
-from tooncrafter_jax.sampling.shot_drawing import Store, draw_shot, prepare_shot
+from tooncrafter_jax.sampling.shot_drawing import Store, draw_shot
+from tooncrafter_jax.sampling.shot_preparation import prepare_shot
 from tooncrafter_jax.sampling.timing import ExposureLike, TimingLike
 from tooncrafter_jax.typing import (
     AnyArray,
@@ -383,17 +383,26 @@ class ToonCrafter:
         *,
         batch_size: int | None = None,
         store: Store | None = None,
+        room: Room = memory,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Uint8Clip:
         """`interpolate_sequence` for a `Shot`; see there.
 
+        Args:
+          shot: what to make.
+          options: how.
+          batch_size: as there.
+          store: as there.
+          room: where keys and frames lie; `FrameRoom(folder)` puts those of a long shot on the folder's disk.
+          on_progress: as there.
+
         Raises:
-          UserError: as there.
+          UserError: as there, or there is no room.
         """
         check_not_forked()
         options.check(self.config)
         with once():
-            prepared = prepare_shot(shot, options, self.config)
+            prepared = prepare_shot(shot, options, self.config, room)
         if prepared.hints:
             check_sketch_encoder(self.config, self.params)
         return draw_shot(
@@ -403,6 +412,7 @@ class ToonCrafter:
             devices=len(self.devices),
             batch_size=batch_size,
             store=store,
+            room=room,
             on_progress=on_progress,
         )
 
@@ -457,16 +467,9 @@ class ToonCrafter:
         return self._pairs.sample(pairs, options, on_progress)
 
     def sampler(self, rows: int, frames: int) -> Sampler:
-        """The compiled functions for `rows` independent clips of `frames` frames on this model's devices."""
+        """See `PairSampler.sampler`."""
         return self._pairs.sampler(rows, frames)
 
     def add_missing_motion(self, cache: Path | None = None) -> None:
-        """Gives a model without a motion network RIFE's published weights, for motion guidance.
-
-        Args:
-          cache: the directory that `tooncrafter fetch-metric-weights` wrote to; the default one without.
-
-        Raises:
-          UserError: they were not fetched, or the model wants a network of its own.
-        """
+        """See `PairSampler.add_missing_motion`."""
         self._pairs.add_missing_motion(cache)

@@ -30,7 +30,7 @@ from tooncrafter_jax.sampling.timing import (
 MOST_FRAMES = 10_000
 """Of a shot; seven minutes of a film, far longer than any."""
 MOST_VALUES = 2**36
-"""Of a shot's frames in bytes on the host, 64 GiB."""
+"""Bytes of a shot's frames, 64 GiB."""
 SHOT_ARGUMENTS = (
     "keys",
     "prompt",
@@ -53,6 +53,8 @@ SHOT_ARGUMENTS = (
 LEAST_BRIDGE = 8
 """Frames of a clip through a key: with fewer, the drawings of a side would share frames."""
 Setting = TypeVar("Setting")
+Place = int | tuple[int, int]
+"""Of a picture in a shot: the frame of a key; or the number of a gap, and of a drawing in it."""
 Keys = Mapping[int, Picture] | Sequence[tuple[int, Picture]]
 """Frame number -> key drawing, in the order of the frames."""
 Prompts = str | Mapping[int, str] | Mapping[tuple[int, int], str] | Mapping[int | tuple[int, int], str]
@@ -148,6 +150,18 @@ class Layout(NamedTuple):
     sketches: Mapping[tuple[int, int], tuple[int, Sketch | Picture]]
     frames: int
 
+    def places(self) -> dict[Place, slice]:
+        """The frames of the result, counted from 0, that show each key and each drawing; a loop's last key has none."""
+        found: dict[Place, slice] = {}
+        for number, gap in enumerate(self.gaps):
+            start = gap.first - self.gaps[0].first
+            ends = [*gap.offsets, gap.last - gap.first]
+            found[gap.first] = slice(start, start + ends[0])
+            for drawing, (first, end) in enumerate(pairwise(ends)):
+                found[number, drawing] = slice(start + first, start + end)
+        after = self.gaps[-1].last - self.gaps[0].first
+        return found | ({self.gaps[-1].last: slice(after, after + 1)} if after < self.frames else {})
+
     def prompt_of(self, gap: Gap, numbers: Sequence[int]) -> str:
         """The prompt that counts for most of the frames which show these drawings of a gap."""
         shown: Counter[str] = Counter()
@@ -169,29 +183,28 @@ def lay_out(shot: Shot, options: SamplingOptions) -> Layout:
         a setting out of range.
     """
     keys = _keys(shot.keys)
-    frames, numbers = list(keys), range(len(keys) - 1)
-    for what in ("loop",):
-        if not isinstance(plain(getattr(shot, what)), bool):
-            raise UserError(f"{what} must be True or False, not {getattr(shot, what)!r}")
+    frames = list(keys)
+    if not isinstance(plain(shot.loop), bool):
+        raise UserError(f"loop must be True or False, not {shot.loop!r}")
     check_ranges(shot.options)
     timings = _of_gaps(shot.timing, frames, "timing", timing_of, "linear")
     exposures = _of_gaps(shot.exposure, frames, "exposure", exposure_of, 1)
-    gaps = []
-    for number in numbers:
-        first, last = frames[number], frames[number + 1]
+    gaps: list[Gap] = []
+    clips: dict[tuple[float, ...], PlannedClip | None] = {}
+    for (first, last), timing, exposure in zip(pairwise(frames), timings, exposures, strict=True):
         where = f"the gap from frame {first} to {last}"
-        found = drawings_between(last - first, timings[number], exposures[number], where)
+        found = drawings_between(last - first, timing, exposure, where)
         if found.held:
             note(
-                f"in {where}, {found.held} drawing{'' if found.held == 1 else 's'} would be less than a thousandth "
-                "of the "
-                "motion from the next: the drawing before is held instead"
+                f"in {where}, {found.held} drawing{'' if found.held == 1 else 's'} would be less than a thousandth of "
+                "the motion from the next: the drawing before is held instead"
             )
         places = {index: drawing.position for index, drawing in enumerate(found.drawings)}
-        clip = planned(places, options.frames, shot.options.unevenness) if places else None
         offsets = tuple(drawing.offset for drawing in found.drawings)
         positions = tuple(places.values())
-        gaps.append(Gap(first, last, timings[number].text, exposures[number], offsets, positions, clip))
+        if positions not in clips:  # many gaps of a shot are alike
+            clips[positions] = planned(places, options.frames, shot.options.unevenness) if places else None
+        gaps.append(Gap(first, last, timing.text, exposure, offsets, positions, clips[positions]))
     prompts = _prompts(shot.prompt, frames[0], frames[-1])
     layout = Layout(keys, tuple(gaps), prompts, _sketches(shot.sketches, frames, gaps), _length(shot, frames))
     _check_settings(shot, layout, options)
@@ -236,8 +249,7 @@ def _keys(given: object) -> dict[int, Picture]:
     if last - first >= MOST_FRAMES:
         raise UserError(
             f"the keys on frames {first} and {last} make a shot of {last - first + 1:,} frames: at most "
-            f"{MOST_FRAMES:,} are "
-            "drawn, so cut it into several"
+            f"{MOST_FRAMES:,} are drawn, so cut it into several"
         )
     return keys
 
@@ -257,8 +269,7 @@ def _of_gaps(
         if number not in frames[:-1]:
             raise UserError(
                 f"there is {'an' if what[0] == 'e' else 'a'} {what} for the gap after frame {number}, where no gap "
-                "begins: "
-                f"gaps begin at the keys on frames {_listed(frames[:-1])}"
+                f"begins: gaps begin at the keys on frames {_listed(frames[:-1])}"
             )
         found[number] = parse(value, f"the {what} of the gap after frame {number}")
     return [found[frame] if frame in found else parse(default, f"the {what}") for frame in frames[:-1]]
@@ -340,15 +351,13 @@ def _sketches(
         if number < 0:
             raise UserError(
                 f"the sketch for frame {frame} has nothing to guide: the key on frame {gap.first} is held there, "
-                "until frame "
-                f"{gap.first + gap.offsets[0] if gap.offsets else gap.last}"
+                f"until frame {gap.first + gap.offsets[0] if gap.offsets else gap.last}"
             )
         start = gap.first + gap.offsets[number]
         if (index, number) in found:
             raise UserError(
                 f"the sketches for frames {found[index, number][0]} and {frame} are for one drawing, which is held "
-                "from frame "
-                f"{start} on: leave one of them out"
+                f"from frame {start} on: leave one of them out"
             )
         if start != frame:
             note(f"the sketch for frame {frame} guides the drawing that is held there, from frame {start} on")

@@ -1,57 +1,38 @@
-"""Draws a shot: its keys are read once, then all clips of a level are drawn together, and the frames of one level are
-the ends of the next one's.
+"""Draws a shot: all clips of a level are drawn together, and the frames of one level are the ends of the next one's.
+
+No more is in memory at a time than a batch of clips and the ends of those that come next: the frames of the shot go to
+their places at once, and these may lie on a disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import ceil
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import WHITE, fit_image, over, to_uint8
-from tooncrafter_jax.io.backgrounds import AUTO, colour_named
-from tooncrafter_jax.io.cels import CelKeys, cel_keys
-from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.notes import note
-from tooncrafter_jax.sampling.finishing import corrected
+from tooncrafter_jax.io import to_uint8
+from tooncrafter_jax.sampling.finishing import Sample, corrected
+from tooncrafter_jax.sampling.frame_room import Room, memory
 from tooncrafter_jax.sampling.observation import Progress
-from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, tell_texts
-from tooncrafter_jax.sampling.request_pictures import (
-    as_picture,
-    name_of,
-    note_cut,
-    note_transparency,
-    prepare_hint,
-    same_shape,
-    whole_number,
-)
-from tooncrafter_jax.sampling.sequence import MOST_VALUES, Layout, Shot, lay_out
+from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
+from tooncrafter_jax.sampling.request_pictures import whole_number
+from tooncrafter_jax.sampling.sequence import Place
+from tooncrafter_jax.sampling.shot_film import Film
 from tooncrafter_jax.sampling.shot_plan import PlannedClip
-from tooncrafter_jax.sampling.through_keys import (
-    LEAST_STEPS,
-    REDRAWN_SHARE,
-    Bridge,
-    DrawnFrame,
-    bridges,
-    has_room,
-    joints,
-)
-from tooncrafter_jax.typing import HostVideos, JsonObject, Uint8Clip, Uint8Video
+from tooncrafter_jax.sampling.shot_preparation import Drawn, PreparedShot, as_values
+from tooncrafter_jax.sampling.through_keys import LEAST_STEPS, REDRAWN_SHARE, Bridge, Source, bridges
+from tooncrafter_jax.typing import JsonObject, Uint8Clip, Uint8Video
 
 MOST_TOGETHER = 8
 """Clips of a batch for each device, unless a batch size is given: memory grows with them, and speed hardly any more."""
 
-Place = TypeVar("Place")
-Drawn = UInt8[np.ndarray, "H W 3"]
-Sample = Callable[[Sequence[PreparedPair], SamplingOptions, Callable[[Progress], None] | None], HostVideos]
-"""Draws prepared pairs together, as `ToonCrafter.sample_prepared`."""
+Item = TypeVar("Item")
+"""A clip or a bridge."""
 
 
 @runtime_checkable
@@ -67,34 +48,15 @@ class Store(Protocol):
         ...
 
 
-class PreparedShot(NamedTuple):
-    """A shot as arrays.
-
-    Attributes:
-      shot: as it was asked for.
-      layout: of it.
-      keys: frame -> picture, of the result's size.
-      hints: (gap, number of a drawing) -> its sketch (H, W, 1) in [0, 1].
-      cels: the keys with their opacity, where that is kept; `keys` are those over its background.
-    """
-
-    shot: Shot
-    layout: Layout
-    keys: Mapping[int, Drawn]
-    hints: Mapping[tuple[int, int], Float[np.ndarray, "H W 1"]]
-    cels: CelKeys | None = None
-
-
 @dataclass(frozen=True)
 class _Clip:
     """A clip that can be drawn.
 
     Attributes:
       gap: number of the gap.
-      path: frames of the clips around it that it begins and ends with, from the outermost inwards.
+      path: see `Part.path`.
       plan: what it is for.
       first, last: its end frames.
-      span: where those stand between the gap's keys.
     """
 
     gap: int
@@ -102,63 +64,6 @@ class _Clip:
     plan: PlannedClip
     first: Drawn
     last: Drawn
-    span: tuple[float, float] = (0.0, 1.0)
-
-
-def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig) -> PreparedShot:
-    """Checks a shot, and reads and fits its pictures; says on one line each what is lost of them.
-
-    Raises:
-      UserError: as `lay_out`, or a picture cannot be read, or the keys do not line up.
-    """
-    layout = lay_out(shot, options)
-    height, width = options.size(config)
-    if layout.frames * height * width * 3 > MOST_VALUES:
-        raise UserError(
-            f"{layout.frames:,} frames of {width} x {height} pixels are too many for one shot: cut it into several, or "
-            "choose a smaller size"
-        )
-    for _, _, prompt in layout.prompts:
-        tell_texts(Pair("", "", prompt, negative_prompt=shot.negative_prompt), options)
-    first = next(iter(layout.keys))
-    shapes: dict[int, tuple[int, ...]] = {}
-    keys: dict[int, Drawn] = {}
-    cels: list[tuple[np.ndarray, str]] = []
-    below = WHITE if options.background is None or options.alpha else colour_named(options.background)
-    for frame, picture in layout.keys.items():
-        what = f"the key on frame {frame}"
-        read = as_picture(picture, what)
-        shapes[frame] = read.shape[:2]
-        name, other = name_of(picture, what), name_of(layout.keys[first], f"the key on frame {first}")
-        sizes = [f"{shape[1]} x {shape[0]}" for shape in (shapes[frame], shapes[first])]
-        if options.fit is None and not same_shape(shapes[frame], shapes[first]):
-            raise UserError(
-                f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: the keys have other shapes and cannot line up, "
-                "so crop "
-                "them, or say what to do by the option fit, crop or pad"
-            )
-        if shapes[frame] != shapes[first]:
-            note(f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: both are brought to {width} x {height}")
-        if options.fit != "pad":
-            note_cut(name, shapes[frame], height, width)
-        if options.alpha:
-            cels.append((read, name))
-            continue
-        note_transparency([read], [name], options.background)
-        keys[frame] = as_bytes(fit_image(over(read, below), height, width, options.fit or "crop", below))
-    found = None
-    if cels:
-        fit, background = options.fit or "crop", options.background or AUTO
-        pictures, names = zip(*cels, strict=True)
-        found = cel_keys(pictures, names, height, width, fit=fit, background=background)
-        keys = {frame: over(key, found.background) for frame, key in zip(layout.keys, found.pictures, strict=True)}
-    if shot.loop:
-        _check_loop(layout, keys)
-    hints = {
-        place: prepare_hint(frame, sketch, shapes[layout.gaps[place[0]].first], height, width, options.fit)
-        for place, (frame, sketch) in layout.sketches.items()
-    }
-    return PreparedShot(shot, layout, keys, hints, found)
 
 
 def draw_shot(
@@ -169,6 +74,7 @@ def draw_shot(
     devices: int = 1,
     batch_size: int | None = None,
     store: Store | None = None,
+    room: Room = memory,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Uint8Clip:
     """Draws a shot.
@@ -184,47 +90,20 @@ def draw_shot(
       devices: how many there are.
       batch_size: clips that are drawn together; by default as many as there are gaps, up to `MOST_TOGETHER` a device.
       store: clips that were drawn before, and where new ones are kept.
+      room: where the frames lie.
       on_progress: called after every chunk of steps; `done` and `total` are those of the whole shot.
 
     Returns:
       uint8 (frames, H, W, 3), or (frames, H, W, 4) of a shot whose opacity is kept.
 
     Raises:
-      UserError: the batch size is no whole number from 1, or what was drawn contains NaN.
+      UserError: the batch size is no whole number from 1, what was drawn contains NaN, or there is no room.
     """
-    layout, shot = prepared.layout, prepared.shot
     if batch_size is not None and whole_number(batch_size, "the batch size") < 1:
         raise UserError(f"the batch size must be at least 1, not {batch_size}")
-    size = batch_size or max(1, min(sum(gap.clip is not None for gap in layout.gaps), MOST_TOGETHER * devices))
-    run = _Run(prepared, options, sample, size, store, on_progress)
-    drawings, frames, redrawn = run.draw_gaps()
-    if shot.options.through_keys:
-        run.draw_bridges(drawings, frames, redrawn)
-    shown = prepared.keys if shot.options.exact_keys else {**prepared.keys, **redrawn}
-    video: list[Drawn] = []
-    places: dict[int, int] = {}
-    for number, gap in enumerate(layout.gaps):
-        ends = [*gap.offsets, gap.last - gap.first]
-        places |= dict.fromkeys(range(len(video), len(video) + ends[0]), number)
-        video += [shown[gap.first]] * ends[0]
-        for index, (start, end) in enumerate(pairwise(ends)):
-            video += [drawings[number, index]] * (end - start)
-    if not shot.loop:
-        places[len(video)] = len(layout.gaps)
-        video.append(shown[layout.gaps[-1].last])
-    if prepared.cels is None:
-        return np.stack(video)
-    return prepared.cels.recovered(np.stack(video), places=places if shot.options.exact_keys else {})
-
-
-def as_bytes(picture: Float[np.ndarray, "H W 3"]) -> Drawn:
-    """A picture in [-1, 1] as bytes, rounded: what came from bytes comes back as it was."""
-    return np.rint((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
-
-
-def as_values(pictures: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Bytes in [-1, 1], as `fit_image` gives them."""
-    return pictures.astype(np.float32) / 255 * 2 - 1
+    gaps = sum(gap.clip is not None for gap in prepared.layout.gaps)
+    size = batch_size or max(1, min(gaps, MOST_TOGETHER * devices))
+    return _Run(prepared, options, sample, size, store, room, on_progress).draw()
 
 
 def seed_of(seed: int, frames_before: int, path: Sequence[int] = (), kind: int = 0) -> int:
@@ -233,23 +112,13 @@ def seed_of(seed: int, frames_before: int, path: Sequence[int] = (), kind: int =
     Args:
       seed: of the shot.
       frames_before: from the shot's first key to the gap's, so that a gap keeps its seed where keys after it change.
-      path: of the clip; see `_Clip`.
+      path: of the clip; see `Part.path`.
       kind: tells clips of one place apart that are for different ends.
     """
     if not frames_before and not path and not kind:
         return seed
     words = np.random.SeedSequence([seed, 1 + kind, frames_before, 1 + len(path), *path])
     return int(words.generate_state(1, np.uint32)[0])
-
-
-def _check_loop(layout: Layout, keys: Mapping[int, Drawn]) -> None:
-    first, last = next(iter(keys)), list(keys)[-1]
-    if not np.array_equal(keys[first], keys[last]):
-        raise UserError(
-            f"a loop ends with its first key, but the key on frame {last} is another picture than that on frame "
-            f"{first}: "
-            "give the first key once more, on the frame where the loop starts over"
-        )
 
 
 class _Run:
@@ -262,72 +131,80 @@ class _Run:
         sample: Sample,
         size: int,
         store: Store | None,
+        room: Room,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._prepared, self._options, self._sample = prepared, options, sample
         self._size, self._store, self._on_progress = size, store, on_progress
+        shot, layout = prepared.shot, prepared.layout
+        through = shot.options.through_keys
+        self._bridges = bridges(layout, options.frames, loop=shot.loop) if through else []
         self._batches_done, self._batches, self._steps = 0, self._count_batches(), 0
+        self._film = Film(prepared, room)
+        height, width = next(iter(prepared.keys.values())).shape[:2]
+        self._shape = (options.frames, height, width)
+        self._drafts = room((len(self._bridges), *self._shape, 3))
+        self._drafted: dict[Source, list[tuple[int, int]]] = {}
+        for number, bridge in enumerate(self._bridges):
+            self._drafts[number, bridge.middle] = prepared.keys[bridge.key]
+            for frame, source in bridge.draft.items():
+                self._drafted.setdefault(source, []).append((number, frame))
 
-    def draw_gaps(
-        self,
-    ) -> tuple[dict[tuple[int, int], Drawn], list[DrawnFrame], dict[int, Drawn]]:
-        """Draws the clips of all gaps.
-
-        Returns:
-          (gap, number) -> drawing; all frames that were drawn, if keys are drawn through; key's frame -> the key as it
-          was decoded.
-        """
+    def draw(self) -> Uint8Clip:
+        """Draws all clips, level by level, and then those through keys; gives the shot."""
         layout, keys = self._prepared.layout, self._prepared.keys
-        wanted = self._prepared.shot.options
-        drawings: dict[tuple[int, int], Drawn] = {}
-        frames: list[DrawnFrame] = []
-        decoded: dict[int, Drawn] = {}
         level = [
             _Clip(number, (), gap.clip, keys[gap.first], keys[gap.last])
             for number, gap in enumerate(layout.gaps)
             if gap.clip is not None
         ]
         while level:
-            following = []
-            for clip, video in self._drawn(level, [self._pair(clip) for clip in level], self._options):
-                if not clip.path:
-                    gap = layout.gaps[clip.gap]
-                    decoded[gap.last] = video[-1]
-                    decoded[gap.first] = video[0]
-                exact = np.concatenate([clip.first[None], video[1:-1], clip.last[None]])
-                for number, frame in clip.plan.shown.items():
-                    drawings[clip.gap, number] = exact[frame]
-                for part in clip.plan.parts:
-                    span = (self._place(clip, part.first), self._place(clip, part.last))
-                    path = (*clip.path, part.first, part.last)
-                    following.append(_Clip(clip.gap, path, part.clip, exact[part.first], exact[part.last], span))
-                if wanted.through_keys:
-                    frames += [
-                        DrawnFrame(clip.gap, self._place(clip, frame), exact[frame])
-                        for frame in range(1, len(exact) - 1)
-                    ]
+            following: list[_Clip] = []
+            for clip, video in self._drawn(level, self._pair, self._options):
+                self._take(clip, video)
+                following += self._parts(clip, video)
             level = following
-        return drawings, frames, decoded
-
-    def draw_bridges(
-        self, drawings: dict[tuple[int, int], Drawn], frames: Sequence[DrawnFrame], decoded: dict[int, Drawn]
-    ) -> None:
-        """Draws the frames around the keys again, and puts them in place of those that there are."""
-        prepared = self._prepared
-        found = bridges(prepared.layout, prepared.keys, drawings, frames, self._options.frames, loop=prepared.shot.loop)
         options = replace(self._options, strength=REDRAWN_SHARE, steps=max(self._options.steps, LEAST_STEPS))
-        pairs = [self._bridge_pair(bridge) for bridge in found]
-        for bridge, video in self._drawn(found, pairs, options):
-            for place, frame in bridge.shown.items():
-                drawings[place] = video[frame]
-            decoded[bridge.key] = video[bridge.middle]
+        numbered = list(enumerate(self._bridges))
+        for (_, bridge), video in self._drawn(numbered, self._bridge_pair, options):
+            self._film.put({place: video[frame] for place, frame in bridge.shown.items()})
+            if not self._prepared.shot.options.exact_keys:
+                self._film.put({bridge.key: video[bridge.middle]})
+        return self._film.video
 
     # ------------------------------------------------------------------------------------------------------------ clips
 
-    def _place(self, clip: _Clip, frame: int) -> float:
-        """Where a frame of a clip stands between the gap's keys."""
-        first, last = clip.span
-        return first + (last - first) * frame / (self._options.frames - 1)
+    def _take(self, clip: _Clip, video: Uint8Video) -> None:
+        """Puts the frames of a clip where they are shown, and where a clip through a key begins with them."""
+        if not clip.path and not self._prepared.shot.options.exact_keys:
+            self._film.put(self._decoded_keys(clip.gap, video))
+        self._film.put({(clip.gap, number): video[frame] for number, frame in clip.plan.shown.items()})
+        for frame in range(1, len(video) - 1):
+            for bridge, place in self._drafted.get(Source(clip.gap, clip.path, frame), ()):
+                self._drafts[bridge, place] = video[frame]
+
+    def _decoded_keys(self, number: int, video: Uint8Video) -> dict[Place, Drawn]:
+        """The keys as the clip of a gap has them: the gap after a key decides, and if that has no clip the one before.
+
+        In whatever order clips come, the same are shown.
+        """
+        gaps, loop = self._prepared.layout.gaps, self._prepared.shot.loop
+        found: dict[Place, Drawn] = {gaps[number].first: video[0]}
+        after = gaps[(number + 1) % len(gaps)] if loop or number + 1 < len(gaps) else None
+        if after is None:
+            found[gaps[number].last] = video[-1]
+        elif after.clip is None:
+            found[after.first] = video[-1]
+        return found
+
+    def _parts(self, clip: _Clip, video: Uint8Video) -> Iterator[_Clip]:
+        """The clips between two frames of one. The frames are copied, as the clip is not kept, and shared."""
+        ends = {0: clip.first, len(video) - 1: clip.last}
+        for part in clip.plan.parts:
+            for frame in (part.first, part.last):
+                if frame not in ends:
+                    ends[frame] = video[frame].copy()
+            yield _Clip(clip.gap, part.path(clip.path), part.clip, ends[part.first], ends[part.last])
 
     def _pair(self, clip: _Clip) -> PreparedPair:
         prepared, layout = self._prepared, self._prepared.layout
@@ -340,21 +217,22 @@ class _Run:
             seed_of(prepared.shot.seed, gap.first - layout.gaps[0].first, clip.path),
         )
 
-    def _bridge_pair(self, bridge: Bridge) -> PreparedPair:
-        prepared, layout = self._prepared, self._prepared.layout
+    def _bridge_pair(self, numbered: tuple[int, Bridge]) -> PreparedPair:
+        number, bridge = numbered
+        prepared, layout, draft = self._prepared, self._prepared.layout, self._drafts[number]
         hints = self._empty_hints() if any(place in prepared.hints for place in bridge.shown) else None
         for place, frame in bridge.shown.items():
             if hints is not None and place in prepared.hints:
                 hints[frame] = prepared.hints[place]
-        gap, number = max(bridge.shown)
+        gap, drawing = max(bridge.shown)
         pair = self._prepared_pair(
-            bridge.draft[0],
-            bridge.draft[-1],
+            draft[0],
+            draft[-1],
             hints,
-            layout.prompt_of(layout.gaps[gap], [number]),
+            layout.prompt_of(layout.gaps[gap], [drawing]),
             seed_of(prepared.shot.seed, bridge.key - layout.gaps[0].first, kind=1),
         )
-        return pair._replace(draft=as_values(bridge.draft))
+        return pair._replace(draft=as_values(draft))
 
     def _prepared_pair(
         self, first: Drawn, last: Drawn, hints: np.ndarray | None, prompt: str, seed: int
@@ -364,8 +242,7 @@ class _Run:
         return PreparedPair(ends, hints, prompt, seed, int(shot.fps), negative_prompt=shot.negative_prompt)
 
     def _empty_hints(self) -> np.ndarray:
-        height, width = next(iter(self._prepared.keys.values())).shape[:2]
-        return np.zeros((self._options.frames, height, width, 1), np.float32)
+        return np.zeros((*self._shape, 1), np.float32)
 
     def _hints(self, clip: _Clip) -> np.ndarray | None:
         """The sketches of a clip: on the frame that shows the drawing, or, of a drawing that a part shows, on the
@@ -389,42 +266,43 @@ class _Run:
     # ---------------------------------------------------------------------------------------------------------- batches
 
     def _count_batches(self) -> int:
-        def widths(clip: PlannedClip, level: int) -> Iterator[int]:
+        def levels(clip: PlannedClip, level: int) -> Iterator[int]:
             yield level
             for part in clip.parts:
-                yield from widths(part.clip, level + 1)
+                yield from levels(part.clip, level + 1)
 
-        shot, gaps = self._prepared.shot, self._prepared.layout.gaps
-        levels = [level for gap in gaps if gap.clip for level in widths(gap.clip, 0)]
-        counts = [levels.count(level) for level in set(levels)]
-        if shot.options.through_keys:
-            both = [(gaps[before], gaps[after]) for before, after in joints(len(gaps), loop=shot.loop)]
-            counts.append(sum(has_room(before) and has_room(after) for before, after in both))
+        found = [level for gap in self._prepared.layout.gaps if gap.clip for level in levels(gap.clip, 0)]
+        counts = [*(found.count(level) for level in set(found)), len(self._bridges)]
         return sum(ceil(count / self._size) for count in counts)
 
     def _drawn(
-        self, clips: Sequence[Place], pairs: Sequence[PreparedPair], options: SamplingOptions
-    ) -> Iterator[tuple[Place, Uint8Video]]:
-        """All clips of a level, those first that were drawn before."""
-        requests = [_request(pair) for pair in pairs] if self._store is not None else []
-        known = self._store.find(requests) if self._store is not None else [None] * len(clips)
-        left = []
-        for index, video in enumerate(known):
-            if video is None:
-                left.append(index)
-            else:
-                yield clips[index], corrected(video, pairs[index].ends, options)
-        self._batches -= ceil(len(clips) / self._size) - ceil(len(left) / self._size)
-        for start in range(0, len(left), self._size):
-            batch = left[start : start + self._size]
-            filled = [pairs[index] for index in batch]
-            filled += filled[-1:] * (self._size - len(filled))
-            videos = to_uint8(self._sample(filled, options, self._listener()))[: len(batch)]
+        self, items: Sequence[Item], pair_of: Callable[[Item], PreparedPair], options: SamplingOptions
+    ) -> Iterator[tuple[Item, Uint8Video]]:
+        """All clips of a level, those first that were drawn before.
+
+        Pairs are made when their turn comes, and once more for a store: those of a level together would be the most of
+        all that is in memory.
+        """
+        store, left = self._store, list(items)
+        if store is not None:
+            left = []
+            for some in _batches(items, self._size):
+                pairs = [pair_of(item) for item in some]
+                for item, pair, video in zip(some, pairs, store.find([_request(pair) for pair in pairs]), strict=True):
+                    if video is None:
+                        left.append(item)
+                    else:
+                        yield item, corrected(video, pair.ends, options)
+        self._batches -= ceil(len(items) / self._size) - ceil(len(left) / self._size)
+        for some in _batches(left, self._size):
+            pairs = [pair_of(item) for item in some]
+            filled = pairs + pairs[-1:] * (self._size - len(pairs))
+            videos = to_uint8(self._sample(filled, options, self._listener()))[: len(some)]
             self._batches_done += 1
-            for index, video in zip(batch, videos, strict=True):
-                if self._store is not None:
-                    self._store.keep(requests[index], video)
-                yield clips[index], corrected(video, pairs[index].ends, options)
+            for item, pair, video in zip(some, pairs, videos, strict=True):
+                if store is not None:
+                    store.keep(_request(pair), video)
+                yield item, corrected(video, pair.ends, options)
 
     def _listener(self) -> Callable[[Progress], None] | None:
         """Counts every batch as many steps as the first: those through keys take fewer or more."""
@@ -438,6 +316,11 @@ class _Run:
             tell(Progress(done, batches * self._steps, progress.preview))
 
         return listen
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _request(pair: PreparedPair) -> JsonObject:

@@ -12,14 +12,20 @@ timing wants. At a half, any even gap of at most T - 1 frames is chosen from one
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, floor, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+Steps = Any
+"""A number, or an array of them."""
 _SAME = 1e-9
 """Between positions that are equal but for rounding."""
+_MOST_NODES = 1000
+"""Frames, each for some drawing, that a search goes through: its time grows with their square."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +50,40 @@ class PlannedClip:
         """How many clips must be drawn in all."""
         return 1 + sum(part.clip.clips() for part in self.parts)
 
-    def reached(self, frames: int, first: float = 0.0, last: float = 1.0) -> Iterator[tuple[int, float]]:
-        """Number of each drawing, and where it stands between the keys, as the clips' frames divide their clips evenly.
+    def drawn(self, frames: int) -> list[DrawnFrame]:
+        """The frames between the ends of this clip, then those of its parts, and so on, level by level.
 
         Args:
           frames: of a clip.
-          first: where the clip's first frame stands.
-          last: where its last frame stands.
         """
+        found, level = [], [(self, (), (0.0, 1.0))]
+        while level:
+            following = []
+            for plan, path, (first, last) in level:
+                places = [first + (last - first) * frame / (frames - 1) for frame in range(frames)]
+                numbers = {frame: number for number, frame in plan.shown.items()}
+                found += [DrawnFrame(path, frame, places[frame], numbers.get(frame)) for frame in range(1, frames - 1)]
+                following += [
+                    (part.clip, part.path(path), (places[part.first], places[part.last])) for part in plan.parts
+                ]
+            level = following
+        return found
 
-        def at(frame: int) -> float:
-            return first + (last - first) * frame / (frames - 1)
 
-        for number, frame in self.shown.items():
-            yield number, at(frame)
-        for part in self.parts:
-            yield from part.clip.reached(frames, at(part.first), at(part.last))
+class DrawnFrame(NamedTuple):
+    """A frame of a clip that is drawn, shown or not.
+
+    Attributes:
+      path: of the clip; see `Part.path`.
+      frame: its number in the clip.
+      position: between the keys, as the clips' frames divide their clips evenly.
+      number: of the drawing that it is shown for, or None.
+    """
+
+    path: tuple[int, ...]
+    frame: int
+    position: float
+    number: int | None
 
 
 class Part(NamedTuple):
@@ -73,6 +97,10 @@ class Part(NamedTuple):
     first: int
     last: int
     clip: PlannedClip
+
+    def path(self, around: tuple[int, ...]) -> tuple[int, ...]:
+        """Which clip it is: the frames that it lies between, after those of the clips around it from the outermost."""
+        return (*around, self.first, self.last)
 
 
 class _Node(NamedTuple):
@@ -126,21 +154,25 @@ def _chosen(wanted: Sequence[float], frames: int, unevenness: float) -> list[int
     return found
 
 
-def _is_even(step: float, wanted: float, unevenness: float) -> bool:
+def _is_even(step: Steps, wanted: Steps, unevenness: float) -> Steps:
+    """Whether steps, or one of them, are as long as they should be, more or less."""
     least = 1 - unevenness
-    return step > 0 and least - _SAME <= step / wanted <= 1 / least + _SAME
+    return (step > 0) & (least - _SAME <= step / wanted) & (step / wanted <= 1 / least + _SAME)
 
 
 def _nodes(numbers: Sequence[int], wanted: Sequence[float], frames: int) -> list[_Node]:
     """The frames that may be used, each for any drawing whose nearest frame it is, and for none."""
     steps = frames - 1
+    # Where parts will be divided again, there is nothing to choose.
+    most = 1 if len(wanted) > steps**2 else max(1, _MOST_NODES // steps)
     nodes = [_Node(0, 0.0, None)]
     for frame in range(1, steps):
         low = bisect_left(wanted, (frame - 0.5) / steps - _SAME)
         high = bisect_right(wanted, (frame + 0.5) / steps + _SAME)
         near = [_Node(frame, wanted[index], numbers[index]) for index in range(low, high)]
-        if len(wanted) > steps**2:  # parts will be divided again, so there is nothing to choose
-            near = sorted(near, key=lambda node: abs(node.position - node.frame / steps))[:1]
+        if len(near) > most:
+            nearest = sorted(near, key=lambda node: abs(node.position - node.frame / steps))[:most]
+            near = sorted(nearest, key=lambda node: node.position)
         nodes += near
         if not any(abs(node.position - frame / steps) < _SAME for node in near):
             nodes.append(_Node(frame, frame / steps, None))
@@ -152,25 +184,30 @@ def _shortest(nodes: Sequence[_Node], wanted: Sequence[float], frames: int, unev
     best: list[tuple[float, float, int]] = [(0.0, 0.0, -1)]
     after = [bisect_right(wanted, node.position + _SAME) for node in nodes]
     before = [bisect_left(wanted, node.position - _SAME) for node in nodes]
-    for index, node in enumerate(nodes[1:], 1):
-        found = (float("inf"), float("inf"), -1)
-        for start in range(index):
-            origin = nodes[start]
-            step, meant = (node.frame - origin.frame) / (frames - 1), node.position - origin.position
-            if step == 1 or meant <= _SAME or not _is_even(step, meant, unevenness):
-                continue
-            cost = best[start][0]
-            if cost > found[0]:
-                continue
-            inside = wanted[after[start] : before[index]]
-            if inside:
-                places = [(position - origin.position) / meant for position in inside]
-                cost += 1
-                if _chosen(places, frames, unevenness) is None:
-                    cost += ceil(len(inside) / (frames - 2)) + step  # of equal ones, what is smaller is nearer its end
-            reached = (cost, best[start][1] + log(step / meant) ** 2, start)
-            found = min(found, reached)
+    reached = np.asarray([node.frame / (frames - 1) for node in nodes])
+    meant = np.asarray([node.position for node in nodes])
+    costs, behind = np.zeros(len(nodes)), np.asarray(after)
+    for index in range(1, len(nodes)):
+        node, found = nodes[index], (float("inf"), float("inf"), -1)
+        steps, motion = reached[index] - reached[:index], meant[index] - meant[:index]
+        moves = motion > _SAME
+        even = _is_even(steps, np.where(moves, motion, 1.0), unevenness) & moves & (steps < 1 - _SAME)
+        least = costs[:index] + (before[index] > behind[:index])  # what no way by that node is cheaper than
+        starts = np.flatnonzero(even)
+        for start in starts[np.argsort(least[starts], kind="stable")].tolist():
+            if least[start] > found[0]:
+                break
+            origin, cost = nodes[start], float(least[start])
+            step, way = (node.frame - origin.frame) / (frames - 1), node.position - origin.position
+            count = before[index] - after[start]
+            if count > 0:
+                inside = wanted[after[start] : before[index]] if count <= frames - 2 else []
+                places = [(position - origin.position) / way for position in inside]
+                if not places or _chosen(places, frames, unevenness) is None:
+                    cost += ceil(count / (frames - 2)) + step  # of equal ones, what is smaller is nearer its end
+            found = min(found, (cost, best[start][1] + log(step / way) ** 2, start))
         best.append(found)
+        costs[index] = found[0]
     way, index = [], len(nodes) - 1
     while index >= 0:
         way.append(nodes[index])

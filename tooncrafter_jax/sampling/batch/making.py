@@ -4,105 +4,39 @@ goes.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 
-from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import check_writable
 from tooncrafter_jax.io.recent_pictures import PICTURES, RecentPictures
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
 from tooncrafter_jax.sampling.batch.claims import Claims
-from tooncrafter_jax.sampling.batch.jobs import AnyJob, Job, NamedJob
-from tooncrafter_jax.sampling.batch.model_source import DescribedModel
-from tooncrafter_jax.sampling.batch.outputs import OutputPlan
+from tooncrafter_jax.sampling.batch.jobs import Job
 from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
+from tooncrafter_jax.sampling.batch.run_request import (
+    WAIT_SECONDS,
+    BatchResult,
+    Listener,
+    RunRequest,
+    memory_explained,
+)
 from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE, check_pair, done_before, inputs_of, usable
 from tooncrafter_jax.sampling.finishing import Sampled, finished, sample_all
-from tooncrafter_jax.sampling.motion_source import missing_motion
-from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import record_of
-from tooncrafter_jax.sampling.request import SamplingOptions, prepare
+from tooncrafter_jax.sampling.request import prepare
 from tooncrafter_jax.typing import JsonObject
-
-WAIT_SECONDS = 0.5
-"""Between two looks at the clips that another run is making."""
-
-
-@dataclass
-class BatchResult:
-    """How a run went.
-
-    Attributes:
-      total: how many clips were asked for.
-      made, skipped: names of clips.
-      elsewhere: names of clips that another run has made meanwhile.
-      failed: name -> what was wrong.
-    """
-
-    total: int
-    made: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """How many clips are dealt with."""
-        return len(self.made) + len(self.skipped) + len(self.elsewhere) + len(self.failed)
-
-
-class Listener:
-    """Hears how a run goes, on every process; this one says nothing."""
-
-    def looking(self, jobs: Sequence[AnyJob]) -> Iterable[AnyJob]:
-        """The clips, as they are looked through for those that are done."""
-        return jobs
-
-    @contextlib.contextmanager
-    def sampling(self, job: NamedJob, result: BatchResult, steps: int) -> Iterator[Callable[[Progress], None]]:
-        """A batch that begins with a clip is sampled inside; what it yields is called with its progress."""
-        yield lambda progress: None
-
-    def made(self, name: str, result: BatchResult, seconds: float) -> None:
-        """A clip of several is finished."""
-
-    def stopped(self, result: BatchResult) -> None:
-        """The run ends before its time."""
 
 
 @dataclass(frozen=True)
-class BatchRequest:
-    """Many clips to make, or one.
-
-    Attributes:
-      jobs: the clips.
-      several: whether they are a list: a clip that is done is left out, and one that fails does not end the run.
-      options: how to sample; must have been checked.
-      plan: where the files go.
-      model: what is known of the model before it is loaded.
-      dtype: of the computation.
-      load: loads the model; is called only if there is a clip to make.
-      inputs: files that the run reads beside the pictures.
-      batch_size: clips that are sampled together.
-    """
-
-    jobs: Sequence[Job]
-    several: bool
-    options: SamplingOptions
-    plan: OutputPlan
-    model: DescribedModel
-    dtype: str
-    load: Callable[[], ToonCrafter]
-    inputs: Sequence[Path] = ()
-    batch_size: int = 1
+class BatchRequest(RunRequest[Job]):
+    """Many clips to make, or one; see `RunRequest`."""
 
     def make(self, listener: Listener, result: BatchResult | None = None) -> BatchResult:
         """Makes the clips that are not done. Everything that can be wrong is found before the model is loaded.
@@ -114,11 +48,7 @@ class BatchRequest:
         Raises:
           UserError: something is wrong that concerns all clips, or the only one.
         """
-        result = BatchResult(len(self.jobs)) if result is None else result
-        if self.options.alpha:
-            self.plan.check_holds_alpha()
-        if self.options.motion_guidance:
-            missing_motion(self.model.config, self.model.components)
+        result, size = self.begun(result), self.batch_size or 1
         most = max([PICTURES, *(len(inputs_of(job.pair)) for job in self.jobs)])
         pictures = RecentPictures(most, self.plan.stamps)
 
@@ -127,22 +57,12 @@ class BatchRequest:
             with pictures.used():
                 return Ready(prepare(job.pair, self.options, self.model.config), self._request_of(job))
 
-        with Preparation(ready, AHEAD + self.batch_size) as preparation:
+        with Preparation(ready, AHEAD + size) as preparation:
             todo = self._left(preparation, result, listener, pictures) if self.several else self._all(preparation)
             if not todo:
                 return result
             with Claims(self.plan.directory, note) as claims:
-                run = Run(
-                    self.load(),
-                    self.options,
-                    self.plan,
-                    result,
-                    preparation,
-                    claims,
-                    listener,
-                    self.several,
-                    self.batch_size,
-                )
+                run = Run(self, self.load(), result, preparation, claims, listener, size)
                 try:
                     run.make_all(todo)
                 except BaseException:
@@ -193,24 +113,22 @@ class Run:
     """Makes clips, batch by batch.
 
     Attributes:
-      toon, options, plan: what samples, how, and where the files go.
+      request: what is asked for.
+      toon: samples.
       result: is brought up to date.
       preparation: gives the clips' pictures.
       claims: of this run; only those of the main process count.
       listener: hears how it goes.
-      several: whether a failing pair is noted and the run goes on.
       batch_size: clips that are sampled together.
     """
 
+    request: BatchRequest
     toon: ToonCrafter
-    options: SamplingOptions
-    plan: OutputPlan
     result: BatchResult
     preparation: Preparation
     claims: Claims
     listener: Listener
-    several: bool
-    batch_size: int = 1
+    batch_size: int
 
     def make_all(self, jobs: Sequence[Job]) -> None:
         """Samples all clips and writes their files.
@@ -256,7 +174,7 @@ class Run:
         try:
             videos = self._sample(batch, size)
         except UserError as error:
-            if not self.several:
+            if not self.request.several:
                 raise
             if len(batch) == 1:
                 self.result.failed[batch[0][0].name] = str(error)
@@ -274,13 +192,13 @@ class Run:
         Raises:
           UserError: another run makes the only one.
         """
-        alone = not self.several and jax.process_count() > 1  # an error of one process would leave the others waiting
+        alone = (
+            not self.request.several and jax.process_count() > 1
+        )  # an error of one process would leave the others waiting
         if not is_main_process() or alone or self.claims.take(job.name):
             return True
-        if not self.several:
-            raise UserError(
-                f"another run is making {self.plan.directory / job.name}: wait for it, or choose another --out"
-            )
+        if not self.request.several:
+            raise self.request.made_elsewhere(job)
         return False
 
     def _usable(self, jobs: Sequence[Job]) -> list[tuple[Job, Ready]]:
@@ -293,7 +211,7 @@ class Run:
             try:
                 ready[job.name] = self.preparation.get(job)
             except UserError as error:
-                if not self.several:
+                if not self.request.several:
                     raise
                 problems[job.name] = str(error)
         everywhere = as_all_processes_say([job.name in ready for job in jobs])
@@ -312,38 +230,33 @@ class Run:
 
     def _is_done(self, job: Job, ready: Ready) -> bool:
         """Whether another run has made a clip since this one began."""
-        return self.several and is_main_process() and self.plan.is_done(job.name, lambda: ready.request)
+        return self.request.several and is_main_process() and self.request.plan.is_done(job.name, lambda: ready.request)
 
     def _sample(self, batch: Sequence[tuple[Job, Ready]], size: int) -> list[Sampled]:
         pairs = [ready.pair for _, ready in batch]
         pairs += pairs[-1:] * (size - len(pairs))
-        with self.listener.sampling(batch[0][0], self.result, self.options.steps) as on_progress:
-            try:
-                return sample_all(self.toon.sample_prepared, pairs, self.options, on_progress)[: len(batch)]
-            except jax.errors.JaxRuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                remedy = "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --dtype=bfloat16"
-                raise out_of_memory("to sample", remedy) from error
+        with self.listener.sampling(batch[0][0], self.result, self.request.options.steps) as on_progress:
+            with memory_explained():
+                return sample_all(self.toon.sample_prepared, pairs, self.request.options, on_progress)[: len(batch)]
 
     def _write(self, job: Job, ready: Ready, sampled: Sampled, seconds: float) -> None:
         try:
-            frames = finished(sampled, ready.pair, self.options)  # of one clip: NaN in it cost no other
+            frames = finished(sampled, ready.pair, self.request.options)  # of one clip: NaN in it cost no other
         except UserError as error:
-            if not self.several:
+            if not self.request.several:
                 raise
             self.result.failed[job.name] = str(error)
             return
         if not is_main_process():
             return
         try:
-            self.plan.write(job.name, frames, record_of(ready.request, self.toon, seconds))
+            self.request.plan.write(job.name, frames, record_of(ready.request, self.toon, seconds))
         except UserError as error:
-            if not self.several:
+            if not self.request.several:
                 raise
-            check_writable(self.plan.directory)  # a full disk ends the run: sampling on would be in vain
+            check_writable(self.request.plan.directory)  # a full disk ends the run: sampling on would be in vain
             self.result.failed[job.name] = str(error)
             return
         self.result.made.append(job.name)
-        if self.several:
+        if self.request.several:
             self.listener.made(job.name, self.result, seconds)

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, WHITE, check_writable, over, write_json
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name
@@ -21,6 +19,7 @@ from tooncrafter_jax.io.formats import FORMATS, PUBLISHED_PIXEL_FORMAT, FormatOp
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps, foreign, keep, state
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
+from tooncrafter_jax.sampling.frame_room import FrameRoom, Room
 from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
 from tooncrafter_jax.typing import JsonObject, Uint8Clip
@@ -138,7 +137,7 @@ class OutputPlan:
         with self._staging() as staging:
             frames = video[:-1] if self.drop_last else video
             for kind, part in self._parts.items():
-                held = frames if part.has_alpha else np.stack([over(frame, WHITE) for frame in frames])
+                held = frames if part.has_alpha else _opaque(frames, FrameRoom(self.directory))
                 part.write(staging / paths[kind].name, held, self.playback_fps, FormatOptions(self.pixel_format))
             made = {str(path.relative_to(staging).as_posix()): path for path in _files_below(staging)}
             new = {file: self.stamps.of(path) for file, path in sorted(made.items())}
@@ -276,6 +275,16 @@ class OutputPlan:
 
 
 OutputPlan.__doc__ = with_attributes(OutputPlan.__doc__, OutputPlan)
+
+
+def _opaque(frames: Uint8Clip, room: Room) -> Uint8Clip:
+    """Frames over white; themselves if they have no opacity."""
+    if frames.shape[-1] == 3:
+        return frames
+    shown = room((*frames.shape[:-1], 3))
+    for number, frame in enumerate(frames):
+        shown[number] = over(frame, WHITE)
+    return shown
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says
-from tooncrafter_jax.sampling.batch.jobs import Job
+from tooncrafter_jax.sampling.batch.jobs import AnyJob, Job
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import Preparation
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_settings, check_sketch_encoder
@@ -42,15 +42,12 @@ def done_before(jobs: Iterable[Job], plan: OutputPlan, request_of: Callable[[Job
     return as_the_main_process_says([plan.is_done(job.name, lambda job=job: request_of(job)) for job in jobs])
 
 
-def usable(
-    jobs: Sequence[Job], check: Callable[[Job], None], preparation: Preparation, failed: dict[str, str]
-) -> list[Job]:
-    """The clips that can be made, as far as can be known without reading every picture, on all processes.
+def usable_everywhere(jobs: Sequence[AnyJob], check: Callable[[AnyJob], None], failed: dict[str, str]) -> list[AnyJob]:
+    """Those that every process can make.
 
     Args:
-      jobs: clips that are not done.
-      check: raises UserError if a clip cannot be made.
-      preparation: begins with those that can; what it finds of the first ones is waited for, until one can be made.
+      jobs: clips or shots.
+      check: raises UserError if one cannot be made.
       failed: name -> what is wrong; is brought up to date.
     """
     problems: dict[str, str] = {}
@@ -66,6 +63,21 @@ def usable(
             left.append(job)
         else:
             failed[job.name] = problems.get(job.name, UNREADABLE_ELSEWHERE)
+    return left
+
+
+def usable(
+    jobs: Sequence[Job], check: Callable[[Job], None], preparation: Preparation, failed: dict[str, str]
+) -> list[Job]:
+    """The clips that can be made, as far as can be known without reading every picture, on all processes.
+
+    Args:
+      jobs: clips that are not done.
+      check: raises UserError if a clip cannot be made.
+      preparation: begins with those that can; what it finds of the first ones is waited for, until one can be made.
+      failed: name -> what is wrong; is brought up to date.
+    """
+    left = usable_everywhere(jobs, check, failed)
     preparation.start(left)
     for number, job in enumerate(left):
         problem = preparation.problem_with(job)

@@ -1,0 +1,128 @@
+"""The keys and sketches of a shot as arrays: read, checked against each other, and brought to the result's size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import WHITE, fit_image, over
+from tooncrafter_jax.io.backgrounds import AUTO, colour_named
+from tooncrafter_jax.io.cels import CelKeys, cel_keys
+from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.notes import note
+from tooncrafter_jax.sampling.frame_room import Room, memory
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, tell_texts
+from tooncrafter_jax.sampling.request_pictures import (
+    as_picture,
+    name_of,
+    note_cut,
+    note_transparency,
+    prepare_hint,
+    same_shape,
+)
+from tooncrafter_jax.sampling.sequence import MOST_VALUES, Layout, Shot, lay_out
+
+Drawn = UInt8[np.ndarray, "H W 3"]
+
+
+class PreparedShot(NamedTuple):
+    """A shot as arrays.
+
+    Attributes:
+      shot: as it was asked for.
+      layout: of it.
+      keys: frame -> picture, of the result's size.
+      hints: (gap, number of a drawing) -> its sketch (H, W, 1) in [0, 1].
+      cels: the keys with their opacity, where that is kept; `keys` are those over its background.
+    """
+
+    shot: Shot
+    layout: Layout
+    keys: Mapping[int, Drawn]
+    hints: Mapping[tuple[int, int], Float[np.ndarray, "H W 1"]]
+    cels: CelKeys | None = None
+
+
+def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room: Room = memory) -> PreparedShot:
+    """Checks a shot, and reads and fits its pictures; says on one line each what is lost of them.
+
+    Args:
+      shot: what to make.
+      options: how; must have been checked.
+      config: the model's architecture.
+      room: where the keys lie.
+
+    Raises:
+      UserError: as `lay_out`, or a picture cannot be read, or the keys do not line up.
+    """
+    layout = lay_out(shot, options)
+    height, width = options.size(config)
+    if layout.frames * height * width * 3 > MOST_VALUES:
+        raise UserError(
+            f"{layout.frames:,} frames of {width} x {height} pixels are too many for one shot: cut it into several, or "
+            "choose a smaller size"
+        )
+    for _, _, prompt in layout.prompts:
+        tell_texts(Pair("", "", prompt, negative_prompt=shot.negative_prompt), options)
+    first = next(iter(layout.keys))
+    shapes: dict[int, tuple[int, ...]] = {}
+    keys = dict(zip(layout.keys, room((len(layout.keys), height, width, 3)), strict=True))
+    cels: list[tuple[np.ndarray, str]] = []
+    below = WHITE if options.background is None or options.alpha else colour_named(options.background)
+    for frame, picture in layout.keys.items():
+        what = f"the key on frame {frame}"
+        read = as_picture(picture, what)
+        shapes[frame] = read.shape[:2]
+        name, other = name_of(picture, what), name_of(layout.keys[first], f"the key on frame {first}")
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (shapes[frame], shapes[first])]
+        if options.fit is None and not same_shape(shapes[frame], shapes[first]):
+            raise UserError(
+                f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: the keys have other shapes and cannot line up, so "
+                "crop them, or say what to do by the option fit, crop or pad"
+            )
+        if shapes[frame] != shapes[first]:
+            note(f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: both are brought to {width} x {height}")
+        if options.fit != "pad":
+            note_cut(name, shapes[frame], height, width)
+        if options.alpha:
+            cels.append((read, name))
+            continue
+        note_transparency([read], [name], options.background)
+        keys[frame][:] = as_bytes(fit_image(over(read, below), height, width, options.fit or "crop", below))
+    found = None
+    if cels:
+        fit, background = options.fit or "crop", options.background or AUTO
+        pictures, names = zip(*cels, strict=True)
+        found = cel_keys(pictures, names, height, width, fit=fit, background=background)
+        for key, cel in zip(keys.values(), found.pictures, strict=True):
+            key[:] = over(cel, found.background)
+    if shot.loop:
+        _check_loop(keys)
+    hints = {
+        place: prepare_hint(frame, sketch, shapes[layout.gaps[place[0]].first], height, width, options.fit)
+        for place, (frame, sketch) in layout.sketches.items()
+    }
+    return PreparedShot(shot, layout, keys, hints, found)
+
+
+def as_bytes(picture: Float[np.ndarray, "H W 3"]) -> Drawn:
+    """A picture in [-1, 1] as bytes, rounded: what came from bytes comes back as it was."""
+    return np.rint((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def as_values(pictures: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Bytes in [-1, 1], as `fit_image` gives them."""
+    return pictures.astype(np.float32) / 255 * 2 - 1
+
+
+def _check_loop(keys: Mapping[int, Drawn]) -> None:
+    first, last = min(keys), max(keys)
+    if not np.array_equal(keys[first], keys[last]):
+        raise UserError(
+            f"a loop ends with its first key, but the key on frame {last} is another picture than that on frame "
+            f"{first}: give the first key once more, on the frame where the loop starts over"
+        )
