@@ -1,11 +1,14 @@
-"""Measures how motion passes the keys of a shot, and what --through-keys gains.
+"""What --through-keys does to the motion across keys, measured on held-out clips.
 
-python scripts/measure_keys.py [--model=DIR|NAME] [--gap=8] [--keys=4] [--steps=N] [--size=PIXELS] [--out=DIR]
+  python scripts/measure_keys.py --set=DIR --out=DIR [--split=test] [--limit=20] [--gap=8] [--model=small] [--steps=N]
 
-An animation is drawn whose speed never changes: a face that crosses the frame along an arc. Some of its frames are
-the keys of a shot; the table shows the speed to each key, from it and inside the gaps (DIS optical flow, pixels a
-frame) of the animation itself, of the shot, and of the shot drawn through its keys; then how far the frames beside
-keys are from the animation's (mean absolute difference of levels).
+Of each clip the 2 * gap + 1 frames of most motion are taken. The first, the middle and the last are the keys of a shot,
+which is drawn twice: as it is, and through its middle key. The speed (mean length of DIS optical flow, pixels a frame)
+before and after that key is compared with the speed inside the gaps, for the true frames too: what they have of a stall
+or a jump is no fault.
+
+OUT gets a row for each clip, the clips that were drawn, a plot, and some shots as GIFs. A run that was stopped goes on
+when it is started again; more clips can be asked for later with a larger --limit that is a multiple.
 """
 
 from __future__ import annotations
@@ -13,85 +16,205 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from scipy.special import stdtrit
 
-from tooncrafter_jax import ToonCrafter
+from tooncrafter_jax import ClipStore, ToonCrafter, UserError
 from tooncrafter_jax.curation.motion import DisFlow
-from tooncrafter_jax.evaluation.key_speeds import key_speeds
-from tooncrafter_jax.io import write_gif
-from tooncrafter_jax.typing import Uint8Video
+from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.evaluation.key_speeds import key_speeds, speeds_along
+from tooncrafter_jax.evaluation.metrics.intervals import LEVEL, Interval
+from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips, WindowRule
+from tooncrafter_jax.io import write_gif, write_json
+from tooncrafter_jax.io.figures import new_figure, save_figure
+from tooncrafter_jax.io.json_files import read_json
+from tooncrafter_jax.sampling.request import SamplingOptions, make_options
+from tooncrafter_jax.sampling.sequence import Shot, ShotOptions
+from tooncrafter_jax.sampling.through_keys import LEAST_STEPS, REDRAWN_SHARE
+from tooncrafter_jax.typing import JsonObject, Uint8Video
 
-TIMES_LARGER = 4
-"""Drawn at, so that positions between pixels count."""
+Row = Mapping[str, dict[str, Any]]
+"""Way -> its numbers at the key, by name, and the `speeds` along it."""
+WAYS = ("true frames", "shot", "through keys")
+NUMBERS = {
+    "stall": "slower of both steps / speed inside (1: even)",
+    "jump": "faster of both steps / speed inside (1: even)",
+    "turn": "turn at the key, degrees",
+    "off": "difference from the true frames beside the key, levels",
+}
+BESIDE = (-2, -1, 1, 2)
+"""Frames around the key that may be drawn again, from it on."""
+LEAST_SPEED = 0.02
+"""Pixels a frame, of a picture as a whole; where less moves inside the gaps, their speed is no measure."""
+SHOWN = 4
+"""Shots that are written as GIFs."""
 
 
-def animation(frames: int, size: int) -> Uint8Video:
-    """A face on an arc of 140 degrees, as many degrees each frame."""
-    video = []
-    for angle in np.radians(np.linspace(-160, -20, frames)):
-        side = size * TIMES_LARGER
-        picture = Image.new("RGB", (side, side), (235, 240, 250))
-        draw = ImageDraw.Draw(picture)
-        draw.rectangle((0, 0.85 * side, side, side), fill=(120, 170, 90))
-        x, y, r = side * (0.5 + 0.32 * np.cos(angle)), side * (0.72 + 0.42 * np.sin(angle)), 0.15 * side
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=(250, 200, 60), outline=(30, 30, 30), width=side // 80)
-        for eye in (-0.4, 0.4):
-            ex, ey, er = x + eye * r, y - 0.25 * r, 0.14 * r
-            draw.ellipse((ex - er, ey - er, ex + er, ey + er), fill=(30, 30, 30))
-        draw.arc((x - 0.5 * r, y - 0.2 * r, x + 0.5 * r, y + 0.6 * r), 20, 160, fill=(30, 30, 30), width=side // 80)
-        video.append(np.asarray(picture.resize((size, size), Image.Resampling.BOX)))
-    return np.stack(video)
+class Setting(NamedTuple):
+    """What is measured.
+
+    Attributes:
+      toon: draws.
+      options: how.
+      gap: frames between keys.
+      out: where rows and clips go.
+    """
+
+    toon: ToonCrafter
+    options: SamplingOptions
+    gap: int
+    out: Path
 
 
-def report(name: str, video: Uint8Video, truth: Uint8Video, keys: list[int]) -> None:
-    """Prints a row for each key, and one for all."""
-    speeds = key_speeds(video, keys, DisFlow())
-    for one in speeds:
-        print(
-            f"{name:14} {one.frame:5d} {one.before:8.3f} {one.after:8.3f} {one.inside:8.3f} {one.stall:7.2f} "
-            f"{one.jump:7.2f} {one.turn:7.1f}"
-        )
-    beside = [frame + step for frame in keys[1:-1] for step in (-2, -1, 1, 2)]
-    off = np.abs(video[beside].astype(float) - truth[beside]).mean()
-    means = [np.mean([getattr(one, what) for one in speeds]) for what in ("stall", "jump", "turn")]
-    print(f"{name:14}  mean {'':26} {means[0]:7.2f} {means[1]:7.2f} {means[2]:7.1f}   beside keys off by {off:.2f}\n")
+def drawn(one: TrueClip, setting: Setting) -> dict[str, Uint8Video]:
+    """The true frames of a clip, and its shot, drawn in both ways; the clips of the gaps are the same in both."""
+    keys = {frame: one.video[frame] for frame in (0, setting.gap, 2 * setting.gap)}
+    store = ClipStore(setting.out / "clips", {"options": repr(setting.options)})
+    videos = {WAYS[0]: one.video}
+    for way, through in ((WAYS[1], False), (WAYS[2], True)):
+        shot = Shot(keys, one.prompt, seed=one.seed, fps=one.fps, options=ShotOptions(through_keys=through))
+        videos[way] = setting.toon.draw_shot(shot, setting.options, store=store)
+    return videos
+
+
+def row_of(videos: dict[str, Uint8Video], gap: int) -> Row:
+    """What is kept of a clip: of each way its numbers at the key, and the speed along it."""
+    flow, beside = DisFlow(), [gap + step for step in BESIDE if abs(step) < gap]
+    row: dict[str, dict[str, Any]] = {}
+    for way, video in videos.items():
+        (speed,) = key_speeds(video, [0, gap, 2 * gap], flow)
+        off = np.abs(video[beside].astype(float) - videos[WAYS[0]][beside]).mean()
+        moves = speed.inside >= LEAST_SPEED
+        row[way] = {
+            "stall": speed.stall if moves else None,
+            "jump": speed.jump if moves else None,
+            "turn": speed.turn if moves else None,
+            "off": float(off),
+            "speeds": speeds_along(video, flow).tolist(),
+        }
+    return row
+
+
+def mean_of(values: np.ndarray) -> Interval:
+    """The mean, and the bounds that hold that of other clips in 95 of 100 cases (Student)."""
+    count, mean = len(values), float(np.mean(values)) if len(values) else float("nan")
+    if count < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    reach = float(stdtrit(count - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(count))
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def shown(found: Interval) -> str:
+    """A number with what it may be off by."""
+    return f"{found.value:.2f} ± {found.high - found.value:.2f}"
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """The numbers of all ways, and how much larger they are through keys, clip by clip."""
+    lines = [f"| | {' | '.join(WAYS)} | through keys - shot | clips |", f"|---|{'---|' * (len(WAYS) + 2)}"]
+    for number, title in NUMBERS.items():
+        values = np.array([[row[way][number] for way in WAYS] for row in rows], float)
+        values = values[np.isfinite(values).all(axis=1)]
+        means = [shown(mean_of(column)) for column in (*values.T, values[:, 2] - values[:, 1])]
+        lines.append(f"| {title} | {' | '.join(means)} | {len(values)} |")
+    return lines
+
+
+def write_plot(path: Path, rows: Sequence[Row], gap: int) -> None:
+    """Writes the mean speed along the shots, in units of each clip's true median, with its interval."""
+    figure = new_figure(7.0, 4.0, extra="eval", purpose="the plot")
+    axes = figure.add_subplot()
+    true = np.array([np.median(row[WAYS[0]]["speeds"]) for row in rows])
+    moving = [row for row, median in zip(rows, true, strict=True) if median >= LEAST_SPEED]
+    steps = np.arange(1, 2 * gap + 1)
+    for way, colour in zip(WAYS, ("#777777", "#d2691e", "#3b7dd8"), strict=True):
+        speeds = np.array([row[way]["speeds"] for row in moving]) / true[true >= LEAST_SPEED, None]
+        means = [mean_of(column) for column in speeds.T]
+        axes.plot(steps, [one.value for one in means], marker="o", markersize=3, color=colour, label=way)
+        bounds = np.nan_to_num([[one.low, one.high] for one in means]).T
+        if len(moving) > 1:
+            axes.fill_between(steps, *bounds, color=colour, alpha=0.15, linewidth=0)
+    axes.axvline(gap + 0.5, color="black", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="step to frame; the dotted line is the key", ylabel="speed / true median speed", ylim=(0, None))
+    axes.set_title(f"{len(moving)} clips, 95 % intervals", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    save_figure(figure, path)
+
+
+def check_same_request(path: Path, request: JsonObject) -> None:
+    """Begins, or goes on with what was begun.
+
+    Raises:
+      UserError: something else was measured there.
+    """
+    if path.exists() and read_json(path) != request:
+        raise UserError(f"'{path}' is of another measurement: choose another --out")
+    write_json(path, request)
 
 
 def main() -> int:
-    """Draws and measures."""
+    """Draws what is not drawn yet, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="small")
-    parser.add_argument("--gap", type=int, default=8, help="frames between keys")
-    parser.add_argument("--keys", type=int, default=4)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--size", type=int, help="pixels of a side, by default the model's height")
-    parser.add_argument("--seed", type=int, default=123)
-    parser.add_argument("--out", type=Path, help="folder for the videos as GIFs")
+    parser.add_argument("--set", type=Path, required=True, help="directory of a clip set")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--split", default="test", help="of the set (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=20, help="how many clips (default: %(default)s)")
+    parser.add_argument("--gap", type=int, default=8, help="frames between keys, 4 at least (default: %(default)s)")
+    parser.add_argument("--model", default="small", help="checkpoint directory, or a name (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
+    parser.add_argument("--size", type=int, help="pixels of a side (default: the model's)")
     arguments = parser.parse_args()
+    if arguments.gap < 4:
+        raise UserError(f"--gap is {arguments.gap}: drawing through a key takes three drawings on either side, so 4")
     toon = ToonCrafter.load(arguments.model)
-    size = arguments.size or toon.config.height
-    keys = [number * arguments.gap for number in range(arguments.keys)]
-    truth = animation(keys[-1] + 1, size)
-    options = {"height": size, "width": size, "seed": arguments.seed}
-    if arguments.steps:
-        options["steps"] = arguments.steps
-    print(f"{'':14} {'key':>5} {'before':>8} {'after':>8} {'inside':>8} {'stall':>7} {'jump':>7} {'turn':>7}")
-    videos = {"animation": truth}
-    report("animation", truth, truth, keys)
-    for name, through in (("shot", False), ("through keys", True)):
-        start = time.perf_counter()
-        videos[name] = toon.interpolate_sequence({key: truth[key] for key in keys}, through_keys=through, **options)
+    given = {"steps": arguments.steps, "height": arguments.size, "width": arguments.size}
+    options = make_options({**toon.sampling, **{name: value for name, value in given.items() if value is not None}})
+    options.check(toon.config)
+    height, width = options.size(toon.config)
+    rule = WindowRule(2 * arguments.gap + 1, height, width, start="motion")
+    clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
+    setting = Setting(toon, options, arguments.gap, arguments.out)
+    of_set = {"set": str(arguments.set.resolve()), "split": arguments.split, "rule": repr(rule)}
+    request = of_set | {"model": arguments.model, "options": repr(options)}
+    check_same_request(arguments.out / "request.json", request)
+
+    left = [one for one in range(len(clips)) if not row_path(setting, clips.ids[one]).exists()]
+    again = max(options.steps, LEAST_STEPS)
+    print(
+        f"{len(clips)} shots of three keys, {len(left)} of them to draw: each takes two clips of {options.frames} "
+        f"frames at {width} x {height} in {options.steps} steps, and one in {round(REDRAWN_SHARE * again)}",
+        flush=True,
+    )
+    for number, index in enumerate(left):
+        start, one = time.perf_counter(), clips[index]
+        videos = drawn(one, setting)
+        write_json(row_path(setting, one.id), row_of(videos, arguments.gap))
+        if index < SHOWN:
+            beside = np.concatenate([videos[way] for way in WAYS], axis=2)
+            write_gif(arguments.out / f"shot_{index}.gif", beside, 8)
         seconds = time.perf_counter() - start
-        report(name, videos[name], truth, keys)
-        print(f"{name}: {seconds:.0f} s, compilation included\n")
-    if arguments.out:
-        for name, video in videos.items():
-            write_gif(arguments.out / f"{name.replace(' ', '_')}.gif", video, 8)
+        what = (
+            "compilation included" if number == 0 else f"about {seconds * (len(left) - number - 1) / 60:.0f} min left"
+        )
+        print(f"{number + 1} of {len(left)}: {one.id}, {seconds:.0f} s, {what}", flush=True)
+    rows = [read_json(row_path(setting, clip_id)) for clip_id in clips.ids]
+    print("\n".join(["", *table(rows), "", f"Behind ± are {100 * LEVEL:.0f} % intervals over clips."]))
+    write_plot(arguments.out / "speeds.png", rows, arguments.gap)
+    print(f"the speed along the shots: {arguments.out / 'speeds.png'}; {SHOWN} of them: shot_*.gif, {', '.join(WAYS)}")
     return 0
 
 
+def row_path(setting: Setting, clip_id: str) -> Path:
+    """Where the row of a clip is kept."""
+    return setting.out / "rows" / f"{''.join(c if c.isalnum() or c in '-_' else '_' for c in clip_id)[:150]}.json"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("cv2", reason="needs the extra 'data'")
 
 from tooncrafter_jax.curation.motion import DisFlow
-from tooncrafter_jax.evaluation.key_speeds import key_speeds
+from tooncrafter_jax.evaluation.key_speeds import key_speeds, speeds_along
 
 KEYS = (0, 10, 20)
 
@@ -50,3 +50,11 @@ def test_held_drawings_count_once() -> None:
     (key,) = key_speeds(held, KEYS, DisFlow())
     (even,) = key_speeds(video(10 + 4 * np.arange(21)), KEYS, DisFlow())
     assert key.inside == pytest.approx(even.inside, rel=0.25)
+
+
+def test_the_speed_along_a_shot_is_that_of_its_steps() -> None:
+    steps = np.array([4, 4, 8, 0, 4, 4])
+    speeds = speeds_along(video(10 + np.concatenate([[0], np.cumsum(steps)])), DisFlow())
+    assert speeds.shape == (6,)
+    assert speeds[2] == pytest.approx(speeds[3]), "a drawing that is held for two frames"
+    assert speeds[[1, 2, 4]] == pytest.approx(np.full(3, speeds[0]), rel=0.25)

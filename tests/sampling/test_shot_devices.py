@@ -1,61 +1,82 @@
-"""Shots drawn by a narrow model: on one device and on eight, with sketches and prompts, and against single clips."""
+"""Shots drawn by a narrow model: on one device and on eight, with sketches, prompts and keys that are drawn through."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from tests.sampling.test_pipeline import SETTINGS, make_toon
-from tests.sampling.test_sequence import KEYS, sketch
+from tests.reference import noise_params
+from tests.sampling.test_sequence import noisy, sketch
+from tests.training.small import MODEL_CHANGES, ONE_LEVEL
 from tooncrafter_jax import ToonCrafter
+from tooncrafter_jax.models.configuration import tiny
+from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.typing import Device
 
 pytestmark = pytest.mark.heavy
 
-FAST: dict[str, Any] = SETTINGS | {"steps": 1}
+FRAMES, SIZE = 8, 32
+MODEL = changed(
+    tiny(),
+    MODEL_CHANGES
+    | {
+        "unet": MODEL_CHANGES["unet"] | ONE_LEVEL | {"temporal_length": FRAMES},
+        "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | ONE_LEVEL,
+        "image_projector": MODEL_CHANGES["image_projector"] | {"frames": FRAMES},
+    },
+)
+"""The least that draws a shot: clips of eight frames, as drawing through keys needs, and latents of 4 x 4."""
+HOW: dict[str, Any] = {"height": SIZE, "width": SIZE, "frames": FRAMES, "steps": 1, "steps_per_chunk": 1}
+KEYS = {frame: noisy(frame, SIZE) for frame in (0, 1, 5, 14)}
+"""Gaps of one frame; of four, whose drawings are frames of one clip; of nine, which takes clips between its frames."""
 SHOT: dict[str, Any] = {
-    "prompt": {0: "walks", 12: "runs"},
-    "sketches": {6: sketch(10), 61: sketch(40)},
+    "prompt": {0: "walks", 5: "runs"},
+    "sketches": {3: sketch(10), 9: sketch(40)},
     "timing": "ease-in-out",
-    "exposure": 2,
+    "through_keys": True,
     "seed": 5,
 }
 
 
+def make_toon(devices: list[Device]) -> ToonCrafter:
+    params = {name: noise_params(network) for name, network in MODEL.networks().items()}
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
+    params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return ToonCrafter(MODEL, params, dtype="float32", devices=devices)
+
+
 @pytest.fixture(scope="module")
 def toon(devices: list[Device]) -> ToonCrafter:
-    """The narrow model on one device."""
+    """The model on one device."""
     return make_toon(devices[:1])
 
 
 @pytest.fixture(scope="module")
 def shot(toon: ToonCrafter) -> np.ndarray:
-    """Six keys with gaps of 1, 3, 8, 23 and 60 frames, two sketches and two prompts."""
-    return toon.interpolate_sequence(KEYS, **SHOT, **FAST)
+    """A shot with two sketches, two prompts, and a key that is drawn through."""
+    return toon.interpolate_sequence(KEYS, **SHOT, **HOW)
 
 
-def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
-    """At most two levels, and any on 1 % of the values at most: float32 sums in another order differ by a level on
-    0.1 % (see test_pipeline), and clips of the next level begin and end with such frames.
-    """
-    difference = np.abs(found.astype(int) - expected.astype(int))
-    assert difference.max() <= 2
-    assert (difference > 0).mean() <= 1e-2
+def difference(found: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
+    """The largest difference in levels, and the share of values that differ."""
+    apart = np.abs(found.astype(int) - expected.astype(int))
+    return int(apart.max()), float((apart > 0).mean())
 
 
 @pytest.mark.gate
 def test_two_keys_a_clips_length_apart_are_that_clip_with_its_keys_as_they_were_drawn(toon: ToonCrafter) -> None:
-    first, last = KEYS[0], KEYS[95]
-    clip = toon.interpolate(first, last, "walks", {5: sketch()}, seed=5, **FAST)
-    found = toon.interpolate_sequence({10: first, 25: last}, "walks", {15: sketch()}, seed=5, **FAST)
+    first, last = KEYS[0], KEYS[14]
+    clip = toon.interpolate(first, last, "walks", {5: sketch()}, seed=5, **HOW)
+    found = toon.interpolate_sequence({10: first, 17: last}, "walks", {15: sketch()}, seed=5, **HOW)
     np.testing.assert_array_equal(found, [first, *clip[1:-1], last])
 
 
 @pytest.mark.gate
 def test_a_shot_shows_its_keys_pixel_by_pixel(shot: np.ndarray) -> None:
-    assert len(shot) == 96
+    assert len(shot) == 15
     for frame, key in KEYS.items():
         np.testing.assert_array_equal(shot[frame], key)
     assert shot[1:].std() > 10
@@ -63,26 +84,26 @@ def test_a_shot_shows_its_keys_pixel_by_pixel(shot: np.ndarray) -> None:
 
 @pytest.mark.gate
 def test_the_batch_changes_nothing(toon: ToonCrafter, shot: np.ndarray) -> None:
-    assert_alike(toon.interpolate_sequence(KEYS, **SHOT, **FAST, batch_size=1), shot)
+    found = difference(toon.interpolate_sequence(KEYS, **SHOT, **HOW, batch_size=1), shot)
+    print(found)
+    assert found[0] <= 2 and found[1] <= 1e-2
 
 
 @pytest.mark.slow
 def test_eight_devices_draw_the_same_shot(devices: list[Device], shot: np.ndarray) -> None:
-    assert_alike(make_toon(devices[:8]).interpolate_sequence(KEYS, **SHOT, **FAST), shot)
+    found = difference(make_toon(devices).interpolate_sequence(KEYS, **SHOT, **HOW), shot)
+    print(found)
+    assert found[0] <= 2 and found[1] <= 1e-2
 
 
 @pytest.mark.slow
-def test_sketches_and_prompts_change_the_shot(toon: ToonCrafter, shot: np.ndarray) -> None:
-    without_sketches = toon.interpolate_sequence(KEYS, **(SHOT | {"sketches": None}), **FAST)
-    other_prompt = toon.interpolate_sequence(KEYS, **(SHOT | {"prompt": {0: "walks", 12: "sits"}}), **FAST)
-    assert not np.array_equal(without_sketches[6], shot[6])
-    assert not np.array_equal(other_prompt[50], shot[50])
-    np.testing.assert_array_equal(other_prompt[:12], shot[:12])
-
-
-@pytest.mark.slow
-def test_a_shot_is_drawn_through_its_keys(toon: ToonCrafter) -> None:
-    keys = {0: KEYS[0], 8: KEYS[4], 16: KEYS[12]}
-    plain = toon.interpolate_sequence(keys, seed=5, **SETTINGS)
-    through = toon.interpolate_sequence(keys, seed=5, through_keys=True, **SETTINGS)
-    assert [frame for frame in range(17) if not np.array_equal(through[frame], plain[frame])] == [6, 7, 9, 10]
+def test_sketches_prompts_and_drawing_through_keys_change_their_frames_alone(
+    toon: ToonCrafter, shot: np.ndarray
+) -> None:
+    without_sketches = toon.interpolate_sequence(KEYS, **(SHOT | {"sketches": None}), **HOW)
+    other_prompt = toon.interpolate_sequence(KEYS, **(SHOT | {"prompt": {0: "walks", 5: "sits"}}), **HOW)
+    plain = toon.interpolate_sequence(KEYS, **(SHOT | {"through_keys": False}), **HOW)
+    assert not np.array_equal(without_sketches[9], shot[9])
+    assert not np.array_equal(other_prompt[9], shot[9])
+    np.testing.assert_array_equal(other_prompt[:4], shot[:4])
+    assert [frame for frame in range(15) if not np.array_equal(plain[frame], shot[frame])] == [4, 6, 7]

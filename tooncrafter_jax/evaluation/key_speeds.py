@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from tooncrafter_jax.curation.motion import OpticalFlow
 from tooncrafter_jax.evaluation.rivals.flow_warp import measured
@@ -53,11 +54,7 @@ def key_speeds(video: Uint8Video, keys: Sequence[int], flow: OpticalFlow) -> lis
       keys: frames of the keys, counted from the video's first.
       flow: measures the motion.
     """
-    starts = [0, *(frame for frame in range(1, len(video)) if not np.array_equal(video[frame], video[frame - 1]))]
-    steps: dict[tuple[int, int], tuple[float, np.ndarray]] = {}
-    for before, after in pairwise(starts):
-        moved = measured(flow, video[before], video[after]) / (after - before)
-        steps[before, after] = float(np.linalg.norm(moved, axis=-1).mean()), moved.mean(axis=(0, 1))
+    steps = _steps(video, flow)
     found = []
     for left, key, right in zip(keys, keys[1:], keys[2:], strict=False):
         around = [step for step in steps if left <= step[0] and step[1] <= right]
@@ -79,6 +76,31 @@ def key_speeds(video: Uint8Video, keys: Sequence[int], flow: OpticalFlow) -> lis
             )
         )
     return found
+
+
+def speeds_along(video: Uint8Video, flow: OpticalFlow) -> Float[np.ndarray, "steps"]:
+    """The mean length of the optical flow from each frame to the next, in pixels a frame.
+
+    A drawing that is held is one drawing, as in `key_speeds`; at the end of a video it has no speed.
+
+    Args:
+      video: the shot.
+      flow: measures the motion.
+    """
+    speeds = np.zeros(len(video) - 1)
+    for (before, after), (speed, _) in _steps(video, flow).items():
+        speeds[before:after] = speed
+    return speeds
+
+
+def _steps(video: Uint8Video, flow: OpticalFlow) -> dict[tuple[int, int], tuple[float, np.ndarray]]:
+    """First frames of two drawings -> mean length and mean of the flow between them, both a frame."""
+    starts = [0, *(frame for frame in range(1, len(video)) if not np.array_equal(video[frame], video[frame - 1]))]
+    steps: dict[tuple[int, int], tuple[float, np.ndarray]] = {}
+    for before, after in pairwise(starts):
+        moved = measured(flow, video[before], video[after]) / (after - before)
+        steps[before, after] = float(np.linalg.norm(moved, axis=-1).mean()), moved.mean(axis=(0, 1))
+    return steps
 
 
 def _angle(one: np.ndarray, other: np.ndarray) -> float:
