@@ -130,6 +130,36 @@ def test_a_process_that_is_killed_outright_leaves_what_it_drew(empty: World, com
     }
 
 
+KILLED_WRITING = """
+import os, signal, sys
+import pytest
+from tests.cli.world import FakeModel
+from tooncrafter_jax.__main__ import main
+from tooncrafter_jax.io.formats.gif import Gif
+
+def write(self, path, frames, fps, options):
+    path.write_bytes(b"half a picture")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Gif.write = write
+FakeModel().install(pytest.MonkeyPatch())
+main(["sample", *sys.argv[1:]])
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_nothing_after_the_next_run(empty: World, command: Command):
+    argv = [f"--keys=0:{draw(empty.path / 'a.png', 0)},4:{draw(empty.path / 'b.png', 99)}", *empty.common]
+    argv += [f"--out={empty.out / 'shot.gif'}"]
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED_WRITING, *argv], cwd=REPOSITORY, capture_output=True, check=False)
+    assert len(list(empty.out.glob(".tooncrafter-*.tmp"))) == 1, "one removes what the other left"
+    other = empty.out / ".tooncrafter-0123456789abcdef-0.tmp"
+    other.mkdir()
+    assert command("sample", *argv).code == 0
+    assert not empty.model.batches, "its clip was kept"
+    assert empty.written == {"shot.gif", "shot.json", ".shot.clips", other.name}, "another clip's is left alone"
+
+
 def test_another_timing_draws_only_what_is_new(empty: World, command: Command):
     value = f"--keys=0:{draw(empty.path / 'a.png', 0)},15:{draw(empty.path / 'b.png', 99)}"
     argv = [value, f"--out={empty.out / 'shot'}", "--format=png", *empty.common]
@@ -216,6 +246,13 @@ def test_a_loop_shows_its_first_key_once_and_variations_have_seeds_of_their_own(
         with Image.open(empty.out / f"shot_sample{number}.gif") as image:
             assert getattr(image, "n_frames", 1) == 20
         assert empty.record(f"shot_sample{number}")["request"]["seed"] == 123 + number
+
+
+def test_the_sheet_of_a_shot_has_no_cross_fade_which_is_said(empty: World, command: Command):
+    argv = [f"--keys=0:{draw(empty.path / 'a.png', 0)},4:{draw(empty.path / 'b.png', 99)}", *empty.common]
+    result = command("sample", *argv, f"--out={empty.out / 'shot.gif'}", "--contact-sheet", "--cross-fade")
+    assert result.code == 0 and result.err.count("has no cross-fade") == 1
+    assert empty.record("shot")["request"]["cross_fade"] is False
 
 
 def test_a_manifest_of_pairs_and_shots(empty: World, command: Command):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,3 +39,27 @@ def held(lock: Path, waiting: str) -> Iterator[None]:
             except OSError:  # of a file system that has none
                 pass
         yield
+
+
+@contextlib.contextmanager
+def taken(path: Path) -> Iterator[bool]:
+    """Takes the lock of a file or a directory that is there, if nobody has it; gives whether it is ours, inside.
+
+    Where there are no locks it is not.
+
+    Raises:
+      OSError: it cannot be opened.
+    """
+    if fcntl is None:
+        yield False
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

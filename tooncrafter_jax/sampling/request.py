@@ -361,6 +361,6 @@ def check_sketch_encoder(config: ModelConfig, components: Container[str]) -> Non
     sketches, latents = config.sketch_encoder.hint_downscaling, config.autoencoder.downscaling
     if latents != sketches:
         raise UserError(
-            f"sketches become {sketches} times smaller, but this model's latents {latents} times: leave the sketches "
-            "out"
+            f"sketches become {sketches} times smaller, but this model's latents {latents} times: leave the "
+            "sketches out"
         )

@@ -128,8 +128,8 @@ def prepare_pictures(
     if fit is None and not same_shape(*shapes):
         raise UserError(
             f"{names[0]} is {shapes[0][1]} x {shapes[0][0]} pixels, {names[1]} {shapes[1][1]} x {shapes[1][0]}: they "
-            "have "
-            "other shapes and cannot line up, so crop one of them, or say what to do by the option fit, crop or pad"
+            "have other shapes and cannot line up, so crop one of them, or say what to do by the option fit, crop or "
+            "pad"
         )
     if fit != "pad":
         for name, shape in zip(names, shapes, strict=True):

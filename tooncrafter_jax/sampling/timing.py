@@ -18,7 +18,7 @@ from math import ceil
 from typing import NamedTuple
 
 from tooncrafter_jax.config_codec import plain
-from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.errors import UserError, printable
 
 LONGEST_HOLD = 1000
 """Frames; forty seconds of a film."""
@@ -177,8 +177,8 @@ def drawings_between(gap: int, timing: Timing, exposure: Sequence[int], where: s
     if count > room:
         raise UserError(
             f"{where} has {gap} frames, in which an exposure of {','.join(map(str, exposure))} leaves room for {room} "
-            f"drawing{'' if room == 1 else 's'}, but its chart {timing.text} has {count}: move the keys apart, hold "
-            "drawings for fewer frames, or take some out of the chart"
+            f"drawing{'' if room == 1 else 's'}, but its chart {printable(timing.text, 60)} has {count}: move the keys "
+            "apart, hold drawings for fewer frames, or take some out of the chart"
         )
     chosen = [starts[ceil((number + 1) * (room + 1) / (count + 1) - 0.5) - 1] for number in range(count)]
     return GapDrawings(tuple(map(Drawing, chosen, timing.chart)), 0)
@@ -202,8 +202,7 @@ def _timing_of_text(text: str, where: str) -> Timing:
     if not all(0 <= value <= 1 for value in values):
         raise UserError(
             f"{where} is {_shown(text)}, which leads past a key: a drawing stands between two keys, so each number "
-            "must "
-            "be from 0 to 1"
+            "must be from 0 to 1"
         )
     x1, y1, x2, y2 = values
     curve = (x1, y1, x2, y2)
@@ -217,7 +216,6 @@ def _chart(positions: Sequence[float], where: str) -> Timing:
     Raises:
       UserError: they do not ascend between the keys.
     """
-    text = ",".join(f"{position:.6g}" for position in positions[:8]) + (",..." if len(positions) > 8 else "")
     if len(positions) > MOST_POSITIONS:
         raise UserError(f"{where} has {len(positions)} positions: at most {MOST_POSITIONS} are taken")
     outside = next((position for position in positions if not LEAST_STEP <= position <= 1 - LEAST_STEP), None)
@@ -232,9 +230,7 @@ def _chart(positions: Sequence[float], where: str) -> Timing:
                 f"{where} has a drawing at {before:g} before one at {after:g}: positions must ascend, by {LEAST_STEP} "
                 "at least"
             )
-    return Timing(
-        ",".join(f"{position:.6g}" for position in positions) if len(positions) > 8 else text, chart=tuple(positions)
-    )
+    return Timing(",".join(f"{position:.6g}" for position in positions), chart=tuple(positions))
 
 
 def _number(text: str) -> float | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,9 +15,10 @@ from typing import Annotated
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, WHITE, check_writable, over, write_json
-from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name
+from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory
 from tooncrafter_jax.io.contact_sheets import ContactSheet
 from tooncrafter_jax.io.formats import FORMATS, PUBLISHED_PIXEL_FORMAT, FormatOptions, OutputFormat
+from tooncrafter_jax.io.locks import taken
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps, foreign, keep, state
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
@@ -134,7 +137,7 @@ class OutputPlan:
           UserError: if a file cannot be written, or one that is not ours is in the way.
         """
         paths = self.paths(name)
-        with self._staging() as staging:
+        with self._staging(name) as staging:
             frames = video[:-1] if self.drop_last else video
             for kind, part in self._parts.items():
                 held = frames if part.has_alpha else _opaque(frames, FrameRoom(self.directory))
@@ -199,19 +202,28 @@ class OutputPlan:
         return parts | ({ContactSheet.name: ContactSheet(self.cross_fade)} if self.contact_sheet else {})
 
     @contextlib.contextmanager
-    def _staging(self) -> Iterator[Path]:
-        """A hidden folder beside the results; messages speak of the results."""
-        staging = Path(temporary_name(str(self.directory)))
+    def _staging(self, name: str) -> Iterator[Path]:
+        """A hidden folder beside the results; messages speak of the results.
+
+        Those of the same clip that a run was killed in are removed: nobody holds their locks.
+        """
+        mark = f".tooncrafter-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-"
+        for abandoned in self.directory.glob(f"{mark}*.tmp"):
+            with contextlib.suppress(OSError), taken(abandoned) as is_ours:
+                if is_ours:
+                    shutil.rmtree(abandoned, ignore_errors=True)
+        staging = self.directory / f"{mark}{secrets.token_hex(8)}.tmp"
         try:
             staging.mkdir(parents=True)
         except OSError as error:
             raise cannot_write(str(self.directory), error) from error
-        try:
-            yield staging
-        except UserError as error:
-            raise UserError(str(error).replace(str(staging), str(self.directory))) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with taken(staging):
+            try:
+                yield staging
+            except UserError as error:
+                raise UserError(str(error).replace(str(staging), str(self.directory))) from error
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
     def _named(self, name: str) -> Named:
         """The files that the record beside the clip names."""

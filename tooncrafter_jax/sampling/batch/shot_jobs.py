@@ -90,8 +90,7 @@ def keys_in(folder: Path, where: str = "--keys") -> list[tuple[int, Path]]:
     except OSError as error:
         raise UserError(
             f"{where}: cannot read the folder {folder} ({error.strerror}): give keys as 0:a.png,24:b.png, or a "
-            "folder of "
-            "numbered pictures"
+            "folder of numbered pictures"
         ) from error
     files = [path for path in files if path.name[0] != "."]
     if not files:

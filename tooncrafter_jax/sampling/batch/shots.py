@@ -54,6 +54,8 @@ class ShotRequest(RunRequest[ShotJob]):
           UserError: something is wrong that concerns all shots, or the only one.
         """
         result = self.begun(result)
+        if self.plan.cross_fade:
+            note("the contact sheet of a shot has no cross-fade: there are keys between its first frame and its last")
         with once():
             usable = self._usable(self.jobs, self._check, result)
             if usable:
@@ -69,8 +71,10 @@ class ShotRequest(RunRequest[ShotJob]):
 
     @property
     def _files(self) -> OutputPlan:
-        """Where the files go; what a loop does not show twice is left out as it is drawn."""
-        return replace(self.plan, drop_last=False)
+        """Where the files go. What a loop does not show twice is left out as it is drawn; and a cross-fade from the
+        first key to the last says nothing of the keys between.
+        """
+        return replace(self.plan, drop_last=False, cross_fade=False)
 
     @property
     def _room(self) -> FrameRoom:
