@@ -48,6 +48,19 @@ def test_a_pair_with_many_sketches(
     )
 
 
+def test_a_shot(world: World, command: Command, opened: Counter[str], hashed: Counter[str], decoded: Counter[str]):
+    pictures = [draw(world.path / f"p{number}.png", 10 * number) for number in range(3)]
+    keys = ",".join(f"{8 * number}:{path}" for number, path in enumerate(pictures))
+    sketch = draw_lines(world.path / "sketch.png")
+    opened.clear()
+    argv = [f"--keys={keys}", f"--sketch=4:{sketch}", f"--out={world.out / 'shot.gif'}", *world.common]
+    assert command("sample", *argv).code == 0
+    for path in pictures:
+        assert (opened[path.name], decoded[path.name], hashed[path.name]) == (2, 1, 1), (
+            "read, and hashed for its record"
+        )
+
+
 def test_a_list_and_the_same_list_again(
     world: World, command: Command, opened: Counter[str], hashed: Counter[str], decoded: Counter[str]
 ):

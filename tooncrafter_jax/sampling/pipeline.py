@@ -51,7 +51,7 @@ from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.sampling.sequence import SHOT_ARGUMENTS, Keys, Prompts, Shot, ShotOptions
 from tooncrafter_jax.sampling.shot_drawing import Store, draw_shot
-from tooncrafter_jax.sampling.shot_preparation import prepare_shot
+from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
 from tooncrafter_jax.sampling.timing import ExposureLike, TimingLike
 from tooncrafter_jax.typing import (
     AnyArray,
@@ -378,7 +378,7 @@ class ToonCrafter:
 
     def draw_shot(
         self,
-        shot: Shot,
+        shot: Shot | PreparedShot,
         options: SamplingOptions,
         *,
         batch_size: int | None = None,
@@ -389,7 +389,7 @@ class ToonCrafter:
         """`interpolate_sequence` for a `Shot`; see there.
 
         Args:
-          shot: what to make.
+          shot: what to make; one of `prepare_shot` is not read again.
           options: how.
           batch_size: as there.
           store: as there.
@@ -401,8 +401,11 @@ class ToonCrafter:
         """
         check_not_forked()
         options.check(self.config)
-        with once():
-            prepared = prepare_shot(shot, options, self.config, room)
+        if isinstance(shot, PreparedShot):
+            prepared = shot
+        else:
+            with once():
+                prepared = prepare_shot(shot, options, self.config, room)
         if prepared.hints:
             check_sketch_encoder(self.config, self.params)
         return draw_shot(

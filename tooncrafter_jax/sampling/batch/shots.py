@@ -31,8 +31,8 @@ from tooncrafter_jax.sampling.clip_store import ClipStore
 from tooncrafter_jax.sampling.frame_room import FrameRoom
 from tooncrafter_jax.sampling.records import record_of, request_of_shot
 from tooncrafter_jax.sampling.request import check_sketch_encoder
-from tooncrafter_jax.sampling.sequence import lay_out
-from tooncrafter_jax.sampling.shot_preparation import prepare_shot
+from tooncrafter_jax.sampling.sequence import Shot, lay_out
+from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
 from tooncrafter_jax.typing import JsonObject
 
 AFTERWARDS = ("lock_colours", "palette", "alpha", "background", "two_backgrounds", "fit")
@@ -63,10 +63,11 @@ class ShotRequest(RunRequest[ShotJob]):
             done = as_the_main_process_says([self._is_done(job) for job in listener.looking(usable)]) if usable else []
             result.skipped += [job.name for job, is_done in zip(usable, done, strict=True) if is_done]
             todo = [job for job, is_done in zip(usable, done, strict=True) if not is_done]
-            todo = self._usable(todo, self._check_all, result)
+            read: dict[str, PreparedShot] = {}
+            todo = self._usable(todo, lambda job: self._check_all(job, read), result)
             if todo:
                 with Claims(self._files.directory, note) as claims:
-                    self._make_all(todo, claims, listener, result)
+                    self._make_all(todo, read, claims, listener, result)
         return result
 
     @property
@@ -96,10 +97,12 @@ class ShotRequest(RunRequest[ShotJob]):
         if lay_out(job.shot, self.options).sketches:
             check_sketch_encoder(self.model.config, self.model.components)
 
-    def _check_all(self, job: ShotJob) -> None:
-        """Whether its files are ours to write, and its pictures can be read."""
+    def _check_all(self, job: ShotJob, read: dict[str, PreparedShot]) -> None:
+        """Whether its files are ours to write, and its pictures can be read; what was read of the only one is kept."""
         self._files.check_ours(job.name)
-        prepare_shot(job.shot, self.options, self.model.config, self._room)
+        prepared = prepare_shot(job.shot, self.options, self.model.config, self._room)
+        if len(self.jobs) == 1:
+            read[job.name] = prepared
 
     def _check_outputs(self) -> None:
         inputs = [path for job in self.jobs for path in inputs_of_shot(job.shot)]
@@ -113,7 +116,14 @@ class ShotRequest(RunRequest[ShotJob]):
     def _is_done(self, job: ShotJob) -> bool:
         return self._files.is_done(job.name, lambda: self._request_of(job))
 
-    def _make_all(self, jobs: Sequence[ShotJob], claims: Claims, listener: Listener, result: BatchResult) -> None:
+    def _make_all(
+        self,
+        jobs: Sequence[ShotJob],
+        read: dict[str, PreparedShot],
+        claims: Claims,
+        listener: Listener,
+        result: BatchResult,
+    ) -> None:
         """Makes all; those that another run is making are left to it, and made here if it has not when it gives up."""
         waiting, told = deque(jobs), False
         try:
@@ -129,7 +139,7 @@ class ShotRequest(RunRequest[ShotJob]):
                     if as_the_main_process_says([is_main_process() and self._is_done(job)]) == [True]:
                         result.elsewhere.append(job.name)
                     else:
-                        self._make(job, listener, result)
+                        self._make(job, read.pop(job.name, job.shot), listener, result)
                     claims.release(job.name)
                 if elsewhere and not told:
                     note(f"another run is making {len(elsewhere)} of the shots: waiting for it")
@@ -141,14 +151,14 @@ class ShotRequest(RunRequest[ShotJob]):
             listener.stopped(result)
             raise
 
-    def _make(self, job: ShotJob, listener: Listener, result: BatchResult) -> None:
+    def _make(self, job: ShotJob, shot: Shot | PreparedShot, listener: Listener, result: BatchResult) -> None:
         start = time.perf_counter()
         try:
             toon, request = self.load(), self._request_of(job)
             store = ClipStore(self.plan.directory / store_name(job.name), self._made_by())
             with listener.sampling(job, result, self.options.steps) as on_progress, memory_explained():
                 video = toon.draw_shot(
-                    job.shot,
+                    shot,
                     self.options,
                     batch_size=self.batch_size,
                     store=store,
