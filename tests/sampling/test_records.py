@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tooncrafter_jax.io.owned_files import Stamps
-from tooncrafter_jax.sampling.records import ClipRecord, request_of
+from tooncrafter_jax.sampling.records import ClipRecord, request_of, request_of_shot
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
+from tooncrafter_jax.sampling.sequence import Shot, lay_out
 
 DEFAULTS = {"playback_fps": 8.0, "drop_last": False}
 
@@ -38,6 +39,15 @@ def test_an_option_of_tomorrow_leaves_the_records_of_today_valid(pair: Pair) -> 
     assert record(today).is_of({**today, "border": None, "colours": (1, 2)}, tomorrow)
     assert not record(today).is_of({**today, "border": 3, "colours": (1, 2)}, tomorrow)
     assert not record(today).is_of({**today, "border": None, "colours": (1, 3)}, tomorrow)
+
+
+def test_a_shot_of_before_an_option_is_the_same_shot(pair: Pair) -> None:
+    shot = Shot({0: pair.first, 8: pair.last})
+    layout = lay_out(shot, SamplingOptions())
+    now = dict(request_of_shot(shot, layout, SamplingOptions(), {"weights": "w"}, "float32", Stamps())) | DEFAULTS
+    before = now | {"shot": {key: value for key, value in now["shot"].items() if key != "through_keys"}}
+    assert record(before).is_of(now, DEFAULTS)
+    assert not record(before).is_of(now | {"shot": now["shot"] | {"through_keys": True}}, DEFAULTS)
 
 
 def test_what_a_clip_does_not_show_is_no_other_request(pair: Pair) -> None:

@@ -16,7 +16,7 @@ from tooncrafter_jax.options import as_shown, shown
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
 from tooncrafter_jax.sampling.request_pictures import Picture, has_dark_lines
-from tooncrafter_jax.sampling.sequence import Layout, Shot
+from tooncrafter_jax.sampling.sequence import Layout, Shot, ShotOptions
 from tooncrafter_jax.typing import JsonObject
 
 RECORD_FORMAT = 2
@@ -203,10 +203,12 @@ def _with_defaults(request: object, defaults: JsonObject) -> object:
     """A request without paths, with every option."""
     if not isinstance(request, Mapping):
         return request
-    options = request.get("options")
-    if isinstance(options, Mapping):
-        options = as_shown(SamplingOptions, options)
-    return _plain({**_REQUEST_DEFAULTS, **defaults, **_without_paths(request), "options": options})
+    known = {
+        key: as_shown(cls, request[key])
+        for key, cls in (("options", SamplingOptions), ("shot", ShotOptions))
+        if isinstance(request.get(key), Mapping)
+    }
+    return _plain({**_REQUEST_DEFAULTS, **defaults, "options": None, **_without_paths(request), **known})
 
 
 def _plain(values: JsonObject) -> dict[str, object]:

@@ -4,6 +4,7 @@ laid out as clips, before a picture is read.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from tooncrafter_jax.config_codec import plain
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.io import check_is_picture_file
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, check_ranges, with_attributes
 from tooncrafter_jax.sampling.request import DEFAULT_FPS, DEFAULT_SEED, Pair, check_settings
@@ -378,14 +380,15 @@ def _check_settings(shot: Shot, layout: Layout, options: SamplingOptions) -> Non
         )
     pictures = list(layout.keys.values())
     texts = [prompt for _, _, prompt in layout.prompts] or [""]
-    drawings = {number: sketch for number, (_, sketch) in enumerate(layout.sketches.values())}
+    drawings = [sketch for _, sketch in layout.sketches.values()]
     for prompt in texts:
         check_settings(
             Pair(pictures[0], pictures[-1], prompt, seed=shot.seed, fps=shot.fps, negative_prompt=shot.negative_prompt),
             options,
         )
-    for picture in (*pictures, *(one.image if isinstance(one, Sketch) else one for one in drawings.values())):
-        check_settings(Pair(picture, picture), options)
+    for picture in (*pictures, *(one.image if isinstance(one, Sketch) else one for one in drawings)):
+        if isinstance(picture, str | os.PathLike):
+            check_is_picture_file(os.fspath(picture))
     for gap in layout.gaps:
         _tell_prompts(layout, gap)
 
