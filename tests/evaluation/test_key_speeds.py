@@ -53,7 +53,7 @@ def test_held_drawings_count_once() -> None:
 
 
 def test_the_speed_along_a_shot_is_that_of_its_steps() -> None:
-    steps = np.array([4, 4, 8, 0, 4, 4])
+    steps = np.array([4, 4, 0, 8, 4, 4])
     speeds = speeds_along(video(10 + np.concatenate([[0], np.cumsum(steps)])), DisFlow())
     assert speeds.shape == (6,)
     assert speeds[2] == pytest.approx(speeds[3]), "a drawing that is held for two frames"

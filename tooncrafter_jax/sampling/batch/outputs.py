@@ -25,7 +25,7 @@ from tooncrafter_jax.options import Option, shown, shown_defaults, with_attribut
 from tooncrafter_jax.sampling.frame_room import FrameRoom, Room
 from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
-from tooncrafter_jax.typing import JsonObject, Uint8Clip
+from tooncrafter_jax.typing import JsonObject, Uint8Clip, Uint8Video
 
 _REMEDY = "choose another --out, or move it away"
 
@@ -289,7 +289,7 @@ class OutputPlan:
 OutputPlan.__doc__ = with_attributes(OutputPlan.__doc__, OutputPlan)
 
 
-def _opaque(frames: Uint8Clip, room: Room) -> Uint8Clip:
+def _opaque(frames: Uint8Clip, room: Room) -> Uint8Video:
     """Frames over white; themselves if they have no opacity."""
     if frames.shape[-1] == 3:
         return frames
