@@ -127,6 +127,29 @@ def test_a_sketch_encoder_alone(files: dict[str, Path], tmp_path: Path, tiny_con
     same_as_rule(tmp_path / "sketch", "sketch_encoder", tiny_config)
 
 
+def test_a_model_is_added_to_a_sketch_encoder_that_was_there_first(
+    files: dict[str, Path], tmp_path: Path, tiny_config: ModelConfig
+) -> None:
+    convert(files["sketch"], tmp_path / "model", tiny_config)
+    report = convert(files["model"], tmp_path / "model", dtype=ml_dtypes.bfloat16)
+    assert report.kept == ("sketch_encoder",)
+    assert Checkpoint(tmp_path / "model").components == (*FULL, "sketch_encoder")
+    (tmp_path / "model" / "model.json").write_text('{"format_version": 1, ')  # damaged: a whole model replaces it
+    report = convert(files["model"], tmp_path / "model", tiny_config, dtype=ml_dtypes.bfloat16, overwrite=True)
+    assert report.kept == () and Checkpoint(tmp_path / "model").components == FULL
+
+
+def test_values_that_the_dtype_does_not_hold(tmp_path: Path, tiny_config: ModelConfig) -> None:
+    large = {"image_proj_model.norm_out.bias": np.full(64, 1e5, np.float32)}
+    projector = layouts.model().kept(lambda name: name.startswith("image_proj_model."))
+    assert projector.shapes["image_proj_model.norm_out.bias"] == (64,)
+    path = layouts.write_safetensors(tmp_path / "projector.safetensors", projector.with_(large))
+    with pytest.raises(UserError, match="image_projector.norm_out.bias of .* has values that float16 does not hold"):
+        convert(path, tmp_path / "model", tiny_config, dtype=np.float16)
+    assert [one.name for one in tmp_path.iterdir()] == ["projector.safetensors"]
+    convert(path, tmp_path / "model", tiny_config, dtype=ml_dtypes.bfloat16)
+
+
 def test_what_is_added_leaves_the_sampling_options_that_suit_the_model(
     files: dict[str, Path], tmp_path: Path, tiny_config: ModelConfig
 ) -> None:

@@ -122,6 +122,12 @@ class TestBuffers:
         with pytest.raises(UserError, match="schedule buffer scale_arr of model.ckpt differs"):
             map_source(Source(tensors("image_proj_model."), given), tiny_config)
 
+    def test_small_numbers_are_not_forgiven_what_large_ones_are(self, tiny_config: ModelConfig) -> None:
+        """Betas are far below the rounding of a number near 1."""
+        given = {"betas": buffers(ScheduleConfig(linear_start=0.001))["betas"].astype(np.float16)}
+        with pytest.raises(UserError, match="schedule buffer betas of model.ckpt differs .* other diffusion constants"):
+            map_source(Source(tensors("image_proj_model."), given), tiny_config)
+
     @pytest.mark.parametrize("name", ["alphas_cumprod", "scale_arr", "betas"])
     def test_other_diffusion_constants_are_refused(self, tiny_config: ModelConfig, name: str) -> None:
         """Ordinary schedule instead of zero terminal SNR; the 1024 model's scale of 0.3."""

@@ -52,7 +52,8 @@ def convert(
     """Converts weight files, which together make a model or a part of one.
 
     A part (a sketch encoder, a U-Net, a CLIP tower), converted into an existing checkpoint directory of the same
-    architecture, is added to it (or replaces that component with `overwrite`).
+    architecture, is added to it (or replaces that component with `overwrite`); so is a whole model that the directory
+    has nothing of. With `overwrite` a whole model replaces the directory.
 
     Args:
       sources: .safetensors or .ckpt, one or several; each gives the components that those before it lack.
@@ -73,7 +74,7 @@ def convert(
     destination = Path(destination)
     joined = JoinedSource([open_source(file) for file in files])
     kind = variant_of(files, variant)
-    old = _existing(destination, joined.givers)
+    old = _existing(destination, joined.givers, overwrite)
     if config is None:
         config = ModelConfig() if old is None else old.config
     config = old.config if old is not None and is_relative(old.config, config) else adapted(config, joined)
@@ -118,11 +119,19 @@ ALWAYS_TOGETHER = {"unet", "image_projector", "autoencoder", "decoder"}
 """Components that a file of a model holds; CLIP's towers are left out of some."""
 
 
-def _existing(destination: Path, given: Container[str]) -> Checkpoint | None:
-    """The checkpoint that a part of a model is added to."""
-    if not destination.exists() or all(name in given for name in REQUIRED_COMPONENTS):
+def _existing(destination: Path, given: Container[str], overwrite: bool) -> Checkpoint | None:
+    """The checkpoint that something is added to; None where there is none, or a whole model takes its place."""
+    if not destination.exists():
         return None
-    return Checkpoint(destination)
+    if not all(name in given for name in REQUIRED_COMPONENTS):
+        return Checkpoint(destination)
+    if overwrite:
+        return None
+    try:
+        old = Checkpoint(destination)
+    except UserError:  # the writer says what is there
+        return None
+    return None if any(name in given for name in old.components) else old
 
 
 def _kept(old: Checkpoint, config: ModelConfig, mapped: MappedSource, overwrite: bool) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tooncrafter_jax.errors import UserError
 
-MOST_NAMED = 100
+MOST_NAMED = 10
 """Tensors of a kind that a message names."""
 
 

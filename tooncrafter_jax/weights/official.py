@@ -342,7 +342,7 @@ def assign(
       where: the file, for messages.
 
     Raises:
-      UserError: if a tensor is left over, a parameter has no tensor, or a shape differs; all of them are listed.
+      UserError: if a tensor is left over, a parameter has no tensor, or a shape differs; see `check_fit`.
     """
     paths = paths_of_components(unet, autoencoder, sketch_encoder)
     result, leftover, misshaped = Assignment(), [], []

@@ -278,7 +278,7 @@ class Checkpoint:
           dtype: of the result, for all, by parameter or by path; the network's `param_dtype` without.
 
         Raises:
-          UserError: if the tree is damaged, tensors are missing, left over or misshaped (all are listed), or the memory
+          UserError: if the tree is damaged, tensors are missing, left over or misshaped, or the memory
             does not suffice.
         """
         if sharding is None:
