@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.notes import collected, heard_by
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
 from tooncrafter_jax.weights import hub, hub_download, hub_sources, known_models
+from tooncrafter_jax.weights.convert import convert
 from tooncrafter_jax.weights.hub import RECORD, Fetch, Fetched, fetched_model, models_cache
 from tooncrafter_jax.weights.hub_download import Access
 from tooncrafter_jax.weights.hub_names import HubName, with_revision
@@ -236,6 +238,52 @@ def test_an_interruption_leaves_no_half_model(server: hub_server.Hub, monkeypatc
     assert len(server.of_store()) == 1
 
 
+def test_a_model_that_was_damaged_is_made_anew_on_request(server: hub_server.Hub, tmp_path: Path) -> None:
+    for target in (None, tmp_path / "mine"):
+        directory = Fetch(NAME, target).run().directory
+        shutil.rmtree(directory / "image_projector")
+        with pytest.raises(UserError, match="is damaged or incomplete: convert it again"):
+            values(directory)
+        assert not Fetch(NAME, target).run().made
+        assert Fetch(NAME, target, overwrite=True).run() == Fetched(directory, made=True) and is_rule(directory)
+    assert len(server.of_store()) == 1
+
+
+def test_what_was_converted_into_a_fetched_directory_is_not_taken_for_what_was_fetched(
+    server: hub_server.Hub, tmp_path: Path
+) -> None:
+    target = tmp_path / "mine"
+    Fetch(NAME, target).run()
+    (tmp_path / "text.safetensors").write_bytes(part(TEXT))
+    convert(tmp_path / "text.safetensors", target)
+    assert not Fetch(NAME, target).run().made  # it is still there
+    (tmp_path / "other.safetensors").write_bytes(part(PROJECTOR, 1.0))
+    convert(tmp_path / "other.safetensors", target, dtype=None, overwrite=True)
+    with pytest.raises(UserError, match="mine holds image_projector already: add --overwrite to replace it"):
+        Fetch(NAME, target).run()
+    assert is_rule(target, 1.0)
+    assert Fetch(NAME, target, overwrite=True).run().made and is_rule(target)
+    assert not Fetch(NAME, target).run().made
+
+
+def test_a_sketch_encoder_that_would_be_lost_is_found_before_the_download(
+    server: hub_server.Hub, tmp_path: Path
+) -> None:
+    with CheckpointWriter(tmp_path / "mine", tiny(), {}, safetensors=True) as writer:
+        shapes = tiny().networks()["sketch_encoder"].abstract_params
+        writer.write("sketch_encoder", {path: np.zeros(leaf.shape, np.float16) for path, leaf in shapes.items()})
+    whole = known_models.KNOWN_MODELS["Doubiiu/ToonCrafter"]
+    for file in whole.files:
+        server.repository(file.repository).commits[file.revision] = {file.file: b"1" * 2000}
+        server.repository(file.repository).commits[file.revision] |= {one.file: b"1" * 2000 for one in whole.files}
+    files = tuple(replace(file, sha256=None) for file in whole.files)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(known_models, "KNOWN_MODELS", {whole.name: replace(whole, files=files)})
+        with pytest.raises(UserError, match="mine holds sketch_encoder already: add --overwrite"):
+            Fetch(HubName("Doubiiu/ToonCrafter"), tmp_path / "mine").run()
+    assert not server.of_store()
+
+
 def test_two_processes_at_once(server: hub_server.Hub, tmp_path: Path) -> None:
     began, go_on = threading.Event(), threading.Event()
 
@@ -280,6 +328,86 @@ def test_without_a_network(server: hub_server.Hub, monkeypatch: pytest.MonkeyPat
     assert Fetch(name, dtype="float16").run().made  # from the file, which is here
     with pytest.raises(UserError, match="HF_HUB_OFFLINE or local_files_only forbids to fetch it"):
         Fetch(HubName("owner/name", "v2", "model.safetensors")).run()
+
+
+def test_a_file_that_another_program_has_fetched_is_found_offline(
+    server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants, hf_hub_download
+
+    server.repository("owner/name").commit({"a.safetensors": part(PROJECTOR), "b.safetensors": part(TEXT)})
+    hf_hub_download("owner/name", "a.safetensors", endpoint=server.endpoint, cache_dir=constants.HF_HUB_CACHE)
+    count = len(server.log)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert is_rule(Fetch(NAME).ready()) and len(server.log) == count
+    with pytest.raises(UserError, match="owner/other is not on this machine|owner/other@main is not on this machine"):
+        Fetch(HubName("owner/other")).ready()
+
+
+def test_every_name_has_a_place_of_its_own(server: hub_server.Hub) -> None:
+    names = [
+        HubName("owner/name", None, "a/b.safetensors"),
+        HubName("owner/name", None, "a--b.safetensors"),
+        HubName("owner/name", None, "a-/b.safetensors"),
+        HubName("owner/name", None, "a/-b.safetensors"),
+        HubName("owner/name", "v1+a", "b.safetensors"),
+        HubName("owner/name", "v1", "a+b.safetensors"),
+        HubName("owner/name", "v1", "a%2Bb.safetensors"),
+        HubName("owner/name", "feature/x", "b.safetensors"),
+        HubName("owner/name", "feature--x", "b.safetensors"),
+    ]
+    server.repository("owner/name").commit({name.file or "": part(PROJECTOR) for name in names}, "main", "v1", "v1+a")
+    server.repository("owner/name").commit({"b.safetensors": part(PROJECTOR)}, "feature/x", "feature--x")
+    assert len({Fetch(name).ready() for name in names}) == len(names)
+
+
+def directory_of_text(path: Path, *, safetensors: bool, shift: float = 0.0) -> dict[str, bytes]:
+    """The files of a checkpoint directory with one component of the tiny model, as `save_pretrained` writes it."""
+    shapes = tiny().networks()["clip_text"].abstract_params
+    with CheckpointWriter(path, tiny(), {"made": "here"}, safetensors=safetensors, sampling={"steps": 7}) as writer:
+        writer.write("clip_text", {name: np.full(leaf.shape, shift, np.float32) for name, leaf in shapes.items()})
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("safetensors", [True, False], ids=["a file a component", "trees"])
+def test_a_checkpoint_directory_in_a_repository(server: hub_server.Hub, tmp_path: Path, safetensors: bool) -> None:
+    files = directory_of_text(tmp_path / "mine", safetensors=safetensors, shift=2.0)
+    server.repository("owner/mine").commit({**files, "README.md": b"text", "extra.safetensors": b"1"})
+    name, network = HubName("owner/mine"), tiny().networks()["clip_text"]
+    directory = Fetch(name).ready()
+    found = Checkpoint(directory)
+    assert found.components == ("clip_text",) and found.config == tiny() and found.sampling == {"steps": 7}
+    assert found.provenance == {"made": "here"} and found.weights == Checkpoint(tmp_path / "mine").weights
+    value = found.restore_on_host("clip_text", network)["norm_final.bias"]
+    assert value.dtype == np.float32 and (value == 2.0).all()
+    half = Checkpoint(Fetch(name, tmp_path / "half", "float16").run().directory)
+    assert half.restore_on_host("clip_text", network)["norm_final.bias"].dtype == np.float16
+    assert (half.directory / "clip_text.safetensors").exists() == safetensors and half.sampling == {"steps": 7}
+    assert not Fetch(name).run().made and not Fetch(name, tmp_path / "half", "float16").run().made
+    server.repository("owner/mine").commit(
+        directory_of_text(tmp_path / "newer", safetensors=safetensors, shift=3.0), "main"
+    )
+    with pytest.raises(UserError, match="half exists already: name another directory, or add --overwrite"):
+        Fetch(name, tmp_path / "half", "float16").run()
+    count = len(server.of_store())
+    server.stop()
+    assert not Fetch(name).run().made and len(server.of_store()) == count  # as it was when it was fetched
+
+
+def test_a_checkpoint_directory_that_is_not_whole(server: hub_server.Hub, tmp_path: Path) -> None:
+    files = directory_of_text(tmp_path / "mine", safetensors=True)
+    two = files["model.json"].replace(b'"clip_text"', b'"clip_text", "unet"', 1)
+    cases = {
+        "owner/lacking": ({**files, "model.json": two}, "lacks unet, which its model.json names: upload all of the"),
+        "owner/other": ({**files, "model.json": b'{"format": "layers-model"}'}, "has a model.json that describes no m"),
+        "owner/cut": ({**files, "model.json": files["model.json"][:-9]}, "model.json is damaged"),
+    }
+    for name, (content, sentence) in cases.items():
+        server.repository(name).commit(content)
+        with pytest.raises(UserError, match=sentence):
+            Fetch(HubName(name)).ready()
+    server.repository("owner/alone").commit({"model.json": b"{}", "a.safetensors": part(PROJECTOR)})
+    assert is_rule(Fetch(HubName("owner/alone")).ready())  # another program's
 
 
 def test_a_known_model_of_several_files(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.weights import hub_download
 from tooncrafter_jax.weights.hub_checks import check_content
-from tooncrafter_jax.weights.hub_download import Hub
+from tooncrafter_jax.weights.hub_download import Access, Hub
 from tooncrafter_jax.weights.hub_names import HubName
 
 pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
@@ -127,6 +128,13 @@ def test_what_comes_beyond_the_end_is_left(server: hub_server.Hub) -> None:
     assert fetch().read_bytes() == LARGE
 
 
+def test_a_size_that_no_file_has(server: hub_server.Hub) -> None:
+    for size in (-5, "large"):
+        server.announced[SHA256] = size  # pyright: ignore[reportArgumentType]
+        with pytest.raises(UserError, match="does not answer as a hub does about owner/name@main/weights/model.ckpt"):
+            Hub().describe(NAME)
+
+
 def test_a_damaged_beginning_is_fetched_anew(server: hub_server.Hub, tmp_path: Path) -> None:
     (tmp_path / PART).parent.mkdir(parents=True)
     (tmp_path / PART).write_bytes(b"\0" * MEBI)
@@ -170,6 +178,71 @@ def test_the_token_goes_to_the_hub_alone(server: hub_server.Hub, monkeypatch: py
         Hub().describe(HubName("owner/name", "main", "README.md"))
 
 
+@pytest.mark.parametrize(
+    ("given", "variables", "sentence"),
+    [
+        ("hf_other", {}, "does not know the token that was given: renew it"),
+        (None, {"HUGGING_FACE_HUB_TOKEN": "hf_other"}, "does not know the token in HUGGING_FACE_HUB_TOKEN"),
+        ("hf_\u00fc", {}, "the token that was given has characters that no token has: copy it again"),
+        (None, {"HF_TOKEN": "hf_\u00fc"}, "the token in HF_TOKEN has characters that no token has"),
+        ("hf_a\0b", {}, "has characters that no token has"),
+        (False, {"HF_TOKEN": hub_server.TOKEN}, "no repository owner/name at .* or it is private"),
+        (f" {hub_server.TOKEN}\n", {}, ""),
+        (True, {"HF_TOKEN": hub_server.TOKEN}, ""),
+        ("", {"HF_TOKEN": hub_server.TOKEN}, ""),
+    ],
+)
+def test_tokens(
+    server: hub_server.Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | bool | None,
+    variables: dict[str, str],
+    sentence: str,
+) -> None:
+    server.repository("owner/name").refuses = "RepoNotFound"
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    hub = Hub(Access(token=given))
+    for ask in (hub.describe, hub.files):
+        if not sentence:
+            assert ask(NAME)
+            continue
+        with pytest.raises(UserError, match=sentence) as raised:
+            ask(NAME)
+        assert "hf_" not in str(raised.value)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "carrier-pigeon://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    from huggingface_hub import close_session
+
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    close_session()  # huggingface_hub keeps its client
+    try:
+        for ask in (Hub().describe, Hub().files):
+            with pytest.raises(
+                UserError, match=r"by way of the proxy that the environment names \(.*correct HTTPS_PRO"
+            ):
+                ask(NAME)
+    finally:
+        close_session()
+
+
+def test_what_is_in_the_cache_can_be_listed_without_the_hub(server: hub_server.Hub, tmp_path: Path) -> None:
+    name = HubName("owner/name")
+    assert Hub().cached_files(name) == {}
+    fetch()
+    fetch(HubName("owner/name", "main", "README.md"))
+    count = len(server.log)
+    assert Hub().cached_files(name) == {"README.md": 5, "weights/model.ckpt": len(LARGE)}
+    commit = server.repository("owner/name").revisions["main"]
+    assert Hub().cached_files(HubName("owner/name", commit)) and len(server.log) == count
+    assert Hub().cached_files(HubName("owner/name", "v2")) == {}
+    (tmp_path / CACHE / "refs" / "main").write_text("../../..")
+    assert Hub().cached_files(name) == {}
+
+
 def test_a_gated_repository(server: hub_server.Hub) -> None:
     server.repository("owner/name").refuses, server.repository("owner/name").status = "GatedRepo", 403
     with pytest.raises(
@@ -177,27 +250,28 @@ def test_a_gated_repository(server: hub_server.Hub) -> None:
     ):
         fetch()
     with pytest.raises(UserError, match="is gated"):
-        Hub().weight_files(HubName("owner/name", "main"))
+        Hub().files(HubName("owner/name", "main"))
 
 
 def test_a_repository_that_is_not_there(server: hub_server.Hub) -> None:
-    for ask in (Hub().describe, Hub().weight_files):
+    for ask in (Hub().describe, Hub().files):
         with pytest.raises(UserError, match="there is no repository owner/nome at http"):
             ask(HubName("owner/nome", "main", "model.ckpt"))
-    assert Hub().weight_files(HubName("owner/name", "main")) == [("weights/model.ckpt", len(LARGE))]
+    server.repository("owner/name").commit({"a.ckpt": b"1", "../b.ckpt": b"2", "c/../../d.ckpt": b"3", "e\n": b"4"})
+    assert Hub().files(HubName("owner/name", "main")) == {"a.ckpt": 1}  # the others lead elsewhere, or cannot be shown
 
 
 def test_no_network(server: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     server.stop()
-    for ask in (Hub().describe, Hub().weight_files):
+    for ask in (Hub().describe, Hub().files):
         with pytest.raises(
             UserError, match=r"there is no answer from http://127.0.0.1:\d+ \(.*refused.*\): check the netw"
         ):
             ask(NAME)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    for ask in (Hub().describe, Hub().weight_files):
+    for ask in (Hub().describe, Hub().files):
         with pytest.raises(
             UserError, match="is not on this machine, and HF_HUB_OFFLINE or local_files_only forbids to fetch it"
         ):
@@ -209,7 +283,7 @@ def test_an_address_that_is_no_hub(server: hub_server.Hub, monkeypatch: pytest.M
 
     monkeypatch.setattr(constants, "ENDPOINT", "hub.example")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "hub.example/{repo_id}/resolve/{revision}/{filename}")
-    for ask in (Hub().describe, Hub().weight_files):
+    for ask in (Hub().describe, Hub().files):
         with pytest.raises(UserError, match="'hub.example' is no address of a hub"):
             ask(NAME)
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, replace_directory, write_atomically
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.locks import held
@@ -29,13 +30,15 @@ from tooncrafter_jax.io.paths import GivenPath, user_cache
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.notes import note, remark
 from tooncrafter_jax.typing import Dtype, JsonObject
-from tooncrafter_jax.weights.checkpoint_directory import is_checkpoint
+from tooncrafter_jax.weights.checkpoint_directory import MODEL_FILE, is_checkpoint
 from tooncrafter_jax.weights.convert import ALWAYS_TOGETHER, convert
 from tooncrafter_jax.weights.hub_checks import check_content, check_no_pointer
+from tooncrafter_jax.weights.hub_choice import chosen_files
+from tooncrafter_jax.weights.hub_directories import open_directory, take_over
 from tooncrafter_jax.weights.hub_download import BY_ENVIRONMENT, Access, Bar, Hub
-from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName, is_explicit, published_name
+from tooncrafter_jax.weights.hub_names import MAIN, HubName, is_explicit, published_name
 from tooncrafter_jax.weights.hub_sources import Source, components_of_remote, locate
-from tooncrafter_jax.weights.known_models import CLIP_TOWERS, KnownModel, PublishedFile, known_model, published_file
+from tooncrafter_jax.weights.known_models import CLIP_TOWERS, KnownModel, known_model, published_file
 from tooncrafter_jax.weights.loading import components_in
 from tooncrafter_jax.weights.sources import open_source
 from tooncrafter_jax.weights.store import Checkpoint
@@ -120,14 +123,23 @@ class Fetch:
         with _disk_errors(target), held(lock, f"another process is fetching {self.name}: waiting for it"):
             if not update and (found := self.found()) is not None:
                 return Fetched(found, made=False)
-            files = known.files if known else (self._chosen_file(hub),)
+            files = known.files if known else chosen_files(hub, self.name, self._before())
+            is_directory = files[0].file == MODEL_FILE
             sources = [locate(hub, file) for file in files]
-            if self._is_made_of(target, sources):
+            if not self.overwrite and self._is_made_of(target, sources):
                 return Fetched(target, made=False)
             self._check_space(hub, sources, target)
-            self._check_clash(known.components if known else components_of_remote(hub, sources[0]), target)
-            paths = [self._fetched(hub, source) for source in sources]
-            if known is None:
+            if is_directory:
+                self._check_directory(sources, target)
+            else:
+                self._check_clash(known.components if known else components_of_remote(hub, sources[0]), target)
+            if is_directory and (missing := [source for source in sources if source.remote is not None]):
+                size = sum(source.size for source in missing) / 1e9
+                note(
+                    f"downloading {self.name} ({len(missing)} files, {size:.2f} GB) from {hub.endpoint} to {hub.cache}"
+                )
+            paths = [self._fetched(hub, source, said=is_directory) for source in sources]
+            if known is None and not is_directory:
                 towers = self._missing_towers(hub, paths[0], target)
                 self._check_space(hub, towers, target)
                 paths += [self._fetched(hub, source) for source in towers]
@@ -147,8 +159,12 @@ class Fetch:
         revision = known.files[0].revision if known else self.name.revision
         if revision is None:
             revision = published_file(self.name).revision if self.name.file else MAIN
-        parts = "+".join([revision, *files, dtype or _AS_PUBLISHED]).replace("/", "--")
-        return self._cache / self.name.repository.replace("/", "--") / shortened(parts, _LONGEST_NAME)
+        parts = "+".join(map(_as_part, [revision, *files, dtype or _AS_PUBLISHED]))
+        return self._cache / _as_part(self.name.repository) / shortened(parts, _LONGEST_NAME)
+
+    def _before(self) -> list[list[JsonObject]]:
+        """What is written down of the files that directories of this model in the cache were made of."""
+        return [_files_of(self._place(dtype)) for dtype in (None, *STORED_DTYPES)]
 
     def _check_target(self, known: KnownModel | None) -> None:
         """Finds out what can be wrong with the directory before anything is fetched."""
@@ -161,35 +177,6 @@ class Fetch:
             if known is not None and known.adds:
                 note(f"{target} is not there: it will hold the {known.purpose.partition(',')[0]} and no model")
             check_writable(target.parent)
-
-    def _chosen_file(self, hub: Hub) -> PublishedFile:
-        """The file that is named, or the only one that there is."""
-        if self.name.file is not None:
-            if not self.name.file.endswith(WEIGHT_ENDINGS):
-                raise UserError(f"{self.name} is no file of weights, which end in {', '.join(WEIGHT_ENDINGS)}")
-            return published_file(self.name)
-        name = HubName(self.name.repository, self.name.revision or MAIN)
-        try:
-            files = hub.weight_files(name)
-        except UserError:
-            before = [_files_of(self._place(dtype)) for dtype in (None, *STORED_DTYPES)]
-            chosen = next((file["file"] for one in before for file in one), None)
-            if not isinstance(chosen, str):
-                raise
-            return PublishedFile(name.repository, chosen, name.revision or MAIN)
-        if not files:
-            raise UserError(
-                f"{self.name} holds no file of weights at {hub.endpoint} (.safetensors, .ckpt, ...): name another "
-                f"repository or revision as {FORM}"
-            )
-        if len(files) > 1:
-            some = ", ".join(f"{printable(file)} ({size / 1e9:.2f} GB)" for file, size in files[:8])
-            raise UserError(
-                f"{self.name} holds {len(files)} files of weights: name one of them, as in "
-                f"{HubName(self.name.repository, self.name.revision, files[0][0])}; there are {some}"
-                + (", ..." if len(files) > 8 else "")
-            )
-        return PublishedFile(name.repository, files[0][0], name.revision or MAIN)
 
     def _check_space(self, hub: Hub, sources: Sequence[Source], target: Path) -> None:
         """Finds out before the download whether there is room for the files and the model."""
@@ -218,6 +205,15 @@ class Fetch:
         if clash := [name for name in Checkpoint(target).components if name in components]:
             raise UserError(f"{target} holds {', '.join(clash)} already: add --overwrite to replace it")
 
+    def _check_directory(self, sources: Sequence[Source], target: Path) -> None:
+        """Finds out before the download whether a checkpoint directory of the hub can be taken over as it is."""
+        if len({source.commit for source in sources}) > 1:
+            raise UserError(f"{self.name} was changed while it was looked at: run the same again")
+        if self.directory is not None and target.exists() and not self.overwrite:
+            raise UserError(f"{target} exists already: name another directory, or add --overwrite")
+        if self.architecture is not None:
+            note(f"{self.name} is a checkpoint directory, which says its architecture: --architecture is not used")
+
     def _missing_towers(self, hub: Hub, path: Path, target: Path) -> list[Source]:
         """Files of CLIP's towers for a model that comes without, unless they are there."""
         components = components_in(open_source(path))
@@ -229,13 +225,14 @@ class Fetch:
             note(f"{self.name} comes without CLIP, which is taken from {' and '.join(map(str, files))}")
         return [locate(hub, file) for file in files]
 
-    def _fetched(self, hub: Hub, source: Source) -> Path:
-        """The file in the hub's cache, whole."""
+    def _fetched(self, hub: Hub, source: Source, *, said: bool = False) -> Path:
+        """The file in the hub's cache, whole; `said`: that it is being downloaded."""
         if source.path is not None:
             check_content(source.path, source.name)
             return source.path
         assert source.remote is not None
-        note(f"downloading {source.name} ({source.size / 1e9:.2f} GB) from {hub.endpoint} to {hub.cache}")
+        if not said:
+            note(f"downloading {source.name} ({source.size / 1e9:.2f} GB) from {hub.endpoint} to {hub.cache}")
         path = hub.download(source.remote, self._open_bar)
         check_no_pointer(path, source.name)
         return path
@@ -243,24 +240,32 @@ class Fetch:
     def _convert(self, paths: Sequence[Path], sources: Sequence[Source], target: Path) -> None:
         """Makes the directory of the cache anew, or adds the files to one of the user's."""
         remark(f"converting {self.name} into {target}")
-        dtype: Dtype = None if self.dtype is None else jnp.dtype(self.dtype)
         if self.directory is not None:
-            config = self.architecture or (None if target.exists() else preset(ARCHITECTURE))
             before = _files_of(target)
-            done = convert(paths, target, config, dtype=dtype, overwrite=self.overwrite, on_component=self.on_component)
-            write_atomically(target / RECORD, self._record(sources, before if done.kept else ()))
+            is_added = self._write(paths, target)
+            write_atomically(target / RECORD, self._record(target, sources, before if is_added else ()))
             return
         fresh = target.with_name(f".{target.name}.fetching")
         shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
         try:
-            config = self.architecture or preset(ARCHITECTURE)
-            convert(paths, fresh, config, dtype=dtype, on_component=self.on_component)
-            write_atomically(fresh / RECORD, self._record(sources))
+            self._write(paths, fresh)
+            write_atomically(fresh / RECORD, self._record(fresh, sources))
             replace_directory(fresh, target, lambda name: True)
         except UserError as error:
             raise UserError(str(error).replace(str(fresh), str(target))) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+    def _write(self, paths: Sequence[Path], place: Path) -> bool:
+        """Writes the directory; whether something stays of what was there."""
+        dtype: Dtype = None if self.dtype is None else jnp.dtype(self.dtype)
+        if paths[0].name == MODEL_FILE:
+            source = open_directory(paths[0], self.name)
+            take_over(source, place, dtype, overwrite=self.overwrite, on_component=self.on_component)
+            return False
+        config = self.architecture or (None if place.exists() else preset(ARCHITECTURE))
+        done = convert(paths, place, config, dtype=dtype, overwrite=self.overwrite, on_component=self.on_component)
+        return bool(done.kept)
 
     def _described(self, source: Source) -> JsonObject:
         """What is written down of a file that a directory is made of."""
@@ -272,11 +277,12 @@ class Fetch:
             "stored": self.dtype or _AS_PUBLISHED,
         }
 
-    def _record(self, sources: Sequence[Source], before: Sequence[JsonObject] = ()) -> bytes:
+    def _record(self, made: Path, sources: Sequence[Source], before: Sequence[JsonObject] = ()) -> bytes:
         files = [self._described(source) for source in sources]
         names = [(file["repository"], file["file"]) for file in files]
         old = [file for file in before if (file.get("repository"), file.get("file")) not in names]
-        return json.dumps({"format_version": 1, "files": [*old, *files]}, indent=1).encode() + b"\n"
+        record = {"format_version": 1, "files": [*old, *files], "weights": Checkpoint(made).weights}
+        return json.dumps(record, indent=1).encode() + b"\n"
 
     def _is_made_of(self, directory: Path, sources: Sequence[Source]) -> bool:
         """Whether a directory holds a model that was made of these files."""
@@ -325,12 +331,22 @@ def models_cache() -> Path:
 
 
 def _files_of(directory: Path) -> list[JsonObject]:
-    """What is written down of the files that a directory was made of; nothing if that cannot be read."""
+    """What is written down of the files that a directory was made of; nothing if that cannot be read, or the directory
+    has been given other weights since.
+    """
     try:
-        files = read_json(directory / RECORD)["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_json(directory / RECORD)
+        files, weights = record["files"], record.get("weights", {})
+        if not weights.items() <= Checkpoint(directory).weights.items():
+            return []
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+
+
+def _as_part(text: str) -> str:
+    """A text as a part of a file's name; another one for every text."""
+    return re.sub(r"[%+]|-(?=[-/])", lambda found: f"%{ord(found[0]):02X}", text).replace("/", "--")
 
 
 def _existing(path: Path) -> Path:

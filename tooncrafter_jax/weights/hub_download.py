@@ -23,8 +23,18 @@ from tooncrafter_jax.io.atomic_files import cannot_write, sync_file, write_atomi
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.weights.hub_checks import CHUNK, Checksum
-from tooncrafter_jax.weights.hub_errors import http_errors, import_hub, no_hub, offline, refused, unreachable
-from tooncrafter_jax.weights.hub_names import WEIGHT_ENDINGS, HubName, is_plain_path
+from tooncrafter_jax.weights.hub_errors import (
+    asking,
+    http_errors,
+    import_hub,
+    no_hub,
+    offline,
+    open_client,
+    refused,
+    token_origin,
+    unreachable,
+)
+from tooncrafter_jax.weights.hub_names import MAIN, HubName, is_plain_path
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before another try at a connection that broke; after a byte has arrived they count anew."""
@@ -77,12 +87,13 @@ class Access:
 
     Attributes:
       cache: the hub's cache; None: as `HF_HUB_CACHE` or `HF_HOME` says.
-      token: of the account that may read; None: as `HF_TOKEN` or `hf auth login` says. It is never shown.
+      token: of the account that may read; None or True: as `HF_TOKEN` or `hf auth login` says; False: none is sent. It
+        is never shown.
       offline: whether nothing may be asked for, as `HF_HUB_OFFLINE` says it for all.
     """
 
     cache: Path | None = None
-    token: str | None = field(default=None, repr=False)
+    token: str | bool | None = field(default=None, repr=False)
     offline: bool = False
 
 
@@ -100,7 +111,8 @@ class Hub:
     """
 
     def __init__(self, access: Access = BY_ENVIRONMENT) -> None:
-        self._hub, self._token = import_hub(), access.token
+        self._hub, self._token = import_hub(), _token(access.token)
+        self._origin = token_origin(isinstance(self._token, str))
         from huggingface_hub import constants
 
         self.endpoint, self.cache = str(constants.ENDPOINT), access.cache or Path(constants.HF_HUB_CACHE)
@@ -115,22 +127,31 @@ class Hub:
         )
         return Path(found) if isinstance(found, str) else None
 
-    def weight_files(self, name: HubName) -> list[tuple[str, int]]:
-        """The weight files of a repository, with their sizes in bytes.
+    def files(self, name: HubName) -> dict[str, int]:
+        """The files of a repository, with their sizes in bytes; without those whose names lead somewhere else.
 
         Raises:
           UserError: there is no such repository or revision, or no answer.
         """
         self._check_online(name)
-        try:
+        with asking(name, self.endpoint, self._origin):
             api = self._hub.HfApi(endpoint=self.endpoint, token=self._token, **_LIBRARY)
             found = api.model_info(name.repository, revision=name.revision, files_metadata=True, timeout=self._timeout)
-        except http_errors() as error:
-            raise refused(error, name, self.endpoint) from error
-        except (ValueError, TypeError, KeyError) as error:  # what came is no description of a repository
-            raise no_hub(name, self.endpoint) from error
-        files = [(one.rfilename, one.size or 0) for one in found.siblings or ()]
-        return [(file, size) for file, size in files if file.endswith(WEIGHT_ENDINGS) and is_plain_path(file)]
+        return {one.rfilename: one.size or 0 for one in found.siblings or () if is_plain_path(one.rfilename)}
+
+    def cached_files(self, name: HubName) -> dict[str, int]:
+        """Those files of a repository that are in the cache, with their sizes in bytes."""
+        folder, revision = self._folder(name), name.revision or MAIN
+        try:
+            commit = revision if _COMMIT.fullmatch(revision) else (folder / "refs" / revision).read_text().strip()
+            if not _COMMIT.fullmatch(commit):
+                return {}
+            snapshot = folder / "snapshots" / commit
+            there = sorted(path for path in snapshot.rglob("*") if path.is_file())
+            found = {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in there}
+        except (OSError, UnicodeDecodeError):
+            return {}
+        return {file: size for file, size in found.items() if is_plain_path(file)}
 
     def describe(self, name: HubName) -> RemoteFile:
         """Asks the hub about a file.
@@ -140,20 +161,15 @@ class Hub:
         """
         self._check_online(name)
         assert name.file is not None
-        try:
+        with asking(name, self.endpoint, self._origin):
             url = self._hub.hf_hub_url(name.repository, name.file, revision=name.revision, endpoint=self.endpoint)
             about = self._hub.get_hf_file_metadata(
                 url, token=self._token, endpoint=self.endpoint, timeout=self._etag_timeout, **_LIBRARY
             )
-        except http_errors() as error:
-            raise refused(error, name, self.endpoint) from error
-        if (
-            not _COMMIT.fullmatch(about.commit_hash or "")
-            or not _ETAG.fullmatch(about.etag or "")
-            or about.size is None
-        ):
+        commit, etag, size = about.commit_hash or "", about.etag or "", about.size
+        if not _COMMIT.fullmatch(commit) or not _ETAG.fullmatch(etag) or size is None or size < 0:
             raise no_hub(name, self.endpoint)
-        return RemoteFile(name, about.commit_hash, about.size, about.etag)
+        return RemoteFile(name, commit, size, etag)
 
     def beginning(self, file: RemoteFile, most: int) -> bytes:
         """The first bytes of a file, or all of it if it is shorter; they are not kept.
@@ -206,10 +222,14 @@ class Hub:
 
     def _places(self, file: RemoteFile) -> tuple[Path, Path]:
         """Where the file's content belongs, and where it is until it is whole."""
+        blobs = self._folder(file.name) / "blobs"
+        return blobs / file.etag, blobs / f"{file.etag}.tooncrafter.incomplete"
+
+    def _folder(self, name: HubName) -> Path:
+        """Of a repository in the cache."""
         from huggingface_hub.file_download import repo_folder_name
 
-        blobs = self.cache / repo_folder_name(repo_id=file.name.repository, repo_type="model") / "blobs"
-        return blobs / file.etag, blobs / f"{file.etag}.tooncrafter.incomplete"
+        return self.cache / repo_folder_name(repo_id=name.repository, repo_type="model")
 
     def _linked(self, file: RemoteFile, blob: Path) -> Path:
         """The name of a blob in the snapshot of its commit, and the commit of its revision, as huggingface_hub has
@@ -230,10 +250,9 @@ class Hub:
                 )
             )
         except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise refused(
-                error.__cause__ if isinstance(error.__cause__, Exception) else error, file.name, self.endpoint
-            ) from error
-        revision = file.name.revision or "main"
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise refused(cause, file.name, self.endpoint, self._origin) from error
+        revision = file.name.revision or MAIN
         if revision != file.commit:
             write_atomically(blob.parents[1] / "refs" / revision, file.commit.encode())
         if not path.is_symlink():  # on a disk without links it was copied
@@ -307,19 +326,18 @@ class Hub:
           _Broken: the connection ends early.
           UserError: the hub refuses.
         """
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
         headers = build_hf_headers(token=self._token, **_LIBRARY) | {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
         assert file.name.file is not None
         url = self._hub.hf_hub_url(file.name.repository, file.name.file, revision=file.commit, endpoint=self.endpoint)
+        client = open_client(self.endpoint)
         with contextlib.ExitStack() as stack:
             try:
                 # The client leaves the token out when it is sent on to another host.
-                request = get_session().stream(
-                    "GET", url, headers=headers, timeout=self._timeout, follow_redirects=True
-                )
+                request = client.stream("GET", url, headers=headers, timeout=self._timeout, follow_redirects=True)
                 response = stack.enter_context(request)
             except http_errors() as error:
                 raise _Broken from error
@@ -329,7 +347,7 @@ class Hub:
                 try:
                     hf_raise_for_status(response)
                 except http_errors() as error:
-                    raise refused(error, file.name, self.endpoint) from error
+                    raise refused(error, file.name, self.endpoint, self._origin) from error
             position = _start_of(response)
             if position not in (0, start):
                 raise _Broken(f"it sent the bytes from {position} on instead of those from {start} on")
@@ -347,6 +365,14 @@ class Hub:
     def _check_online(self, name: HubName) -> None:
         if self.is_offline:
             raise offline(name)
+        open_client(self.endpoint)
+
+
+def _token(given: str | bool | None) -> str | bool | None:
+    """A token as it is sent, without the spaces and line breaks that come along when it is copied."""
+    if isinstance(given, str):
+        return "".join(given.split()) or None
+    return False if given is False else None
 
 
 def _start_of(response: Any) -> int:

