@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from tests.training.small import config, start_params
+from tests.weights import layouts
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.training import checkpoints
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture, start_checkpoints
 from tooncrafter_jax.training.state import new_state
+from tooncrafter_jax.weights.convert import convert
 from tooncrafter_jax.weights.hub import models_cache
 from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint, CheckpointWriter
 
@@ -112,6 +115,32 @@ def test_rectification_starts_from_a_model_with_an_image_decoder(world, tmp_path
     before = Checkpoint(start).restore_on_host("decoder", image.networks()["decoder"])
     for path, value in exported.restore_on_host("decoder", image.networks()["decoder"]).items():
         np.testing.assert_array_equal(value, before[path], err_msg=path)
+
+
+@pytest.fixture(scope="module")
+def dynamicrafter(tmp_path_factory):
+    """A file of DynamiCrafter's layout, of the tiny architecture, as it is converted."""
+    folder = tmp_path_factory.mktemp("dynamicrafter")
+    whole = layouts.with_plain_decoder(layouts.model())
+    file = layouts.write_checkpoint(folder / "model.ckpt", whole, "float16", ("state_dict",))
+    convert(file, folder / "model", tiny(), dtype=np.float16)
+    return folder / "model"
+
+
+@pytest.mark.parametrize("stage_name", ["rectify", "decoder"])
+def test_a_stage_starts_from_a_file_of_dynamicrafter(dynamicrafter, stage_name):
+    frames = {"directory": str(dynamicrafter), "frames": 16, "height": 64, "width": 64}
+    settings = config(dynamicrafter, stage_name, start=str(dynamicrafter), model_changes={}, data=frames)
+    checkpoint = Checkpoint(dynamicrafter)
+    stage = make_stage(settings, architecture(settings))
+    is_video = stage_name == "decoder"
+    assert (stage.model.decoder.temporal, stage.model.decoder.references) == (is_video, is_video)
+    params = start_params(stage)
+    for name in ("decoder", "autoencoder") if is_video else ("unet", "image_projector", "autoencoder"):
+        for path, value in checkpoint.restore_on_host(name, checkpoint.config.networks()[name]).items():
+            np.testing.assert_array_equal(params[f"{name}.{path}"], value.astype(np.float32), err_msg=path)
+    added = [path for path in params if ".temporal." in path and path.startswith("decoder.")]
+    assert bool(added) == is_video
 
 
 def test_what_is_exported_tells_what_it_started_from(world, tmp_path):
