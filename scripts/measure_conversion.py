@@ -1,24 +1,27 @@
 """Converts weight files of the published size, made by the weight rule, in the layouts that users hold.
 
-    python scripts/measure_conversion.py --out=/tmp/conversion                   # every layout; 30 GB of disk
+    python scripts/measure_conversion.py --out=/tmp/conversion                   # every layout; 21 GB of disk
     python scripts/measure_conversion.py --out=/tmp/conversion --layouts=ckpt    # the float32 .ckpt alone
-    python scripts/measure_conversion.py --out=/tmp/conversion --config=tiny     # the narrow model, in a minute
+    python scripts/measure_conversion.py --out=/tmp/conversion --config=tiny     # the narrow model, in two minutes
 
 A layout after the other is written, converted in a process of its own, compared with what the first one became, and
-deleted again. Printed are the bytes of the files, seconds, the peak memory of the process beside the size of the model,
-and how far embeddings and one call of the U-Net are from those of the first layout.
+deleted again. The table that is printed at the end has the bytes of the files, seconds, the peak memory of the process
+beside the size of the model, what became of the tensors, and how far embeddings and one call of the U-Net are from
+those of the first layout. Memory is counted as Linux does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from tooncrafter_jax.models.configuration import ModelConfig, preset  # noqa: E4
 from tooncrafter_jax.models.tokenizer import tokenizer  # noqa: E402
 from tooncrafter_jax.weights.convert import convert  # noqa: E402
 from tooncrafter_jax.weights.rule import unit_noise  # noqa: E402
+from tooncrafter_jax.weights.sources import open_source  # noqa: E402
 from tooncrafter_jax.weights.store import Checkpoint  # noqa: E402
 
 KEYS = {
@@ -67,12 +71,15 @@ def write_layout(layout: str, config: ModelConfig, folder: Path) -> list[Path]:
                 layouts.write_safetensors(folder / "text_encoder.safetensors", text, "float16"),
                 layouts.write_safetensors(folder / "open_clip.safetensors", image, "float32"),
             ]
+        case "dynamicrafter":
+            plain = layouts.with_plain_decoder(whole)
+            return [layouts.write_safetensors(folder / "dynamicrafter-fp16.safetensors", plain, "float16")]
         case "sketch":
             return [layouts.write_checkpoint(folder / "sketch_encoder.ckpt", layouts.sketch_encoder(sketch_keys))]
     raise ValueError(layout)
 
 
-LAYOUTS = ("ckpt", "deepspeed", "fp16", "parts", "sketch")
+LAYOUTS = ("ckpt", "deepspeed", "fp16", "parts", "dynamicrafter", "sketch")
 
 
 # --- in processes of their own ---
@@ -90,6 +97,7 @@ def convert_files(config: ModelConfig, files: list[Path], destination: Path, dty
         "consumed": report.consumed,
         "unused": len(report.unused),
         "buffers": report.buffers,
+        "missing": sum(len(config.networks()[name].abstract_params) for name in report.missing),
         "components": report.components,
     }
 
@@ -125,101 +133,164 @@ def outputs(directory: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def in_process(*arguments: str) -> dict[str, Any]:
-    """Runs the script again with these arguments; what it prints last, as JSON."""
-    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+def in_process(*arguments: str, **variables: str) -> dict[str, Any]:
+    """Runs the script again with these arguments and variables of the environment; what it prints last, as JSON."""
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | variables,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 # --- the whole ---
 
 
-def measure(layout: str, arguments: argparse.Namespace, model_bytes: int, reference: Path) -> None:
+@dataclass
+class Row:
+    """What was measured of a layout.
+
+    Attributes:
+      layout: its name.
+      files, bytes, tensors: of the weight files, together.
+      told: what the process that converted them says.
+      written: bytes of the checkpoint directory.
+      differences: output -> largest difference from the first layout's, as a part of that one's standard deviation.
+    """
+
+    layout: str
+    files: int
+    bytes: int
+    tensors: int
+    told: dict[str, Any]
+    written: int
+    differences: dict[str, float] = field(default_factory=dict)
+
+
+def measure(layout: str, arguments: argparse.Namespace, reference: Path) -> Row:
     """Writes, converts, compares and deletes one layout."""
     folder = arguments.out / layout
-    folder.mkdir(parents=True)
-    config = preset(arguments.config)
+    folder.mkdir()
     begin = time.monotonic()
-    files = write_layout(layout, config, folder)
-    size = sum(file.stat().st_size for file in files)
-    tensors = tensors_in(files)
-    print(
-        f"{layout}: {len(files)} files, {size:,} bytes, {tensors} tensors, made in {time.monotonic() - begin:.0f} s",
-        flush=True,
-    )
+    files = write_layout(layout, preset(arguments.config), folder)
+    size, tensors = sum(file.stat().st_size for file in files), sum(len(open_source(file).shapes) for file in files)
+    print(f"{layout}: {size:,} bytes written in {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
     shared = [f"--config={arguments.config}", f"--stored-dtype={arguments.stored_dtype}", f"--out={folder / 'model'}"]
     told = in_process("--convert", *map(str, files), *shared)
-    written = sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file())
     assert told["consumed"] + told["unused"] + told["buffers"] == tensors, told
-    print(
-        f"{layout}: converted in {told['seconds']:.1f} s; {told['consumed']} tensors consumed, {told['unused']} "
-        f"unused, {told['buffers']} buffers; {', '.join(told['components'])}; {written:,} bytes written"
-    )
-    print(
-        f"{layout}: peak memory {told['peak'] / 2**30:.2f} GiB, of which {told['peak_before'] / 2**30:.2f} before; the "
-        f"model has {model_bytes / 2**30:.2f} GiB",
-        flush=True,
-    )
+    print(f"{layout}: converted in {told['seconds']:.1f} s", file=sys.stderr, flush=True)
+    written = sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file())
+    row = Row(layout, len(files), size, tensors, told, written)
     for file in files:
         file.unlink()
     if layout != "sketch" and not arguments.no_outputs:
-        in_process("--compute", *shared)
-        compare(layout, folder / OUTPUTS, reference)
+        begin = time.monotonic()
+        # The programs are those of the first layout.
+        in_process("--compute", *shared, JAX_COMPILATION_CACHE_DIR=str(arguments.out / "compiled"))
+        print(f"{layout}: computed in {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+        row.differences = differences(folder / OUTPUTS, reference)
     shutil.rmtree(folder)
+    return row
 
 
-def compare(layout: str, file: Path, reference: Path) -> None:
-    """Prints how far outputs are from the first layout's, which becomes the reference."""
+def differences(file: Path, reference: Path) -> dict[str, float]:
+    """How far outputs are from the first layout's, which becomes the reference."""
     if not reference.exists():
         shutil.copy(file, reference)
-        return
     expected, found = load_file(reference), load_file(file)
-    for name in expected:
-        error = np.abs(found[name] - expected[name]).max() / expected[name].std()
-        print(
-            f"{layout}: {name} differs by {error:.2g} of its deviation (float16 rounds numbers by {HALF:.1g})",
-            flush=True,
+    return {name: float(np.abs(found[name] - value).max() / value.std()) for name, value in expected.items()}
+
+
+def table(rows: list[Row], sizes: Mapping[str, int]) -> str:
+    """The rows in Markdown; `sizes` are the bytes of the components, as they are stored."""
+    outputs = list(dict.fromkeys(name for row in rows for name in row.differences))
+    head = [
+        "layout",
+        "files",
+        "bytes",
+        "seconds",
+        "peak GiB",
+        "model GiB",
+        "bytes written",
+        "tensors",
+        "consumed",
+        "buffers",
+        "unused",
+        "missing",
+        *outputs,
+    ]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        model = sum(sizes[name] for name in row.told["components"])
+        lines.append(
+            [
+                row.layout,
+                str(row.files),
+                f"{row.bytes:,}",
+                f"{row.told['seconds']:.1f}",
+                f"{row.told['peak'] / 2**30:.2f} ({row.told['peak_before'] / 2**30:.2f} before)",
+                f"{model / 2**30:.2f}",
+                f"{row.written:,}",
+                *(
+                    str(count)
+                    for count in (row.tensors, *map(row.told.get, ("consumed", "buffers", "unused", "missing")))
+                ),
+                *(f"{row.differences[name]:.1e}" if name in row.differences else "" for name in outputs),
+            ]
         )
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        f"{text}\n\nMissing: parameters that sampling needs beside. Outputs: largest difference from those of "
+        f"{rows[0].layout}, as a part of their standard deviation; float16 rounds numbers by {HALF:.1g}."
+    )
 
 
-def tensors_in(files: list[Path]) -> int:
-    """How many tensors the files hold."""
-    from tooncrafter_jax.weights.sources import open_source
-
-    return sum(len(open_source(file).shapes) for file in files)
+def check_room(arguments: argparse.Namespace, sizes: Mapping[str, int]) -> None:
+    """Ends where the disk has no room for a float32 file of the model beside what it is converted into."""
+    numbers = sum(sizes.values()) // np.dtype(arguments.stored_dtype).itemsize
+    need, free = numbers * 4 + sum(sizes.values()), shutil.disk_usage(arguments.out).free
+    if need > free:
+        sys.exit(f"{need / 1e9:.0f} GB are needed at {arguments.out}, and {free / 1e9:.0f} GB are free")
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="where files are written, and deleted")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, where files are written, and deleted")
     parser.add_argument("--config", choices=tuple(KEYS), default="tooncrafter_512")
     parser.add_argument("--layouts", default=",".join(LAYOUTS), help="of " + ",".join(LAYOUTS))
-    parser.add_argument("--stored-dtype", default="float32", help="of the converted model")
+    parser.add_argument("--stored-dtype", choices=tuple(layouts.DTYPES)[:3], default="float32", help="of the result")
     parser.add_argument("--no-outputs", action="store_true", help="convert alone")
     parser.add_argument("--convert", nargs="+", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--compute", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    config = preset(arguments.config)
     if arguments.convert:
-        print(
-            json.dumps(
-                convert_files(preset(arguments.config), arguments.convert, arguments.out, arguments.stored_dtype)
-            )
-        )
+        print(json.dumps(convert_files(config, arguments.convert, arguments.out, arguments.stored_dtype)))
         return
     if arguments.compute:
         save_file(outputs(arguments.out), arguments.out.parent / OUTPUTS)
         print("{}")
         return
+    chosen = arguments.layouts.split(",")
+    if unknown := sorted(set(chosen) - set(LAYOUTS)):
+        parser.error(f"there is no layout {unknown[0]}: choose of {', '.join(LAYOUTS)}")
+    if arguments.out.exists():
+        parser.error(f"{arguments.out} is there already: name a new folder")
     arguments.out.mkdir(parents=True)
-    config = preset(arguments.config)
-    networks = config.networks()
-    sizes = {name: sum(leaf.size for leaf in network.abstract_params.values()) for name, network in networks.items()}
-    del sizes["motion"]
-    for layout in arguments.layouts.split(","):
-        own = sizes["sketch_encoder"] if layout == "sketch" else sum(sizes.values()) - sizes["sketch_encoder"]
-        measure(layout, arguments, own * np.dtype(arguments.stored_dtype).itemsize, arguments.out / OUTPUTS)
-    shutil.rmtree(arguments.out)
+    try:
+        sizes = {
+            name: sum(leaf.size for leaf in network.abstract_params.values())
+            * np.dtype(arguments.stored_dtype).itemsize
+            for name, network in config.networks().items()
+            if name != "motion"  # which no published file has
+        }
+        check_room(arguments, sizes)
+        print(table([measure(layout, arguments, arguments.out / OUTPUTS) for layout in chosen], sizes))
+    finally:
+        shutil.rmtree(arguments.out)
 
 
 if __name__ == "__main__":
