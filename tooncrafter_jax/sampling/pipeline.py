@@ -150,7 +150,7 @@ class ToonCrafter:
         *,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
-        token: str | None = None,
+        token: str | bool | None = None,
         local_files_only: bool = False,
         lora: str | Path | None = None,
         dtype: Dtype | None = None,
@@ -164,7 +164,7 @@ class ToonCrafter:
           revision: branch, tag or commit of the repository.
           cache_dir: where downloads and what is converted of them are kept; as `HF_HUB_CACHE` and `XDG_CACHE_HOME` say
             without.
-          token: of an account that may read the repository; as `HF_TOKEN` says without.
+          token: of an account that may read the repository; as `HF_TOKEN` says without, or with True; False: none.
           local_files_only: whether nothing may be asked for over the network.
           lora: as in `load`.
           dtype: as in `load`.
