@@ -44,7 +44,9 @@ def test_an_option_of_tomorrow_leaves_the_records_of_today_valid(pair: Pair) -> 
 def test_a_shot_of_before_an_option_is_the_same_shot(pair: Pair) -> None:
     shot = Shot({0: pair.first, 8: pair.last})
     layout = lay_out(shot, SamplingOptions())
-    now = dict(request_of_shot(shot, layout, SamplingOptions(), {"weights": "w"}, "float32", Stamps())) | DEFAULTS
+    now: dict[str, Any] = (
+        dict(request_of_shot(shot, layout, SamplingOptions(), {"weights": "w"}, "float32", Stamps())) | DEFAULTS
+    )
     before = now | {"shot": {key: value for key, value in now["shot"].items() if key != "through_keys"}}
     assert record(before).is_of(now, DEFAULTS)
     assert not record(before).is_of(now | {"shot": now["shot"] | {"through_keys": True}}, DEFAULTS)
