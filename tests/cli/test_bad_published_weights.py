@@ -265,17 +265,17 @@ CASES = [
     Case(
         "no-image-tower",
         converting(pruned, lambda: layouts.transformers_text(whole())),
-        "PATH/0.safetensors PATH/1.safetensors lacks CLIP (clip_image), which a model needs: name a file with it too",
+        "PATH/0.safetensors and PATH/1.safetensors lack CLIP (clip_image), which a model needs: name a file with it",
     ),
     Case(
         "image-tower-of-another-size",
         converting(pruned, wider_tower("visual.conv1.weight", 128)),
-        "PATH/0.safetensors and PATH/1.safetensors holds a CLIP image tower of 128 features and 3 blocks, but this mod",
+        "PATH/1.safetensors holds a CLIP image tower of 128 features and 3 blocks, but this model needs one of 96",
     ),
     Case(
         "text-tower-of-another-size",
         converting(pruned, wider_tower("token_embedding.weight", 96)),
-        "PATH/0.safetensors and PATH/1.safetensors holds a CLIP text tower of 96 features and 3 blocks, but this model",
+        "PATH/1.safetensors holds a CLIP text tower of 96 features and 3 blocks, but this model needs one of 64",
     ),
     Case(
         "the-same-twice",

@@ -82,6 +82,7 @@ def test_mistakes_end_in_one_sentence(server: hub_server.Hub, command: Command, 
     server.repository("owner/gated").refuses, server.repository("owner/gated").status = "GatedRepo", 403
     cases = {
         (): "name a MODEL, or give --list",
+        ("--list", "owner/name"): "--list prints all models that are known: leave MODEL out",
         ("model.ckpt",): "'model.ckpt' is no name of a published model, which are OWNER/NAME",
         ("owner/nome",): "there is no repository owner/nome at http",
         ("owner/gated",): "owner/gated is gated: accept its conditions",

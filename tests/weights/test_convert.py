@@ -270,8 +270,8 @@ class TestSeveralFiles:
                 "pruned",
                 ("lacks CLIP (clip_text, clip_image)", "open_clip_model.safetensors of laion", "tooncrafter convert"),
             ),
-            ("pruned text", ("lacks CLIP (clip_image)", "h94/IP-Adapter")),
-            ("pruned image", ("lacks CLIP (clip_text)", "text_encoder/model.safetensors of Stable Diffusion 2.1")),
+            ("pruned text", ("lack CLIP (clip_image)", "h94/IP-Adapter")),
+            ("pruned image", ("lack CLIP (clip_text)", "text_encoder/model.safetensors of Stable Diffusion 2.1")),
         ],
     )
     def test_a_model_without_clip_is_told_where_it_is(

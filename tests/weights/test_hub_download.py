@@ -110,6 +110,19 @@ def test_a_later_call_goes_on_from_where_it_ended(server: hub_server.Hub, tmp_pa
     assert not (tmp_path / PART).exists()
 
 
+def test_an_interruption_says_that_what_came_is_kept(server: hub_server.Hub, tmp_path: Path) -> None:
+    class Interrupted(Bar):
+        def update(self, n: int) -> None:
+            raise KeyboardInterrupt
+
+    hub = Hub()
+    with pytest.raises(KeyboardInterrupt, match="what was downloaded is kept, and the same command goes on from there"):
+        hub.download(hub.describe(NAME), Interrupted)
+    assert (tmp_path / PART).stat().st_size == MEBI
+    server.log.clear()
+    assert fetch().read_bytes() == LARGE and [one.start for one in server.of_store()] == [MEBI]
+
+
 def test_a_server_without_ranges_begins_anew(server: hub_server.Hub) -> None:
     server.obeys_ranges, server.cuts = False, [2 * MEBI]
     assert fetch().read_bytes() == LARGE

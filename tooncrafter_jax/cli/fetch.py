@@ -53,12 +53,15 @@ def main(argv: list[str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.list:
+        if arguments.model is not None:
+            parser.error("--list prints all models that are known: leave MODEL out")
         print(table())
         return EXIT_OK
     if arguments.model is None:
         parser.error("name a MODEL, or give --list")
     from tooncrafter_jax.cli.convert import architecture_of
     from tooncrafter_jax.weights.hub import Fetch
+    from tooncrafter_jax.weights.hub_download import KEPT
     from tooncrafter_jax.weights.hub_names import FORM, parse_name
     from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
@@ -79,7 +82,7 @@ def main(argv: list[str]) -> int:
         arguments.quiet,
         report,
     )
-    with interruption_note("what was downloaded is kept, and the same command goes on from there"):
+    with interruption_note(KEPT):
         directory, made = fetch.run()
     components = Checkpoint(directory).components
     print(f"{printable(directory)}: {'fetched' if made else 'already there'}: {', '.join(components)}")

@@ -135,9 +135,8 @@ class Fetch:
                 self._check_clash(known.components if known else components_of_remote(hub, sources[0]), target)
             if is_directory and (missing := [source for source in sources if source.remote is not None]):
                 size = sum(source.size for source in missing) / 1e9
-                note(
-                    f"downloading {self.name} ({len(missing)} files, {size:.2f} GB) from {hub.endpoint} to {hub.cache}"
-                )
+                count = f"{len(missing)} of {len(sources)} files"
+                note(f"downloading {self.name} ({count}, {size:.2f} GB) from {hub.endpoint} to {hub.cache}")
             paths = [self._fetched(hub, source, said=is_directory) for source in sources]
             if known is None and not is_directory:
                 towers = self._missing_towers(hub, paths[0], target)
@@ -239,7 +238,7 @@ class Fetch:
 
     def _convert(self, paths: Sequence[Path], sources: Sequence[Source], target: Path) -> None:
         """Makes the directory of the cache anew, or adds the files to one of the user's."""
-        remark(f"converting {self.name} into {target}")
+        remark(f"{'copying' if paths[0].name == MODEL_FILE else 'converting'} {self.name} into {target}")
         if self.directory is not None:
             before = _files_of(target)
             is_added = self._write(paths, target)

@@ -38,6 +38,8 @@ from tooncrafter_jax.weights.hub_names import MAIN, HubName, is_plain_path
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before another try at a connection that broke; after a byte has arrived they count anew."""
+KEPT = "what was downloaded is kept, and the same command goes on from there"
+"""Of a download that ends before its time."""
 _COMMIT, _ETAG = re.compile(r"[0-9a-f]{40}"), re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{,199}")
 _LIBRARY: dict[str, Any] = {"library_name": "tooncrafter_jax"}
 """Who asks, for the hub's statistics."""
@@ -207,6 +209,7 @@ class Hub:
         Raises:
           UserError: the connection breaks again and again, the disk is full, or what arrived is not what the hub
             states.
+          KeyboardInterrupt: as it came; it says what is left.
         """
         self._check_online(file.name)
         blob, part = self._places(file)
@@ -215,7 +218,10 @@ class Hub:
             blob.parent.mkdir(parents=True, exist_ok=True)
             with held(lock, f"another process is downloading {file.name.file}: waiting for it"):
                 if not blob.exists():
-                    self._fill(part, file, open_bar)
+                    try:
+                        self._fill(part, file, open_bar)
+                    except KeyboardInterrupt as error:
+                        raise KeyboardInterrupt(KEPT) from error
                     sync_file(os.fspath(part))
                     part.replace(blob)
             return self._linked(file, blob)

@@ -15,6 +15,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.typing import JsonObject
+from tooncrafter_jax.weights.joining import JoinedSource
 from tooncrafter_jax.weights.official import PREFIXES
 from tooncrafter_jax.weights.sources import TensorSource
 
@@ -42,14 +43,15 @@ def adapted(config: ModelConfig, source: TensorSource) -> ModelConfig:
         return config
     if not (config.decoder.temporal or config.decoder.references):
         return config
+    where = _giver(source, "decoder")
     note(
-        f"{source.where} has DynamiCrafter's plain image decoder instead of ToonCrafter's: the model samples with it, "
+        f"{where} has DynamiCrafter's plain image decoder instead of ToonCrafter's: the model samples with it, "
         "and the stages rectify and decoder start from it"
     )
     of_512 = _dynamicrafter(config, any(name.startswith(PLAIN_PREFIX) for name in source.shapes))
     if not _is_of_1024(source):
         return of_512
-    note(f"{source.where} is DynamiCrafter's model of 1024: its dynamic rescale ends at {SCALE_OF_1024}")
+    note(f"{where} is DynamiCrafter's model of 1024: its dynamic rescale ends at {SCALE_OF_1024}")
     return _of_1024(of_512)
 
 
@@ -76,6 +78,11 @@ def _of_1024(of_512: ModelConfig) -> ModelConfig:
     if of_512.name != "dynamicrafter_512":
         return config
     return replace(config, name="dynamicrafter_1024", height=576, width=1024, unet=replace(config.unet, default_fps=10))
+
+
+def _giver(source: TensorSource, component: str) -> str:
+    """The file that a component is taken from, for messages."""
+    return source.givers.get(component, source.where) if isinstance(source, JoinedSource) else source.where
 
 
 def _is_of_1024(source: TensorSource) -> bool:
@@ -111,9 +118,10 @@ def _size(source: TensorSource, prefix: str, first: str, axis: int) -> tuple[int
 
 
 def _another(kind: str, source: TensorSource, found: tuple[int, int], wanted: str) -> str:
+    where = _giver(source, f"clip_{kind}")
     return (
-        f"{source.where} holds a CLIP {kind} tower of {found[0]} features and {found[1]} blocks, but this model needs "
-        f"one of {wanted}: name that of {CLIP_MODEL}"
+        f"{where} holds a CLIP {kind} tower of {found[0]} features and {found[1]} blocks, but this model needs one of "
+        f"{wanted}: name that of {CLIP_MODEL}"
     )
 
 
@@ -131,8 +139,9 @@ def missing_towers(files: Sequence[Path], missing: Sequence[str], destination: P
     """The sentence about a model without CLIP's towers."""
     alone = " and ".join(CLIP_FILES[name] for name in missing)
     given = " ".join(map(str, files))
+    these = f"{' and '.join(map(str, files))} lack{'s' if len(files) == 1 else ''}"
     return (
-        f"{given} lacks CLIP ({', '.join(missing)}), which a model needs: name a file with it too, such as "
+        f"{these} CLIP ({', '.join(missing)}), which a model needs: name a file with it too, such as "
         f"{BOTH_TOWERS}, or {alone}: tooncrafter convert {given} open_clip_model.safetensors {destination}"
     )
 
