@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.blending import cross_fade
-from tooncrafter_jax.io.formats.encoding import encode_png
+from tooncrafter_jax.io.encoding import encode_png
 from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
 from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_frames
 from tooncrafter_jax.io.transparency import over_checks

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
-from tooncrafter_jax.io.timesheets import Exposure, Layer, Mark, TimeSheet, exposures_of
+from tooncrafter_jax import notes
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.timesheets import Exposure, Layer, Mark, TimeSheet, exposures_of, read_timesheet
 from tooncrafter_jax.io.timesheets.xdts import IDENTIFIER
 
 NAMES = ("A", "B", "a b", "背景", "ガ", 'say "hi"', "A-B", "x_1", "12", "comma, semi; colon:", "con")
@@ -115,3 +119,15 @@ def sheet_of(plan: Plan) -> TimeSheet:
     """A plan's sheet."""
     values: dict[str, Any] = plan | {"layers": tuple(layer_of(layer) for layer in plan["layers"])}
     return TimeSheet(**values)
+
+
+def refusal(path: Path, title: str) -> str:
+    """The one sentence that a damaged sheet ends in: which file, what it was read as, why, and what to do."""
+    with notes.collected(), pytest.raises(UserError) as error:
+        read_timesheet(path)
+    text = str(error.value)
+    assert text.startswith(f"'{path}' cannot be read as {title} (") and text.endswith(
+        "): export it again, or choose another"
+    )
+    assert len(text) < 500 + len(str(path)) and "\n" not in text
+    return text

@@ -11,15 +11,11 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from tests.io.timesheets.sheets import Plan, disc, drawn_plans, sheet_of
+from tests.io.timesheets.sheets import Plan, disc, drawn_plans, refusal, sheet_of
 from tooncrafter_jax import notes
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.timesheets import (
     CelFile,
-    Layer,
-    Mark,
     TimeSheet,
-    layer_of_drawings,
     read_cel,
     read_timesheet,
     sheet_of_frames,
@@ -240,15 +236,6 @@ def test_a_sheet_is_the_same_after_a_round_trip(plan: Plan):
     assert parse_oca(oca_bytes(sheet, level_paths(sheet.levels()))) == sheet
 
 
-def test_what_is_lost_is_said(tmp_path: Path):
-    sheet, pictures = sheet_of_frames({"A": disc(3)})
-    layer = Layer("A", sheet.layers[0].exposures[:2], (Mark(2, "in-between"),))
-    with notes.collected() as said:
-        write_timesheet(tmp_path / "a.oca", TimeSheet("a", 3, (layer,)), pictures)
-    assert "no place for marks" in said[0] and "no rate: 24 frames a second are written" in said[1]
-    assert read_timesheet(tmp_path / "a.oca").layers == (layer_of_drawings("A", ["1", "2", "2"]),)
-
-
 # --- what is refused ---
 
 
@@ -286,11 +273,7 @@ def test_descriptions_that_are_none(tmp_path: Path, value: Any, message: str):
     folder = tmp_path / "a.oca"
     folder.mkdir()
     (folder / "a.oca").write_text(json.dumps(value))
-    with pytest.raises(UserError) as error:
-        read_timesheet(folder)
-    text = str(error.value)
-    assert message in text and text.startswith(f"'{folder}' cannot be read as an OCA folder (")
-    assert len(text) < 500 + len(str(folder))
+    assert message in refusal(folder, "an OCA folder")
 
 
 def test_groups_that_are_too_deep(tmp_path: Path):
@@ -298,23 +281,20 @@ def test_groups_that_are_too_deep(tmp_path: Path):
     for _ in range(40):
         layer = {"name": "G", "type": "grouplayer", "childLayers": [layer]}
     (tmp_path / "a.oca").write_text(json.dumps({"ocaVersion": "1", "layers": [layer]}))
-    with pytest.raises(UserError, match="is a group in 32 others, which is too deep"):
-        read_timesheet(tmp_path / "a.oca")
+    assert "is a group in 32 others, which is too deep" in refusal(tmp_path / "a.oca", "an OCA folder")
 
 
 def test_links_that_lead_out_are_refused(folder: Path, tmp_path: Path):
     Image.new("RGB", (64, 32)).save(tmp_path / "secret.png")
     (folder / "Sky" / "Sky_00000.png").unlink()
     (folder / "Sky" / "Sky_00000.png").symlink_to(tmp_path / "secret.png")
-    with notes.collected(), pytest.raises(UserError, match="'Sky/Sky_00000.png' leads out of its folder by a link"):
-        read_timesheet(folder)
+    assert "'Sky/Sky_00000.png' leads out of its folder by a link" in refusal(folder, "an OCA folder")
 
 
 def test_a_folder_without_a_description(tmp_path: Path):
     (tmp_path / "a.oca").mkdir()
-    with pytest.raises(UserError, match="holds no files that end in .oca or .json, where one should be"):
-        read_timesheet(tmp_path / "a.oca")
+    said = refusal(tmp_path / "a.oca", "an OCA folder")
+    assert "holds no files that end in .oca or .json, where one should be" in said
     for name in ("b.json", "c.json"):
         (tmp_path / "a.oca" / name).write_text("{}")
-    with pytest.raises(UserError, match="holds 2 files that end in"):
-        read_timesheet(tmp_path / "a.oca")
+    assert "holds 2 files that end in" in refusal(tmp_path / "a.oca", "an OCA folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ import pytest
 
 from tests.io.formats.clips import contents, files, largest_file
 from tests.io.timesheets.sheets import disc
+from tooncrafter_jax import notes
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.timesheets import (
     TIMESHEETS,
     DrawnSheet,
+    Layer,
+    Mark,
+    TimeSheet,
     TimeSheetFormat,
     read_cel,
     read_timesheet,
@@ -149,6 +154,18 @@ def test_formats_that_need_pictures_say_so(tmp_path: Path, ending: str, drawn: D
     with pytest.raises(UserError, match="'2' of the layer 'paint' is 40 x 24 pixels, but the sheet is 32 x 24"):
         write_timesheet(tmp_path / f"cut.{ending}", drawn.sheet, wide)
     assert files(tmp_path) == []
+
+
+def test_what_a_format_has_no_place_for_is_said(tmp_path: Path, ending: str):
+    sheet, pictures = sheet_of_frames({"A": disc(3)})
+    layer = Layer("A", sheet.layers[0].exposures[:2], (Mark(2, "in-between"),))
+    with notes.collected() as said:
+        write_timesheet(tmp_path / f"a.{ending}", TimeSheet("a", 3, (layer,)), pictures)
+    form, read = TIMESHEETS[ending], read_timesheet(tmp_path / f"a.{ending}")
+    assert any("has no place for marks" in note for note in said) == (not form.has_marks)
+    assert ("the sheet has no rate: 24 frames a second are written" in said) == form.has_rate
+    assert read.fps == (24 if form.has_rate else None)
+    assert read.layers == (layer if form.has_marks else replace(layer, marks=()),)
 
 
 def test_paths_that_are_none(tmp_path: Path, drawn: DrawnSheet):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,10 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from tests.io.timesheets.sheets import Plan, disc, drawn_plans, sheet_of
+from tests.io.timesheets.sheets import Plan, disc, drawn_plans, refusal, sheet_of
 from tooncrafter_jax import notes
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.timesheets import (
-    Layer,
-    Mark,
     TimeSheet,
-    layer_of_drawings,
     read_cel,
     read_timesheet,
     sheet_of_frames,
@@ -174,15 +171,6 @@ def test_a_sheet_is_the_same_after_a_round_trip(plan: Plan):
     assert parse_csv(data, Path("nowhere/cut.csv")) == sheet
 
 
-def test_what_is_lost_is_said(tmp_path: Path):
-    sheet, pictures = sheet_of_frames({"A": disc(3)})
-    layer = Layer("A", sheet.layers[0].exposures[:2], (Mark(2, "in-between"),))
-    with notes.collected() as said:
-        write_timesheet(tmp_path / "a.csv", TimeSheet("a", 3, (layer,)), pictures)
-    assert "no place for marks" in said[0] and "no rate: 24 frames a second are written" in said[1]
-    assert read_timesheet(tmp_path / "a.csv").layers == (layer_of_drawings("A", ["1", "2", "2"]),)
-
-
 # --- what is refused ---
 
 
@@ -219,22 +207,16 @@ def test_what_is_lost_is_said(tmp_path: Path):
 def test_files_that_are_none(tmp_path: Path, text: str, message: str):
     path = tmp_path / "cut.csv"
     path.write_bytes(text.encode())
-    with notes.collected(), pytest.raises(UserError) as error:
-        read_timesheet(path)
-    found = str(error.value)
-    assert message in found and found.startswith(f"'{path}' cannot be read as a TVPaint CSV (")
-    assert len(found) < 500 + len(str(path)) and "\n" not in found
+    assert message in refusal(path, "a TVPaint CSV")
 
 
 def test_links_that_lead_out_are_refused(tmp_path: Path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "cut.csv").write_text(KRITA)
     (tmp_path / "in" / "cut.frames").symlink_to(tmp_path)
-    with notes.collected(), pytest.raises(UserError, match="'cut.frames' leads out of its folder by a link"):
-        read_timesheet(tmp_path / "in" / "cut.csv")
+    assert "'cut.frames' leads out of its folder by a link" in refusal(tmp_path / "in" / "cut.csv", "a TVPaint CSV")
 
 
 def test_bytes_that_are_no_text(tmp_path: Path):
     (tmp_path / "a.csv").write_bytes(KRITA.replace("ink", "線").encode("shift-jis"))
-    with pytest.raises(UserError, match=r"cannot be read as a TVPaint CSV \(byte \d+ is no UTF-8\)"):
-        read_timesheet(tmp_path / "a.csv")
+    assert re.search(r"\(byte \d+ is no UTF-8\)", refusal(tmp_path / "a.csv", "a TVPaint CSV"))

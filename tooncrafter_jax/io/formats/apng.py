@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from tooncrafter_jax.io.atomic_files import write_atomically
-from tooncrafter_jax.io.formats.encoding import encode_animation
+from tooncrafter_jax.io.encoding import encode_animation
 from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
 from tooncrafter_jax.io.frames import (
     PUBLISHED_FPS,

@@ -11,7 +11,7 @@ from fractions import Fraction
 from PIL import Image
 
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name, write_and_sync
-from tooncrafter_jax.io.formats.encoding import encode_png
+from tooncrafter_jax.io.encoding import encode_png
 from tooncrafter_jax.io.formats.output_format import FormatOptions, picture_looks_whole
 from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_frames, check_playback_rate
 from tooncrafter_jax.io.owned_files import foreign

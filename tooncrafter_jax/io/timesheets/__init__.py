@@ -16,15 +16,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.io.owned_files import foreign
 from tooncrafter_jax.io.paths import local_path
 from tooncrafter_jax.io.timesheets.building import DrawnSheet, numbered, sheet_of_frames, with_in_betweens
-from tooncrafter_jax.io.timesheets.cel_files import CelFile, Pictures, read_cel
+from tooncrafter_jax.io.timesheets.cel_files import CelFile, Pictures, PlacedCel, read_cel
 from tooncrafter_jax.io.timesheets.levels import drawing_file_name, find_levels, level_files, parse_drawing_file
 from tooncrafter_jax.io.timesheets.oca import Oca
 from tooncrafter_jax.io.timesheets.sheet import (
+    DEFAULT_FPS,
     Exposure,
     Layer,
     Mark,
@@ -36,10 +39,12 @@ from tooncrafter_jax.io.timesheets.sheet import (
 from tooncrafter_jax.io.timesheets.timesheet_format import TimeSheetFormat
 from tooncrafter_jax.io.timesheets.tvpaint_csv import TvpaintCsv
 from tooncrafter_jax.io.timesheets.xdts import Xdts
+from tooncrafter_jax.notes import note
 
 TIMESHEETS: Mapping[str, TimeSheetFormat] = {form.name: form for form in (Xdts(), Oca(), TvpaintCsv())}
 
 __all__ = [
+    "DEFAULT_FPS",
     "TIMESHEETS",
     "CelFile",
     "DrawnSheet",
@@ -47,6 +52,7 @@ __all__ = [
     "Layer",
     "Mark",
     "Pictures",
+    "PlacedCel",
     "Run",
     "TimeSheet",
     "TimeSheetFormat",
@@ -109,7 +115,17 @@ def write_timesheet(
         picture; then nothing is left behind.
     """
     path = local_path(path)
-    return _format(path, form).write(path, sheet, pictures)
+    writer = _format(path, form)
+    if os.path.lexists(path):
+        raise foreign(path, "choose another name, or move it away")
+    if writer.needs_pictures and pictures is None:
+        raise UserError(f"'{path}' would name pictures that are not there: give the drawings, or write XDTS")
+    if not writer.has_marks and any(layer.marks for layer in sheet.layers):
+        note(f"{_article(writer.title)} has no place for marks (in-between, reverse): they are left out")
+    if writer.has_rate and sheet.fps is None:
+        note(f"the sheet has no rate: {DEFAULT_FPS:g} frames a second are written")
+        sheet = replace(sheet, fps=DEFAULT_FPS)
+    return writer.write(path, sheet, pictures)
 
 
 def timesheet_of_ending(ending: str) -> str | None:

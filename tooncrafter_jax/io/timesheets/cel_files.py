@@ -15,7 +15,7 @@ from PIL import Image
 
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name, write_and_sync
-from tooncrafter_jax.io.formats.encoding import encode_png
+from tooncrafter_jax.io.encoding import encode_png
 from tooncrafter_jax.io.images import read_picture
 from tooncrafter_jax.io.json_files import is_text
 from tooncrafter_jax.io.owned_files import foreign
@@ -37,6 +37,25 @@ class CelFile(NamedTuple):
 
     path: Path
     centre: tuple[int, int] | None = None
+
+
+class PlacedCel(NamedTuple):
+    """A drawing in its place on a sheet; where a path is wanted, that of its picture.
+
+    Attributes:
+      file: see `CelFile`.
+      size: width and height of the sheet.
+    """
+
+    file: CelFile
+    size: tuple[int, int]
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.file.path)
+
+    def read(self) -> UInt8[np.ndarray, "H W 4"]:
+        """See `read_cel`."""
+        return read_cel(self.file, self.size)
 
 
 def read_cel(cel: CelFile, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 4"]:

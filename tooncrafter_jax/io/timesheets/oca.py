@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.errors import printable
 from tooncrafter_jax.io.json_files import parse_json, read_at_most
 from tooncrafter_jax.io.timesheets.cel_files import CelFile, CelWriter, Pictures, inside, parts_of, written_together
-from tooncrafter_jax.io.timesheets.foreign import LARGEST_SHEET, MAX_ENTRIES, Fields
+from tooncrafter_jax.io.timesheets.fields import LARGEST_SHEET, MAX_ENTRIES, Fields
 from tooncrafter_jax.io.timesheets.levels import BLANK_FRAMES, drawing_name, level_paths, safe_name
 from tooncrafter_jax.io.timesheets.sheet import (
+    DEFAULT_FPS,
     MAX_FRAMES,
     MAX_LAYERS,
     SHOWN,
@@ -33,8 +34,6 @@ from tooncrafter_jax.io.timesheets.sheet import (
 from tooncrafter_jax.notes import note
 
 OCA_VERSION = "1.1.0"
-DEFAULT_FPS = 24.0
-"""Of a description that gives no rate, says the specification."""
 _DEFAULT_END = 240
 _DEEPEST = 32
 """Groups in groups."""
@@ -46,7 +45,10 @@ class Oca:
     name = "oca"
     title = "OCA folder"
     endings = ("oca",)
+    is_folder = True
     needs_pictures = True
+    has_marks = False
+    has_rate = True
 
     def read(self, path: Path) -> TimeSheet:
         """See `TimeSheetFormat`."""
@@ -57,11 +59,7 @@ class Oca:
 
     def write(self, path: Path, sheet: TimeSheet, pictures: Pictures | None) -> list[Path]:
         """See `TimeSheetFormat`."""
-        if pictures is None:
-            raise UserError(f"'{path}' would be an OCA folder without pictures: give the drawings, or write XDTS")
-        if any(layer.marks for layer in sheet.layers):
-            note("an OCA folder has no place for marks of a time sheet (in-between, reverse): they are left out")
-        cels = CelWriter(pictures, sheet.size)
+        cels = CelWriter(pictures or {}, sheet.size)
         files: dict[str, Callable[[], bytes]] = {}
         names = level_paths(sheet.levels())
         for level, drawings in names.items():
@@ -125,12 +123,10 @@ def oca_bytes(sheet: TimeSheet, files: Mapping[str, Mapping[str, str]]) -> bytes
     """A description's bytes.
 
     Args:
-      sheet: with a size.
+      sheet: with a size and a rate.
       files: layer -> drawing -> its picture's path, relative to the folder.
     """
     width, height = sheet.size or (0, 0)
-    if sheet.fps is None:
-        note(f"the sheet has no rate: {DEFAULT_FPS:g} frames a second are written")
     box = {"position": [width // 2, height // 2], "width": width, "height": height}
     layers = []
     for layer in sheet.layers:
@@ -169,7 +165,7 @@ def oca_bytes(sheet: TimeSheet, files: Mapping[str, Mapping[str, str]]) -> bytes
         "ocaVersion": OCA_VERSION,
         "originApp": "tooncrafter_jax",
         "name": sheet.name,
-        "frameRate": DEFAULT_FPS if sheet.fps is None else sheet.fps,
+        "frameRate": sheet.fps or DEFAULT_FPS,
         "width": width,
         "height": height,
         "startTime": 0,

@@ -16,6 +16,8 @@ from tooncrafter_jax.io.timesheets.cel_files import CelFile
 from tooncrafter_jax.io.timesheets.levels import drawing_name, is_sign
 from tooncrafter_jax.notes import note
 
+DEFAULT_FPS = 24.0
+"""Frames a second of a sheet that does not say: as OCA's specification and Krita have it."""
 MAX_FRAMES = 100_000
 """More than an hour at 24 frames a second; a longer sheet is a mistake, or somebody's joke."""
 MAX_LAYERS = 1000

@@ -29,8 +29,23 @@ class TimeSheetFormat(Protocol):
         ...
 
     @property
+    def is_folder(self) -> bool:
+        """Whether a sheet is a folder that its drawings lie in."""
+        ...
+
+    @property
     def needs_pictures(self) -> bool:
         """Whether it cannot be written without the drawings."""
+        ...
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether it says where in-betweens are wanted, and which drawings are keys."""
+        ...
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether it says how many frames a second has, and cannot leave it out."""
         ...
 
     def read(self, path: Path) -> TimeSheet:
@@ -46,10 +61,15 @@ class TimeSheetFormat(Protocol):
     def write(self, path: Path, sheet: TimeSheet, pictures: Pictures | None) -> list[Path]:
         """Writes a sheet, and its drawings if they are given, whole or not at all.
 
+        Args:
+          path: where nothing is yet.
+          sheet: with a rate, if the format has one.
+          pictures: see `Pictures`; there are some if the format needs them.
+
         Returns:
           All files that were written, the sheet last.
 
         Raises:
-          UserError: something is in the way, or cannot be written, or a drawing on the sheet has no picture.
+          UserError: drawings are in the way, or something cannot be written, or a drawing has no picture.
         """
         ...

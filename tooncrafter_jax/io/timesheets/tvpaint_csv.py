@@ -16,12 +16,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.errors import printable
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.json_files import read_at_most
-from tooncrafter_jax.io.owned_files import foreign
 from tooncrafter_jax.io.timesheets.cel_files import CelFile, CelWriter, Pictures, inside, parts_of, written_together
-from tooncrafter_jax.io.timesheets.foreign import LARGEST_SHEET, MAX_ENTRIES
+from tooncrafter_jax.io.timesheets.fields import LARGEST_SHEET, MAX_ENTRIES
 from tooncrafter_jax.io.timesheets.levels import (
     drawing_name,
     is_sign,
@@ -30,6 +29,7 @@ from tooncrafter_jax.io.timesheets.levels import (
     safe_name,
 )
 from tooncrafter_jax.io.timesheets.sheet import (
+    DEFAULT_FPS,
     MAX_FRAMES,
     MAX_LAYERS,
     SHOWN,
@@ -40,8 +40,6 @@ from tooncrafter_jax.io.timesheets.sheet import (
 )
 from tooncrafter_jax.notes import note
 
-DEFAULT_FPS = 24.0
-"""Of a sheet without a rate; Krita's too."""
 _TITLES = (
     "Project Name",
     "Width",
@@ -64,7 +62,10 @@ class TvpaintCsv:
     name = "csv"
     title = "TVPaint CSV"
     endings = ("csv",)
+    is_folder = False
     needs_pictures = True
+    has_marks = False
+    has_rate = True
 
     def read(self, path: Path) -> TimeSheet:
         """See `TimeSheetFormat`."""
@@ -72,13 +73,7 @@ class TvpaintCsv:
 
     def write(self, path: Path, sheet: TimeSheet, pictures: Pictures | None) -> list[Path]:
         """See `TimeSheetFormat`. Version 1.0 is written, which Krita reads too."""
-        if pictures is None:
-            raise UserError(f"'{path}' would name pictures that are not there: give the drawings, or write XDTS")
-        if os.path.lexists(path):
-            raise foreign(path, "choose another name, or move it away")
-        if any(layer.marks for layer in sheet.layers):
-            note("a TVPaint CSV has no place for marks of a time sheet (in-between, reverse): they are left out")
-        cels = CelWriter(pictures, sheet.size)
+        cels = CelWriter(pictures or {}, sheet.size)
         files = level_paths(sheet.levels(), folders=False)
         contents: dict[str, Callable[[], bytes]] = {
             file: partial(cels.png, level, drawing)
@@ -148,14 +143,12 @@ def csv_bytes(sheet: TimeSheet, files: dict[str, dict[str, str]]) -> bytes:
     """A file's bytes.
 
     Args:
-      sheet: with a size.
+      sheet: with a size and a rate.
       files: layer -> drawing -> name of its picture.
     """
-    if sheet.fps is None:
-        note(f"the sheet has no rate: {DEFAULT_FPS:g} frames a second are written")
     width, height = sheet.size or (1, 1)
     layers = sheet.layers[::-1]
-    rate = DEFAULT_FPS if sheet.fps is None else sheet.fps
+    rate = sheet.fps or DEFAULT_FPS
     lines = [
         'UTF-8, TVPaint, "CSV 1.0"',
         ", ".join(_TITLES),

@@ -8,7 +8,6 @@ Ponoc; how a track is read follows OpenToonz, which most files are made for.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,9 +18,8 @@ from typing import Any, NamedTuple
 from tooncrafter_jax.errors import printable
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.json_files import parse_json, read_at_most
-from tooncrafter_jax.io.owned_files import foreign
 from tooncrafter_jax.io.timesheets.cel_files import CelFile, CelWriter, Pictures, written_together
-from tooncrafter_jax.io.timesheets.foreign import LARGEST_SHEET, MAX_ENTRIES, Fields, kind_of
+from tooncrafter_jax.io.timesheets.fields import LARGEST_SHEET, MAX_ENTRIES, Fields, kind_of
 from tooncrafter_jax.io.timesheets.levels import (
     drawing_name,
     is_numbered,
@@ -65,7 +63,10 @@ class Xdts:
     title = "XDTS time sheet"
     endings = ("xdts", "xtds")
     """The second is how some programs misspell it."""
+    is_folder = False
     needs_pictures = False
+    has_marks = True
+    has_rate = False
 
     def read(self, path: Path) -> TimeSheet:
         """See `TimeSheetFormat`."""
@@ -77,8 +78,6 @@ class Xdts:
     def write(self, path: Path, sheet: TimeSheet, pictures: Pictures | None) -> list[Path]:
         """See `TimeSheetFormat`."""
         data = xdts_bytes(sheet)
-        if os.path.lexists(path):
-            raise foreign(path, "choose another name, or move it away")
         folders: dict[str, dict[str, Callable[[], bytes]]] = {}
         if pictures is not None:
             cels = CelWriter(pictures)
