@@ -70,7 +70,7 @@ def test_transparency_that_is_lost_is_said_once(empty: World, command: Command):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["--alpha"], "mp4 holds no opacity, which alpha keeps: write webp, apng, webm, mov or png"),
+        (["--alpha"], "mp4 holds no opacity, which alpha keeps: write webp, apng, webm, mov, png, xdts, oca or csv"),
         (["--alpha", "--out=OUT/ab.gif", "--format=mp4"], "gif and mp4 hold no opacity"),
         (["--alpha", "--out=OUT/ab.webp", "--background=#e63c28"], "is a colour of the drawing"),
         (["--alpha", "--out=OUT/ab.webp", "--background=sky"], "'sky' is no colour"),

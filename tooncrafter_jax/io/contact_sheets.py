@@ -34,6 +34,10 @@ class ContactSheet(OneFile):
     def __init__(self, cross_fade: bool = False) -> None:
         self.cross_fade = cross_fade
 
+    def file_name(self, clip: str, ending: str | None = None) -> str:
+        """As no clip of another format is called."""
+        return super().file_name(f"{clip}_sheet", ending)
+
     def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_contact_sheet` and `write_comparison_sheet`."""
         del fps, options

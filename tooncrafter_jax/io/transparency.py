@@ -60,6 +60,23 @@ def over(picture: UInt8[np.ndarray, "H W C"], background: Colour) -> UInt8[np.nd
     return np.array(Image.alpha_composite(canvas, Image.fromarray(picture)).convert("RGB"))
 
 
+def composite(
+    below: UInt8[np.ndarray, "T H W 4"], above: UInt8[np.ndarray, "T H W 4"], opacity: int | float = 1
+) -> None:
+    """Puts frames over frames, both with straight opacity; exact where the upper one is opaque, or either transparent.
+
+    Args:
+      below: the lower frames, which are changed.
+      above: the upper frames.
+      opacity: of the upper frames as a whole, 0 to 1.
+    """
+    for number, frame in enumerate(above):
+        if opacity != 1:
+            frame = frame.copy()
+            frame[..., 3] = np.rint(frame[..., 3] * np.float32(opacity))
+        below[number] = np.asarray(Image.alpha_composite(Image.fromarray(below[number]), Image.fromarray(frame)))
+
+
 def over_checks(frames: UInt8[np.ndarray, "T H W C"]) -> UInt8[np.ndarray, "T H W 3"]:
     """Frames with opacity (T, H, W, 4) over checks of two greys; opaque ones (T, H, W, 3) as they are."""
     if frames.shape[3] == 3:

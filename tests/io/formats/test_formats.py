@@ -14,6 +14,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.contact_sheets import ContactSheet
 from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS, FormatOptions, OutputFormat, format_of_ending
 from tooncrafter_jax.io.frames import PUBLISHED_FPS
+from tooncrafter_jax.io.timesheets import TIMESHEETS
 
 FORMS: dict[str, OutputFormat] = {**FORMATS} | {
     name: ContactSheet(name == "comparison") for name in ("sheet", "comparison")
@@ -26,8 +27,13 @@ def form(request: pytest.FixtureRequest) -> OutputFormat:
     return FORMS[request.param]
 
 
+def number_of_files(form: OutputFormat, frames: int) -> int:
+    """Of a clip whose frames are all different."""
+    return frames + (form.name in TIMESHEETS) if form.is_folder else 1
+
+
 def write(form: OutputFormat, directory: Path, frames: np.ndarray, fps: float = PUBLISHED_FPS) -> Path:
-    path = directory / ("ab" if form.is_folder else f"ab.{form.endings[0]}")
+    path = directory / form.file_name("ab")
     form.write(path, frames, fps, FormatOptions())
     return path
 
@@ -43,6 +49,8 @@ def test_names_and_endings_lead_to_one_format():
     for form in FORMATS.values():
         assert form.is_folder == (not form.endings)
         assert all(format_of_ending(ending.upper()) == form.name for ending in form.endings)
+        assert form.is_folder or form.file_name("ab", "X") != form.file_name("ab") == f"ab.{form.endings[0]}"
+    assert len({form.file_name("ab") for form in FORMS.values()}) == len(FORMS) - 1, "two contact sheets, one name"
     assert format_of_ending("avi") is None and format_of_ending("") is None
 
 
@@ -53,7 +61,7 @@ def test_names_and_endings_lead_to_one_format():
 def test_a_clip_is_recognised_again(form: OutputFormat, count: int, tmp_path: Path):
     path = write(form, tmp_path / "deep" / "er", cartoon(count))
     made = form.files(path)
-    assert sorted(made) == sorted(contents(tmp_path / "deep" / "er")) and len(made) == (count if form.is_folder else 1)
+    assert sorted(made) == sorted(contents(tmp_path / "deep" / "er")) and len(made) == number_of_files(form, count)
     assert form.looks_whole(path)
 
 
@@ -63,7 +71,7 @@ def test_opacity_is_written_where_a_format_holds_it_and_else_refused(
 ):
     if form.has_alpha:
         path = write(form, tmp_path, cel(count))
-        assert form.looks_whole(path) and len(form.files(path)) == (count if form.is_folder else 1)
+        assert form.looks_whole(path) and len(form.files(path)) == number_of_files(form, count)
         return
     with pytest.raises(UserError, match="holds no opacity, so put them over a colour, or write png, apng, webp"):
         write(form, tmp_path, cel(count))

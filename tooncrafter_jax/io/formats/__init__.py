@@ -10,10 +10,16 @@ from tooncrafter_jax.io.formats.mov import Mov, write_mov
 from tooncrafter_jax.io.formats.mp4 import PIXEL_FORMATS, Mp4, write_mp4
 from tooncrafter_jax.io.formats.output_format import PUBLISHED_PIXEL_FORMAT, FormatOptions, OutputFormat
 from tooncrafter_jax.io.formats.png import Png, write_png_sequence
+from tooncrafter_jax.io.formats.sheet_folder import SheetFolder
 from tooncrafter_jax.io.formats.webm import Webm, write_webm
 from tooncrafter_jax.io.formats.webp import Webp, write_webp
+from tooncrafter_jax.io.timesheets import TIMESHEETS
 
-FORMATS: Mapping[str, OutputFormat] = {form.name: form for form in (Mp4(), Gif(), Webp(), Apng(), Webm(), Mov(), Png())}
+FORMATS: Mapping[str, OutputFormat] = {
+    form.name: form
+    for form in (Mp4(), Gif(), Webp(), Apng(), Webm(), Mov(), Png(), *map(SheetFolder, TIMESHEETS.values()))
+}
+"""Time sheets stand at the end."""
 DEFAULT_FORMAT = "mp4"
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
@@ -10,19 +11,22 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 
 from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_playback_rate
+from tooncrafter_jax.io.timesheets.building import DrawnSheet
 
 PUBLISHED_PIXEL_FORMAT = "yuv420p"
 
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """What a user chooses of a format; each takes what it has.
+    """What a user chooses of a format, and what is known of a clip beside its frames; each takes what it has.
 
     Attributes:
       pixel_format: of mp4, of `mp4.PIXEL_FORMATS`.
+      drawn: gives the drawings of each layer and their timing, of which the frames are made; None: the frames are all.
     """
 
     pixel_format: str = PUBLISHED_PIXEL_FORMAT
+    drawn: Callable[[], DrawnSheet] | None = None
 
 
 @runtime_checkable
@@ -47,6 +51,15 @@ class OutputFormat(Protocol):
     @property
     def has_alpha(self) -> bool:
         """Whether it holds opacity: frames may have four channels."""
+        ...
+
+    def file_name(self, clip: str, ending: str | None = None) -> str:
+        """What a clip's file or folder is called, without its directory.
+
+        Args:
+          clip: its name.
+          ending: one of `endings`, as it is to be spelt; None: the usual one.
+        """
         ...
 
     def check_playback_rate(self, fps: Rate) -> Fraction:
@@ -87,6 +100,10 @@ class OneFile:
     endings: tuple[str, ...]
     is_folder: bool = False
     has_alpha: bool = False
+
+    def file_name(self, clip: str, ending: str | None = None) -> str:
+        """The clip's name with an ending."""
+        return f"{clip}.{ending or self.endings[0]}"
 
     def check_playback_rate(self, fps: Rate) -> Fraction:
         """The rate.

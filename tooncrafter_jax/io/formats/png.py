@@ -27,6 +27,11 @@ class Png:
     has_alpha = True
     endings: tuple[str, ...] = ()
 
+    def file_name(self, clip: str, ending: str | None = None) -> str:
+        """The folder is called as the clip."""
+        del ending
+        return clip
+
     def check_playback_rate(self, fps: Rate) -> Fraction:
         """The rate, which pictures do not keep.
 

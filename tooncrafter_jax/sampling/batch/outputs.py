@@ -20,6 +20,7 @@ from tooncrafter_jax.io.contact_sheets import ContactSheet
 from tooncrafter_jax.io.formats import FORMATS, PUBLISHED_PIXEL_FORMAT, FormatOptions, OutputFormat
 from tooncrafter_jax.io.locks import taken
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps, foreign, keep, state
+from tooncrafter_jax.io.timesheets import DrawnSheet
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
 from tooncrafter_jax.sampling.frame_room import FrameRoom, Room
@@ -107,10 +108,9 @@ class OutputPlan:
 
     def paths(self, name: str) -> dict[str, Path]:
         """Kind -> path of each file of a clip, the record last."""
-        files: dict[str, Path] = {}
-        for kind, part in self._parts.items():
-            file = name if part.is_folder else f"{name}.{self.endings.get(kind, part.endings[0])}"
-            files[kind] = self.directory / (f"{name}_sheet.png" if kind == ContactSheet.name else file)
+        files = {
+            kind: self.directory / part.file_name(name, self.endings.get(kind)) for kind, part in self._parts.items()
+        }
         return files | {"record": self.directory / f"{name}.json"}
 
     @property
@@ -126,12 +126,20 @@ class OutputPlan:
         """
         self._unlike_ours(name, self._named(name))
 
-    def write(self, name: str, video: Uint8Clip, record: JsonObject) -> dict[str, Path]:
+    def write(
+        self, name: str, video: Uint8Clip, record: JsonObject, drawn: Callable[[], DrawnSheet] | None = None
+    ) -> dict[str, Path]:
         """Writes every file, the record last: a clip whose record names its files is complete.
 
         All files are made in a hidden folder first. While they take their places, the record says which files were
         there and which are coming, so that the files of a run that is killed then are known as ours. A file that a
         record of ours names, but whose content is another, is kept under another name.
+
+        Args:
+          name: of the clip.
+          video: its frames.
+          record: of `record_of`.
+          drawn: as of `FormatOptions`.
 
         Raises:
           UserError: if a file cannot be written, or one that is not ours is in the way.
@@ -141,7 +149,7 @@ class OutputPlan:
             frames = video[:-1] if self.drop_last else video
             for kind, part in self._parts.items():
                 held = frames if part.has_alpha else _opaque(frames, FrameRoom(self.directory))
-                part.write(staging / paths[kind].name, held, self.playback_fps, FormatOptions(self.pixel_format))
+                part.write(staging / paths[kind].name, held, self.playback_fps, FormatOptions(self.pixel_format, drawn))
             made = {str(path.relative_to(staging).as_posix()): path for path in _files_below(staging)}
             new = {file: self.stamps.of(path) for file, path in sorted(made.items())}
             found, named = read_record(paths["record"]), self._named(name)
@@ -159,7 +167,7 @@ class OutputPlan:
                 after = {file: before.get(file, frozenset()) | {stamp} for file, stamp in new.items()}
                 write_json(paths["record"], with_unfinished(record, before | after))
                 for file, path in made.items():
-                    (self.directory / file).parent.mkdir(exist_ok=True)
+                    (self.directory / file).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(path, self.directory / file)
                 for file in leftovers:
                     (self.directory / file).unlink(missing_ok=True)
