@@ -23,8 +23,13 @@ def encode_animation(pictures: list[Image.Image], form: str, delays: list[int], 
     return buffer.getvalue()
 
 
-def encode_png(picture: Image.Image) -> bytes:
-    """A PNG file."""
+def encode_png(picture: Image.Image, profile: bytes | None = None) -> bytes:
+    """A PNG file.
+
+    Args:
+      picture: of any mode that PNG holds.
+      profile: of its colours (ICC), to be embedded; None: none, which stands for sRGB.
+    """
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", icc_profile=profile)
     return buffer.getvalue()

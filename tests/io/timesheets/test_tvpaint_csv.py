@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.io.timesheets.sheets import Plan, disc, drawn_plans, refusal, sheet_of
 from tooncrafter_jax import notes
+from tooncrafter_jax.io.srgb_profile import srgb_profile
 from tooncrafter_jax.io.timesheets import (
     TimeSheet,
     read_cel,
@@ -156,6 +157,8 @@ def test_a_written_file_is_as_krita_writes_it(tmp_path: Path):
 """
     )
     assert written[-1].read_bytes() == expected.replace("\n", "\r\n").encode()
+    with Image.open(written[0]) as picture:
+        assert picture.info["icc_profile"] == srgb_profile()
     read = read_timesheet(written[-1])
     assert read == sheet
     for layer in read.layers:

@@ -148,13 +148,14 @@ class CelWriter:
     Args:
       pictures: see `Pictures`.
       size: width and height that each must have; None: as the first.
+      profile: of sRGB, to be embedded; see `encode_png`.
 
     Attributes:
       size: as it is known.
     """
 
-    def __init__(self, pictures: Pictures, size: tuple[int, int] | None = None) -> None:
-        self._pictures = pictures
+    def __init__(self, pictures: Pictures, size: tuple[int, int] | None = None, profile: bytes | None = None) -> None:
+        self._pictures, self._profile = pictures, profile
         self.size = size
 
     def png(self, layer: str, drawing: str) -> bytes:
@@ -172,7 +173,7 @@ class CelWriter:
                 f"{place} is {size[0]} x {size[1]} pixels, but the sheet is {self.size[0]} x {self.size[1]}: "
                 "give all one size"
             )
-        return encode_png(Image.fromarray(np.ascontiguousarray(picture)))
+        return encode_png(Image.fromarray(np.ascontiguousarray(picture)), self._profile)
 
 
 @contextlib.contextmanager

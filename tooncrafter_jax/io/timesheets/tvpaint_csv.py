@@ -19,6 +19,7 @@ from pathlib import Path
 from tooncrafter_jax.errors import printable
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.json_files import read_at_most
+from tooncrafter_jax.io.srgb_profile import srgb_profile
 from tooncrafter_jax.io.timesheets.cel_files import CelFile, CelWriter, Pictures, inside, parts_of, written_together
 from tooncrafter_jax.io.timesheets.fields import LARGEST_SHEET, MAX_ENTRIES
 from tooncrafter_jax.io.timesheets.levels import (
@@ -72,8 +73,12 @@ class TvpaintCsv:
         return parse_csv(read_at_most(path, LARGEST_SHEET), path)
 
     def write(self, path: Path, sheet: TimeSheet, pictures: Pictures | None) -> list[Path]:
-        """See `TimeSheetFormat`. Version 1.0 is written, which Krita reads too."""
-        cels = CelWriter(pictures or {}, sheet.size)
+        """See `TimeSheetFormat`. Version 1.0 is written, which Krita reads too.
+
+        Pictures have a profile, as Krita's own: its loader (5.1.5) opens one after another, and crashes where that is
+        done before a job of the picture before has ended. A profile whose curve is a table takes it long enough.
+        """
+        cels = CelWriter(pictures or {}, sheet.size, srgb_profile())
         files = level_paths(sheet.levels(), folders=False)
         contents: dict[str, Callable[[], bytes]] = {
             file: partial(cels.png, level, drawing)
