@@ -66,7 +66,9 @@ def test_without_arguments_the_examples_are_drawn(start, monkeypatch, capsys):
 
 def test_without_arguments_or_examples_it_is_said_what_to_give(monkeypatch, tmp_path):
     monkeypatch.setattr("tooncrafter_jax.cli.sample.EXAMPLES", tmp_path / "demo.jsonl")
-    with pytest.raises(UserError, match="give one of --first with --last, --keys, --folder, or --manifest"):
+    with pytest.raises(
+        UserError, match="give one of --first with --last, --keys, --timesheet, --folder, or --manifest"
+    ):
         sample([])
 
 

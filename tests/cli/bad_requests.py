@@ -185,7 +185,11 @@ def frames_over_an_input(world: World) -> list[str]:
 
 
 REQUESTS = [
-    Case("nothing-asked-for", lambda w: ["--out=a.mp4"], ("--first with --last, --keys, --folder, or --manifest",)),
+    Case(
+        "nothing-asked-for",
+        lambda w: ["--out=a.mp4"],
+        ("--first with --last, --keys, --timesheet, --folder, or --manifest",),
+    ),
     Case("two-things-asked-for", lambda w: w.pair("--folder=a"), ("not --first and --folder together",)),
     Case("no-out", lambda w: w.pair()[:2], ("--out",)),
     Case("first-without-last", lambda w: [*w.pair()[:1], "--out=a.mp4"], ("--first needs --last",)),

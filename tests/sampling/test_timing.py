@@ -148,7 +148,7 @@ def test_what_is_no_timing_ends_in_a_sentence(value: object, said: str) -> None:
         timing_of(value)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1001, 1.5, True, None, "", "x", "2,", "2;3", [], [2, 0], [1.5], "1e3", {}])
+@pytest.mark.parametrize("value", [0, -1, 10_001, 1.5, True, None, "", "x", "2,", "2;3", [], [2, 0], [1.5], "1e3", {}])
 def test_what_is_no_exposure_ends_in_a_sentence(value: object) -> None:
     with pytest.raises(UserError, match="the exposure (is|holds)"):
         exposure_of(value)

@@ -29,6 +29,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
 from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS, format_of_ending
 from tooncrafter_jax.io.images import check_is_picture_file
+from tooncrafter_jax.io.timesheets import TIMESHEETS
 from tooncrafter_jax.models.configuration import PRESETS
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
@@ -42,21 +43,19 @@ from tooncrafter_jax.sampling.batch.jobs import (
     with_fitting_names,
 )
 from tooncrafter_jax.sampling.batch.making import BatchRequest, BatchResult
+from tooncrafter_jax.sampling.batch.manifests import manifest_scenes
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
+from tooncrafter_jax.sampling.batch.scenes import SceneJob
 from tooncrafter_jax.sampling.batch.selection import inputs_of
-from tooncrafter_jax.sampling.batch.shot_jobs import (
-    ShotJob,
-    inputs_of_shot,
-    manifest_shots,
-    parse_keys,
-    with_shot_variations,
-)
+from tooncrafter_jax.sampling.batch.sheet_jobs import SheetJob, layered_job, layers_in, playback_of, sheet_job
+from tooncrafter_jax.sampling.batch.shot_jobs import ShotJob, parse_keys, with_scene_variations
 from tooncrafter_jax.sampling.batch.shots import ShotRequest
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
+from tooncrafter_jax.sampling.sequence import Shot
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "demo.jsonl"
 """Beside the package, where that is used as it was cloned."""
@@ -65,6 +64,7 @@ DEMO = (f"--manifest={EXAMPLES}", "--out=demo", "--format=mp4,gif", "--contact-s
 USAGE = """\
 tooncrafter sample --first=A.png --last=B.png --out=AB.mp4 [options]
        tooncrafter sample --keys=0:A.png,24:B.png,40:C.png --out=SHOT.mp4 [options]
+       tooncrafter sample --timesheet=CUT.xdts --out=SHOT.mp4 [options]
        tooncrafter sample --folder=DIR --out=DIR [options]
        tooncrafter sample --manifest=FILE --out=DIR [options]"""
 DESCRIPTION = """\
@@ -89,7 +89,6 @@ Of the published script's other options, [--interp] is always on, and [--config]
 exit codes: 0 done; 1 some pairs of a folder or manifest failed; 2 something is wrong with the request; 130 Ctrl-C
 """
 KEPT = "finished files are kept, and the same command makes the rest"
-_FOLDERS = [form.name for form in FORMATS.values() if form.is_folder]
 
 
 def build_parser() -> Parser:
@@ -138,8 +137,8 @@ def build_parser() -> Parser:
         metavar="FILE",
         help='a line of JSON for each clip: {"first": "a.png", "last": "b.png"} and, if wanted, "prompt", '
         '"negative_prompt", "sketches": {"7": "c.png"}, "draft" (a folder), "seed", "fps", "name"; or for a shot: '
-        '{"keys": {"0": "a.png", "24": "b.png"}} and, beside these, "timing", "exposure"; paths are relative to the '
-        "file",
+        '{"keys": {"0": "a.png", "24": "b.png"}} or {"timesheet": "cut.xdts"} and, beside these, "timing", "exposure"; '
+        "paths are relative to the file",
     )
     what(
         "--loop",
@@ -155,8 +154,8 @@ def build_parser() -> Parser:
         "--format",
         default="",
         metavar="LIST",
-        help=f"one or more of {','.join(FORMATS)}; {', '.join(_FOLDERS)} makes a folder of frames "
-        f"(default: by the ending of --out, else {DEFAULT_FORMAT})",
+        help=f"one or more of {','.join(FORMATS)}; png makes a folder of frames, {', '.join(TIMESHEETS)} a folder each "
+        f"with a time sheet and its drawings (default: by the ending of --out, else {DEFAULT_FORMAT})",
     )
     add_declared(out, OutputPlan)
     add_quiet(out)
@@ -215,10 +214,10 @@ def main(argv: list[str]) -> int:
         note(sentence)
     if arguments.folder is not None and not arguments.quiet and is_main_process():
         print("\n".join(shown_pairs([job for job in jobs if isinstance(job, Job)])), file=sys.stderr)
-    several = arguments.first is None and arguments.keys is None
+    several = arguments.folder is not None or arguments.manifest is not None
     pairs = [job for job in jobs if isinstance(job, Job)]
-    shots = [job for job in jobs if isinstance(job, ShotJob)]
-    for picture in () if several else (*inputs_of(pairs[0].pair),) if pairs else inputs_of_shot(shots[0].shot):
+    shots = [job for job in jobs if isinstance(job, SceneJob)]
+    for picture in () if several else (*inputs_of(pairs[0].pair),) if pairs else shots[0].pictures():
         check_is_picture_file(os.fspath(picture))  # before a model is fetched
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
@@ -245,12 +244,14 @@ def main(argv: list[str]) -> int:
     return report(outcome, plan, several)
 
 
-def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | ShotJob], OutputPlan, list[str]]:
+def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | SceneJob], OutputPlan, list[str]]:
     """The clips, their files, and sentences about what could have been meant in another way."""
-    given = [name for name in ("first", "keys", "folder", "manifest") if getattr(arguments, name) is not None]
+    given = [
+        name for name in ("first", "keys", "timesheet", "folder", "manifest") if getattr(arguments, name) is not None
+    ]
     if len(given) != 1:
         raise UserError(
-            "give one of --first with --last, --keys, --folder, or --manifest"
+            "give one of --first with --last, --keys, --timesheet, --folder, or --manifest"
             + (f", not --{' and --'.join(given)} together" if given else "")
         )
     if arguments.out is None:
@@ -265,16 +266,18 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | ShotJob], 
     directory: Path = arguments.out
     endings: Mapping[str, str] = {}
     decisions: list[str] = []
-    jobs: list[Job | ShotJob]
+    jobs: list[Job | SceneJob]
     check_shot_options(arguments)
-    if arguments.keys is not None:
-        for flag, value in {"--last": arguments.last, "--draft": arguments.draft}.items():
-            if value is not None:
-                raise UserError(f"{flag} goes with --first, not with --keys")
+    files = given_options(arguments, OutputPlan)
+    if arguments.keys is not None or arguments.timesheet is not None:
         directory, name, endings = _single_output(arguments.out, formats)
         formats = tuple(dict.fromkeys((*endings, *formats)))
-        shot = given_shot(arguments, template)._replace(keys=parse_keys(arguments.keys), sketches=sketches)
-        jobs = [ShotJob(checked_name(name, "--out"), shot)]
+        shot = given_shot(arguments, template)._replace(sketches=sketches)
+        job = _scene(arguments, checked_name(name, "--out"), shot)
+        jobs = [job]
+        if arguments.timesheet is not None and isinstance(job, SheetJob) and "playback_fps" not in files:
+            files["playback_fps"], decided = playback_of(job)
+            decisions.append(decided)
     elif arguments.first is not None:
         if arguments.loop == (arguments.last is not None):
             raise UserError(
@@ -298,7 +301,6 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | ShotJob], 
         jobs, decisions = _several_jobs(arguments, template)
     if arguments.folder is None and arguments.order is not None:
         raise UserError("--order is that of the pictures of a --folder: leave it out")
-    files = given_options(arguments, OutputPlan)
     plan = OutputPlan(directory, formats or (DEFAULT_FORMAT,), endings=endings, drop_last=arguments.loop, **files)
     if plan.cross_fade and not plan.contact_sheet:
         raise UserError("--cross-fade is shown on the contact sheet: add --contact-sheet")
@@ -308,7 +310,22 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | ShotJob], 
         )
     count = arguments.samples_per_pair
     room = plan.longest_ending + (0 if count == 1 else len(f"_sample{count - 1}"))
-    return with_shot_variations(with_fitting_names(jobs, room), count), plan, decisions
+    return with_scene_variations(with_fitting_names(jobs, room), count), plan, decisions
+
+
+def _scene(arguments: argparse.Namespace, name: str, shot: Shot) -> SceneJob:
+    """The shot of keys, or the layers of a time sheet or a folder."""
+    for flag, value in {"--last": arguments.last, "--draft": arguments.draft}.items():
+        if value is not None:
+            raise UserError(
+                f"{flag} goes with --first, not with --{'keys' if arguments.timesheet is None else 'timesheet'}"
+            )
+    if arguments.timesheet is not None:
+        return sheet_job(arguments.timesheet, shot, name, arguments.layer, arguments.sketch_layer)
+    sheet = layers_in(Path(arguments.keys)) if Path(arguments.keys).is_dir() else None
+    if sheet is not None:
+        return layered_job(Path(arguments.keys), sheet, shot, name)
+    return ShotJob(name, shot._replace(keys=parse_keys(arguments.keys)))
 
 
 def _dark_lines(arguments: argparse.Namespace) -> bool | None:
@@ -320,7 +337,7 @@ def _dark_lines(arguments: argparse.Namespace) -> bool | None:
     return True if arguments.dark_sketches else False if arguments.bright_sketches else None
 
 
-def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job | ShotJob], list[str]]:
+def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job | SceneJob], list[str]]:
     where = "a folder" if arguments.folder is not None else "a manifest"
     of_a_pair = {"--last": arguments.last, "--sketch": arguments.sketch, "--draft": arguments.draft}
     for flag in (flag for flag, value in of_a_pair.items() if value):
@@ -330,7 +347,7 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
         raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
     if arguments.folder is None:
         shot, dark_lines = given_shot(arguments, template), _dark_lines(arguments)
-        jobs = manifest_shots(arguments.manifest, template, shot, loop=arguments.loop, dark_lines=dark_lines)
+        jobs = manifest_scenes(arguments.manifest, template, shot, loop=arguments.loop, dark_lines=dark_lines)
         return jobs, []
     if "prompt" in arguments:
         raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")
@@ -350,9 +367,8 @@ def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, Mappin
     if ending:
         *others, last = [f".{form.endings[0]}" for form in FORMATS.values() if not form.is_folder]
         raise UserError(
-            f"--out={out} ends in .{ending}: use {', '.join(others)} or {last}, "
-            f"or --format={_FOLDERS[0]} for a folder of frames"
+            f"--out={out} ends in .{ending}: use {', '.join(others)} or {last}, or --format=png for a folder of frames"
         )
-    if out.is_dir() and not set(_FOLDERS) & set(formats):
+    if out.is_dir() and not any(FORMATS[kind].is_folder for kind in formats):
         raise UserError(f"--out={out} is a directory: name the file, e.g. --out={out / 'clip.mp4'}")
     return out.parent, out.name, {}

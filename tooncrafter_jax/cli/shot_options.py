@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from pathlib import Path
 
 from tooncrafter_jax.cli.declared_options import add_declared, given_options
 from tooncrafter_jax.cli.vocabulary import Add
@@ -20,7 +21,26 @@ def add_shot(add: Add) -> None:
         "--keys",
         metavar="FRAME:PICTURE,...",
         help="two or more key drawings and their frames, e.g. 0:a.png,24:b.png,40:c.png, or a folder of pictures with "
-        "their frames in their names; instead of --first and --last",
+        "their frames in their names, or of folders of those, which are layers; instead of --first and --last",
+    )
+    add(
+        "--timesheet",
+        type=Path,
+        metavar="FILE",
+        help="a time sheet, whose drawings are the keys: XDTS, an OCA folder, or TVPaint's CSV, with the pictures "
+        "beside it; instead of --keys",
+    )
+    add(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="draw this layer of the time sheet alone; may be given several times (default: all that are shown)",
+    )
+    add(
+        "--sketch-layer",
+        metavar="NAME",
+        help="a layer of the time sheet whose drawings guide the frames where they begin",
     )
     add(
         "--timing",
@@ -55,7 +75,10 @@ def check_shot_options(arguments: argparse.Namespace) -> None:
     of_shots = {"--timing": arguments.timing, "--exposure": arguments.exposure} | {
         f"--{field.name.replace('_', '-')}": hasattr(arguments, field.name) for field in fields(ShotOptions)
     }
-    if arguments.keys is None:
+    for flag, value in {"--layer": arguments.layer, "--sketch-layer": arguments.sketch_layer}.items():
+        if value and arguments.timesheet is None:
+            raise UserError(f"{flag} is of a time sheet: it goes with --timesheet; a line of a manifest has its own")
+    if arguments.keys is None and arguments.timesheet is None:
         for flag, values in (of_keys if arguments.manifest else of_keys | of_shots).items():
             if values:
                 raise UserError(

@@ -29,6 +29,7 @@ from tooncrafter_jax.io import (
 from tooncrafter_jax.io.backgrounds import AUTO, colour_named
 from tooncrafter_jax.io.cels import CelKeys, cel_keys, check_is_cel, in_range, is_transparent
 from tooncrafter_jax.io.fitting import fit_cel
+from tooncrafter_jax.io.timesheets import PlacedCel
 from tooncrafter_jax.notes import note, remark
 from tooncrafter_jax.sampling.sampling_options import Fit, SamplingOptions
 
@@ -62,6 +63,8 @@ def as_picture(picture: Picture, what: str) -> UInt8[np.ndarray, "H W C"]:
     Raises:
       UserError: if it cannot be read or has another shape or dtype; `what` names it.
     """
+    if isinstance(picture, PlacedCel):
+        return picture.read()
     if isinstance(picture, str | os.PathLike):
         return read_picture(picture)
     if isinstance(picture, Image.Image):

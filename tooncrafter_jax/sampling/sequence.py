@@ -207,7 +207,7 @@ def lay_out(shot: Shot, options: SamplingOptions) -> Layout:
         if positions not in clips:  # many gaps of a shot are alike
             clips[positions] = planned(places, options.frames, shot.options.unevenness) if places else None
         gaps.append(Gap(first, last, timing.text, exposure, offsets, positions, clips[positions]))
-    prompts = _prompts(shot.prompt, frames[0], frames[-1])
+    prompts = prompt_spans(shot.prompt, frames[0], frames[-1])
     layout = Layout(keys, tuple(gaps), prompts, _sketches(shot.sketches, frames, gaps), _length(shot, frames))
     _check_settings(shot, layout, options)
     return layout
@@ -282,8 +282,13 @@ def _listed(frames: Sequence[int]) -> str:
     return ", ".join(shown) + (", ..." if len(frames) > 8 else "")
 
 
-def _prompts(given: object, first: int, last: int) -> tuple[tuple[int, int, str], ...]:
+def prompt_spans(given: object, first: int, last: int) -> tuple[tuple[int, int, str], ...]:
     """Spans with their prompts, in order.
+
+    Args:
+      given: see `Prompts`.
+      first: frame of the shot.
+      last: frame of the shot.
 
     Raises:
       UserError: a span is not of the shot, or two of them share a frame.

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from tooncrafter_jax.config_codec import plain
 from tooncrafter_jax.errors import UserError, printable
 
-LONGEST_HOLD = 1000
-"""Frames; forty seconds of a film."""
+LONGEST_HOLD = 10_000
+"""Frames; a shot has no more."""
 MOST_POSITIONS = 10_000
 """Of a chart."""
 LEAST_STEP = 1e-3

@@ -4,32 +4,34 @@ lines of a manifest.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tooncrafter_jax.config_codec import from_dict
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io import SUPPORTED_EXTENSIONS
+from tooncrafter_jax.io.owned_files import Stamps
+from tooncrafter_jax.io.timesheets import DrawnSheet, sheet_of_frames
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.batch.jobs import (
     Job,
-    NamedJob,
     checked_name,
     default_name,
-    manifest_entries,
-    pair_of_entry,
     parse_sketches,
-    with_unique_names,
     with_variations,
 )
-from tooncrafter_jax.sampling.request import Pair, Sketch
+from tooncrafter_jax.sampling.batch.scenes import RequestOf, SceneJob
+from tooncrafter_jax.sampling.frame_room import Room
+from tooncrafter_jax.sampling.request import SamplingOptions, Sketch
 from tooncrafter_jax.sampling.sequence import Shot, ShotOptions
+from tooncrafter_jax.sampling.sheet_drawing import Draw, DrawnScene
+from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
 SHOT_KEYS = (
-    "keys",
     "prompt",
     "negative_prompt",
     "sketches",
@@ -41,12 +43,12 @@ SHOT_KEYS = (
     "loop",
     *(field.name for field in fields(ShotOptions)),
 )
-"""Of a manifest's line that is a shot."""
+"""Of a manifest's line that is a shot, beside what makes it one."""
 _FRAMES = r"\s*(-?[0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?"
 
 
 @dataclass(frozen=True)
-class ShotJob(NamedJob):
+class ShotJob(SceneJob):
     """One shot and the name of its files.
 
     Attributes:
@@ -55,6 +57,46 @@ class ShotJob(NamedJob):
     """
 
     shot: Shot
+
+    def shots(self, options: SamplingOptions) -> list[tuple[Shot, SamplingOptions]]:
+        """See `SceneJob`."""
+        return [(self.shot, options)]
+
+    def pictures(self) -> list[Path]:
+        """See `SceneJob`."""
+        return inputs_of_shot(self.shot)
+
+    def request(self, options: SamplingOptions, request_of: RequestOf, stamps: Stamps) -> JsonObject:
+        """See `SceneJob`."""
+        del stamps
+        return request_of(self.shot, options)
+
+    def drawn(self, options: SamplingOptions, size: tuple[int, int], draw: Draw, room: Room) -> DrawnScene:
+        """See `SceneJob`."""
+        del size, room
+        video = draw(self.shot, options)
+        return DrawnScene(video, lambda: sheet_of_shot(video, list(dict(self.shot.keys)), self.name))
+
+    def variation(self, number: int) -> ShotJob:
+        """See `SceneJob`."""
+        return ShotJob(f"{self.name}_sample{number}", self.shot._replace(seed=self.shot.seed + number))
+
+
+def sheet_of_shot(video: Uint8Clip, keys: Sequence[int], name: str) -> DrawnSheet:
+    """The drawings of a shot and their timing, as one layer with its keys marked.
+
+    Args:
+      video: uint8 (frames, H, W, 3), or (frames, H, W, 4) with opacity.
+      keys: their frames; the first is that of the video's first frame.
+      name: of the sheet and the layer.
+    """
+    sheet, pictures = sheet_of_frames({name: video}, name=name)
+    (layer,) = sheet.layers
+    frames = {frame - keys[0] for frame in keys}
+    exposures = tuple(
+        one._replace(role="key") if one.frame in frames and one.drawing is not None else one for one in layer.exposures
+    )
+    return DrawnSheet(replace(sheet, layers=(replace(layer, exposures=exposures),)), pictures)
 
 
 def parse_keys(value: str, where: str = "--keys") -> list[tuple[int, Path]]:
@@ -83,20 +125,36 @@ def keys_in(folder: Path, where: str = "--keys") -> list[tuple[int, Path]]:
     Raises:
       UserError: there is no such folder, no picture in it, or one without a number.
     """
-    try:
-        files = [
-            path for path in folder.iterdir() if path.suffix.lower() in SUPPORTED_EXTENSIONS and path.name[0] != "."
-        ]
-    except OSError as error:
+    files = pictures_of(folder)
+    if files is None:
         raise UserError(
-            f"{where}: cannot read the folder {folder} ({error.strerror}): give keys as 0:a.png,24:b.png, or a "
-            "folder of numbered pictures"
-        ) from error
-    files = [path for path in files if path.name[0] != "."]
+            f"{where}: cannot read the folder {folder}: give keys as 0:a.png,24:b.png, or a folder of numbered pictures"
+        )
     if not files:
         raise UserError(f"{where}: the folder {folder} has no pictures")
+    ordered = sorted(keys_by_number(files, where).items())
+    shown = ", ".join(str(frame) for frame, _ in ordered[:12]) + (", ..." if len(ordered) > 12 else "")
+    note(f"the keys of {folder} are on frames {shown}, by the last number in their names")
+    return ordered
+
+
+def pictures_of(folder: Path) -> list[Path] | None:
+    """The pictures in a folder, by their names; None if it cannot be read."""
+    try:
+        files = sorted(folder.iterdir())
+    except OSError:
+        return None
+    return [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS and path.name[0] != "."]
+
+
+def keys_by_number(files: Iterable[Path], where: str) -> dict[int, Path]:
+    """Pictures by the last number in their names, which is their frame.
+
+    Raises:
+      UserError: one has no number, or two have the same.
+    """
     keys: dict[int, Path] = {}
-    for path in sorted(files):
+    for path in files:
         numbers = re.findall(r"[0-9]{1,9}", path.stem)
         if not numbers:
             raise UserError(
@@ -105,13 +163,11 @@ def keys_in(folder: Path, where: str = "--keys") -> list[tuple[int, Path]]:
         frame = int(numbers[-1])
         if frame in keys:
             raise UserError(
-                f"{where}: '{keys[frame].name}' and '{path.name}' in {folder} are two keys on frame {frame}: rename one"
+                f"{where}: '{keys[frame].name}' and '{path.name}' in {path.parent} are two keys on frame {frame}: "
+                "rename one"
             )
         keys[frame] = path
-    ordered = sorted(keys.items())
-    shown = ", ".join(str(frame) for frame, _ in ordered[:12]) + (", ..." if len(ordered) > 12 else "")
-    note(f"the keys of {folder} are on frames {shown}, by the last number in their names")
-    return ordered
+    return keys
 
 
 def parse_by_frame(values: Sequence[str], where: str) -> str | dict[int | None, str]:
@@ -159,43 +215,16 @@ def parse_prompts(values: Iterable[tuple[str, str]], prompt: str, where: str) ->
     return found or prompt
 
 
-def manifest_shots(
-    path: Path, template: Pair, shot: Shot, *, loop: bool = False, dark_lines: bool | None = None
-) -> list[Job | ShotJob]:
-    """The pairs and shots of a manifest: lines with "keys" are shots; see `manifest_jobs` and `shot_of_entry`.
-
-    Args:
-      path: the manifest.
-      template: as of `manifest_jobs`.
-      shot: what lines of shots get that do not say.
-      loop: as of `manifest_jobs`.
-      dark_lines: as of `manifest_jobs`.
-
-    Raises:
-      UserError: naming the first line that is neither.
-    """
-    jobs: list[Job | ShotJob] = []
-    for entry, where in manifest_entries(path):
-        if "keys" in entry:
-            jobs.append(shot_of_entry(entry, where, path.parent, shot, dark_lines=dark_lines))
-        else:
-            jobs.append(pair_of_entry(entry, where, path.parent, template, loop, dark_lines))
-    return with_unique_names(jobs)
-
-
-def with_shot_variations(jobs: Sequence[Job | ShotJob], count: int) -> list[Job | ShotJob]:
-    """`with_variations` of pairs and shots."""
-    found: list[Job | ShotJob] = []
+def with_scene_variations(jobs: Sequence[Job | SceneJob], count: int) -> list[Job | SceneJob]:
+    """`with_variations` of pairs and scenes."""
+    found: list[Job | SceneJob] = []
     for job in jobs:
         if isinstance(job, Job):
             found += with_variations([job], count)
         elif count == 1:
             found.append(job)
         else:
-            found += [
-                ShotJob(f"{job.name}_sample{number}", job.shot._replace(seed=job.shot.seed + number))
-                for number in range(count)
-            ]
+            found += [job.variation(number) for number in range(count)]
     return found
 
 
@@ -214,37 +243,71 @@ def shot_of_entry(
     Raises:
       UserError: it is none.
     """
-    unknown = sorted(set(entry) - set(SHOT_KEYS))
-    if unknown:
-        raise UserError(
-            f"{where} has keys and '{unknown[0]}', which no shot has: known are {', '.join(sorted(SHOT_KEYS))}"
-        )
     keys = _keys(entry["keys"], where, base)
+    shot = template_of_entry(entry, where, base, template, ("keys",), dark_lines=dark_lines)._replace(keys=keys)
+    return ShotJob(name_of_entry(entry, where, keys[0][1]), shot)
+
+
+def template_of_entry(
+    entry: Mapping[str, object],
+    where: str,
+    base: Path,
+    template: Shot,
+    own: Sequence[str],
+    *,
+    dark_lines: bool | None,
+) -> Shot:
+    """What a manifest's line says of a shot, but its keys.
+
+    Args:
+      entry: the line.
+      where: names it in sentences.
+      base: what its paths are relative to.
+      template: what a line that does not say gets.
+      own: what it may have beside `SHOT_KEYS`, first what makes it a shot.
+      dark_lines: as of `manifest_jobs`.
+
+    Raises:
+      UserError: it has something else, or of another form.
+    """
+    known = {*own, *SHOT_KEYS}
+    if unknown := sorted(set(entry) - known):
+        raise UserError(
+            f"{where} has {own[0]} and '{unknown[0]}', which no shot has: known are {', '.join(sorted(known))}"
+        )
     sketches = _mapping(entry.get("sketches") or {}, f"{where} has sketches", '{"7": "sketch.png"}')
-    own = {field.name: entry[field.name] for field in fields(ShotOptions) if field.name in entry}
-    how = {field.name: getattr(template.options, field.name) for field in fields(ShotOptions)} | own
-    shot = Shot(
-        keys,
+    options = {field.name: entry[field.name] for field in fields(ShotOptions) if field.name in entry}
+    how = {field.name: getattr(template.options, field.name) for field in fields(ShotOptions)} | options
+    return Shot(
+        {},
         prompt=_prompts(entry.get("prompt", template.prompt), where),
         sketches=parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], dark_lines=dark_lines, where=where),
         timing=_by_frame(entry["timing"], where) if "timing" in entry else template.timing,
         exposure=_by_frame(entry["exposure"], where) if "exposure" in entry else template.exposure,
         seed=_whole(entry, "seed", template.seed, where),
         fps=_whole(entry, "fps", template.fps, where),
-        negative_prompt=_text(entry.get("negative_prompt", template.negative_prompt), f"{where} has negative_prompt"),
+        negative_prompt=text_of(entry.get("negative_prompt", template.negative_prompt), f"{where} has negative_prompt"),
         loop=_switch(entry.get("loop", template.loop), where),
         options=from_dict(ShotOptions, how, where),
     )
-    first = keys[0][1]
-    name = _text(entry.get("name", ""), f"{where} has name")
-    return ShotJob(checked_name(name, where) if "name" in entry else default_name(first), shot)
+
+
+def name_of_entry(entry: Mapping[str, object], where: str, file: Path) -> str:
+    """What a manifest's line calls its clip; without a name, as a file.
+
+    Raises:
+      UserError: no file can be called so.
+    """
+    name = text_of(entry.get("name", ""), f"{where} has name")
+    return checked_name(name, where) if "name" in entry else default_name(file)
 
 
 def inputs_of_shot(shot: Shot) -> list[Path]:
     """The files that a shot is made from."""
     items = shot.keys.items() if isinstance(shot.keys, Mapping) else shot.keys
     sketches = [sketch.image if isinstance(sketch, Sketch) else sketch for sketch in (shot.sketches or {}).values()]
-    return [Path(one) for one in (*(picture for _, picture in items), *sketches) if isinstance(one, Path)]
+    found = (*(picture for _, picture in items), *sketches)
+    return [Path(os.fspath(one)) for one in found if isinstance(one, os.PathLike)]
 
 
 def _keys(given: object, where: str, base: Path) -> list[tuple[int, Path]]:
@@ -269,7 +332,7 @@ def _prompts(given: object, where: str) -> str | Mapping[int | tuple[int, int], 
         return parse_prompts(texts.items(), "", where)
     if isinstance(given, Mapping):  # of the command line
         return dict(given)
-    return _text(given, f"{where} has prompt")
+    return text_of(given, f"{where} has prompt")
 
 
 def _by_frame(given: object, where: str) -> Any:
@@ -284,7 +347,12 @@ def _by_frame(given: object, where: str) -> Any:
     return {int(frame): value for frame, value in given.items()}
 
 
-def _text(given: object, what: str) -> str:
+def text_of(given: object, what: str) -> str:
+    """A text of a manifest's line.
+
+    Raises:
+      UserError: it is none.
+    """
     if not isinstance(given, str):
         raise UserError(f"{what} = {printable(repr(given), 80)}, which should be text")
     return given

@@ -25,22 +25,23 @@ from tooncrafter_jax.sampling.batch.run_request import (
     RunRequest,
     memory_explained,
 )
+from tooncrafter_jax.sampling.batch.scenes import SceneJob
 from tooncrafter_jax.sampling.batch.selection import usable_everywhere
-from tooncrafter_jax.sampling.batch.shot_jobs import ShotJob, inputs_of_shot
 from tooncrafter_jax.sampling.clip_store import ClipStore
 from tooncrafter_jax.sampling.frame_room import FrameRoom
 from tooncrafter_jax.sampling.records import record_of, request_of_shot
-from tooncrafter_jax.sampling.request import check_sketch_encoder
+from tooncrafter_jax.sampling.request import SamplingOptions, check_sketch_encoder
 from tooncrafter_jax.sampling.sequence import Shot, lay_out
+from tooncrafter_jax.sampling.shot_drawing import MOST_TOGETHER
 from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
-from tooncrafter_jax.typing import JsonObject
+from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
 AFTERWARDS = ("lock_colours", "palette", "alpha", "background", "two_backgrounds", "fit")
 """Options that change what clips are drawn from, or what is made of them, but not how they are drawn."""
 
 
 @dataclass(frozen=True)
-class ShotRequest(RunRequest[ShotJob]):
+class ShotRequest(RunRequest[SceneJob]):
     """Shots to make; see `RunRequest`. Unlike a single clip, a single shot that is done is left out."""
 
     def make(self, listener: Listener, result: BatchResult | None = None) -> BatchResult:
@@ -63,7 +64,7 @@ class ShotRequest(RunRequest[ShotJob]):
             done = as_the_main_process_says([self._is_done(job) for job in listener.looking(usable)]) if usable else []
             result.skipped += [job.name for job, is_done in zip(usable, done, strict=True) if is_done]
             todo = [job for job, is_done in zip(usable, done, strict=True) if not is_done]
-            read: dict[str, PreparedShot] = {}
+            read: dict[int, PreparedShot] = {}
             todo = self._usable(todo, lambda job: self._check_all(job, read), result)
             if todo:
                 with Claims(self._files.directory, note) as claims:
@@ -83,8 +84,8 @@ class ShotRequest(RunRequest[ShotJob]):
         return FrameRoom(self.plan.directory)
 
     def _usable(
-        self, jobs: Sequence[ShotJob], check: Callable[[ShotJob], None], result: BatchResult
-    ) -> Sequence[ShotJob]:
+        self, jobs: Sequence[SceneJob], check: Callable[[SceneJob], None], result: BatchResult
+    ) -> Sequence[SceneJob]:
         """The shots that pass a check; of a list, what is wrong with the others is their result."""
         if self.several:
             return usable_everywhere(jobs, check, result.failed)
@@ -92,34 +93,42 @@ class ShotRequest(RunRequest[ShotJob]):
             check(job)
         return jobs
 
-    def _check(self, job: ShotJob) -> None:
+    def _check(self, job: SceneJob) -> None:
         """What can be known without reading a picture."""
-        if lay_out(job.shot, self.options).sketches:
-            check_sketch_encoder(self.model.config, self.model.components)
+        for shot, options in job.shots(self.options):
+            if lay_out(shot, options).sketches:
+                check_sketch_encoder(self.model.config, self.model.components)
 
-    def _check_all(self, job: ShotJob, read: dict[str, PreparedShot]) -> None:
-        """Whether its files are ours to write, and its pictures can be read; what was read of the only one is kept."""
+    def _check_all(self, job: SceneJob, read: dict[int, PreparedShot]) -> None:
+        """Whether its files are ours to write, and its pictures can be read; what was read of the only one is kept, by
+        the identities of its shots.
+        """
         self._files.check_ours(job.name)
-        prepared = prepare_shot(job.shot, self.options, self.model.config, self._room)
-        if len(self.jobs) == 1:
-            read[job.name] = prepared
+        for shot, options in job.shots(self.options):
+            prepared = prepare_shot(shot, options, self.model.config, self._room)
+            if len(self.jobs) == 1:
+                read[id(shot)] = prepared
 
     def _check_outputs(self) -> None:
-        inputs = [path for job in self.jobs for path in inputs_of_shot(job.shot)]
+        inputs = [path for job in self.jobs for path in job.inputs()]
         self._files.check([*inputs, *self.inputs], [job.name for job in self.jobs])
 
-    def _request_of(self, job: ShotJob) -> JsonObject:
-        layout, files = lay_out(job.shot, self.options), self._files
-        request = request_of_shot(job.shot, layout, self.options, self.model.record, self.dtype, files.stamps)
-        return request | shown(files)
+    def _request_of(self, job: SceneJob) -> JsonObject:
+        files, model = self._files, dict(self.model.record)
 
-    def _is_done(self, job: ShotJob) -> bool:
+        def request_of(shot: Shot, options: SamplingOptions) -> JsonObject:
+            return request_of_shot(shot, lay_out(shot, options), options, model, self.dtype, files.stamps)
+
+        common = {"options": shown(self.options), "model": model, "dtype": self.dtype}
+        return dict(job.request(self.options, request_of, files.stamps)) | common | shown(files)
+
+    def _is_done(self, job: SceneJob) -> bool:
         return self._files.is_done(job.name, lambda: self._request_of(job))
 
     def _make_all(
         self,
-        jobs: Sequence[ShotJob],
-        read: dict[str, PreparedShot],
+        jobs: Sequence[SceneJob],
+        read: dict[int, PreparedShot],
         claims: Claims,
         listener: Listener,
         result: BatchResult,
@@ -128,7 +137,7 @@ class ShotRequest(RunRequest[ShotJob]):
         waiting, told = deque(jobs), False
         try:
             while waiting:
-                elsewhere: list[ShotJob] = []
+                elsewhere: list[SceneJob] = []
                 while waiting:
                     job = waiting.popleft()
                     if as_the_main_process_says([not is_main_process() or claims.take(job.name)]) != [True]:
@@ -139,7 +148,7 @@ class ShotRequest(RunRequest[ShotJob]):
                     if as_the_main_process_says([is_main_process() and self._is_done(job)]) == [True]:
                         result.elsewhere.append(job.name)
                     else:
-                        self._make(job, read.pop(job.name, job.shot), listener, result)
+                        self._make(job, read, listener, result)
                     claims.release(job.name)
                 if elsewhere and not told:
                     note(f"another run is making {len(elsewhere)} of the shots: waiting for it")
@@ -151,23 +160,29 @@ class ShotRequest(RunRequest[ShotJob]):
             listener.stopped(result)
             raise
 
-    def _make(self, job: ShotJob, shot: Shot | PreparedShot, listener: Listener, result: BatchResult) -> None:
+    def _make(self, job: SceneJob, read: dict[int, PreparedShot], listener: Listener, result: BatchResult) -> None:
         start = time.perf_counter()
         try:
             toon, request = self.load(), self._request_of(job)
             store = ClipStore(self.plan.directory / store_name(job.name), self._made_by())
+            batch_size = self.batch_size or self._together(job, len(toon.devices))
             with listener.sampling(job, result, self.options.steps) as on_progress, memory_explained():
-                video = toon.draw_shot(
-                    shot,
-                    self.options,
-                    batch_size=self.batch_size,
-                    store=store,
-                    room=self._room,
-                    on_progress=on_progress,
-                )
+
+                def draw(shot: Shot, options: SamplingOptions) -> Uint8Clip:
+                    return toon.draw_shot(
+                        read.pop(id(shot), shot),
+                        options,
+                        batch_size=batch_size,
+                        store=store,
+                        room=self._room,
+                        on_progress=on_progress,
+                    )
+
+                size = self.options.size(self.model.config)
+                scene = job.drawn(self.options, size, draw, self._room)
             seconds = time.perf_counter() - start
             if is_main_process():
-                self._files.write(job.name, video, record_of(request, toon, seconds))
+                self._files.write(job.name, scene.video, record_of(request, toon, seconds), scene.drawn)
             store.finish()
         except UserError as error:
             if not self.several:
@@ -178,6 +193,14 @@ class ShotRequest(RunRequest[ShotJob]):
         result.made.append(job.name)
         if self.several:
             listener.made(job.name, result, seconds)
+
+    def _together(self, job: SceneJob, devices: int) -> int:
+        """Clips of a batch, one number for all shots of a job, so that one program serves them: as `draw_shot` chooses
+        for the one with the most gaps.
+        """
+        gaps = [lay_out(shot, options).gaps for shot, options in job.shots(self.options)]
+        most = max((sum(gap.clip is not None for gap in one) for one in gaps), default=1)
+        return max(1, min(most, MOST_TOGETHER * devices))
 
     def _made_by(self) -> JsonObject:
         """What decides how a clip looks beside its own request, before its colours are corrected."""
