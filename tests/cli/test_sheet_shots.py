@@ -188,7 +188,7 @@ BAD: list[tuple[str, Callable[[World], list[str]], str]] = [
     ("last", lambda w: ["--last=paint.png"], "--last goes with --first, not with --timesheet"),
     ("keys", lambda w: ["--keys=0:paint.png"], "not --keys and --timesheet together"),
     ("gap", lambda w: ["--timing=3:ease-in"], "for the gap after frame 3, where no gap of the sheet begins"),
-    ("prompt", lambda w: ["--prompt-at=12:runs"], "for frames 12 to 11, but the shot has frames 0 to 11"),
+    ("prompt", lambda w: ["--prompt-at=12:runs"], "for frame 12 on, but the shot has frames 0 to 11"),
     ("own-file", lambda w: [f"--out={w.path / 'in' / 'A'}", "--format=png"], "but the inputs are there"),
     ("sheet-as-file", lambda w: [f"--out={w.out / 'shot.xdts'}"], "ends in .xdts: use "),
     ("alpha", lambda w: ["--alpha", "--format=mp4"], "mp4 holds no opacity"),

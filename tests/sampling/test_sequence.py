@@ -342,7 +342,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sketches": [sketch()]}, "mapping of frame numbers"),
     ({"sketches": {4: sketch()[:32]}}, "the sketch for frame 4 is 64 x 32"),
     ({"prompt": {(0, 12): "a", (12, 24): "b"}}, "two prompts are for frame 12"),
-    ({"prompt": {30: "a"}}, "for frames 30 to 24, but the shot has frames 0 to 24"),
+    ({"prompt": {30: "a"}}, "for frame 30 on, but the shot has frames 0 to 24"),
     ({"prompt": {(0, 5, 9): "a"}}, "its first and last frame"),
     ({"prompt": 7}, "a prompt must be text"),
     ({"prompt": {0: 7}}, "a prompt must be text"),

@@ -348,7 +348,7 @@ BAD: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         "prompt",
         lambda p: draw(sheet_with(p, **ALL), Shot({}, prompt={20: "runs"})),
-        "the prompt 'runs' is for frames 20 to 11, but the shot has frames 0 to 11",
+        "the prompt 'runs' is for frame 20 on, but the shot has frames 0 to 11",
     ),
     ("gone", lambda p: draw(_gone(sheet_with(p, **ALL))), "A_2.png' does not exist"),
 ]

@@ -309,9 +309,9 @@ def prompt_spans(given: object, first: int, last: int) -> tuple[tuple[int, int, 
             ]
             end = min(later) - 1 if later else last
         if not first <= start <= end <= last:
+            frames = f"frames {start} to {end}" if isinstance(key, tuple) else f"frame {start} on"
             raise UserError(
-                f"the prompt '{printable(str(prompt), 40)}' is for frames {start} to {end}, but the shot has "
-                f"frames {first} to {last}"
+                f"the prompt '{printable(str(prompt), 40)}' is for {frames}, but the shot has frames {first} to {last}"
             )
         spans.append((start, end, _text(prompt)))
     spans.sort(key=lambda span: span[:2])
