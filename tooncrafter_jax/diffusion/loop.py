@@ -69,7 +69,7 @@ def run_chunk(
     def body(carry: Carry, entry: Chunk) -> tuple[Carry, Latents | None]:
         def update(carry: Carry) -> tuple[Carry, Latents]:
             x = solver.latents(carry)
-            v = denoise(x, jnp.asarray(entry.rows.timestep)).astype(jnp.float32)
+            v = denoise(x, jnp.asarray(entry.rows.timestep)).astype(x.dtype)
             return solver.step(carry, v, entry.rows, lambda: noise_of_row(jnp.asarray(entry.index)))
 
         carry, clean = jax.lax.cond(entry.active, update, lambda carry: (carry, solver.latents(carry)), carry)

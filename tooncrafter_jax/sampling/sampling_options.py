@@ -33,7 +33,14 @@ class SamplingOptions(SolverOptions):
     shapes, and as frames or steps at a time it is all of them.
     """
 
-    solver: Annotated[str, Option("how predictions become a clip", choices=tuple(SOLVERS))] = DEFAULT_SOLVER
+    solver: Annotated[
+        str,
+        Option(
+            "how predictions become a clip: ddim, the published one; dpmpp_2m or unipc, for fewer steps; dpmpp_2m_sde, "
+            "which adds noise as ddim does; heun, with two predictions a step; euler, which is ddim with eta 0",
+            choices=tuple(SOLVERS),
+        ),
+    ] = DEFAULT_SOLVER
     guidance_scale: Annotated[
         float,
         Option(

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
-from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
+from tooncrafter_jax.diffusion.solvers.solver import SolverOptions, check_eta
 from tooncrafter_jax.diffusion.solvers.visits import visits
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.typing import HostArray, Latents
 
 
@@ -46,8 +45,7 @@ class Ddim:
         Raises:
           UserError: an option is out of range.
         """
-        if not 0.0 <= options.eta <= 1.0:
-            raise UserError(f"eta must be from 0 to 1, not {options.eta}")
+        check_eta(options)
         run = visits(schedule, options)
         a, a_next = run.alpha.astype(np.float64), run.alpha_next.astype(np.float64)
         sigma = (options.eta * np.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))).astype(np.float32)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.options import Option, with_attributes
 from tooncrafter_jax.typing import Latents
 
@@ -48,7 +49,8 @@ class SolverOptions:
     eta: Annotated[
         float,
         Option(
-            "noise added while sampling: 0 is deterministic, 1 as noisy as the diffusion itself",
+            "noise added while sampling, by ddim and dpmpp_2m_sde alone: 0 is deterministic, 1 as noisy as the "
+            "diffusion itself",
             least=0,
             most=1,
             published="--ddim_eta",
@@ -118,3 +120,9 @@ class Solver(Protocol):
 def number_of_rows(rows: Rows) -> int:
     """How many predictions a run makes."""
     return len(np.asarray(jax.tree.leaves(rows)[0]))
+
+
+def check_eta(options: SolverOptions) -> None:
+    """Raises UserError if eta is out of range."""
+    if not 0.0 <= options.eta <= 1.0:
+        raise UserError(f"eta must be from 0 to 1, not {options.eta}")
