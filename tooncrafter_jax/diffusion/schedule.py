@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.typing import HostParams
 
-Spacing = Literal["uniform_trailing", "uniform"]
+Spacing = Literal["uniform_trailing", "uniform", "karras"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,16 @@ class NoiseSchedule:
         falling = np.linspace(1.0, config.base_scale, config.turning_step)
         return np.concatenate([falling, np.full(config.timesteps, config.base_scale)]).astype(np.float32)
 
+    @cached_property
+    def noise_levels(self) -> Float[np.ndarray, "times"]:
+        """(timesteps,) float64: deviation of the noise over the signal at each time; infinite for pure noise.
+
+        The dynamic scale is a part of the signal. This is the sigma of Karras et al. (2022, arXiv:2206.00364).
+        """
+        scale = self.dynamic_scale[: self.config.timesteps] if self.config.dynamic_rescale else 1.0
+        with np.errstate(divide="ignore"):
+            return np.sqrt(1.0 - self.alphas_cumprod_f64) / (np.sqrt(self.alphas_cumprod_f64) * scale)
+
     def buffers(self) -> HostParams:
         """The 13 buffers that a published checkpoint carries, by their official names, float32."""
         alphas_cumprod, betas = self.alphas_cumprod_f64, self.betas
@@ -116,7 +126,8 @@ def spaced_timesteps(timesteps: int, spacing: Spacing, steps: int) -> Int[np.nda
 
     Args:
       timesteps: number of diffusion times.
-      spacing: `uniform_trailing` ends at the last time, which is pure noise; `uniform` never visits it.
+      spacing: `uniform_trailing` ends at the last time, which is pure noise; `uniform` never visits it. (`karras` needs
+        noise levels: `spacing.run_timesteps`.)
       steps: number of steps asked for, 1 to `timesteps`.
 
     Raises:
@@ -124,8 +135,7 @@ def spaced_timesteps(timesteps: int, spacing: Spacing, steps: int) -> Int[np.nda
     """
     if spacing not in get_args(Spacing):
         raise UserError(f"unknown timestep spacing '{spacing}': choose one of {', '.join(get_args(Spacing))}")
-    if not 1 <= steps <= timesteps:
-        raise UserError(f"the number of sampling steps must be from 1 to {timesteps}, not {steps}")
+    check_steps(steps, timesteps)
     if spacing == "uniform_trailing":
         times = np.round(np.arange(timesteps, 0, -timesteps / steps))[::-1] - 1
     else:
@@ -135,3 +145,9 @@ def spaced_timesteps(timesteps: int, spacing: Spacing, steps: int) -> Int[np.nda
             f"'uniform' spacing with {steps} of {timesteps} steps leaves the schedule: use 'uniform_trailing'"
         )
     return times.astype(np.int32)
+
+
+def check_steps(steps: int, timesteps: int) -> None:
+    """Raises UserError unless a run of so many steps fits into so many times."""
+    if not 1 <= steps <= timesteps:
+        raise UserError(f"the number of sampling steps must be from 1 to {timesteps}, not {steps}")

@@ -31,8 +31,8 @@ class SolverOptions:
     spacing: Annotated[
         Spacing,
         Option(
-            "of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero "
-            "terminal SNR",
+            "of the steps: uniform_trailing; uniform, which never visits the last time and suits no model of zero "
+            "terminal SNR; karras, which lie close where little noise is left",
             published="--timestep_spacing",
         ),
     ] = "uniform_trailing"

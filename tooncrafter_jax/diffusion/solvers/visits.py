@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule, spaced_timesteps
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
+from tooncrafter_jax.diffusion.spacing import run_timesteps
 
 
 class Visits(NamedTuple):
@@ -32,9 +33,9 @@ def visits(schedule: NoiseSchedule, options: SolverOptions) -> Visits:
     A strength below 1 leaves the noisiest times out, but at least one remains.
 
     Raises:
-      UserError: see `schedule.spaced_timesteps`.
+      UserError: see `spacing.run_timesteps`.
     """
-    times = spaced_timesteps(schedule.config.timesteps, options.spacing, options.steps)[::-1]
+    times = run_timesteps(schedule, options.spacing, options.steps)[::-1]
     times = times[len(times) - max(1, round(options.strength * len(times))) :]
     alpha = schedule.alphas_cumprod[times]
     scale = schedule.dynamic_scale[times] if schedule.config.dynamic_rescale else np.ones(len(times), np.float32)
