@@ -100,7 +100,7 @@ def test_a_setting_out_of_range_is_named(changes: dict[str, Any], phrase: str, c
     [
         ({"setps": 3}, "did you mean 'steps'"),
         ({"steps": "3"}, "must be of type int"),
-        ({"spacing": "cosine"}, "one of uniform_trailing, uniform, not 'cosine'"),
+        ({"spacing": "cosine"}, "one of uniform_trailing, uniform, karras, not 'cosine'"),
         ({"fit": "stretch"}, "one of crop, pad, not 'stretch'"),
     ],
 )

@@ -26,6 +26,7 @@ from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, Conditions
 from tooncrafter_jax.runtime.distributed import to_host
 from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.encoded_pictures import EncodedPictures, HostMoments, HostPictures
+from tooncrafter_jax.sampling.guidance_interval import guided_times
 from tooncrafter_jax.sampling.model_loading import replicated
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
@@ -96,7 +97,8 @@ class PairSampler:
         if options.motion_guidance:
             self.add_missing_motion()
         branches = 3 if options.image_guidance_scale is not None else 2 if options.is_guided else 1
-        sampler = self.sampler(branches * len(pairs), options.frames)
+        at_once = 1 if options.sequential_guidance else branches
+        sampler = self.sampler(at_once * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
         motion = self._motion(pairs, options) if options.motion_guidance else None
         conditions = self._conditions(sampler, pairs, options, branches, ends, motion)
@@ -104,6 +106,7 @@ class PairSampler:
             options.guidance_scale,
             options.guidance_rescale,
             1.0 if options.image_guidance_scale is None else options.image_guidance_scale,
+            guided_times(options.guidance_interval, self._schedule),
         )
         seeds = sampler.place(np.asarray([pair.seed for pair in pairs], np.uint32))
         solver = solver_named(options.solver)
@@ -121,6 +124,7 @@ class PairSampler:
             branches=branches,
             rows_per_chunk=options.steps_per_chunk or None,
             with_predictions=on_progress is not None,
+            in_sequence=at_once < branches,
         ):
             latents = reached.latents
             if on_progress is not None and reached.predictions is not None:

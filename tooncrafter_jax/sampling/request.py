@@ -268,13 +268,15 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
 
 
 def tell_texts(pair: Pair, options: SamplingOptions) -> None:
-    """Says on one line each what of a pair's prompts does not count."""
+    """Says on one line each what of a pair's prompts and their guidance does not count."""
     for what, text in _texts(pair):
         if lost := tokenizer().lost(text):
             whose = f"the {what} of {len(text):,} characters is longer than the 77 tokens that count"
             note(f"{whose}: its end is cut off, '{printable(lost, _SHOWN_OF_PROMPT)}'")
     if pair.negative_prompt and not options.is_guided:
         note("the negative prompt has no effect: at a guidance scale of 1 nothing leads away from it")
+    if options.guidance_interval is not None and not options.is_guided:
+        note("the guidance interval has no effect: at a guidance scale of 1 there is no guidance")
 
 
 def check_settings(pair: Pair, options: SamplingOptions) -> tuple[int, int]:

@@ -167,7 +167,9 @@ class Sampler:
         self.motion = self._jit(self._motion, static_argnames=("frames",))
         self.guided_by_motion = self._jit(self._guided_by_motion)
         self.denoise = self._jit(
-            self._denoise, static_argnames=("solver", "branches", "with_predictions"), donate_argnames=("carry",)
+            self._denoise,
+            static_argnames=("solver", "branches", "with_predictions", "in_sequence"),
+            donate_argnames=("carry",),
         )
         self.decode = self._jit(self._decode, static_argnames=("frames_per_chunk",))
 
@@ -337,6 +339,7 @@ class Sampler:
         branches: int,
         rows_per_chunk: int | None = None,
         with_predictions: bool = False,
+        in_sequence: bool = False,
         noise: Float[np.ndarray, "K B T h w C"] | None = None,
     ) -> Iterator[Sampled]:
         """Runs a solver over all of its rows, chunk by chunk; what a chunk gives is valid until the next one is asked for.
@@ -352,6 +355,7 @@ class Sampler:
           branches: 1 without guidance, 2 with, 3 for the three-branch variant.
           rows_per_chunk: rows of a chunk; None for all in one.
           with_predictions: whether the clean latents predicted for each row are wanted.
+          in_sequence: whether one branch is predicted after another, which needs less memory, instead of all together.
           noise: (rows, B, T, h, w, C), instead of what the seeds draw.
         """
         size, done, carry = rows_per_chunk or number_of_rows(rows), 0, solver.init(x)
@@ -367,6 +371,7 @@ class Sampler:
                 solver=solver,
                 branches=branches,
                 with_predictions=with_predictions,
+                in_sequence=in_sequence,
                 noise=None if noise is None else self.place(noise[done : done + size]),
             )
             active = int(np.sum(chunk.active))
@@ -385,6 +390,7 @@ class Sampler:
         solver: Solver,
         branches: int,
         with_predictions: bool = False,
+        in_sequence: bool = False,
         noise: Trajectory | None = None,
     ) -> tuple[Carry, Trajectory | None]:
         """`denoise_chunk` with the components `unet` and, with sketches, `sketch_encoder`; the carry is donated."""
@@ -397,7 +403,7 @@ class Sampler:
             guidance,
             solver=solver,
             branches=branches,
-            rows_at_a_time=self._rows_at_a_time(branches * conditions.concat.shape[0]),
+            rows_at_a_time=self._rows_at_a_time((1 if in_sequence else branches) * conditions.concat.shape[0]),
             with_predictions=with_predictions,
             noise=noise,
         )

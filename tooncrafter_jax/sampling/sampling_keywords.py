@@ -11,8 +11,8 @@ from typing import Literal, TypedDict
 class SamplingKeywords(TypedDict, total=False):
     """Options of `SamplingOptions`; those that are left out are the model's own or the published ones."""
 
-    spacing: Literal["uniform_trailing", "uniform"]
-    """Of the steps: uniform_trailing, or uniform, which never visits the last time and suits no model of zero terminal SNR."""
+    spacing: Literal["uniform_trailing", "uniform", "karras"]
+    """Of the steps: uniform_trailing; uniform, which never visits the last time and suits no model of zero terminal SNR; karras, which lie close where little noise is left."""
     steps: int
     """Sampling steps: more are slower and cleaner; uniform spacing may round them up; 1 to 1000."""
     eta: float
@@ -29,6 +29,10 @@ class SamplingKeywords(TypedDict, total=False):
     """Against the contrast that guidance adds: share of the prediction that gets its own back; 0 to 1."""
     image_guidance_scale: float | None
     """Guide by the pictures apart from the prompt, which takes a third pass of the network; 0 to 100."""
+    guidance_interval: str | None
+    """Guide at noise levels between these two alone, e.g. 0.3:5, which takes a pass of the network less at all others; a level is the deviation of the noise over the signal, inf of pure noise."""
+    sequential_guidance: bool
+    """Make the passes of guidance one after another, not together: less memory, more time where the device is not full, and the same clip up to rounding."""
     frames: int
     """Length of a clip; the model was trained on 16; 3 to 1024 frames."""
     height: int | None

@@ -6,6 +6,8 @@ import typing
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
+import numpy as np
+
 from tooncrafter_jax.config_codec import convert, plain
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SOLVERS, SolverOptions, solver_named
@@ -13,6 +15,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.backgrounds import AUTO, colour_named
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.options import Option, check_ranges, declared, with_attributes
+from tooncrafter_jax.sampling.guidance_interval import guided_times
 
 Fit = Literal["crop", "pad"]
 MAX_SIDE = 4096
@@ -69,6 +72,23 @@ class SamplingOptions(SolverOptions):
             unset="off",
         ),
     ] = None
+    guidance_interval: Annotated[
+        str | None,
+        Option(
+            "guide at noise levels between these two alone, e.g. 0.3:5, which takes a pass of the network less at all "
+            "others; a level is the deviation of the noise over the signal, inf of pure noise",
+            unset="all of them",
+            metavar="FROM:TO",
+        ),
+    ] = None
+    sequential_guidance: Annotated[
+        bool,
+        Option(
+            "make the passes of guidance one after another, not together: less memory, more time where the device is "
+            "not full, and the same clip up to rounding",
+            is_shown=False,
+        ),
+    ] = False
     frames: Annotated[
         int,
         Option(
@@ -186,7 +206,9 @@ class SamplingOptions(SolverOptions):
                 convert(hints[name], getattr(self, name), f"the sampling options.{name}")
         check_ranges(self)
         self._check_background()
-        solver_named(self.solver).rows(NoiseSchedule(config.schedule), self.solver_options)
+        schedule = NoiseSchedule(config.schedule)
+        rows = solver_named(self.solver).rows(schedule, self.solver_options)
+        self._check_interval(schedule, np.asarray(rows.timestep))
 
         def need(condition: bool, sentence: str) -> None:
             if not condition:
@@ -218,6 +240,16 @@ class SamplingOptions(SolverOptions):
             raise UserError(
                 "two backgrounds tell the opacity of what is drawn: add the option alpha, or leave them out"
             )
+
+    def _check_interval(self, schedule: NoiseSchedule, timesteps: np.ndarray) -> None:
+        times = guided_times(self.guidance_interval, schedule)
+        if times is None or ((timesteps >= times[0]) & (timesteps <= times[1])).any():
+            return
+        most, least = schedule.noise_levels[timesteps[[0, -1]]]
+        raise UserError(
+            f"no step has a noise level in the guidance interval {self.guidance_interval}: those of this run are from "
+            f"{most:.3g} down to {least:.3g}"
+        )
 
     @property
     def solver_options(self) -> SolverOptions:
