@@ -9,7 +9,7 @@ from tests.diffusion.oracle import SCHEDULE
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from tooncrafter_jax.diffusion.solvers import SolverOptions
 from tooncrafter_jax.diffusion.solvers.visits import visits
-from tooncrafter_jax.diffusion.spacing import karras_timesteps, run_timesteps
+from tooncrafter_jax.diffusion.spacing import given_timesteps, karras_timesteps, refined_timesteps, run_timesteps
 from tooncrafter_jax.errors import UserError
 
 
@@ -41,3 +41,33 @@ def test_a_run_visits_them() -> None:
     for steps in (0, 1001):
         with pytest.raises(UserError, match=f"from 1 to 1000, not {steps}"):
             visits(SCHEDULE, SolverOptions("karras", steps))
+
+
+def test_times_can_be_given() -> None:
+    run = visits(SCHEDULE, SolverOptions(steps=7, timesteps="999, 600,300,0"))
+    assert run.timestep.tolist() == [999, 600, 300, 0]
+    assert visits(SCHEDULE, SolverOptions(timesteps="999,600,300,0", strength=0.5)).timestep.tolist() == [300, 0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1000,5", "999,5,5", "999,3,4", "999,-1", "a,b", "999,,8", "999,9.5", "9" * 40, "600,300"]
+)
+def test_what_are_no_times_is_one_sentence(text: str) -> None:
+    with pytest.raises(
+        UserError, match="must be whole numbers that begin with 999, pure noise, and go down, such as 999,600,300, not"
+    ):
+        given_timesteps(text, 1000)
+
+
+def test_times_are_moved_to_where_they_cost_least() -> None:
+    """Each a stride from the best, at most; the first stays, and their order does."""
+    wanted, asked = np.array([999, 402, 148, 41]), []
+
+    def cost(times: list[int]) -> float:
+        asked.append(times)
+        return float(np.abs(np.log(np.array(times) / wanted)).sum())
+
+    begun = run_timesteps(SCHEDULE, "uniform_trailing", 4)[::-1].tolist()
+    times, lowest = refined_timesteps(begun, cost)
+    assert times[0] == 999 and np.abs(np.array(times) - wanted).max() <= 4 and lowest == cost(times)
+    assert all((np.diff(times) < 0).all() and times[-1] >= 0 for times in asked)

@@ -245,7 +245,7 @@ def test_numbers_of_numpy_are_numbers_everywhere(config: ModelConfig):
         ("prompts", "did you mean 'prompt'"),
         (
             "temperature_of_the_sun",
-            "the keys are spacing, steps, eta, exact_last_step, strength, solver, guidance_scale",
+            "the keys are spacing, steps, eta, exact_last_step, strength, timesteps, solver, guidance_scale",
         ),
     ],
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing, check_steps, spaced_timesteps
+from tooncrafter_jax.errors import UserError
 
 KARRAS_RHO = 7.0
 """Karras et al. (2022, arXiv:2206.00364), section 3: the exponent of their noise levels."""
@@ -15,6 +19,55 @@ second rung. Theirs begins at 80; but from 80 down to 20 the clean latents that 
 runs of few steps have none to spare: on mixtures of normal data 8 steps of `dpmpp_2m` err by 0.095 from 80, by 0.064
 from 20.
 """
+
+
+def given_timesteps(text: str, timesteps: int) -> Int[np.ndarray, "visited"]:
+    """Times as a user writes them, e.g. "999,600,300": from noise on; here ascending.
+
+    Raises:
+      UserError: they are no times of the schedule, do not begin with its last, or do not go down.
+    """
+    try:
+        times = np.array([int(part) for part in text.split(",")], np.int64)[::-1]
+    except (ValueError, OverflowError):
+        times = np.array([-1])
+    if times[0] < 0 or times[-1] != timesteps - 1 or (np.diff(times) <= 0).any():
+        raise UserError(
+            f"the timesteps must be whole numbers that begin with {timesteps - 1}, pure noise, and go down, such as "
+            f"999,600,300, not '{text}'"
+        )
+    return times.astype(np.int32)
+
+
+def refined_timesteps(
+    times: Sequence[int], cost: Callable[[list[int]], float], stride: int = 64, least: int = 4
+) -> tuple[list[int], float]:
+    """Times of a run of few steps that cost less, by moving one of them at a time for as long as that helps.
+
+    What Sabour et al. (2024, "Align Your Steps", arXiv:2404.14507) bound is measured here: let the cost be the
+    distance from what a run of many steps ends with, over a few clips.
+
+    Args:
+      times: to begin with, from noise on; the first stays.
+      cost: of times, the less the better.
+      stride: how far a time is moved at first; halved as soon as no move helps.
+      least: the last stride.
+
+    Returns:
+      The times, from noise on, and their cost.
+    """
+    best, lowest = list(times), cost(list(times))
+    while stride >= least:
+        has_moved = False
+        for index in range(1, len(best)):
+            for moved in (best[index] - stride, best[index] + stride):
+                tried = [*best[:index], moved, *best[index + 1 :]]
+                if all(one > other for one, other in itertools.pairwise([*tried, -1])):
+                    found = cost(tried)
+                    if found < lowest:
+                        best, lowest, has_moved = tried, found, True
+        stride = stride if has_moved else stride // 2
+    return best, lowest
 
 
 def run_timesteps(schedule: NoiseSchedule, spacing: Spacing, steps: int) -> Int[np.ndarray, "visited"]:

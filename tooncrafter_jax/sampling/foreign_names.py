@@ -45,7 +45,7 @@ ADVICE = {
     "lora": "belongs to ToonCrafter.load",
     "output_type": "does not exist here, the result is always a uint8 array: leave it out",
     "return_dict": "does not exist here, the result is always a uint8 array: leave it out",
-    **dict.fromkeys(("timesteps", "sigmas", "motion_bucket_id", "noise_aug_strength"), _NOTHING),
+    **dict.fromkeys(("sigmas", "motion_bucket_id", "noise_aug_strength"), _NOTHING),
     **dict.fromkeys(
         ("prompt_embeds", "negative_prompt_embeds", "image_embeds", "clip_skip", "eta_noise_seed"), _NOTHING
     ),

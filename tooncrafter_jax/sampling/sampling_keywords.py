@@ -21,6 +21,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Remove the last bit of noise, which the published sampler leaves."""
     strength: float
     """With a draft, how much of it is drawn anew: this share of the steps is run, from the draft with as much noise as they begin with; 0.001 to 1."""
+    timesteps: str | None
+    """The diffusion times that are visited, from noise on, e.g. 999,600,300, instead of --spacing and --steps; those that suit a model best are found by scripts/find_timesteps.py."""
     solver: str
     """How predictions become a clip: ddim, the published one; dpmpp_2m or unipc, for fewer steps; dpmpp_2m_sde, which adds noise as ddim does; heun, with two predictions a step; euler, which is ddim with eta 0."""
     guidance_scale: float

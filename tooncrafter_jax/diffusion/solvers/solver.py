@@ -69,6 +69,15 @@ class SolverOptions:
             most=1,
         ),
     ] = 1.0
+    timesteps: Annotated[
+        str | None,
+        Option(
+            "the diffusion times that are visited, from noise on, e.g. 999,600,300, instead of --spacing and --steps; "
+            "those that suit a model best are found by scripts/find_timesteps.py",
+            unset="by spacing and steps",
+            metavar="TIMES",
+        ),
+    ] = None
 
 
 SolverOptions.__doc__ = with_attributes(SolverOptions.__doc__, SolverOptions)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
-from tooncrafter_jax.diffusion.spacing import run_timesteps
+from tooncrafter_jax.diffusion.spacing import given_timesteps, run_timesteps
 
 
 class Visits(NamedTuple):
@@ -33,9 +33,12 @@ def visits(schedule: NoiseSchedule, options: SolverOptions) -> Visits:
     A strength below 1 leaves the noisiest times out, but at least one remains.
 
     Raises:
-      UserError: see `spacing.run_timesteps`.
+      UserError: see `spacing.run_timesteps` and `spacing.given_timesteps`.
     """
-    times = run_timesteps(schedule, options.spacing, options.steps)[::-1]
+    if options.timesteps is None:
+        times = run_timesteps(schedule, options.spacing, options.steps)[::-1]
+    else:
+        times = given_timesteps(options.timesteps, schedule.config.timesteps)[::-1]
     times = times[len(times) - max(1, round(options.strength * len(times))) :]
     alpha = schedule.alphas_cumprod[times]
     scale = schedule.dynamic_scale[times] if schedule.config.dynamic_rescale else np.ones(len(times), np.float32)
