@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,13 +35,13 @@ def test_a_file_of_mog_is_sampled_with_motion_guidance(
     published_motion.cache_clear()
     file = layouts.write_checkpoint(tmp_path / "ani.ckpt", layouts.model(), "float16", ("state_dict",))
     with collected() as notes:
-        convert(file, tmp_path / "mog", published_flow())
+        convert(file, tmp_path / "mog", published_flow(), dtype=np.float16)
     assert any("is taken for a model of mog by its name" in note for note in notes)
-    toon = ToonCrafter.load(tmp_path / "mog")
+    toon = ToonCrafter.load(tmp_path / "mog", devices=jax.devices("cpu")[:1])
     assert toon.sampling == VARIANTS["mog"].sampling
-    first, last = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    first, last = np.random.default_rng(0).integers(0, 255, (2, 64, 128, 3), dtype=np.uint8)
     shared = {"steps": 2, "frames": 4, "guidance_scale": 1.0, "second_pass": False}
     guided = toon.interpolate(first, last, **shared)
     plain = toon.interpolate(first, last, motion_guidance=False, **shared)
-    assert guided.shape == plain.shape == (4, 64, 64, 3)
+    assert guided.shape == plain.shape == (4, 64, 128, 3)
     assert np.abs(guided[1:-1].astype(int) - plain[1:-1]).max() > 10
