@@ -301,6 +301,20 @@ def test_frames_around_keys_are_drawn_again_from_both_sides() -> None:
     assert heard[-1].done == heard[-1].total
 
 
+@pytest.mark.parametrize("exposure", [1, 2])
+def test_the_draft_of_a_clip_through_a_key_is_of_the_frames_of_all_levels(exposure: int) -> None:
+    """Its frames stand where the drawings that they become stand: from three drawings before the key to three after."""
+    sample = Blend(shift=0)
+    shot = Shot({0: flat(0), 40: flat(120), 80: flat(240)}, exposure=exposure, options=ShotOptions(through_keys=True))
+    video = draw(shot, sample)
+    draft = sample.batches[-1][0].draft
+    assert draft is not None
+    levels = (draft[:, 0, 0, 0] + 1) * 127.5
+    assert (np.diff(levels) >= 0).all() and levels[7] == pytest.approx(120, abs=0.01)
+    assert levels[[0, 15]] == pytest.approx([120 - 9 * exposure, 120 + 9 * exposure], abs=3)
+    assert (np.diff(video[:, 0, 0, 0].astype(int)) >= 0).all()
+
+
 def test_a_loop_is_drawn_through_its_seam() -> None:
     keys = {0: flat(0), 8: flat(80), 16: flat(0)}
     through, plain = draw(Shot(keys, loop=True, options=ShotOptions(through_keys=True))), draw(Shot(keys, loop=True))
@@ -311,6 +325,9 @@ def test_keys_without_room_around_them_are_not_drawn_through_which_is_said() -> 
     with collected() as notes:
         draw(Shot(KEYS, exposure=2, options=ShotOptions(through_keys=True)))
     assert any(one.startswith("the keys on frames 1, 4 are not drawn through") for one in notes)
+    with collected() as notes:
+        draw(Shot({frame: flat(frame) for frame in range(100)}, options=ShotOptions(through_keys=True)))
+    assert any("on frames 1, 2, 3, 4, 5, 6, 7, 8, ... are not" in one for one in notes), "not all ninety-eight"
 
 
 A, B = flat(0), flat(99)

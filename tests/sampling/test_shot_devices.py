@@ -29,16 +29,25 @@ MODEL = changed(
     },
 )
 """The least that draws a shot: clips of eight frames, as drawing through keys needs, and latents of 4 x 4."""
-HOW: dict[str, Any] = {"height": SIZE, "width": SIZE, "frames": FRAMES, "steps": 1, "steps_per_chunk": 1}
+HOW: dict[str, Any] = {
+    "height": SIZE,
+    "width": SIZE,
+    "frames": FRAMES,
+    "steps": 1,
+    "steps_per_chunk": 1,
+    "second_pass": False,
+}
 KEYS = {frame: noisy(frame, SIZE) for frame in (0, 1, 5, 14)}
-"""Gaps of one frame; of four, whose drawings are frames of one clip; of nine, which takes clips between its frames."""
+"""Gaps of one frame; of four, whose drawings are frames of one clip; of nine, which takes a clip between its frames."""
 SHOT: dict[str, Any] = {
     "prompt": {0: "walks", 5: "runs"},
-    "sketches": {3: sketch(10), 9: sketch(40)},
-    "timing": "ease-in-out",
+    "sketches": {3: sketch(10), 7: sketch(40)},
     "through_keys": True,
     "seed": 5,
 }
+"""The sketch on frame 7 guides the long gap's clip, the one between its frames and the one through the key on frame 5,
+so that one program draws all.
+"""
 
 
 def make_toon(devices: list[Device]) -> ToonCrafter:
@@ -60,10 +69,17 @@ def shot(toon: ToonCrafter) -> np.ndarray:
     return toon.interpolate_sequence(KEYS, **SHOT, **HOW)
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
-    """The largest difference in levels, and the share of values that differ."""
+def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
+    """At most two levels, and any on 1 % of the values at most.
+
+    Devices that share the frames of a clip add float32 numbers in another order, and cutting to bytes makes a level of
+    that where a value lies at a border (0.1 %, test_pipeline). Clips of the next level begin and end with such frames,
+    and so do those through keys, whose draft is made of them: their values move by what their ends did.
+    """
     apart = np.abs(found.astype(int) - expected.astype(int))
-    return int(apart.max()), float((apart > 0).mean())
+    print(f"at most {apart.max()} levels, and {100 * (apart > 0).mean():.3f} % of the values differ")
+    assert apart.max() <= 2
+    assert (apart > 0).mean() <= 1e-2
 
 
 @pytest.mark.gate
@@ -82,18 +98,9 @@ def test_a_shot_shows_its_keys_pixel_by_pixel(shot: np.ndarray) -> None:
     assert shot[1:].std() > 10
 
 
-@pytest.mark.gate
-def test_the_batch_changes_nothing(toon: ToonCrafter, shot: np.ndarray) -> None:
-    found = difference(toon.interpolate_sequence(KEYS, **SHOT, **HOW, batch_size=1), shot)
-    print(found)
-    assert found[0] <= 2 and found[1] <= 1e-2
-
-
 @pytest.mark.slow
 def test_eight_devices_draw_the_same_shot(devices: list[Device], shot: np.ndarray) -> None:
-    found = difference(make_toon(devices).interpolate_sequence(KEYS, **SHOT, **HOW), shot)
-    print(found)
-    assert found[0] <= 2 and found[1] <= 1e-2
+    assert_alike(make_toon(devices).interpolate_sequence(KEYS, **SHOT, **HOW), shot)
 
 
 @pytest.mark.slow
@@ -103,7 +110,8 @@ def test_sketches_prompts_and_drawing_through_keys_change_their_frames_alone(
     without_sketches = toon.interpolate_sequence(KEYS, **(SHOT | {"sketches": None}), **HOW)
     other_prompt = toon.interpolate_sequence(KEYS, **(SHOT | {"prompt": {0: "walks", 5: "sits"}}), **HOW)
     plain = toon.interpolate_sequence(KEYS, **(SHOT | {"through_keys": False}), **HOW)
-    assert not np.array_equal(without_sketches[9], shot[9])
+    for frame in (3, 7):
+        assert not np.array_equal(without_sketches[frame], shot[frame])
     assert not np.array_equal(other_prompt[9], shot[9])
     np.testing.assert_array_equal(other_prompt[:4], shot[:4])
     assert [frame for frame in range(15) if not np.array_equal(plain[frame], shot[frame])] == [4, 6, 7]

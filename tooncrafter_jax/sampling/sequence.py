@@ -271,13 +271,14 @@ def _of_gaps(
         if number not in frames[:-1]:
             raise UserError(
                 f"there is {'an' if what[0] == 'e' else 'a'} {what} for the gap after frame {number}, where no gap "
-                f"begins: gaps begin at the keys on frames {_listed(frames[:-1])}"
+                f"begins: gaps begin at the keys on frames {listed(frames[:-1])}"
             )
         found[number] = parse(value, f"the {what} of the gap after frame {number}")
     return [found[frame] if frame in found else parse(default, f"the {what}") for frame in frames[:-1]]
 
 
-def _listed(frames: Sequence[int]) -> str:
+def listed(frames: Sequence[int]) -> str:
+    """The first of some frames' numbers, as sentences name them."""
     shown = [str(frame) for frame in frames[:8]]
     return ", ".join(shown) + (", ..." if len(frames) > 8 else "")
 

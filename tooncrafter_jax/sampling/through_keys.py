@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.sampling.sequence import Gap, Layout
+from tooncrafter_jax.sampling.sequence import Gap, Layout, listed
 
 REDRAWN_SHARE = 0.6
 """Of the steps, that a bridge is drawn anew by: the noise that they begin with covers how drawings move, but not where
@@ -90,7 +90,7 @@ def bridges(layout: Layout, length: int, *, loop: bool) -> list[Bridge]:
     if without:
         several = len(without) > 1
         note(
-            f"the key{'s' * several} on frame{'s' * several} {', '.join(map(str, without))} "
+            f"the key{'s' * several} on frame{'s' * several} {listed(without)} "
             f"{'are' if several else 'is'} not drawn through: that takes three drawings in the gap on either side"
         )
     return found
