@@ -69,7 +69,7 @@ class Heun:
 
     def init(self, x: Latents) -> HeunCarry:
         """The noise, and no step begun."""
-        return HeunCarry(x, x, jnp.zeros_like(x))
+        return HeunCarry(x, jnp.zeros_like(x), jnp.zeros_like(x))
 
     def latents(self, carry: HeunCarry) -> Latents:
         """Those that are reached, or tried."""

@@ -102,7 +102,10 @@ class Solver(Protocol):
         ...
 
     def init(self, x: Latents) -> Carry:
-        """The carry before the first prediction, from noise (B, T, h, w, C)."""
+        """The carry before the first prediction, from noise (B, T, h, w, C).
+
+        Its buffers are given up to the compiled loop: no two of its arrays may be the same.
+        """
         ...
 
     def latents(self, carry: Carry) -> Latents:

@@ -74,8 +74,7 @@ class Unipc:
 
     def init(self, x: Latents) -> UnipcCarry:
         """The noise, and nothing predicted."""
-        nothing = jnp.zeros_like(x)
-        return UnipcCarry(x, nothing, nothing, nothing)
+        return UnipcCarry(x, jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros_like(x))
 
     def latents(self, carry: UnipcCarry) -> Latents:
         """As they were predicted; the last ones of a run have nothing to be corrected by."""
