@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 # Resolves for the two other environments: torch is left out, which is large, and whose tests then skip by name.
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
-LIGHT_EXTRAS := --extra dev --extra data --extra eval --extra hub
+LIGHT_EXTRAS := --extra dev --extra data --extra eval --extra hub --extra app
 # A file's tests share compiled programs, so a file stays in one process; tests/conftest.py says in which order they come.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests compile more than they compute; the gate's heavy ones and the slow ones run what users run.
@@ -65,7 +65,7 @@ format: .venv/dev
 
 .venv/dev: .venv/core
 	$(PIP) uv
-	$(UV) pip install --quiet --python .venv --constraint constraints.txt --editable '.[dev,hub,data,eval,torch-data]'
+	$(UV) pip install --quiet --python .venv --constraint constraints.txt --editable '.[dev,hub,data,eval,torch-data,app]'
 	touch $@
 
 .venv/docs: .venv/core

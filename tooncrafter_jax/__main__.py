@@ -13,6 +13,7 @@ from tooncrafter_jax.errors import UserError
 GROUPS = {
     "draw": {
         "sample": "two drawings, or many pairs of them -> videos",
+        "app": "a server that draws for others: jobs, an HTTP API",
     },
     "models": {
         "convert": "published weight files -> a checkpoint directory",

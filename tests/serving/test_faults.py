@@ -1,0 +1,137 @@
+"""What may happen to a server: nothing that was asked for is lost."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.serving.world import PAIR, FakeModel, Process, pair, serving, shot, until
+from tooncrafter_jax.serving.client import Client
+from tooncrafter_jax.serving.database import Job
+from tooncrafter_jax.serving.engine import MOST_ATTEMPTS
+from tooncrafter_jax.serving.storage import Storage
+
+
+@pytest.mark.gate
+def test_a_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
+    request, pictures = shot(4)
+    with Process(tmp_path, 0.12) as first:
+        client = Client(first.url)
+        done = client.wait(client.submit(pair(1), PAIR)["id"])
+        long = client.submit(request, pictures)["id"]
+        clips = tmp_path / "jobs" / long / "clips"
+        until(lambda: len(list(clips.glob("*.npy"))) >= 2)
+        rest = [client.submit(pair(seed), PAIR)["id"] for seed in (2, 3)]
+        kept = {path.name: path.stat().st_mtime_ns for path in clips.glob("*.npy")}
+        first.kill()
+    with Process(tmp_path, 0.0) as second:
+        again = Client(second.url, key=client.key)
+        assert again.frames(done["id"]).shape == (5, 64, 64, 3)
+        for id in rest:
+            assert again.wait(id)["state"] == "done"
+        assert again.wait(long)["shape"][0] == 17 and len(kept) >= 2
+    with serving(tmp_path / "new") as server:  # what was never stopped looks the same
+        other = server.client()
+        uninterrupted = other.frames(other.wait(other.submit(request, pictures)["id"])["id"])
+    with serving(tmp_path) as server:
+        assert (server.client(key=client.key).frames(long) == uninterrupted).all()
+
+
+def test_clips_of_a_shot_that_were_drawn_are_not_drawn_again(tmp_path: Path) -> None:
+    model = FakeModel(seconds=0.05)
+    request, pictures = shot(4)
+    with serving(tmp_path, model) as server:
+        client = server.client()
+        id = client.submit(request, pictures)["id"]
+        until(lambda: len(model.batches) == 3)  # the third is being drawn
+    before = len(model.batches)
+    with serving(tmp_path, model) as server:
+        assert server.client(key=client.key).wait(id)["state"] == "done"
+    assert len(model.batches) - before == 2
+
+
+def test_a_job_that_ends_the_server_each_time_is_given_up(tmp_path: Path) -> None:
+    with Storage(tmp_path) as storage:
+        for number, attempts in ((1, MOST_ATTEMPTS), (2, MOST_ATTEMPTS - 1)):
+            sent = {name: storage.incoming() for name in PAIR}
+            for name, path in sent.items():
+                path.write_bytes(PAIR[name])
+            pictures = {name: storage.take_picture(path, "me", name).sha256 for name, path in sent.items()}
+            storage.database.add_job(Job(f"{number:032x}", "me", pair(), pictures, state="running", attempts=attempts))
+    with serving(tmp_path) as server:
+        database = server.engine.storage.database
+        given_up, again = (until(lambda n=n: (j := database.job(f"{n:032x}")) and not j.is_open and j) for n in (1, 2))
+        assert given_up.state == "failed" and "the server ended 3 times" in given_up.error
+        assert again.state == "done"
+
+
+def test_a_client_that_goes_while_it_listens_costs_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, FakeModel(seconds=0.4)) as server:
+        client = server.client()
+        id = client.submit(pair(), PAIR)["id"]
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as gone:
+                head = f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {client.key}"
+                gone.sendall(f"{head}\r\n\r\n".encode())
+                assert b"200" in gone.recv(100)
+        until(lambda: not server.engine.board.has_listeners(id))
+        assert client.job(id)["state"] in ("waiting", "running")
+        assert client.wait(id)["state"] == "done"
+
+
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as server:
+        client = server.client()
+        first = client.submit(pair(1), PAIR)["id"]
+        assert client.wait(first)["state"] == "done"
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() - 10 * 365 * 86400)
+        second = client.submit(pair(2), PAIR)["id"]
+        assert client.wait(second)["state"] == "done"
+        assert server.engine.storage.remove_old(time.time() - 86400) == []
+        listed = server.ask("GET", "/v1/jobs", client.key).json["jobs"]
+        assert [job["id"] for job in listed] == [second, first]
+
+
+def test_a_job_whose_frames_were_written_is_done_without_drawing_again(tmp_path: Path) -> None:
+    model = FakeModel()
+    with serving(tmp_path, model) as server:
+        client = server.client()
+        id = client.submit(pair(), PAIR)["id"]
+        client.wait(id)
+        server.engine.storage.database.change(id, state="running", finished=None)  # killed before it could say so
+    with serving(tmp_path, model) as server:
+        assert server.client(key=client.key).wait(id)["state"] == "done"
+    assert len(model.batches) == 1
+
+
+def test_records_beside_jobs_tell_what_the_database_does(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        client = server.client()
+        job = client.wait(client.submit(pair(), PAIR)["id"])
+        record = json.loads((tmp_path / "jobs" / job["id"] / "job.json").read_text())
+        known = server.engine.storage.database.job(job["id"])
+        assert known is not None and record == json.loads(json.dumps(known.plain()))
+
+
+def test_clients_take_turns_and_sizes_share_batches(tmp_path: Path) -> None:
+    """A client of many jobs does not keep another waiting, nor a long shot a short clip."""
+    model = FakeModel(seconds=0.04)
+    request, pictures = shot(8)
+    with serving(tmp_path, model, batch_size=2, gathering_seconds=0.05) as server:
+        busy, short = server.client(), server.client()
+        long = busy.submit(request, pictures)["id"]
+        jobs = [busy.submit(pair(100 + seed), PAIR)["id"] for seed in range(3)]
+        own = short.submit(pair(7), PAIR)["id"]
+        jobs += [busy.submit(pair(200 + seed), PAIR)["id"] for seed in range(6)]
+        short.wait(own)
+        assert busy.job(long)["state"] == "running" or busy.job(jobs[-1])["state"] != "done"
+        for id in (long, *jobs):
+            assert busy.wait(id)["state"] == "done"
+    order = [seed for batch in model.batches for seed in batch]
+    assert order.index(7) < len(order) - 4
+    assert max(map(len, model.batches)) == 2

@@ -1,0 +1,112 @@
+"""`tooncrafter app`: the service that draws for others."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tooncrafter_jax.cli.common import EXIT_OK, Parser
+from tooncrafter_jax.cli.declared_options import add_declared, given_options
+from tooncrafter_jax.cli.vocabulary import (
+    MEANINGS,
+    add_attention,
+    add_compilation_cache,
+    add_dtype,
+    add_quiet,
+    add_shared,
+)
+from tooncrafter_jax.errors import UserError, missing_extra
+from tooncrafter_jax.options import check_ranges
+from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
+from tooncrafter_jax.sampling.batch.model_source import ModelSource
+from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
+from tooncrafter_jax.serving.limits import Limits
+
+DESCRIPTION = """\
+Serves an HTTP API that draws: jobs wait in a queue, are drawn in batches, and outlive the server's process.
+
+  tooncrafter app
+  tooncrafter app --model=film=DIR --model=small --keep=30
+  tooncrafter app --host=0.0.0.0 --host-name=draw.studio.example
+
+On 127.0.0.1, which is listened on without --host, no token is needed; elsewhere one is made and shown once.
+docs/serving.md has a session with curl; `tooncrafter sample --server=URL` draws with it, too.
+"""
+
+
+def build_parser() -> Parser:
+    """All options."""
+    parser = Parser("tooncrafter app", description=DESCRIPTION)
+    what = parser.add_argument_group("what is served").add_argument
+    what(
+        "--model",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR|NAME",
+        help=f"{MEANINGS['--model']}, or the name of a bundled or a published one, and what clients call it; may be "
+        f"given several times (default: {DEFAULT_MODEL})",
+    )
+    add_dtype(what)
+    add_attention(what)
+    more = ": clips that are drawn together (default: 8 for each accelerator, 1 on CPUs)"
+    add_shared(what, "--batch-size", more, type=int, default=None, metavar="N")
+    add_compilation_cache(what)
+    where = parser.add_argument_group("where").add_argument
+    where("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: %(default)s)")
+    where("--port", type=int, default=8512, metavar="N", help="TCP port; 0 takes any (default: %(default)s)")
+    where(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that the server is reached by, as that of a proxy; may be given several times",
+    )
+    where("--new-token", action="store_true", help="make another token, which ends what the former one opened")
+    where(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where jobs and pictures are kept (default: tooncrafter_jax/app below $XDG_DATA_HOME or ~/.local/share)",
+    )
+    add_quiet(where)
+    add_declared(parser.add_argument_group("what is taken of clients").add_argument, Limits)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Serves until it is told to end."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        from tooncrafter_jax.serving.models import LoadedModel, parse_models
+        from tooncrafter_jax.serving.server import batch_size_for, default_data, serve
+        from tooncrafter_jax.serving.storage import Storage
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "fastapi", "app", "the server") from error
+    if not 0 <= arguments.port <= 65535:
+        raise UserError(f"--port must be from 0 to 65535, not {arguments.port}")
+    limits = Limits(**given_options(arguments, Limits))
+    check_ranges(limits)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    dtype = arguments.dtype or default_dtype()
+    sources = parse_models(arguments.model or [DEFAULT_MODEL])
+    models = {
+        name: LoadedModel(name, ModelSource(model, quiet=arguments.quiet), dtype, arguments.attention)
+        for name, model in sources.items()
+    }
+    import jax
+
+    enable_compilation_cache(arguments.compilation_cache)
+    devices = jax.devices()
+    size = batch_size_for(len(devices), devices[0].platform, arguments.batch_size)
+    with Storage(arguments.data or default_data(), reserve=limits.free_megabytes * 10**6) as storage:
+        serve(
+            storage,
+            models,
+            limits,
+            host=arguments.host,
+            port=arguments.port,
+            names=arguments.host_name,
+            batch_size=size,
+            new_token=arguments.new_token,
+        )
+    return EXIT_OK

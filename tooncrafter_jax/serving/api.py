@@ -1,0 +1,360 @@
+"""The HTTP API, version 1."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.requests import ClientDisconnect
+
+from tooncrafter_jax import __version__
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, PUBLISHED_PIXEL_FORMAT
+from tooncrafter_jax.serving import answers
+from tooncrafter_jax.serving.database import Job
+from tooncrafter_jax.serving.descriptions import Options, PairDescription, ShotDescription
+from tooncrafter_jax.serving.engine import Busy, Engine
+from tooncrafter_jax.serving.events import JobEvents
+from tooncrafter_jax.serving.limits import Limits, Rate
+from tooncrafter_jax.serving.metrics import CONTENT_TYPE, Metrics
+from tooncrafter_jax.serving.results import RESULTS, ending, media_type, result
+from tooncrafter_jax.serving.security import COOKIE, Access, Guard, given_key
+from tooncrafter_jax.serving.storage import NoRoom, room_explained
+from tooncrafter_jax.serving.uploads import REQUEST, Uploads
+
+_log = logging.getLogger(__name__)
+ROUTES = APIRouter(prefix="/v1")
+AUTHORIZATION: dict[str, Any] = {"security": [{"bearer": []}, {"cookie": []}]}
+"""Of routes that are a client's own, in the OpenAPI description."""
+if TYPE_CHECKING:
+    Form = PixelFormat = str
+else:
+    Form, PixelFormat = Literal[RESULTS], Literal[PIXEL_FORMATS]
+
+
+class Service:
+    """What the routes work with.
+
+    Args:
+      engine: makes jobs.
+      access: knows clients.
+      limits: see there.
+    """
+
+    def __init__(self, engine: Engine, access: Access, limits: Limits) -> None:
+        self.engine, self.access, self.limits = engine, access, limits
+        self.storage, self.database = engine.storage, engine.storage.database
+        self.rate, self.metrics = Rate(limits.requests_per_minute), Metrics(engine)
+        self.uploads = Uploads(engine.storage, limits)
+
+    def answer(self, job: Job) -> answers.JobAnswer:
+        """What is said of a job."""
+        return answers.job_answer(job, self.engine.board.live(job.id))
+
+    def check_rate(self, client: str) -> None:
+        """Raises `Busy` for a client that asks too often."""
+        if seconds := self.rate.wait(client):
+            raise Busy("you ask more often than this server answers", seconds)
+
+
+def service_of(request: Request) -> Service:
+    """What the routes work with."""
+    return request.app.state.service
+
+
+Served = Annotated[Service, Depends(service_of)]
+
+
+def client_of(request: Request, service: Served) -> str:
+    """Whose request this is."""
+    client = service.access.client(request.headers)
+    service.check_rate(client or _address(request))
+    if client is None:
+        raise HTTPException(401, "ask for a key first: POST /v1/session", headers={"WWW-Authenticate": "Bearer"})
+    return client
+
+
+Client = Annotated[str, Depends(client_of)]
+
+
+def own_job(id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], client: Client, service: Served) -> Job:
+    """A job of the client's; of another's nothing is said."""
+    job = service.database.job(id)
+    if job is None or job.client != client:
+        raise HTTPException(404, "you have no such job")
+    return job
+
+
+OwnJob = Annotated[Job, Depends(own_job)]
+
+# ---------------------------------------------------------------------------------------------------------- the door
+
+
+@ROUTES.post("/session", status_code=201, openapi_extra={"security": [{}, {"bearer": []}]})
+def new_session(request: Request, response: Response, service: Served) -> answers.Session:
+    """Makes the caller a client; where the server needs a token, with `Authorization: Bearer TOKEN`."""
+    service.check_rate(_address(request))
+    if service.access.needs_token and not service.access.is_token(given_key(request.headers) or ""):
+        raise HTTPException(
+            401, "this server needs its token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+        )
+    key = service.access.new_client()
+    response.set_cookie(COOKIE, key, max_age=365 * 86400, httponly=True, samesite="strict", path="/")
+    return answers.Session(key=key)
+
+
+@ROUTES.get("/health")
+def health(service: Served) -> answers.Health:
+    """Whether the server works."""
+    service.database.count("waiting")
+    return answers.Health(status="ok", version=__version__)
+
+
+@ROUTES.get("/metrics", response_class=Response, openapi_extra=AUTHORIZATION)
+def metrics(request: Request, service: Served) -> Response:
+    """Numbers for Prometheus; where the server needs a token, with it or a key."""
+    if service.access.needs_token:
+        client_of(request, service)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+@ROUTES.get("/models", openapi_extra=AUTHORIZATION)
+def models(client: Client, service: Served) -> answers.Models:
+    """The models that can be named in requests."""
+    return answers.Models(models=[answers.model_answer(model) for model in service.engine.models.values()])
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+@ROUTES.post(
+    "/pictures",
+    status_code=201,
+    openapi_extra={
+        **AUTHORIZATION,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["picture"],
+                        "properties": {"picture": {"type": "string", "format": "binary"}},
+                    }
+                }
+            },
+        },
+    },
+)
+async def send_picture(request: Request, client: Client, service: Served) -> answers.PictureAnswer:
+    """Sends a picture that several jobs will name."""
+    picture = await service.uploads.picture(request, client)
+    return answers.PictureAnswer(sha256=picture.sha256, bytes=picture.bytes, height=picture.height, width=picture.width)
+
+
+# -------------------------------------------------------------------------------------------------------------- jobs
+
+
+@ROUTES.post(
+    "/jobs",
+    status_code=201,
+    openapi_extra={
+        **AUTHORIZATION,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/JobDescription"}},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": [REQUEST],
+                        "properties": {REQUEST: {"$ref": "#/components/schemas/JobDescription"}},
+                        "additionalProperties": {"type": "string", "format": "binary"},
+                    },
+                    "encoding": {REQUEST: {"contentType": "application/json"}},
+                },
+            },
+        },
+    },
+)
+async def new_job(request: Request, client: Client, service: Served) -> answers.JobAnswer:
+    """Asks for a pair (`first`, `last`) or a shot (`keys`). Pictures are parts of the form, or were sent before."""
+    values, asked, pictures = await service.uploads.job(request, client)
+    job, _ = await run_in_threadpool(service.engine.submit, client, values, asked, pictures)
+    return service.answer(job)
+
+
+@ROUTES.get("/jobs", openapi_extra=AUTHORIZATION)
+def jobs(
+    client: Client,
+    service: Served,
+    most: Annotated[int, Query(ge=1, le=100)] = 50,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+) -> answers.Jobs:
+    """The client's own jobs, the newest first."""
+    found = service.database.jobs(client=client, before=2**62 if before is None else before, most=most)
+    following = found[-1].number if len(found) == most else None
+    return answers.Jobs(jobs=[service.answer(job) for job in found], before=following)
+
+
+@ROUTES.get("/jobs/{id}", openapi_extra=AUTHORIZATION)
+def job(job: OwnJob, service: Served) -> answers.JobAnswer:
+    """A job."""
+    return service.answer(job)
+
+
+@ROUTES.get(
+    "/jobs/{id}/events",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Events"}},
+    openapi_extra=AUTHORIZATION,
+)
+def events(job: OwnJob, service: Served) -> Response:
+    """What becomes of a job, until it ends: `job` is what `/v1/jobs/{id}` says, whenever that changes. While anybody
+    listens, previews are made: `previews` counts them.
+    """
+
+    def look() -> tuple[answers.JobAnswer | None, bool]:
+        now = service.database.job(job.id)
+        if now is None:
+            return None, True
+        return service.answer(now), not now.is_open or service.engine.is_ending
+
+    return JobEvents(service.engine.board, job.id, look)
+
+
+@ROUTES.get("/jobs/{id}/preview", response_class=FileResponse, openapi_extra=AUTHORIZATION)
+def preview(job: OwnJob, service: Served) -> Response:
+    """The last preview, an animated WebP; of a shot, of the clip that was drawn then."""
+    try:
+        data = (service.storage.job_folder(job.id) / "preview.webp").read_bytes()
+    except OSError as error:
+        raise HTTPException(404, "there is no preview yet: they are made while somebody listens to events") from error
+    return Response(data, media_type="image/webp")
+
+
+@ROUTES.get("/jobs/{id}/result/{form}", response_class=FileResponse, openapi_extra=AUTHORIZATION)
+def job_result(
+    job: OwnJob,
+    service: Served,
+    form: Form,
+    playback_fps: Annotated[float, Query(ge=0.01, le=1000, allow_inf_nan=False)] = float(PUBLISHED_FPS),
+    pixel_format: PixelFormat = PUBLISHED_PIXEL_FORMAT,
+) -> FileResponse:
+    """The frames of a job that is done: a video, or a zip archive of pictures or of a time sheet with its drawings."""
+    if job.state != "done":
+        raise HTTPException(409, f"the job is {job.state}: there are no frames")
+    with room_explained(service.storage):
+        try:
+            path = result(service.storage, job.id, form, playback_fps, pixel_format)
+        except FileNotFoundError as error:
+            raise HTTPException(404, "the frames of this job are gone") from error
+    name = f"{job.id[:8]}.{ending(form)}"
+    return FileResponse(path, media_type=media_type(form), filename=name, content_disposition_type="inline")
+
+
+@ROUTES.post("/jobs/{id}/cancel", openapi_extra=AUTHORIZATION)
+def cancel(job: OwnJob, service: Served) -> answers.JobAnswer:
+    """Cancels a job that is still to be made; one that has ended stays as it is."""
+    return service.answer(service.engine.cancel(job) or job)
+
+
+@ROUTES.delete("/jobs/{id}", status_code=204, openapi_extra=AUTHORIZATION)
+def remove(job: OwnJob, service: Served) -> None:
+    """Removes a job with its frames; one that is still to be made is cancelled."""
+    service.engine.remove(job)
+
+
+# ----------------------------------------------------------------------------------------------------------- the app
+
+
+def make_app(
+    engine: Engine, access: Access, limits: Limits, *, host: str = "127.0.0.1", names: Sequence[str] = ()
+) -> FastAPI:
+    """The application; starts and stops the engine with itself.
+
+    Args:
+      engine: makes jobs.
+      access: knows clients.
+      limits: see there.
+      host: that the server listens on.
+      names: other names that it is reached by.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await run_in_threadpool(engine.stop)
+
+    app = FastAPI(
+        title="tooncrafter-jax",
+        version=__version__,
+        summary="Draws the frames between pictures.",
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=lifespan,
+        responses={422: {"model": answers.Problem, "description": "Something is wrong with the request"}},
+    )
+    service = app.state.service = Service(engine, access, limits)
+    app.include_router(ROUTES)
+    app.openapi = lambda: _described(app)
+    for error, status in ((UserError, 422), (NoRoom, 507), (Busy, 429), (RequestValidationError, 422)):
+        app.add_exception_handler(error, _answered(status))
+    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_middleware(Guard, host=host, names=names, limits=limits, answered=service.metrics.answered)
+    return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with the schemas of what is read by hand."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for model in (Options, PairDescription, ShotDescription):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {})
+            schemas[model.__name__] = schema
+        either = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in (PairDescription, ShotDescription)]
+        schemas["JobDescription"] = {"title": "JobDescription", "anyOf": either}
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+        }
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _answered(status: int) -> Any:
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        headers = {"Retry-After": str(max(1, round(error.seconds + 0.5)))} if isinstance(error, Busy) else None
+        return JSONResponse({"detail": _sentence(error)}, status, headers)
+
+    return answer
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return f"'{'.'.join(map(str, first['loc']))}' cannot be read: {first['msg']}"
+    return str(error)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # which nobody reads: the client went in the middle of its request
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": f"something went wrong inside the server ({type(error).__name__})"}, 500)
+
+
+def _address(request: Request) -> str:
+    return "unknown" if request.client is None else f"address {request.client.host}"

@@ -1,0 +1,188 @@
+"""A client of the service, with the standard library alone.
+
+client = Client("http://127.0.0.1:8512")
+job = client.submit({"first": "a", "last": "b", "prompt": "walking man"}, {"a": "a.png", "b": "b.png"})
+client.wait(job["id"])
+Path("ab.mp4").write_bytes(client.result(job["id"], "mp4"))
+frames = client.frames(job["id"])          # uint8 (T, H, W, 3)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import secrets
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+from PIL import Image
+
+from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.typing import JsonObject, Uint8Clip
+
+LATER = (429, 503)
+"""Statuses that ask to come again."""
+Upload = str | os.PathLike[str] | bytes
+"""A picture's path, or the bytes of its file."""
+
+
+class Unreachable(UserError):
+    """The server is not there, or not now."""
+
+
+class Client:
+    """Draws with a server.
+
+    Args:
+      url: of the server, such as "http://127.0.0.1:8512".
+      key: of a client that the server knows; without, it makes a new one.
+      token: the server's, where it needs one for that.
+      timeout: seconds that an answer may take to begin.
+      patience: seconds in which a server that is busy is asked again.
+
+    Attributes:
+      key: of this client: whoever has it has its jobs.
+
+    Raises:
+      UserError: the server cannot be reached, or refuses.
+    """
+
+    def __init__(
+        self, url: str, *, key: str = "", token: str = "", timeout: float = 120.0, patience: float = 3600.0
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"'{printable(url, 100)}' is no server: give a URL such as http://127.0.0.1:8512")
+        self._url, self._parts, self._timeout, self._patience = url.rstrip("/"), urlsplit(url), timeout, patience
+        self.key = key or token
+        if not key:
+            self.key = self._json("POST", "/v1/session")["key"]
+
+    def models(self) -> list[dict[str, Any]]:
+        """The server's models; the first one counts where a request names none."""
+        return self._json("GET", "/v1/models")["models"]
+
+    def submit(self, request: JsonObject, pictures: Mapping[str, Upload]) -> dict[str, Any]:
+        """Asks for a pair or a shot.
+
+        Args:
+          request: as `/v1/jobs` takes it.
+          pictures: what it calls a picture -> the picture.
+
+        Raises:
+          UserError: the server refuses it, or a picture cannot be read.
+        """
+        boundary = secrets.token_hex(16)
+        parts = [('name="request"', json.dumps(request).encode())]
+        parts += [(f'name="{name}"; filename="{name}"', _data(picture)) for name, picture in pictures.items()]
+        body = b"".join(
+            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n"
+            for head, data in parts
+        )
+        kind = f"multipart/form-data; boundary={boundary}"
+        return self._json("POST", "/v1/jobs", body + f"--{boundary}--\r\n".encode(), kind)
+
+    def job(self, id: str) -> dict[str, Any]:
+        """What is known of a job."""
+        return self._json("GET", f"/v1/jobs/{id}")
+
+    def events(self, id: str) -> Iterator[dict[str, Any]]:
+        """What is known of a job, whenever it changes, until it ends; a lost connection is made again."""
+        until = time.monotonic() + self._patience
+        while True:
+            job: dict[str, Any] = {"state": "waiting"}
+            try:
+                job = self.job(id)
+                with self._open("GET", f"/v1/jobs/{id}/events") as answer:
+                    for line in answer:
+                        if line.startswith(b"data: "):
+                            until, job = time.monotonic() + self._patience, json.loads(line[6:])
+                            if "state" in job:
+                                yield job
+            except (OSError, HTTPException, ValueError, Unreachable):
+                pass
+            if job.get("state") not in ("waiting", "running"):
+                return
+            if time.monotonic() > until:
+                raise UserError(f"{self._url} no longer says what becomes of the job: is the server still there?")
+            time.sleep(0.5)
+
+    def wait(self, id: str, on_change: Callable[[dict[str, Any]], None] = lambda job: None) -> dict[str, Any]:
+        """Waits until a job is done; gives what is known of it.
+
+        Raises:
+          UserError: it failed, or was cancelled.
+        """
+        for job in self.events(id):
+            on_change(job)
+        job = self.job(id)
+        if job["state"] != "done":
+            raise UserError(job["error"] or f"the job was {job['state']}")
+        return job
+
+    def result(self, id: str, form: str = "mp4", **settings: object) -> bytes:
+        """The file of a job that is done: a video, or a zip archive of png, or of a time sheet, xdts, oca or csv."""
+        with self._open("GET", f"/v1/jobs/{id}/result/{form}?{urlencode(settings)}") as answer:
+            return answer.read()
+
+    def frames(self, id: str) -> Uint8Clip:
+        """The frames of a job that is done, uint8 (T, H, W, 3), or 4 with opacity; nothing is lost."""
+        with zipfile.ZipFile(io.BytesIO(self.result(id, "png"))) as archive:
+            return np.stack([np.asarray(Image.open(archive.open(name))) for name in sorted(archive.namelist())])
+
+    def cancel(self, id: str) -> dict[str, Any]:
+        """Cancels a job; gives what is known of it."""
+        return self._json("POST", f"/v1/jobs/{id}/cancel")
+
+    def remove(self, id: str) -> None:
+        """Removes a job with its frames."""
+        self._open("DELETE", f"/v1/jobs/{id}").close()
+
+    def _json(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
+        with self._open(method, path, body, kind) as answer:
+            return json.load(answer)
+
+    def _open(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> HTTPResponse:
+        until = time.monotonic() + self._patience
+        headers = {"Connection": "close"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        headers |= {"Content-Type": kind} if kind else {}
+        while True:
+            kind_of = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
+            connection = kind_of(self._parts.netloc, timeout=self._timeout)
+            try:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has all
+                    connection.request(method, self._parts.path.rstrip("/") + path, body, headers)
+                answer = connection.getresponse()
+            except (OSError, HTTPException) as error:
+                connection.close()
+                raise Unreachable(f"{self._url} cannot be reached ({error}): check --server") from error
+            if answer.status < 400:
+                return answer
+            seconds = float(answer.headers.get("Retry-After") or 1)
+            with answer:
+                if answer.status not in LATER or time.monotonic() + seconds > until:
+                    raise UserError(f"{self._url} refuses: {_detail(answer)}")
+            time.sleep(seconds)
+
+
+def _data(picture: Upload) -> bytes:
+    if isinstance(picture, bytes):
+        return picture
+    try:
+        return Path(picture).read_bytes()
+    except OSError as error:
+        raise UserError(f"'{os.fspath(picture)}' cannot be read ({error.strerror}): check the path") from error
+
+
+def _detail(answer: HTTPResponse) -> str:
+    try:
+        return printable(json.loads(answer.read(2**16))["detail"], 1000)
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return f"{answer.status} {answer.reason}"

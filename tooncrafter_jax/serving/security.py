@@ -1,0 +1,240 @@
+"""Who may use the server, and what of it: keys, tokens, and the checks that every request passes.
+
+- A client has a key, which the server makes; its checksum is the client's id. Jobs and pictures belong to a client, and
+  to nobody else does the server say that they are there.
+- Outside of this machine a token opens the door: without it no client gets a key.
+- Browsers: the name in `Host` must be one of this server's, against pages whose name was made to lead here; requests of
+  other sites are refused; the cookie goes to this site alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tooncrafter_jax.serving.database import Database
+from tooncrafter_jax.serving.limits import Limits
+
+COOKIE = "tooncrafter"
+TOKEN_CLIENT = hashlib.sha256(b"the token").hexdigest()
+"""The client that sends the server's token instead of a key of its own."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+"""Of every answer."""
+MOST_DRAINED, DRAINING_SECONDS = 2**26, 1.0
+"""Bytes of a refused request that are read, and for how long."""
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def is_local(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Access:
+    """Keys and the token.
+
+    Args:
+      database: knows the clients.
+      needs_token: whether a token opens the door.
+    """
+
+    def __init__(self, database: Database, *, needs_token: bool) -> None:
+        self._database, self.needs_token = database, needs_token
+
+    def new_token(self) -> str:
+        """Makes a token, which is kept as a checksum alone; keys that the one before has opened are forgotten."""
+        token = secrets.token_urlsafe(32)
+        self._database.set_setting("token", _digest(token))
+        self._database.forget_clients()
+        return token
+
+    @property
+    def has_token(self) -> bool:
+        """Whether a token was made before."""
+        return self._database.setting("token") is not None
+
+    def is_token(self, given: str) -> bool:
+        """Whether this is the token; takes as long for any other."""
+        known = self._database.setting("token")
+        return hmac.compare_digest(_digest(given), known or secrets.token_hex(32)) and known is not None
+
+    def new_client(self) -> str:
+        """Makes a client known; gives its key."""
+        key = secrets.token_urlsafe(32)
+        self._database.add_client(_digest(key))
+        return key
+
+    def client(self, headers: Headers) -> str | None:
+        """Whose request this is; None if nobody's."""
+        key = given_key(headers)
+        if key is None:
+            return None
+        if self.needs_token and self.is_token(key):
+            return TOKEN_CLIENT
+        client = _digest(key)
+        return client if self._database.has_client(client) else None
+
+
+def given_key(headers: Headers) -> str | None:
+    """The key or token of a request: `Authorization: Bearer`, else the cookie."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer" and value.strip():
+        return value.strip()
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return None
+    return None if found is None else found.value
+
+
+class Guard:
+    """What every request passes first, and what every answer gets.
+
+    Args:
+      app: what is guarded.
+      host: that the server listens on.
+      names: other names that it is reached by.
+      limits: of uploads.
+      answered: is told the status of every answer.
+    """
+
+    def __init__(
+        self, app: ASGIApp, host: str, names: Sequence[str], limits: Limits, answered: Callable[[int], None]
+    ) -> None:
+        self._app, self._limits, self._answered = app, limits, answered
+        self._any_address = not is_local(host)
+        own = (socket.gethostname(), socket.getfqdn()) if self._any_address else ()
+        self._names = {name.lower().rstrip(".") for name in (*_LOCAL, host, *own, *names)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request, as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._answered(message["status"])
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["path"].startswith("/v1/"):
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        headers = Headers(scope=scope)
+        problem = self._problem(headers, scope["path"])
+        if problem is not None:
+            status, sentence = problem
+            await _drained(receive)
+            await JSONResponse({"detail": sentence}, status)(scope, receive, send_guarded)
+            return
+        await self._app(scope, self._bounded(receive), send_guarded)
+
+    def _problem(self, headers: Headers, path: str) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            return 421, "this server is not called so: start it with --host-name to give it another name"
+        origin = headers.get("origin")
+        if origin is not None and _netloc(origin) != host.lower():
+            return 403, "the request comes from another site"
+        if path.startswith("/v1") and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return 403, "the request comes from another site"
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            return 400, "the length of the request is no number"
+        if int(length) > self._limits.upload_megabytes * 10**6:
+            return 413, self._too_large
+        return None
+
+    @property
+    def _too_large(self) -> str:
+        return f"the request has more than {self._limits.upload_megabytes} MB: send its pictures one by one"
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether the server may be called so. An address is no name that leads elsewhere."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name.rstrip(".") in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self._any_address
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """A body that is not too large, and does not take too long to come."""
+        loop = asyncio.get_running_loop()
+        until, size, ended = loop.time() + self._limits.upload_seconds, 0, False
+
+        async def bounded() -> Message:
+            nonlocal size, ended
+            if ended:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, "the request took too long to arrive: send it again") from error
+            ended = message["type"] != "http.request" or not message.get("more_body", False)
+            size += len(message.get("body", b""))
+            if size > self._limits.upload_megabytes * 10**6:
+                raise HTTPException(413, self._too_large)
+            return message
+
+        return bounded
+
+
+async def _drained(receive: Receive) -> None:
+    """Reads what comes for a moment: a client that is still sending would not see the answer."""
+    left = MOST_DRAINED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAINING_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return None
+    return parts.netloc.lower() if parts.scheme in ("http", "https") else None
+
+
+def _digest(key: str) -> str:
+    """What is kept of a key or a token; they are random, so that one round is enough."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
