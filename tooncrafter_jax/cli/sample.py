@@ -163,10 +163,10 @@ def build_parser() -> Parser:
     model = parser.add_argument_group("the model").add_argument
     model(
         "--model",
-        default=DEFAULT_MODEL,
         metavar="DIR|NAME",
         help=f"{MEANINGS['--model']}, that `tooncrafter convert` or `tooncrafter train` wrote, or the name of the "
-        "bundled one or, as OWNER/NAME[@REVISION][/FILE], of a published one [--ckpt_path] (default: %(default)s)",
+        "bundled one or, as OWNER/NAME[@REVISION][/FILE], of a published one [--ckpt_path] (default: "
+        f"{DEFAULT_MODEL})",
     )
     model(
         "--random-weights",
@@ -179,6 +179,12 @@ def build_parser() -> Parser:
     add_dtype(model)
 
     where = parser.add_argument_group("where it runs").add_argument
+    where(
+        "--server",
+        metavar="URL",
+        help="draw a single pair with a server that `tooncrafter app` runs, --model being one of its names; a token "
+        "that it needs is taken from $TOONCRAFTER_TOKEN",
+    )
     add_hosts(where)
     add_compilation_cache(where)
 
@@ -219,9 +225,11 @@ def main(argv: list[str]) -> int:
     shots = [job for job in jobs if isinstance(job, SceneJob)]
     for picture in () if several else (*inputs_of(pairs[0].pair),) if pairs else shots[0].pictures():
         check_is_picture_file(os.fspath(picture))  # before a model is fetched
+    if arguments.server is not None:
+        return _draw_remotely(arguments, pairs, plan)
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
-    source = ModelSource(arguments.model, arguments.random_weights, arguments.lora, arguments.quiet)
+    source = ModelSource(arguments.model or DEFAULT_MODEL, arguments.random_weights, arguments.lora, arguments.quiet)
     model = source.described()
     options = sampling_options(arguments, model.sampling)
     options.check(model.config)
@@ -242,6 +250,32 @@ def main(argv: list[str]) -> int:
         if shots:
             ShotRequest(shots, *common, size).make(listener, outcome)
     return report(outcome, plan, several)
+
+
+def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: OutputPlan) -> int:
+    """Draws the clips of one pair with a server."""
+    given = {
+        "--keys": arguments.keys,
+        "--timesheet": arguments.timesheet,
+        "--folder": arguments.folder,
+        "--manifest": arguments.manifest,
+        "--random-weights": arguments.random_weights,
+        "--lora": arguments.lora,
+        "--dtype": arguments.dtype,
+        "--attention": None if arguments.attention == "auto" else arguments.attention,
+        "--batch-size": arguments.batch_size,
+    }
+    for flag in (flag for flag, value in given.items() if value is not None):
+        raise UserError(f"{flag} cannot be had of a --server: leave one of them out")
+    from tooncrafter_jax.serving.client import Client
+    from tooncrafter_jax.serving.remote import RemoteRequest
+
+    client = Client(arguments.server, token=os.environ.get("TOONCRAFTER_TOKEN", ""))
+    options = given_options(arguments, SamplingOptions)
+    listener, outcome = Terminal(plan, False, arguments.quiet), BatchResult(len(pairs))
+    with interruption_note("the server was told to forget the job"):
+        RemoteRequest(pairs, options, plan, client, arguments.model or "").make(listener, outcome)
+    return report(outcome, plan, False)
 
 
 def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | SceneJob], OutputPlan, list[str]]:
