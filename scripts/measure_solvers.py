@@ -47,7 +47,7 @@ class Problem:
         sampler, frames, params = toon.sampler(1, options.frames), options.frames, toon.params
         prepared = [prepare(pair, options, toon.config) for pair in pairs]
         ends, seeds = jnp.stack([one.ends for one in prepared]), jnp.arange(len(pairs), dtype=jnp.uint32)
-        latents, _ = sampler.encode(params, ends, seeds, None, last=frames - 1)
+        latents = sampler.end_latents(sampler.encode(params, ends)[0], seeds, last=frames - 1)
         text = sampler.text(params, jnp.asarray(tokenizer()([pair.prompt for pair in pairs])))
         image = sampler.image_tokens(params, sampler.clip_pixels(ends[:, 0]))
         branches = 2 if options.is_guided else 1
