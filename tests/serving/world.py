@@ -25,6 +25,7 @@ from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.serving.api import make_app
 from tooncrafter_jax.serving.client import Client
+from tooncrafter_jax.serving.devices import ServedModel
 from tooncrafter_jax.serving.engine import Engine
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.security import Access
@@ -162,7 +163,7 @@ class Server:
 @contextmanager
 def serving(
     folder: Path,
-    *models: FakeModel,
+    *models: ServedModel,
     limits: Limits = FREE,
     batch_size: int = 1,
     token: bool = False,
@@ -172,7 +173,7 @@ def serving(
 ) -> Iterator[Server]:
     """A server of this folder, which has ended afterwards."""
     with Storage(folder, free=free, reserve=limits.free_megabytes * 10**6) as storage:
-        served = {model.name: model for model in models or (FakeModel(),)}
+        served: dict[str, ServedModel] = {model.name: model for model in models or (FakeModel(),)}
         engine = Engine(storage, served, limits, batch_size=batch_size, gathering_seconds=gathering_seconds)
         access = Access(storage.database, needs_token=token)
         app = make_app(engine, access, limits, **settings)
