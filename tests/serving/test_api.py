@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.world import PAIR, SMALL, FakeModel, Server, pair, picture, serving, shot, until
+from tests.serving.world import PAIR, SMALL, FakeModel, Held, Server, pair, picture, serving, shot, until
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.options import declared
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, make_options, prepare
@@ -99,13 +99,13 @@ def test_pictures_that_were_sent_before_are_named_by_their_checksum(server: Serv
 
 
 def test_events_tell_of_progress_and_previews(tmp_path: Path) -> None:
-    with serving(tmp_path, FakeModel(seconds=0.1)) as server:
+    with serving(tmp_path, FakeModel(seconds=0.1, chunks=20)) as server:
         client = server.client()
         id = client.submit(pair(), PAIR)["id"]
         seen = list(client.events(id))
         assert [job["state"] for job in seen][-1] == "done" and seen[0]["state"] in ("waiting", "running")
         steps = [job["progress"]["done"] for job in seen if job["state"] == "running"]
-        assert steps == sorted(steps) and steps[-1] >= 3
+        assert steps == sorted(steps) and steps[-1] > steps[0]
         assert max(job["previews"] for job in seen) >= 1
         answer = server.ask("GET", f"/v1/jobs/{id}/preview", client.key)
         assert answer.headers["content-type"] == "image/webp" and answer.body[8:12] == b"WEBP"
@@ -143,7 +143,8 @@ def test_own_jobs_are_listed_by_pages(server: Server) -> None:
 
 
 def test_a_job_is_cancelled_and_removed(tmp_path: Path) -> None:
-    with serving(tmp_path, FakeModel(seconds=0.2)) as server:
+    held = Held()
+    with serving(tmp_path, held.model) as server:
         client = server.client()
         running, waiting = (client.submit(pair(seed), PAIR)["id"] for seed in (1, 2))
         until(lambda: client.job(running)["state"] == "running")
@@ -151,10 +152,14 @@ def test_a_job_is_cancelled_and_removed(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="the job was cancelled"):
             client.wait(running)
         assert server.ask("GET", f"/v1/jobs/{running}/result/mp4", client.key).status == 409
-        assert client.wait(client.submit(pair(3), PAIR)["id"])["state"] == "done"
         third = client.submit(pair(4), PAIR)["id"]
         until(lambda: client.job(third)["state"] == "running")
-        for id in (running, third):
+        client.remove(third)
+        held.let_go()
+        assert client.wait(client.submit(pair(3), PAIR)["id"])["state"] == "done"
+        assert server.ask("GET", f"/v1/jobs/{third}", client.key).status == 404
+        until(lambda: not (tmp_path / "jobs" / third).exists())
+        for id in (running, waiting):
             client.remove(id)
             assert server.ask("GET", f"/v1/jobs/{id}", client.key).status == 404
             until(lambda id=id: not (tmp_path / "jobs" / id).exists())

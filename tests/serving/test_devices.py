@@ -61,8 +61,8 @@ def test_no_client_waits_for_another_s_whole_list() -> None:
 class Drawing:
     """Devices and a model, and jobs in threads."""
 
-    def __init__(self, most: int, model: FakeModel) -> None:
-        self.devices, self.model = Devices(most, 0.3), model
+    def __init__(self, most: int, model: FakeModel, gathering: float) -> None:
+        self.devices, self.model = Devices(most, gathering), model
         self.pool = ThreadPoolExecutor(8)
         self.stopped: set[int] = set()
         self.devices.start()
@@ -82,8 +82,8 @@ class Drawing:
 def drawing():
     made: list[Drawing] = []
 
-    def make(most: int, model: FakeModel | None = None) -> Drawing:
-        made.append(Drawing(most, model or FakeModel()))
+    def make(most: int, model: FakeModel | None = None, gathering: float = 0.05) -> Drawing:
+        made.append(Drawing(most, model or FakeModel(), gathering))
         return made[-1]
 
     yield make
@@ -93,7 +93,7 @@ def drawing():
 
 def test_jobs_of_one_size_share_a_batch(drawing) -> None:
     told: list[int] = []
-    world = drawing(4)
+    world = drawing(4, gathering=9.0)
     first, second = world.draw("a", 1, 100, 200, told=told), world.draw("b", 2, 300, 400)
     assert [video[0, 0, 0, 0] for video in first.result(9)] == pytest.approx([0.1, 0.2])
     assert [video[0, 0, 0, 0] for video in second.result(9)] == pytest.approx([0.3, 0.4])
@@ -119,7 +119,7 @@ def test_a_failing_clip_costs_no_other(drawing) -> None:
         if 200 in seeds:
             raise UserError("no such seed")
 
-    world = drawing(2, FakeModel(before=refuse))
+    world = drawing(2, FakeModel(before=refuse), gathering=9.0)
     first, second = world.draw("a", 1, 100), world.draw("b", 2, 200)
     assert first.result(9).shape == (1, 5, 8, 8, 3)
     with pytest.raises(UserError, match="no such seed"):
@@ -128,7 +128,7 @@ def test_a_failing_clip_costs_no_other(drawing) -> None:
 
 def test_what_is_cancelled_ends_between_chunks_and_the_rest_of_its_batch_goes_on(drawing) -> None:
     begun = threading.Event()
-    world = drawing(2, FakeModel(seconds=0.05, before=lambda seeds: begun.set()))
+    world = drawing(2, FakeModel(seconds=0.05, chunks=20, before=lambda seeds: begun.set()), gathering=0.5)
     first, second = world.draw("a", 1, 100), world.draw("b", 2, 200)
     assert begun.wait(9)
     world.stopped.add(1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.serving.world import PAIR, FakeModel, Process, pair, serving, shot, until
+from tests.serving.world import PAIR, FakeModel, Held, Process, pair, serving, shot, until
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.database import Job
 from tooncrafter_jax.serving.engine import MOST_ATTEMPTS
@@ -42,7 +43,12 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_clips_of_a_shot_that_were_drawn_are_not_drawn_again(tmp_path: Path) -> None:
-    model = FakeModel(seconds=0.05)
+    model = FakeModel()
+
+    def slow_down(seeds: Sequence[int]) -> None:
+        model.seconds = 1.0 if len(model.batches) == 2 else 0.0
+
+    model.before = slow_down
     request, pictures = shot(4)
     with serving(tmp_path, model) as server:
         client = server.client()
@@ -70,7 +76,7 @@ def test_a_job_that_ends_the_server_each_time_is_given_up(tmp_path: Path) -> Non
 
 
 def test_a_client_that_goes_while_it_listens_costs_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path, FakeModel(seconds=0.4)) as server:
+    with serving(tmp_path, FakeModel(seconds=0.1, chunks=300)) as server:
         client = server.client()
         id = client.submit(pair(), PAIR)["id"]
         for _ in range(3):
@@ -79,8 +85,8 @@ def test_a_client_that_goes_while_it_listens_costs_nothing(tmp_path: Path) -> No
                 gone.sendall(f"{head}\r\n\r\n".encode())
                 assert b"200" in gone.recv(100)
         until(lambda: not server.engine.board.has_listeners(id))
-        assert client.job(id)["state"] in ("waiting", "running")
-        assert client.wait(id)["state"] == "done"
+        assert client.job(id)["state"] == "running"
+        client.cancel(id)
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +126,8 @@ def test_records_beside_jobs_tell_what_the_database_does(tmp_path: Path) -> None
 
 def test_clients_take_turns_and_sizes_share_batches(tmp_path: Path) -> None:
     """A client of many jobs does not keep another waiting, nor a long shot a short clip."""
-    model = FakeModel(seconds=0.04)
+    held = Held()
+    model = held.model
     request, pictures = shot(8)
     with serving(tmp_path, model, batch_size=2, gathering_seconds=0.05) as server:
         busy, short = server.client(), server.client()
@@ -128,8 +135,9 @@ def test_clients_take_turns_and_sizes_share_batches(tmp_path: Path) -> None:
         jobs = [busy.submit(pair(100 + seed), PAIR)["id"] for seed in range(3)]
         own = short.submit(pair(7), PAIR)["id"]
         jobs += [busy.submit(pair(200 + seed), PAIR)["id"] for seed in range(6)]
-        short.wait(own)
-        assert busy.job(long)["state"] == "running" or busy.job(jobs[-1])["state"] != "done"
+        until(lambda: short.job(own)["state"] == "running")
+        held.let_go()
+        assert short.wait(own)["state"] == "done"
         for id in (long, *jobs):
             assert busy.wait(id)["state"] == "done"
     order = [seed for batch in model.batches for seed in batch]

@@ -60,7 +60,7 @@ def test_a_model_is_loaded_when_it_first_draws(tmp_path: Path, monkeypatch: pyte
         named({"film": model}, "small")
 
 
-@pytest.mark.gate
+@pytest.mark.slow
 def test_a_real_model_draws_what_it_draws_locally(tmp_path: Path) -> None:
     model = LoadedModel("small", ModelSource("small"), "float32", "auto")
     options = {"height": 128, "width": 128, "frames": 16, "steps": 2}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.world import PAIR, FakeModel, Server, pair, serving, until
+from tests.serving.world import PAIR, FakeModel, Held, Server, pair, serving, until
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.limits import Limits
@@ -118,7 +118,8 @@ def test_who_asks_too_often_waits(tmp_path: Path) -> None:
 
 def test_queues_are_bounded(tmp_path: Path) -> None:
     limits = Limits(free_megabytes=0, jobs_per_client=2, all_jobs=3)
-    with serving(tmp_path, FakeModel(seconds=0.3), limits=limits) as server:
+    held = Held()
+    with serving(tmp_path, held.model, limits=limits) as server:
         impatient = Client(server.url, patience=0.0)
         for seed in (1, 2):
             impatient.submit(pair(seed), PAIR)
@@ -128,6 +129,7 @@ def test_queues_are_bounded(tmp_path: Path) -> None:
         other.submit(pair(4), PAIR)
         with pytest.raises(UserError, match="3 jobs wait or run"):
             other.submit(pair(5), PAIR)
+        held.let_go()
 
 
 def test_uploads_are_bounded(tmp_path: Path) -> None:

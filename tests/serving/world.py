@@ -37,7 +37,6 @@ FREE = Limits(free_megabytes=0)
 ROOT = Path(__file__).parents[2]
 SMALL = {"height": 64, "width": 64, "frames": 5, "steps": 4}
 """Options of a clip that costs nothing."""
-CHUNKS = 4
 
 
 @dataclass
@@ -48,6 +47,7 @@ class FakeModel:
       batches: seeds of each batch that was drawn.
       seconds: that a chunk of steps takes.
       before: called with the seeds of a batch before it is drawn.
+      chunks: of steps.
       broken_seed: clips of this seed become NaN.
     """
 
@@ -55,6 +55,7 @@ class FakeModel:
     dtype: str = "float32"
     batches: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
+    chunks: int = 4
     before: Callable[[Sequence[int]], None] = lambda seeds: None
     broken_seed: int | None = None
     described: DescribedModel = DescribedModel({"weights": "none"}, tiny(), COMPONENTS, {"guidance_scale": 5.0})
@@ -71,11 +72,11 @@ class FakeModel:
         self.batches.append([pair.seed for pair in pairs])
         mix = np.linspace(0, 1, options.frames, dtype=np.float32)[:, None, None, None]
         videos = np.stack([pair.ends[0] * (1 - mix) + pair.ends[1] * mix + pair.seed % 1000 / 1000 for pair in pairs])
-        for chunk in range(1, CHUNKS + 1):
+        for chunk in range(1, self.chunks + 1):
             time.sleep(self.seconds)
             if on_progress is not None:
                 preview = ((videos.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-                on_progress(Progress(chunk, CHUNKS, lambda preview=preview: preview))
+                on_progress(Progress(chunk, self.chunks, lambda preview=preview: preview))
         for pair, video in zip(pairs, videos, strict=True):
             if pair.seed == self.broken_seed:
                 video[:] = np.nan
@@ -192,6 +193,21 @@ def serving(
             thread.join(20)
             socket.close()
             assert not thread.is_alive()
+
+
+class Held:
+    """A model that draws nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self._go = threading.Event()
+        self.model = FakeModel(before=lambda seeds: self._wait())
+
+    def _wait(self) -> None:
+        assert self._go.wait(60)
+
+    def let_go(self) -> None:
+        """Draws."""
+        self._go.set()
 
 
 def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:

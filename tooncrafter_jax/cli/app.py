@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--port must be from 0 to 65535, not {arguments.port}")
     limits = Limits(**given_options(arguments, Limits))
     check_ranges(limits)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     dtype = arguments.dtype or default_dtype()
     sources = parse_models(arguments.model or [DEFAULT_MODEL])
     models = {

@@ -25,7 +25,7 @@ from tooncrafter_jax.serving.limits import Limits, Rate
 from tooncrafter_jax.serving.metrics import CONTENT_TYPE, Metrics
 from tooncrafter_jax.serving.results import RESULTS, ending, media_type, result
 from tooncrafter_jax.serving.security import COOKIE, Access, Guard, given_key
-from tooncrafter_jax.serving.storage import NoRoom, room_explained
+from tooncrafter_jax.serving.storage import NoRoom, is_full, room_explained
 from tooncrafter_jax.serving.uploads import REQUEST, Uploads
 
 _log = logging.getLogger(__name__)
@@ -310,6 +310,7 @@ def make_app(
         app.add_exception_handler(error, _answered(status))
     app.add_exception_handler(Exception, _unexpected)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(OSError, _unwritable)
     app.add_middleware(Guard, host=host, names=names, limits=limits, answered=service.metrics.answered)
     return app
 
@@ -350,6 +351,13 @@ def _sentence(error: Exception) -> str:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # which nobody reads: the client went in the middle of its request
+
+
+async def _unwritable(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OSError) and is_full(error):
+        return JSONResponse({"detail": "the server's disk is full: nothing is lost, so try again later"}, 507)
+    _log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return await _unexpected(request, error)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -203,11 +203,6 @@ class Database:
         )
         return None if row is None else KnownPicture(*row)
 
-    def picture_bytes(self, client: str) -> int:
-        """How much room a client's pictures take."""
-        row = self._one("SELECT COALESCE(SUM(bytes), 0) FROM pictures WHERE client = ?", client)
-        return 0 if row is None else row[0]
-
     def unused_pictures(self, before: float) -> list[str]:
         """Forgets the pictures that came before a time and that no job needs; gives those that nobody has any more."""
         with self._lock:

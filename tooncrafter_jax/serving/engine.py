@@ -45,6 +45,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at the disk, where nothing else happens."""
 CLEAN_SECONDS = 60.0
 """Between two looks for what is older than `Limits.keep`."""
+UNUSED_SECONDS = 30 * 86400.0
+"""That a key lasts with which nothing was sent."""
 PREVIEW_SHARE = 0.5
 """Of the time of drawing: previews take no more than that besides."""
 
@@ -264,11 +266,15 @@ class Engine:
         return chosen
 
     def _clean(self) -> None:
-        """Removes what is older than `Limits.keep`; a clock that was set back keeps everything longer."""
-        if self.limits.keep is None or time.monotonic() - self._cleaned < CLEAN_SECONDS:
+        """Removes what is older than `Limits.keep`, and keys that were never used; a clock that was set back keeps
+        everything longer.
+        """
+        if time.monotonic() - self._cleaned < CLEAN_SECONDS:
             return
         self._cleaned = time.monotonic()
-        self.storage.remove_old(time.time() - self.limits.keep * 86400)
+        self._database.forget_clients(time.time() - UNUSED_SECONDS)
+        if self.limits.keep is not None:
+            self.storage.remove_old(time.time() - self.limits.keep * 86400)
 
     # --------------------------------------------------------------------------------------------------------- one job
 

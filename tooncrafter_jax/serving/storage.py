@@ -14,6 +14,7 @@ Names are checksums and ids of this program's own: none is a client's.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -260,14 +261,13 @@ def room_explained(storage: Storage) -> Iterator[None]:
         raise
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        if isinstance(cause, OSError) and (_is_full(cause) or storage.free < 0):
+        if isinstance(cause, OSError) and (is_full(cause) or storage.free < 0):
             raise NoRoom(f"the server's disk is full ({cause.strerror or cause}): nothing is lost") from error
         raise
 
 
-def _is_full(error: OSError) -> bool:
-    import errno
-
+def is_full(error: OSError) -> bool:
+    """Whether an error says that the disk is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error)
 
 
