@@ -32,10 +32,10 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_a_command_the_list_is_an_error() -> None:
     assert main([]) == EXIT_USAGE
     with pytest.raises(
-        UserError, match="unknown command 'sampel': did you mean sample\\? choose one of sample, convert"
+        UserError, match="unknown command 'sampel': did you mean sample\\? choose one of sample, app, convert"
     ):
         main(["sampel"])
-    with pytest.raises(UserError, match="unknown command 'x': choose one of sample, convert"):
+    with pytest.raises(UserError, match="unknown command 'x': choose one of sample, app, convert"):
         main(["x"])
 
 

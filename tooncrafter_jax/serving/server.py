@@ -56,6 +56,7 @@ def configured(app: FastAPI, host: str, port: int) -> uvicorn.Config:
         app,
         host=host,
         port=port,
+        log_config=None,  # its own would end other libraries' handlers, and absl's closes its stream
         log_level="warning",
         access_log=False,
         proxy_headers=False,

@@ -99,11 +99,10 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, ending: str, drawn: Drawn
 
 
 def test_a_sheet_that_cannot_be_written_takes_its_drawings_along(tmp_path: Path, drawn: DrawnSheet):
-    """The sheet comes after its drawings, and is longer than the longest of these."""
-    for ending in ("xdts", "csv"):
-        with largest_file(450), pytest.raises(UserError, match=rf"cut\.{ending}' cannot be written"):
-            write_timesheet(tmp_path / f"cut.{ending}", *drawn)
-        assert files(tmp_path) == []
+    """The sheet comes after its drawings, and is longer than the longest of these (those of a CSV have a profile)."""
+    with largest_file(450), pytest.raises(UserError, match=r"cut\.xdts' cannot be written"):
+        write_timesheet(tmp_path / "cut.xdts", *drawn)
+    assert files(tmp_path) == []
 
 
 class Drawing(Mapping[str, np.ndarray]):
