@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tooncrafter_jax.typing import Device
 
 CPU_DEVICES = 8
-KEPT_GIGABYTES = 1.5
+KEPT_GIGABYTES = 1.2
 """Up to this much memory a test process keeps its compiled programs from one file to the next."""
 
 settings.register_profile(
