@@ -490,16 +490,3 @@ def test_a_caller_can_name_cache_token_and_revision(server: hub_server.Hub, tmp_
     with pytest.raises(UserError, match="local_files_only forbids to fetch it"):
         find_checkpoint("hf://owner/name", (), access=offline)
     assert len(server.log) == count
-
-
-def test_a_revision_is_of_a_repository(tmp_path: Path) -> None:
-    assert with_revision("owner/name/a.safetensors", "refs/pr/4") == "hf://owner/name@refs/pr/4/a.safetensors"
-    assert with_revision("owner/name@one", "one") == "hf://owner/name@one"
-    for source, revision, phrase in (
-        (str(tmp_path), "one", "is taken as a place of this machine"),
-        ("small", "one", "is taken as a place of this machine"),
-        ("owner/name@one", "two", "names the revision one, and two is asked for"),
-        ("owner/name", "../x", "is no branch, tag or commit"),
-    ):
-        with pytest.raises(UserError, match=phrase):
-            with_revision(source, revision)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.weights.hub_names import HubName, is_explicit, parse_name, published_name
+from tooncrafter_jax.weights.hub_names import HubName, is_explicit, parse_name, published_name, with_revision
 from tooncrafter_jax.weights.known_models import KNOWN_MODELS, known_model, published_file
 
 NAMES = {
@@ -135,3 +135,16 @@ def test_every_known_model_is_found_by_its_name() -> None:
             assert published_file(HubName(file.repository, "v2", file.file)).revision == "v2"
             assert len(file.revision) in (4, 40) and len(file.sha256 or "0" * 64) == 64
     assert published_file(HubName("a/b", None, "c.ckpt")).revision == "main"
+
+
+def test_a_revision_is_of_a_repository(tmp_path: Path) -> None:
+    assert with_revision("owner/name/a.safetensors", "refs/pr/4") == "hf://owner/name@refs/pr/4/a.safetensors"
+    assert with_revision("owner/name@one", "one") == "hf://owner/name@one"
+    for source, revision, phrase in (
+        (str(tmp_path), "one", "is taken as a place of this machine"),
+        ("small", "one", "is taken as a place of this machine"),
+        ("owner/name@one", "two", "names the revision one, and two is asked for"),
+        ("owner/name", "../x", "is no branch, tag or commit"),
+    ):
+        with pytest.raises(UserError, match=phrase):
+            with_revision(source, revision)
