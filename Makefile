@@ -14,6 +14,8 @@ LIGHT_EXTRAS := --extra dev --extra data --extra eval --extra hub --extra app
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests compile more than they compute; the gate's heavy ones and the slow ones run what users run.
 QUICK := XLA_FLAGS="--xla_backend_optimization_level=1 $$XLA_FLAGS"
+# With other versions: annotations need no second check.
+VERSIONS := $(QUICK) JAXTYPING_DISABLE=1 TEST_EXAMPLES=50
 
 # Tests start Python some hundred times, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,10 +35,10 @@ test-gate: .venv/dev
 	$(BIN)/python $(PYTEST) -m gate
 
 test-newest: .venv-3.13/dev
-	$(QUICK) TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	$(VERSIONS) FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-lowest: .venv-lowest/dev
-	$(QUICK) TEST_EXAMPLES=50 FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
+	$(VERSIONS) FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu}" .venv-lowest/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'
 
 test-full-size: .venv/dev
 	$(BIN)/python -m pytest -m full_size -s

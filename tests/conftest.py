@@ -1,7 +1,8 @@
 """How every test runs: eight CPU devices, a cache of compiled programs, and the tiny model of the reference numbers.
 
-Type annotations are checked while testing (`--jaxtyping-packages` in pyproject.toml). The check is installed after this
-file is read, so this file imports the package inside functions only.
+Annotations are checked while testing in the rooms that give shapes (`--jaxtyping-packages` in pyproject.toml); in the
+others pyright's check is enough. The check is installed after this file is read, so this file imports the package
+inside functions only.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ settings.register_profile(
 settings.load_profile("gate")
 
 jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
+gc.set_threshold(50_000, 20, 20)  # collecting the millions of objects of jax every 700 new ones takes a tenth of the time
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
 
@@ -50,9 +52,10 @@ if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
     """Turns the check of annotations off, for values of a wrong type that the code itself must refuse in words."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")
