@@ -6,7 +6,7 @@ from PIL import Image
 
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.encoding import encode_animation
-from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
+from tooncrafter_jax.io.formats.output_format import OneFile
 from tooncrafter_jax.io.frames import (
     PUBLISHED_FPS,
     AnyFrames,
@@ -16,19 +16,6 @@ from tooncrafter_jax.io.frames import (
     check_playback_rate,
     durations,
 )
-
-
-class Apng(OneFile):
-    """See `OutputFormat`."""
-
-    name = "apng"
-    endings = ("apng",)
-    has_alpha = True
-
-    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
-        """See `write_apng`."""
-        del options
-        write_apng(path, frames, fps)
 
 
 def write_apng(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
@@ -46,3 +33,12 @@ def write_apng(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None
     delays = durations(len(frames), check_playback_rate(fps), ticks_per_second=1000)
     pictures = [Image.fromarray(frame) for frame in frames]
     write_atomically(path, encode_animation(pictures, "PNG", delays))
+
+
+class Apng(OneFile):
+    """See `OutputFormat`."""
+
+    name = "apng"
+    endings = ("apng",)
+    has_alpha = True
+    encode = staticmethod(write_apng)

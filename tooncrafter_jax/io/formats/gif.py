@@ -10,10 +10,9 @@ from PIL import Image
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.encoding import encode_animation
-from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
+from tooncrafter_jax.io.formats.output_format import OneFile
 from tooncrafter_jax.io.frames import (
     PUBLISHED_FPS,
-    AnyFrames,
     Frames,
     Path,
     Rate,
@@ -24,32 +23,6 @@ from tooncrafter_jax.io.frames import (
 
 MAX_GIF_FPS = 50
 """Viewers show a shorter delay than two hundredths of a second as a longer one."""
-
-
-class Gif(OneFile):
-    """See `OutputFormat`."""
-
-    name = "gif"
-    endings = ("gif",)
-
-    def check_playback_rate(self, fps: Rate) -> Fraction:
-        """The rate.
-
-        Raises:
-          UserError: it is impossible, or more than viewers show.
-        """
-        rate = check_playback_rate(fps)
-        if fps > MAX_GIF_FPS:
-            raise UserError(
-                f"the playback fps is {fps}, but GIF viewers show at most {MAX_GIF_FPS}: choose less, "
-                "or write mp4 or WebP"
-            )
-        return rate
-
-    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
-        """See `write_gif`."""
-        del options
-        write_gif(path, frames, fps)
 
 
 def write_gif(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
@@ -74,3 +47,25 @@ def write_gif(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
     pictures = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     delays = [10 * hundredths for hundredths in durations(len(frames), rate, ticks_per_second=100)]
     write_atomically(path, encode_animation(pictures, "GIF", delays, optimize=False))
+
+
+class Gif(OneFile):
+    """See `OutputFormat`."""
+
+    name = "gif"
+    endings = ("gif",)
+    encode = staticmethod(write_gif)
+
+    def check_playback_rate(self, fps: Rate) -> Fraction:
+        """The rate.
+
+        Raises:
+          UserError: it is impossible, or more than viewers show.
+        """
+        rate = check_playback_rate(fps)
+        if fps > MAX_GIF_FPS:
+            raise UserError(
+                f"the playback fps is {fps}, but GIF viewers show at most {MAX_GIF_FPS}: choose less, "
+                "or write mp4 or WebP"
+            )
+        return rate

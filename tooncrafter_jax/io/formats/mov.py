@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import pathlib
-
 from tooncrafter_jax.io.atomic_files import sync_file, written_whole
-from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
-from tooncrafter_jax.io.formats.video import VideoSettings, encode_video, video_looks_whole
+from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, encode_video
 from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames, check_playback_rate
 
 PRORES_ENCODER = "prores_ks"
 _OPTIONS = {"profile": "4444", "vendor": "apl0", "bits_per_mb": "8000"}
 """The vendor is Apple's own, which some programs insist on; the bits are the most, as hard edges ring with fewer."""
 _ALPHA_OPTIONS = {"alpha_bits": "16"}
-
-
-class Mov(OneFile):
-    """See `OutputFormat`."""
-
-    name = "mov"
-    endings = ("mov",)
-    has_alpha = True
-
-    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
-        """See `write_mov`."""
-        del options
-        write_mov(path, frames, fps)
-
-    def looks_whole(self, path: pathlib.Path) -> bool:
-        """Whether its first frame can be decoded."""
-        return video_looks_whole(path)
 
 
 def write_mov(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
@@ -55,3 +35,12 @@ def write_mov(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
     with written_whole(path) as temporary:
         encode_video(temporary, frames, check_playback_rate(fps), settings)
         sync_file(temporary)
+
+
+class Mov(OneVideo):
+    """See `OutputFormat`."""
+
+    name = "mov"
+    endings = ("mov",)
+    has_alpha = True
+    encode = staticmethod(write_mov)

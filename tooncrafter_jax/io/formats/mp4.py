@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import sync_file, written_whole
-from tooncrafter_jax.io.formats.output_format import PUBLISHED_PIXEL_FORMAT, FormatOptions, OneFile
-from tooncrafter_jax.io.formats.video import VideoSettings, encode_video, video_looks_whole
+from tooncrafter_jax.io.formats.output_format import PUBLISHED_PIXEL_FORMAT, FormatOptions
+from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, encode_video
 from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Frames, Path, Rate, check_frames, check_playback_rate
 
 PUBLISHED_CRF = 10
@@ -20,7 +19,7 @@ _INDEX_FIRST = {"movflags": "+faststart"}
 """Of the muxer: browsers begin to play before they have all. It reads the file again, and so needs one on a disk."""
 
 
-class Mp4(OneFile):
+class Mp4(OneVideo):
     """See `OutputFormat`."""
 
     name = "mp4"
@@ -29,10 +28,6 @@ class Mp4(OneFile):
     def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_mp4`."""
         write_mp4(path, frames, fps, pixel_format=options.pixel_format)
-
-    def looks_whole(self, path: pathlib.Path) -> bool:
-        """Whether its first frame can be decoded."""
-        return video_looks_whole(path)
 
 
 def write_mp4(

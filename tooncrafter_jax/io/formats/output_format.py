@@ -94,12 +94,23 @@ class OutputFormat(Protocol):
 
 
 class OneFile:
-    """What all formats share whose clips are one file that Pillow reads."""
+    """What all formats share whose clips are one file that Pillow reads.
+
+    Attributes:
+      name, endings, is_folder, has_alpha: see `OutputFormat`.
+      encode: writes a file; a format that has options has its own `write` instead.
+    """
 
     name: str
     endings: tuple[str, ...]
     is_folder: bool = False
     has_alpha: bool = False
+    encode: Callable[[Path, AnyFrames, Rate], None]
+
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
+        """`encode`, which has no options."""
+        del options
+        self.encode(path, frames, fps)
 
     def file_name(self, clip: str, ending: str | None = None) -> str:
         """The clip's name with an ending."""

@@ -13,6 +13,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.formats.output_format import OneFile
 from tooncrafter_jax.io.frames import AnyFrames
 
 _RGB_MATRIX, _FULL_RANGE = 0, 2
@@ -80,10 +81,13 @@ def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSe
         container.mux(stream.encode())
 
 
-def video_looks_whole(path: pathlib.Path) -> bool:
-    """Whether the first frame of a video can be decoded."""
-    try:
-        with av.open(str(path)) as container:
-            return next(container.decode(video=0), None) is not None
-    except (OSError, FFmpegError, ValueError, IndexError):
-        return False
+class OneVideo(OneFile):
+    """What all formats share whose clips are one video."""
+
+    def looks_whole(self, path: pathlib.Path) -> bool:
+        """Whether its first frame can be decoded."""
+        try:
+            with av.open(str(path)) as container:
+                return next(container.decode(video=0), None) is not None
+        except (OSError, FFmpegError, ValueError, IndexError):
+            return False

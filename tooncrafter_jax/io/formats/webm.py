@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import numpy as np
 
 from tooncrafter_jax.io.atomic_files import sync_file, written_whole
 from tooncrafter_jax.io.filling import filled
-from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
-from tooncrafter_jax.io.formats.video import VideoSettings, encode_video, video_looks_whole
+from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, encode_video
 from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames, check_playback_rate
 
 VP9_ENCODER = "libvpx-vp9"
@@ -17,23 +14,6 @@ CRF = 6
 """Constant quality, of 63; the same for opacity, whose hard rims ring with more."""
 _OPTIONS = {"crf": str(CRF), "b": "0", "deadline": "good", "cpu-used": "2", "auto-alt-ref": "0"}
 """Frames that are never shown are left out, as none of them has opacity."""
-
-
-class Webm(OneFile):
-    """See `OutputFormat`."""
-
-    name = "webm"
-    endings = ("webm",)
-    has_alpha = True
-
-    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
-        """See `write_webm`."""
-        del options
-        write_webm(path, frames, fps)
-
-    def looks_whole(self, path: pathlib.Path) -> bool:
-        """Whether its first frame can be decoded."""
-        return video_looks_whole(path)
 
 
 def write_webm(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
@@ -62,6 +42,15 @@ def write_webm(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None
     with written_whole(path) as temporary:
         encode_video(temporary, _spread(frames) if transparent else frames, check_playback_rate(fps), settings)
         sync_file(temporary)
+
+
+class Webm(OneVideo):
+    """See `OutputFormat`."""
+
+    name = "webm"
+    endings = ("webm",)
+    has_alpha = True
+    encode = staticmethod(write_webm)
 
 
 def _spread(frames: np.ndarray) -> np.ndarray:

@@ -9,25 +9,12 @@ from PIL import Image
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.encoding import encode_animation
-from tooncrafter_jax.io.formats.output_format import FormatOptions, OneFile
+from tooncrafter_jax.io.formats.output_format import OneFile
 from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames, check_playback_rate, durations
 
 MAX_WEBP_SIDE = 16383
 QUALITY = 90
 """Of 100; more than Pillow's 80, as drawings have hard edges."""
-
-
-class Webp(OneFile):
-    """See `OutputFormat`."""
-
-    name = "webp"
-    endings = ("webp",)
-    has_alpha = True
-
-    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
-        """See `write_webp`."""
-        del options
-        write_webp(path, frames, fps)
 
 
 def write_webp(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
@@ -48,3 +35,12 @@ def write_webp(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None
     pictures = [Image.fromarray(f) for f in frames]
     delays = durations(len(frames), rate, ticks_per_second=1000)
     write_atomically(path, encode_animation(pictures, "WEBP", delays, quality=QUALITY))
+
+
+class Webp(OneFile):
+    """See `OutputFormat`."""
+
+    name = "webp"
+    endings = ("webp",)
+    has_alpha = True
+    encode = staticmethod(write_webp)
