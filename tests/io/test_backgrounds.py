@@ -36,7 +36,7 @@ def test_a_second_background_is_far_from_the_first_too():
 def test_a_drawing_of_all_colours_leaves_none_that_is_far():
     steps = np.arange(0, 256, 15, dtype=np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
-    assert farthest_background(colours)[1] < 5
+    assert farthest_background(colours)[1] < 8
 
 
 def test_colours_of_what_is_hardly_there_do_not_count():
@@ -59,3 +59,11 @@ def test_colours_have_names(text: str, colour: tuple[int, int, int]):
 def test_what_is_no_colour_is_named(text: str, words: str):
     with pytest.raises(UserError, match=words):
         colour_named(text)
+
+
+def test_where_no_moderate_colour_is_far_enough_the_farthest_of_all_is_taken():
+    """A drawing of all strong colours: a moderate one is nearer than one would like, and still the farthest."""
+    steps = np.array((0, 64, 128, 192, 255), np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
+    chosen, distance = farthest_background(colours)
+    assert distance == pytest.approx(nearness(colours, chosen)) and distance > 8

@@ -77,10 +77,11 @@ def farthest_background(colours: UInt8[np.ndarray, "N 3"], apart_from: Colour | 
       The background, and its difference in L*a*b* from the nearest.
     """
     others = colours if apart_from is None else np.concatenate([colours, np.array([apart_from], np.uint8)])
-    chosen, distance = _farthest(others, _moderate())
-    if distance < FAR_ENOUGH:
-        chosen, distance = _farthest(others, np.array(list(itertools.product(_STEPS, repeat=3)), np.uint8))
-    return chosen, distance
+    moderate = _farthest(others, _moderate())
+    if moderate[1] >= FAR_ENOUGH:
+        return moderate
+    strong = _farthest(others, np.array(list(itertools.product(_STEPS, repeat=3)), np.uint8))
+    return max(moderate, strong, key=lambda found: found[1])
 
 
 def _moderate() -> UInt8[np.ndarray, "N 3"]:
