@@ -18,7 +18,7 @@ Over two backgrounds both are determined (Smith and Blinn, "Blue screen matting"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,10 +168,11 @@ def _opacity(
         faint, own, theirs = _mixed_parts(shown, behind, ~wide, known, known.is_soft)
         alpha[faint], colours[faint] = own[faint], theirs[faint]
         mixed = mixed | faint
-    rows, columns = np.nonzero(near & ~is_behind)
-    if len(rows):
+    inside = ~near & ~mixed
+    gaps = filled(shown, inside.astype(np.float32))
+    for rows, columns in _some_at_a_time(near & ~is_behind):
         pixel, base = shown[rows, columns], behind[rows, columns]
-        nearby = _colours_near(shown, ~near & ~mixed, rows, columns)
+        nearby = _colours_near(shown, inside, gaps, rows, columns)
         candidates = np.concatenate([nearby, _each(known.colours, len(rows))], 1)
         caps = np.concatenate([np.ones(nearby.shape[1], np.float32), known.most])
         handicap = np.where(np.arange(len(caps)) < nearby.shape[1], 0, _OF_KEYS)
@@ -187,11 +188,12 @@ def _mixed_parts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where pixels are rather some of the known colours before the background than any opaque one; opacity, colours."""
     mixed, alpha, colours = np.zeros_like(where), np.ones(where.shape, np.float32), shown.copy()
-    rows, columns = np.nonzero(where)
-    for opaques in (known.colours[~known.is_soft], known.shades):  # few settle most pixels
-        opaque = _from_nearest(shown[rows, columns], opaques)
-        rows, columns, opaque = (values[opaque > _SOFTER] for values in (rows, columns, opaque))
-    if len(rows):
+    for rows, columns in _some_at_a_time(where):
+        for opaques in (known.colours[~known.is_soft], known.shades):  # few settle most pixels
+            opaque = _from_nearest(shown[rows, columns], opaques)
+            rows, columns, opaque = (values[opaque > _SOFTER] for values in (rows, columns, opaque))
+        if not len(rows):
+            continue
         pixel, candidates = shown[rows, columns], _each(known.colours[of], len(rows))
         share, distance = _on_the_way(pixel, behind[rows, columns], candidates, known.most[of])
         best = distance.argmin(1)[:, None]
@@ -201,14 +203,18 @@ def _mixed_parts(
     return mixed, alpha, colours
 
 
+def _some_at_a_time(mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of a mask's pixels, so few at once that all of their colours' distances fit into memory."""
+    rows, columns = np.nonzero(mask)
+    for start in range(0, len(rows), _AT_A_TIME):
+        yield rows[start : start + _AT_A_TIME], columns[start : start + _AT_A_TIME]
+
+
 def _from_nearest(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Distance of each pixel (N, 3) from the nearest colour (K, 3); infinite where there are none."""
     if not len(colours):
         return np.full(len(pixels), np.inf, np.float32)
-    own, nearest = (colours**2).sum(-1), np.empty(len(pixels), np.float32)
-    for start in range(0, len(pixels), _AT_A_TIME):
-        some = pixels[start : start + _AT_A_TIME]
-        nearest[start : start + _AT_A_TIME] = (own - 2 * some @ colours.T).min(1) + (some**2).sum(-1)
+    nearest = ((colours**2).sum(-1) - 2 * pixels @ colours.T).min(1) + (pixels**2).sum(-1)
     return np.sqrt(np.maximum(nearest, 0))
 
 
@@ -230,9 +236,11 @@ def _on_the_way(
     return share, np.sqrt(((gone - share[..., None] * way) ** 2).sum(-1))
 
 
-def _colours_near(shown: np.ndarray, solid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Colours (N, K, 3) of opaque pixels within a few pixels, and of what fills their gaps."""
-    gaps = filled(shown, solid.astype(np.float32))[rows, columns]
+def _colours_near(
+    shown: np.ndarray, solid: np.ndarray, gaps: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Colours (N, K, 3) of opaque pixels within a few pixels, and of what fills their gaps (H, W, 3)."""
+    gaps = gaps[rows, columns]
     height, width = solid.shape
     found = []
     for down, right in _SHIFTS:

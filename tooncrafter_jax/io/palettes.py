@@ -84,20 +84,32 @@ def _snapped(frame: np.ndarray, palette: np.ndarray) -> np.ndarray:
     areas = _mean(shown)
     deviation = np.sqrt(np.maximum(_mean(shown**2) - areas**2, 0).max(-1))
     flat = deviation <= np.clip(_NOISE * np.median(deviation), _QUIET, _LOUD)
-    distances = np.sqrt(((lab_of_srgb(areas[flat])[:, None] - lab_of_srgb(palette)) ** 2).sum(-1))
-    order = np.argsort(distances, axis=1)[:, :2]
-    nearest = np.take_along_axis(distances, order, 1)
-    is_clear = nearest[:, 0] <= NEAR
-    if len(palette) > 1:
-        is_clear &= nearest[:, 1] >= CLEARLY * nearest[:, 0]
+    number, nearest, next_one = _two_nearest(lab_of_srgb(areas[flat]), lab_of_srgb(palette))
+    is_clear = (nearest <= NEAR) & (next_one >= CLEARLY * nearest)
     chosen = np.zeros(flat.shape, bool)
     chosen[flat] = is_clear
     move = np.zeros_like(shown)
-    move[chosen] = palette[order[is_clear, 0]] - areas[chosen]
+    move[chosen] = palette[number[is_clear]] - areas[chosen]
     beside = grown(chosen, _RIM) & ~chosen
     moved = np.where(beside[..., None], shown + filled(move, chosen.astype(np.float32)), shown)
-    moved[chosen] = palette[order[is_clear, 0]]
+    moved[chosen] = palette[number[is_clear]]
     return np.clip(np.round(moved), 0, 255).astype(np.uint8)
+
+
+def _two_nearest(values: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each value (N, 3): number of the nearest colour (K, 3), its distance, and that of the next, if there is one.
+
+    Colour by colour, as all distances at once are a hundred times the picture.
+    """
+    number = np.zeros(len(values), int)
+    nearest, next_one = (np.full(len(values), np.inf, np.float32) for _ in range(2))
+    for index, colour in enumerate(palette):
+        distance = np.sqrt(((values - colour) ** 2).sum(-1))
+        is_nearer = distance < nearest
+        next_one = np.where(is_nearer, nearest, np.minimum(next_one, distance))
+        number[is_nearer] = index
+        nearest = np.minimum(nearest, distance)
+    return number, nearest, next_one
 
 
 def _is_flat(picture: np.ndarray) -> Bool[np.ndarray, "H W"]:
