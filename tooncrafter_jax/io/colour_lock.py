@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from tooncrafter_jax.io.cells import blurred, cell_means, enlarged
 from tooncrafter_jax.io.cielab import lab_of_srgb, srgb_of_lab
 from tooncrafter_jax.io.frames import Frames, each_made
 
@@ -22,10 +23,6 @@ STILL = 6.0
 """Difference of the keys in L*a*b*, beyond that of most of the picture, at which something moves there."""
 SAME = 6.0
 """Difference of a pixel's r_t from that of its surroundings at which something passes by."""
-REACH = 1 / 6
-"""Standard deviation of the surroundings, of the picture's shorter side."""
-_CELL = 8
-"""Pixels of a side of the cells in which the correction is computed."""
 _ROUNDS = (3.0, 2.0, 1.0)
 """Times `SAME`: from no correction on, the surroundings are found by taking ever less for a drift."""
 _OF_WHOLE = 0.03
@@ -66,45 +63,13 @@ def _drift(frame: np.ndarray, keys: np.ndarray, share: float, still: np.ndarray)
     around = np.zeros_like(r)
     for wider in _ROUNDS:
         weight = still / (1 + ((r - around) ** 2).sum(-1) / (wider * SAME) ** 2) ** 2
-        sums = _by_cell(weight[..., None] * r), _by_cell(weight[..., None])
-        around = _enlarged(_around(*sums), *frame.shape[:2])
+        sums = cell_means(weight[..., None] * r), cell_means(weight[..., None])
+        around = enlarged(_around(*sums), *frame.shape[:2])
     return around
 
 
 def _around(r: np.ndarray, told: np.ndarray) -> Float32[np.ndarray, "h w 3"]:
     """The drift at each cell, from what is told around it, and else in the whole picture."""
     whole = r.mean((0, 1)) / (told.mean() + _OF_NOTHING)
-    near, weight = _blurred(r), _blurred(told)
+    near, weight = blurred(r), blurred(told)
     return ((near + _OF_WHOLE * whole) / (weight + _OF_WHOLE)).astype(np.float32)
-
-
-def _by_cell(values: np.ndarray) -> np.ndarray:
-    """Means of cells; those at the border may be of fewer pixels."""
-    for axis in (0, 1):
-        starts = np.arange(0, values.shape[axis], _CELL)
-        counts = np.diff(np.append(starts, values.shape[axis]))
-        sums = np.add.reduceat(values, starts, axis=axis)
-        values = sums / counts.reshape([-1 if axis == 0 else 1, -1 if axis == 1 else 1, 1])
-    return values.astype(np.float32)
-
-
-def _blurred(cells: np.ndarray) -> np.ndarray:
-    """With a Gaussian, and nothing beyond the border."""
-    sigma = REACH * min(cells.shape[:2])
-    for axis in (0, 1):
-        place = np.arange(cells.shape[axis])
-        matrix = np.exp(-0.5 * ((place[:, None] - place) / max(sigma, 0.5)) ** 2)
-        matrix = (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
-        cells = np.moveaxis(np.tensordot(matrix, cells, (1, axis)), 0, axis)
-    return cells
-
-
-def _enlarged(cells: np.ndarray, height: int, width: int) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """Linearly between the middles of cells."""
-    for axis, length in ((0, height), (1, width)):
-        place = np.clip((np.arange(length) + 0.5) / _CELL - 0.5, 0, cells.shape[axis] - 1)
-        before = np.floor(place).astype(int)
-        after = np.minimum(before + 1, cells.shape[axis] - 1)
-        part = (place - before).astype(np.float32).reshape([-1 if axis == 0 else 1, -1 if axis == 1 else 1, 1])
-        cells = (1 - part) * np.take(cells, before, axis) + part * np.take(cells, after, axis)
-    return cells.astype(np.float32)
