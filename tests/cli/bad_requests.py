@@ -121,7 +121,11 @@ SETTINGS = [
     Case("published-name-of-another-word", setting("--savedir=x"), ("did you mean --out?",)),
     Case("strength-without-a-draft", setting("--strength=0.5"), ("a strength of 0.5", "there is none")),
     Case("strength-of-nothing", setting("--strength=0"), ("strength", "from 0.001 to 1", "not 0")),
-    Case("draft-that-is-no-folder", setting("--draft=nowhere"), ("nowhere", "a draft is a folder of pictures")),
+    Case(
+        "draft-that-is-no-folder",
+        setting("--draft=nowhere"),
+        ("nowhere", "a draft is a folder with a picture for each frame"),
+    ),
     Case("height-not-a-multiple-of-64", setting("--height=100"), ("multiple of 64", "100", "try 128")),
     Case("negative-width", setting("--width=-64"), ("multiple of 64", "-64")),
     Case("negative-steps", setting("--steps=-1"), ("steps must be from 1 to 1000, not -1",)),
@@ -188,7 +192,7 @@ REQUESTS = [
     Case(
         "nothing-asked-for",
         lambda w: ["--out=a.mp4"],
-        ("--first with --last, --keys, --timesheet, --folder, or --manifest",),
+        ("--first with --last, --keys, --timesheet, --reference with --sketches, --folder, or --manifest",),
     ),
     Case("two-things-asked-for", lambda w: w.pair("--folder=a"), ("not --first and --folder together",)),
     Case("no-out", lambda w: w.pair()[:2], ("--out",)),

@@ -83,6 +83,15 @@ def test_a_blank_sheet_is_refused(picture, dark):
         read_sheet(picture, dark)
 
 
+def test_a_sheet_that_may_be_blank_becomes_white_paper():
+    grey = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    for picture in (grey, np.zeros((HEIGHT, WIDTH, 4), np.uint8)):
+        read = read_sheet(picture, may_be_blank=True)
+        assert read.ink == 0 and (read.grey == 255).all() and read.dark_lines
+    drawn = read_sheet(sheet(255, 0), may_be_blank=True)
+    assert drawn.ink > 0 and drawn.recognised is True
+
+
 def test_white_lines_on_transparency_are_not_put_on_white_without_a_word():
     with pytest.raises(UserError, match="blank with dark lines: it has bright lines on transparent paper"):
         read_sheet(transparent(255), dark_lines=True)

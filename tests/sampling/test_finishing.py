@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.io.drawn_cels import SIDE, disc
+from tests.io.drawn_cels import SIDE, disc, lines
 from tests.io.drifting import HEIGHT, clip, difference, drifted
+from tests.io.line_sheets import HEIGHT as SHEET_HEIGHT
+from tests.io.line_sheets import WIDTH as SHEET_WIDTH
+from tests.io.line_sheets import sheet, soiled
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import fit_image
 from tooncrafter_jax.io.cels import in_range
@@ -22,6 +25,7 @@ from tooncrafter_jax.sampling.finishing import Sampled, finished, sample_all
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, prepare
 
+Draw = Callable[[float], np.ndarray]
 TIMES = np.linspace(0, 1, 5)
 SETTINGS: dict[str, Any] = {"height": SIDE + 32, "width": SIDE + 32, "frames": 5, "fit": "pad", "alpha": True}
 
@@ -33,9 +37,10 @@ def prepared(seed: int = 1, **options: Any) -> tuple[PreparedPair, SamplingOptio
 
 
 class Drawing:
-    """Draws the disc over whatever the ends have in their corner; what it was asked for is kept."""
+    """Draws a cel over whatever the ends have in their corner; what it was asked for is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, cel: Draw = disc) -> None:
+        self.cel = cel
         self.asked: list[Sequence[PreparedPair]] = []
 
     def __call__(self, pairs: Sequence[PreparedPair], options: SamplingOptions, on_progress: Any) -> np.ndarray:
@@ -43,7 +48,7 @@ class Drawing:
         if on_progress is not None:
             on_progress(Progress(3, 10, lambda: np.zeros(0)))
         corners = [_colour(pair.ends[0, 0, 0]) for pair in pairs]
-        return np.stack([[in_range(_placed(over(disc(at), corner), corner)) for at in TIMES] for corner in corners])
+        return np.stack([[in_range(_placed(over(self.cel(at), corner), corner)) for at in TIMES] for corner in corners])
 
 
 def _colour(values: np.ndarray) -> Colour:
@@ -136,3 +141,41 @@ def test_nan_is_named():
     sampled.video[2, 5, 5] = np.nan
     with pytest.raises(UserError, match="NaN"):
         finished(sampled, pair, options)
+
+
+def test_line_drawings_are_kept_white_and_grey():
+    """Scans on cream paper in, a drawing on tinted paper between: white paper and grey lines in both."""
+    true = np.stack([sheet(float(at)) for at in TIMES])
+    options = SamplingOptions(height=SHEET_HEIGHT, width=SHEET_WIDTH, frames=5, lines=True)
+    options.check(tiny())
+    first, last = (soiled(true[at], (246, 236, 214)) for at in (0, -1))
+    pair = prepare(Pair(first, last), options, tiny())
+    sampled = Sampled(np.stack([in_range(frame) for frame in soiled(true, (231, 214, 240))]))
+    for made in (np.round((pair.ends + 1) * 127.5).astype(np.uint8), finished(sampled, pair, options)):
+        wanted = true[[0, -1]] if len(made) == 2 else true
+        paper = wanted[..., 0] == 255
+        assert (made[..., :1] == made).all() and (made[..., 0][paper] >= 254).mean() > 0.97
+        assert np.abs(made.astype(int) - wanted)[wanted < 200].mean() < 7
+
+
+@pytest.mark.parametrize("cel", [lines, disc])
+def test_line_drawings_with_opacity_lie_on_white_if_nothing_of_them_is_white(cel: Draw):
+    options = SamplingOptions(**SETTINGS, lines=True)
+    pair = prepare(Pair(cel(0), cel(1)), options, tiny())
+    assert pair.cels is not None and (pair.cels.background == (255, 255, 255)) == (cel is lines)
+    (sampled,) = sample_all(Drawing(cel), [pair], options)
+    cels = finished(sampled, pair, options)
+    assert (cels[..., :1] == cels[..., :3]).all()
+    for at, found in list(zip(TIMES, cels, strict=True))[1:-1]:
+        assert np.abs(found[..., 3].astype(int) - np.pad(cel(at)[..., 3], 16)).mean() / 255 < 0.01
+
+
+def test_line_drawings_that_are_not_asked_for_are_recognised():
+    options = SamplingOptions(height=SHEET_HEIGHT, width=SHEET_WIDTH, frames=5)
+    with collected() as said:
+        prepare(Pair(sheet(0), sheet(1)), options, tiny())
+    assert sum("look like line drawings: the option lines" in sentence for sentence in said) == 1
+    with pytest.raises(UserError, match="lie on white paper"):
+        replace(options, lines=True, background="green").check(tiny())
+    with pytest.raises(UserError, match="the last picture is no line drawing"):
+        prepare(Pair(sheet(0), clip()[0]), replace(options, lines=True, fit="crop"), tiny())

@@ -19,6 +19,7 @@ from tests.reference import golden, noise_params, tiny_params
 from tests.training.small import MODEL_CHANGES, ONE_LEVEL
 from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
+from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.sampler import prime_factors, sampling_mesh, second_pass_frames
 from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.typing import Device
@@ -213,6 +214,16 @@ def test_samples_of_a_pair_have_seeds_that_count_up(toon: ToonCrafter, pictures:
     assert (videos[0] != clip).mean() > 0.01
 
 
+def test_a_picked_variant_is_the_clip_of_its_seed(toon: ToonCrafter, pictures: Any) -> None:
+    settings: dict[str, Any] = {"seed": 4, "samples_per_pair": 2, **SETTINGS}
+    both = toon.interpolate(pictures[0], pictures[1], "walking man", **settings)
+    with collected() as said:
+        picked = toon.interpolate(pictures[0], pictures[1], "walking man", pick=1, **settings)
+    assert len(said) == 2 and said[0].endswith(", kept") and said[1].endswith("not kept")
+    assert picked.shape == (1, *both.shape[1:])
+    np.testing.assert_array_equal(picked[0], both[int("seed 5" in said[0])])
+
+
 def test_latents_take_the_place_of_the_noise_of_the_seed(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
     sampler = toon.sampler(1, 16)
     noise = np.asarray(sampler.initial_noise(np.asarray([5], np.uint32), frames=16, frame_shape=(8, 8, 4)))[0]
@@ -296,6 +307,26 @@ def test_sketches_guide_and_a_zero_scale_does_not(toon: ToonCrafter, pictures: A
 
 
 @pytest.mark.gate
+def test_sketches_are_coloured_by_one_reference_or_two(
+    toon: ToonCrafter, pictures: Any, compilations: Callable[[], int]
+) -> None:
+    first, last = pictures
+    sketches = [np.full((64, 128, 3), 255, np.uint8) for _ in range(16)]
+    for frame, sketch in enumerate(sketches):
+        sketch[2 * frame : 2 * frame + 4, 30:90] = 0
+    settings: dict[str, Any] = {"seed": 5, **SETTINGS}
+    two = toon.colour([first, last], sketches, **settings)
+    before = compilations()
+    np.testing.assert_array_equal(two, toon.interpolate(first, last, sketches=dict(enumerate(sketches)), **settings))
+    one = toon.colour(first, sketches, **settings)
+    assert one.shape == two.shape and (one != two).mean() > 0.01
+    twice = toon.colour([first, first], sketches, **settings)
+    assert (one != twice).mean() > 0.01  # the end is open, and not the first picture once more
+    assert (toon.colour(last, sketches, **settings) != one).mean() > 0.01
+    assert compilations() == before
+
+
+@pytest.mark.gate
 def test_progress_and_preview(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
     seen: list[tuple[int, int]] = []
     previews = []
@@ -350,7 +381,8 @@ def test_mistakes_are_named(pictures: Any, devices: list[Device]) -> None:
 def test_calls_in_the_words_of_other_programs_end_in_sentences(toon: ToonCrafter, pictures: Any) -> None:
     first, last = pictures
     for wrong, phrase in (
-        ({"sketches": [first]}, "sketches must be a mapping of frame numbers to drawings"),
+        ({"sketches": [first]}, "there are 1 sketches for the 16 frames of the clip"),
+        ({"sketches": 3}, "sketches must be a mapping of frame numbers to drawings"),
         ({"num_inference_steps": 5}, "no key 'num_inference_steps': it is 'steps' here"),
         ({"negative_prompt": 5}, "a negative prompt must be text, not int"),
         ({"samples_per_pair": 0}, "samples_per_pair must be at least 1, not 0"),

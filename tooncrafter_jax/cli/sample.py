@@ -7,14 +7,14 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tooncrafter_jax.cli.batch_report import Terminal, report
 from tooncrafter_jax.cli.common import Parser, interruption_note
-from tooncrafter_jax.cli.declared_options import add_declared, given_options
+from tooncrafter_jax.cli.declared_options import add_declared
+from tooncrafter_jax.cli.sample_jobs import asked_for
 from tooncrafter_jax.cli.sampling_options import OF_THE_CLIP, add_sampling, sampling_options
-from tooncrafter_jax.cli.shot_options import add_shot, check_shot_options, given_shot
+from tooncrafter_jax.cli.shot_options import add_shot, check_shot_options
 from tooncrafter_jax.cli.vocabulary import (
     MEANINGS,
     add_compilation_cache,
@@ -27,7 +27,7 @@ from tooncrafter_jax.cli.vocabulary import (
 )
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
-from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS, format_of_ending
+from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS
 from tooncrafter_jax.io.images import check_is_picture_file
 from tooncrafter_jax.io.timesheets import TIMESHEETS
 from tooncrafter_jax.models.configuration import PRESETS
@@ -35,27 +35,19 @@ from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
-from tooncrafter_jax.sampling.batch.jobs import (
-    Job,
-    checked_name,
-    frames_in,
-    parse_sketches,
-    with_fitting_names,
-)
+from tooncrafter_jax.sampling.batch.jobs import Job, with_fitting_names
 from tooncrafter_jax.sampling.batch.making import BatchRequest, BatchResult
-from tooncrafter_jax.sampling.batch.manifests import manifest_scenes
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
-from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs, shown_pairs
+from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, shown_pairs
 from tooncrafter_jax.sampling.batch.scenes import SceneJob
 from tooncrafter_jax.sampling.batch.selection import inputs_of
-from tooncrafter_jax.sampling.batch.sheet_jobs import SheetJob, layered_job, layers_in, playback_of, sheet_job
-from tooncrafter_jax.sampling.batch.shot_jobs import ShotJob, parse_keys, with_scene_variations
+from tooncrafter_jax.sampling.batch.shot_jobs import with_scene_variations
 from tooncrafter_jax.sampling.batch.shots import ShotRequest
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
+from tooncrafter_jax.sampling.picking import Picking
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
-from tooncrafter_jax.sampling.sequence import Shot
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "demo.jsonl"
 """Beside the package, where that is used as it was cloned."""
@@ -65,6 +57,7 @@ USAGE = """\
 tooncrafter sample --first=A.png --last=B.png --out=AB.mp4 [options]
        tooncrafter sample --keys=0:A.png,24:B.png,40:C.png --out=SHOT.mp4 [options]
        tooncrafter sample --timesheet=CUT.xdts --out=SHOT.mp4 [options]
+       tooncrafter sample --reference=A.png --sketches=DIR --out=CLIP.mp4 [options]
        tooncrafter sample --folder=DIR --out=DIR [options]
        tooncrafter sample --manifest=FILE --out=DIR [options]"""
 DESCRIPTION = """\
@@ -107,6 +100,22 @@ def build_parser() -> Parser:
         help="a drawing that guides one frame, e.g. 7:middle.png; frames count from 0; may be given several times",
     )
     what(
+        "--reference",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PICTURE",
+        help="colours the sketches of a clip: its first frame in colours, or, given twice, its first and its last; "
+        "with --sketches",
+    )
+    what(
+        "--sketches",
+        type=Path,
+        metavar="DIR",
+        help="with --reference: a folder with a sketch for each frame, in the order of the numbers in their names; "
+        "some may be blank",
+    )
+    what(
         "--draft",
         type=Path,
         metavar="DIR",
@@ -136,7 +145,8 @@ def build_parser() -> Parser:
         type=Path,
         metavar="FILE",
         help='a line of JSON for each clip: {"first": "a.png", "last": "b.png"} and, if wanted, "prompt", '
-        '"negative_prompt", "sketches": {"7": "c.png"}, "draft" (a folder), "seed", "fps", "name"; or for a shot: '
+        '"negative_prompt", "sketches": {"7": "c.png"}, "draft" (a folder), "seed", "fps", "name"; for sketches to be '
+        'coloured: {"references": ["a.png"], "sketches": "DIR"}; or for a shot: '
         '{"keys": {"0": "a.png", "24": "b.png"}} or {"timesheet": "cut.xdts"} and, beside these, "timing", "exposure"; '
         "paths are relative to the file",
     )
@@ -196,6 +206,13 @@ def build_parser() -> Parser:
         default=1,
         metavar="N",
         help="clips of each pair, with seeds counting up from --seed [--n_samples] (default: %(default)s)",
+    )
+    how(
+        "--pick",
+        type=int,
+        metavar="M",
+        help="draw the --samples-per-pair together, keep the best M of them by what is measured of each, and write a "
+        "sheet of all (default: keep all)",
     )
     more = ": pairs, or clips of a shot [--bs] (default: 1 pair; of a shot, one for each gap)"
     add_shared(how, "--batch-size", more, type=int, default=None, metavar="N")
@@ -257,8 +274,10 @@ def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: Ou
     given = {
         "--keys": arguments.keys,
         "--timesheet": arguments.timesheet,
+        "--reference": arguments.reference or None,
         "--folder": arguments.folder,
         "--manifest": arguments.manifest,
+        "--pick": arguments.pick,
         "--random-weights": arguments.random_weights,
         "--lora": arguments.lora,
         "--dtype": arguments.dtype,
@@ -280,129 +299,27 @@ def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: Ou
 
 def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | SceneJob], OutputPlan, list[str]]:
     """The clips, their files, and sentences about what could have been meant in another way."""
-    given = [
-        name for name in ("first", "keys", "timesheet", "folder", "manifest") if getattr(arguments, name) is not None
-    ]
-    if len(given) != 1:
-        raise UserError(
-            "give one of --first with --last, --keys, --timesheet, --folder, or --manifest"
-            + (f", not --{' and --'.join(given)} together" if given else "")
-        )
-    if arguments.out is None:
-        raise UserError("say where the result goes with --out")
-    check_at_least_one(arguments, "samples_per_pair", *([] if arguments.batch_size is None else ["batch_size"]))
-    formats = tuple(dict.fromkeys(part.strip() for part in arguments.format.split(",") if part.strip()))
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise UserError(f"unknown format '{unknown[0]}': choose of {', '.join(FORMATS)}")
-    sketches = parse_sketches(arguments.sketch, dark_lines=_dark_lines(arguments))
-    template = Pair(Path(), Path(), **given_options(arguments, Pair))
-    directory: Path = arguments.out
-    endings: Mapping[str, str] = {}
-    decisions: list[str] = []
-    jobs: list[Job | SceneJob]
     check_shot_options(arguments)
-    files = given_options(arguments, OutputPlan)
-    if arguments.keys is not None or arguments.timesheet is not None:
-        directory, name, endings = _single_output(arguments.out, formats)
-        formats = tuple(dict.fromkeys((*endings, *formats)))
-        shot = given_shot(arguments, template)._replace(sketches=sketches)
-        job = _scene(arguments, checked_name(name, "--out"), shot)
-        jobs = [job]
-        if arguments.timesheet is not None and isinstance(job, SheetJob) and "playback_fps" not in files:
-            files["playback_fps"], decided = playback_of(job)
-            decisions.append(decided)
-    elif arguments.first is not None:
-        if arguments.loop == (arguments.last is not None):
-            raise UserError(
-                "--loop takes one picture: leave out --last" if arguments.loop else "--first needs --last (or --loop)"
-            )
-        directory, name, endings = _single_output(arguments.out, formats)
-        formats = tuple(dict.fromkeys((*endings, *formats)))
-        last = arguments.first if arguments.loop else arguments.last
-        jobs = [
-            Job(
-                checked_name(name, "--out"),
-                template._replace(
-                    first=arguments.first,
-                    last=last,
-                    sketches=sketches,
-                    draft=None if arguments.draft is None else frames_in(arguments.draft),
-                ),
-            )
-        ]
-    else:
-        jobs, decisions = _several_jobs(arguments, template)
-    if arguments.folder is None and arguments.order is not None:
-        raise UserError("--order is that of the pictures of a --folder: leave it out")
-    plan = OutputPlan(directory, formats or (DEFAULT_FORMAT,), endings=endings, drop_last=arguments.loop, **files)
+    check_at_least_one(arguments, "samples_per_pair", *([] if arguments.batch_size is None else ["batch_size"]))
+    asked = asked_for(arguments)
+    count = arguments.samples_per_pair
+    picking = None if arguments.pick is None else Picking(count, arguments.pick)
+    if picking is not None and not all(isinstance(job, Job) for job in asked.jobs):
+        raise UserError("--pick goes with pairs: of a shot, draw several by --samples-per-pair, and choose yourself")
+    plan = OutputPlan(
+        asked.directory,
+        asked.formats or (DEFAULT_FORMAT,),
+        endings=asked.endings,
+        drop_last=arguments.loop,
+        picking=picking,
+        **asked.files,
+    )
     if plan.cross_fade and not plan.contact_sheet:
         raise UserError("--cross-fade is shown on the contact sheet: add --contact-sheet")
     if plan.pixel_format != PUBLISHED_PIXEL_FORMAT and "mp4" not in plan.formats:
         raise UserError(
             f"--pixel-format={plan.pixel_format} is for mp4 files, of which none are written: add mp4 to --format"
         )
-    count = arguments.samples_per_pair
+    count = 1 if picking is not None else count
     room = plan.longest_ending + (0 if count == 1 else len(f"_sample{count - 1}"))
-    return with_scene_variations(with_fitting_names(jobs, room), count), plan, decisions
-
-
-def _scene(arguments: argparse.Namespace, name: str, shot: Shot) -> SceneJob:
-    """The shot of keys, or the layers of a time sheet or a folder."""
-    for flag, value in {"--last": arguments.last, "--draft": arguments.draft}.items():
-        if value is not None:
-            raise UserError(
-                f"{flag} goes with --first, not with --{'keys' if arguments.timesheet is None else 'timesheet'}"
-            )
-    if arguments.timesheet is not None:
-        return sheet_job(arguments.timesheet, shot, name, arguments.layer, arguments.sketch_layer)
-    sheet = layers_in(Path(arguments.keys)) if Path(arguments.keys).is_dir() else None
-    if sheet is not None:
-        return layered_job(Path(arguments.keys), sheet, shot, name)
-    return ShotJob(name, shot._replace(keys=parse_keys(arguments.keys)))
-
-
-def _dark_lines(arguments: argparse.Namespace) -> bool | None:
-    """The polarity of the sketches that is said; None where it is left to them."""
-    if arguments.dark_sketches and arguments.bright_sketches:
-        raise UserError(
-            "--dark-sketches and --bright-sketches exclude each other: leave both out if there are sketches of both"
-        )
-    return True if arguments.dark_sketches else False if arguments.bright_sketches else None
-
-
-def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job | SceneJob], list[str]]:
-    where = "a folder" if arguments.folder is not None else "a manifest"
-    of_a_pair = {"--last": arguments.last, "--sketch": arguments.sketch, "--draft": arguments.draft}
-    for flag in (flag for flag, value in of_a_pair.items() if value):
-        raise UserError(f"{flag} goes with --first, not with {where}")
-    ending = arguments.out.suffix.removeprefix(".")
-    if format_of_ending(ending) or ending.lower() in FORMATS:
-        raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
-    if arguments.folder is None:
-        shot, dark_lines = given_shot(arguments, template), _dark_lines(arguments)
-        jobs = manifest_scenes(arguments.manifest, template, shot, loop=arguments.loop, dark_lines=dark_lines)
-        return jobs, []
-    if "prompt" in arguments:
-        raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")
-    if os.path.realpath(arguments.out) == os.path.realpath(arguments.folder):
-        raise UserError(f"--out={arguments.out} is the folder of the pictures: choose another for the results")
-    pairs, decisions = folder_jobs(arguments.folder, template, loop=arguments.loop, order=arguments.order or ORDERS[0])
-    return [*pairs], decisions
-
-
-def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, Mapping[str, str]]:
-    """Directory and stem that --out stands for with a single pair, and the format with its ending, spelt as it was
-    given.
-    """
-    ending = out.suffix.removeprefix(".")
-    if kind := format_of_ending(ending):
-        return out.parent, out.stem, {kind: ending}
-    if ending:
-        *others, last = [f".{form.endings[0]}" for form in FORMATS.values() if not form.is_folder]
-        raise UserError(
-            f"--out={out} ends in .{ending}: use {', '.join(others)} or {last}, or --format=png for a folder of frames"
-        )
-    if out.is_dir() and not any(FORMATS[kind].is_folder for kind in formats):
-        raise UserError(f"--out={out} is a directory: name the file, e.g. --out={out / 'clip.mp4'}")
-    return out.parent, out.name, {}
+    return with_scene_variations(with_fitting_names(asked.jobs, room), count), plan, asked.decisions

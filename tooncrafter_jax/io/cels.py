@@ -12,6 +12,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.backgrounds import (
     AUTO,
     FAR,
+    FAR_ENOUGH,
     NEAR,
     SEEN,
     colour_named,
@@ -86,6 +87,7 @@ def cel_keys(
     *,
     fit: str = "crop",
     background: str = AUTO,
+    preferred: Colour | None = None,
     two_backgrounds: bool = False,
 ) -> CelKeys:
     """Key frames with opacity, and a background that is far from their colours; says on one line which.
@@ -97,6 +99,7 @@ def cel_keys(
       width: of the clip, in pixels.
       fit: as of `fit_cel`.
       background: `AUTO`, or a colour as of `colour_named`.
+      preferred: what `AUTO` is, if it is far enough from the drawing's colours.
       two_backgrounds: whether a second one is chosen.
 
     Raises:
@@ -110,7 +113,10 @@ def cel_keys(
             raise UserError(f"{name} has nothing but transparency at {width} x {height} pixels: draw larger")
     colours = np.unique(np.concatenate([colours_of(key) for key in keys]), axis=0)
     if background == AUTO:
-        chosen, distance = farthest_background(colours)
+        if preferred is not None and nearness(colours, preferred) >= FAR_ENOUGH:
+            chosen, distance = preferred, nearness(colours, preferred)
+        else:
+            chosen, distance = farthest_background(colours)
         if distance < FAR:
             note(
                 f"the drawing has so many colours that the farthest background, {hex_of(chosen)}, is only "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from tooncrafter_jax.errors import UserError
@@ -18,6 +19,23 @@ from tooncrafter_jax.io.transparency import over_checks
 
 COMPARISON_COLUMNS = 8
 """Frames in a row of a contact sheet that has the cross-fade below each row."""
+
+
+class SheetOfCandidates(OneFile):
+    """A sheet that was made already, in the place of a format: the only frame of what is written."""
+
+    name = "candidates"
+    endings = ("png",)
+    has_alpha = True
+
+    def file_name(self, clip: str, ending: str | None = None) -> str:
+        """As no clip of another format is called."""
+        return super().file_name(f"{clip}_candidates", ending)
+
+    def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
+        """Writes the first frame as PNG."""
+        del fps, options
+        write_atomically(path, encode_png(Image.fromarray(frames[0])))
 
 
 class ContactSheet(OneFile):
@@ -48,16 +66,32 @@ class ContactSheet(OneFile):
 
 
 def write_contact_sheet(path: Path, frames: AnyFrames, columns: int = 4, labels: Sequence[str] | None = None) -> None:
-    """Writes all frames on one white PNG, row by row, each with its label above it.
+    """Writes `contact_sheet` as PNG.
 
     Args:
       path: of the file; its directory is made if it is missing.
+      frames: as of `contact_sheet`.
+      columns: as of `contact_sheet`.
+      labels: as of `contact_sheet`.
+
+    Raises:
+      UserError: as of `contact_sheet`, or a path that cannot be written.
+    """
+    write_atomically(path, encode_png(Image.fromarray(contact_sheet(frames, columns, labels))))
+
+
+def contact_sheet(
+    frames: AnyFrames, columns: int = 4, labels: Sequence[str] | None = None
+) -> UInt8[np.ndarray, "sheet_height sheet_width 3"]:
+    """All frames on a white picture, row by row, each with its label above it.
+
+    Args:
       frames: uint8 (T, H, W, 3), or (T, H, W, 4) with opacity, which are shown over checks.
       columns: frames a row.
       labels: one a frame; too long ones are cut. None: no labels.
 
     Raises:
-      UserError: not such frames, fewer than one column, another number of labels, or a path that cannot be written.
+      UserError: not such frames, fewer than one column, or another number of labels.
     """
     check_frames(frames, has_alpha=True)
     frames = over_checks(frames)
@@ -81,7 +115,7 @@ def write_contact_sheet(path: Path, frames: AnyFrames, columns: int = 4, labels:
             text = _cut_to_width(labels[index], width, font)
             draw.text((left, top + text_height), text, fill="black", font=font, anchor="ls")
         sheet.paste(Image.fromarray(frame), (left, top + band))
-    write_atomically(path, encode_png(sheet))
+    return np.array(sheet)
 
 
 def write_comparison_sheet(path: Path, frames: AnyFrames) -> None:

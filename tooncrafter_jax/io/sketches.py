@@ -59,7 +59,7 @@ def read_sheet(
       picture: uint8 (H, W, 3), or (H, W, 4) with opacity.
       dark_lines: whether lines are darker than the paper; None: as the picture shows.
       name: of the sketch, for messages.
-      may_be_blank: whether a sheet without lines is read too; its polarity must be said.
+      may_be_blank: whether a sheet without lines is read too; where no polarity is said, it becomes white paper.
 
     Raises:
       UserError: the sheet is blank, or it is unclear what is line and what is paper.
@@ -67,6 +67,8 @@ def read_sheet(
     if may_be_blank and dark_lines is not None:
         grey = grey_of_rgb(over(picture, WHITE if dark_lines else BLACK))
         return SketchSheet(grey, dark_lines, float(((grey < 128) == dark_lines).mean()), None)
+    if may_be_blank and picture.shape[2] == 4 and picture[..., 3].max() <= LEAST_CONTRAST:
+        return _blank(picture)
     on_transparency = _lines_on_transparency(picture, name)
     shown = on_transparency if dark_lines is None else dark_lines
     if shown is None:
@@ -75,6 +77,8 @@ def read_sheet(
     paper = int(np.median(grey))
     differs = np.abs(grey.astype(np.int16) - paper) > LEAST_CONTRAST
     if differs.mean() < LEAST_INK:
+        if may_be_blank:
+            return _blank(picture)
         raise UserError(
             f"{name} is blank: no line is more than {LEAST_CONTRAST} of 255 levels "
             f"{'darker' if shown else 'brighter'} than its paper, so leave it out, or draw darker"
@@ -132,6 +136,10 @@ def sketch_to_hint(
     lines = 255 - grey if dark_lines else grey
     hint = resize_tensor_like_app(lines[..., None].astype(np.float32) / 255, height, width)
     return np.clip(hint, 0, 1)  # float32 weights sum to 1 only nearly
+
+
+def _blank(picture: np.ndarray) -> SketchSheet:
+    return SketchSheet(np.full(picture.shape[:2], 255, np.uint8), dark_lines=True, ink=0.0, recognised=None)
 
 
 def _polarity(dark: np.ndarray) -> bool | None:

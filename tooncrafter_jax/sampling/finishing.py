@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tooncrafter_jax.io import to_uint8
+from tooncrafter_jax.io import WHITE, Colour, to_uint8
+from tooncrafter_jax.io.cels import CelKeys
 from tooncrafter_jax.io.colour_lock import locked_colours
-from tooncrafter_jax.io.frames import Frames
+from tooncrafter_jax.io.frames import Cels, Frames
+from tooncrafter_jax.io.line_drawings import grey_cels, kept_lines
 from tooncrafter_jax.io.palettes import snapped_to_palette
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
@@ -65,20 +67,45 @@ def finished(sampled: Sampled, pair: PreparedPair, options: SamplingOptions) -> 
     Raises:
       UserError: there are NaN among the frames.
     """
-    frames = corrected(to_uint8(sampled.video), pair.ends, options)
-    if pair.cels is None:
-        return frames
+    cels = pair.cels
+    if cels is None:
+        return corrected(to_uint8(sampled.video), pair.ends, options)
+    frames = corrected(to_uint8(sampled.video), pair.ends, options, cels.background)
     again, second = None, over_second(pair)
-    if sampled.again is not None and second is not None:
-        again = corrected(to_uint8(sampled.again), second.ends, options)
-    return pair.cels.recovered(frames, again)
+    if sampled.again is not None and second is not None and cels.second is not None:
+        again = corrected(to_uint8(sampled.again), second.ends, options, cels.second)
+    return with_opacity(cels, frames, options, again, {0: 0} if pair.open_end else None)
 
 
-def corrected(frames: Frames, ends: Float[np.ndarray, "2 H W 3"], options: SamplingOptions) -> Frames:
-    """Frames in the colours of their ends, as far as that is asked for; ends are in [-1, 1]."""
-    if not (options.lock_colours or options.palette):
+def with_opacity(
+    cels: CelKeys,
+    frames: Frames,
+    options: SamplingOptions,
+    again: Frames | None = None,
+    places: Mapping[int, int] | None = None,
+) -> Cels:
+    """`CelKeys.recovered`, and grey where lines are drawn."""
+    found = cels.recovered(frames, again, places)
+    return grey_cels(found) if options.lines else found
+
+
+def corrected(
+    frames: Frames, ends: Float[np.ndarray, "2 H W 3"], options: SamplingOptions, background: Colour = WHITE
+) -> Frames:
+    """Frames in the colours of their ends, as far as that is asked for.
+
+    Args:
+      frames: of a clip.
+      ends: its key frames, in [-1, 1].
+      options: that ask for it.
+      background: what cels lie on, which is paper if it is white.
+    """
+    lines = options.lines and background == WHITE
+    if not (lines or options.lock_colours or options.palette):
         return frames
     keys = np.round((ends + 1) * 127.5).astype(np.uint8)
+    if lines:
+        frames = kept_lines(frames, list(keys))
     if options.lock_colours:
         frames = locked_colours(frames, keys[0], keys[1])
     return snapped_to_palette(frames, list(keys)) if options.palette else frames

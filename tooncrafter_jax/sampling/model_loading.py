@@ -18,6 +18,7 @@ from tooncrafter_jax.typing import Device, DeviceParams, Dtype
 from tooncrafter_jax.weights.hub import fetched_model
 from tooncrafter_jax.weights.hub_download import BY_ENVIRONMENT, Access
 from tooncrafter_jax.weights.hub_names import parse_name
+from tooncrafter_jax.weights.rule import random_params
 from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -93,6 +94,18 @@ def load_components(
         )
         for name in components
     }
+
+
+def random_components(
+    networks: Mapping[str, AnyNetwork], compute: Dtype, seed: int, *, devices: Sequence[Device]
+) -> dict[str, DeviceParams]:
+    """Component -> random parameters, whole on each device, as `load_components` gives those of a checkpoint."""
+    params = {}
+    for name, network in networks.items():
+        made = random_params({path: leaf.shape for path, leaf in network.abstract_params.items()}, seed)
+        cast = {path: value.astype(stored_dtype(value.shape, compute)) for path, value in made.items()}
+        params[name] = jax.device_put(cast, replicated(devices))
+    return params
 
 
 def default_dtype(devices: Sequence[Device] | None = None) -> str:

@@ -101,7 +101,7 @@ class PairSampler:
         sampler = self.sampler(at_once * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
         motion = self._motion(pairs, options) if options.motion_guidance else None
-        conditions = self._conditions(sampler, pairs, options, branches, ends, motion)
+        conditions = self._conditions(sampler, pairs, options, branches, known_ends(ends, pairs), motion)
         guidance = Guidance(
             options.guidance_scale,
             options.guidance_rescale,
@@ -336,6 +336,17 @@ class PairSampler:
             if id(sampler) not in self._unconditional:
                 self._unconditional[id(sampler)] = sampler.unconditional_tokens(self._placed[id(sampler)])
             return self._unconditional[id(sampler)]
+
+
+def known_ends(ends: Float[np.ndarray, "B 2 h w C"], pairs: Sequence[PreparedPair]) -> Float[np.ndarray, "B 2 h w C"]:
+    """Latents of end frames, zero as those of all other frames where nothing is known of the last one.
+
+    The published code has no such clips; so a picture that is not there is given as it is for the frames between
+    (spec section 1).
+    """
+    known = ends.copy()
+    known[[pair.open_end for pair in pairs], 1] = 0
+    return known
 
 
 def _hints(pairs: Sequence[PreparedPair]) -> np.ndarray | None:

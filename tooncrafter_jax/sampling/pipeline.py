@@ -9,7 +9,6 @@ from typing import Unpack
 import jax
 import numpy as np
 
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.attention import Backend, check_backend
@@ -24,11 +23,11 @@ from tooncrafter_jax.sampling.model_loading import (
     compute_dtype,
     find_checkpoint,
     load_components,
-    replicated,
-    stored_dtype,
+    random_components,
 )
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pair_sampler import PairSampler
+from tooncrafter_jax.sampling.picking import Picking, picked_clips
 from tooncrafter_jax.sampling.request import (
     ARGUMENTS,
     DEFAULT_FPS,
@@ -39,34 +38,27 @@ from tooncrafter_jax.sampling.request import (
     PreparedPair,
     SamplingOptions,
     Sketch,
+    Sketches,
     check_pairs,
     check_sketch_encoder,
+    checked_count,
     make_options,
     make_pairs,
     prepare,
+    references_of,
     with_variations,
 )
-from tooncrafter_jax.sampling.request_pictures import whole_number
+from tooncrafter_jax.sampling.request_pictures import Series, whole_number
 from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.sampling.sequence import SHOT_ARGUMENTS, Keys, Prompts, Shot, ShotOptions
 from tooncrafter_jax.sampling.shot_drawing import Store, draw_shot
 from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
 from tooncrafter_jax.sampling.timing import ExposureLike, TimingLike
-from tooncrafter_jax.typing import (
-    AnyArray,
-    Device,
-    Dtype,
-    HostArray,
-    HostVideos,
-    JsonObject,
-    Uint8Clip,
-    Uint8Clips,
-)
+from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostArray, HostVideos, JsonObject, Uint8Clip, Uint8Clips
 from tooncrafter_jax.weights.hub_download import Access
 from tooncrafter_jax.weights.hub_names import with_revision
 from tooncrafter_jax.weights.lora import load_lora, merged
-from tooncrafter_jax.weights.rule import random_params
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 
@@ -232,11 +224,7 @@ class ToonCrafter:
         check_not_forked()
         config, chosen = preset(preset_name), list(devices or jax.devices())
         compute = compute_dtype(dtype, chosen)
-        params = {}
-        for name, network in config.networks().items():
-            made = random_params({path: leaf.shape for path, leaf in network.abstract_params.items()}, seed)
-            cast = {path: value.astype(stored_dtype(value.shape, compute)) for path, value in made.items()}
-            params[name] = jax.device_put(cast, replicated(chosen))
+        params = random_components(config.networks(), compute, seed, devices=chosen)
         return cls(config, params, dtype=compute, devices=chosen, attention=attention)
 
     def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
@@ -264,9 +252,9 @@ class ToonCrafter:
     def interpolate(
         self,
         first: Picture | Sequence[Picture],
-        last: Picture | Sequence[Picture],
+        last: Picture | Sequence[Picture | None] | None,
         prompt: str | Sequence[str] = "",
-        sketches: Mapping[int, Sketch | Picture] | Sequence[Mapping[int, Sketch | Picture] | None] | None = None,
+        sketches: Sketches | Sequence[Sketches | None] | None = None,
         *,
         seed: int | Sequence[int] = DEFAULT_SEED,
         fps: int | Sequence[int] = DEFAULT_FPS,
@@ -274,6 +262,7 @@ class ToonCrafter:
         draft: Draft | Sequence[Draft | None] | None = None,
         latents: AnyArray | HostArray | Sequence[AnyArray | HostArray | None] | None = None,
         samples_per_pair: int = 1,
+        pick: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[SamplingKeywords],
     ) -> Uint8Clip | Uint8Clips:
@@ -281,9 +270,10 @@ class ToonCrafter:
 
         Args:
           first: a picture (path, uint8 (H, W, 3) or (H, W, 4), or Pillow image), or a list of them for a batch.
-          last: the same.
+          last: the same; None: every frame has a sketch, and the first picture tells their colours (see `colour`).
           prompt: what happens; one for all, or a list.
-          sketches: frame number -> drawing (`Sketch` for another polarity), or a list of such mappings.
+          sketches: frame number -> drawing (`Sketch` for another polarity), or a drawing for each frame; for a batch, a
+            list of those.
           seed: 0 to 2^32 - 1; the same seed gives the same clip, alone or in a batch, on one device or many; one for
             all, or a list.
           fps: frame rate that the model is told, 1 to 1000; smaller means larger motion (spec section 6.5).
@@ -292,6 +282,7 @@ class ToonCrafter:
             much of it is drawn anew.
           latents: (T, h, w, C) float, or a list of those: what sampling starts from instead of the seed's noise.
           samples_per_pair: clips of each pair, one after another, with seeds counting up.
+          pick: how many of these are returned, the best first by what `picking` measures; all without.
           on_progress: called after every chunk of steps.
           **options: see `SamplingOptions`; those that are not given are the model's own or the published ones.
 
@@ -303,15 +294,44 @@ class ToonCrafter:
           UserError: for an unknown option, a setting out of range, or a picture that cannot be used.
         """
         check_not_forked()
-        count = whole_number(samples_per_pair, "samples_per_pair")
-        if count < 1:
-            raise UserError(f"samples_per_pair must be at least 1, not {count}")
+        count = checked_count(samples_per_pair)
+        picking = None if pick is None else Picking(count, whole_number(pick, "pick"))
         given = make_pairs(first, last, prompt, sketches, seed, fps, negative_prompt, draft, latents)
         pairs = [variation for pair in given for variation in with_variations(pair, count)]
-        videos = self.interpolate_pairs(
-            pairs, make_options({**self.sampling, **options}, ARGUMENTS), on_progress=on_progress
-        )
+        chosen = make_options({**self.sampling, **options}, ARGUMENTS)
+        videos = self.interpolate_pairs(pairs, chosen, picking=picking, on_progress=on_progress)
         return videos if isinstance(first, list | tuple) or count > 1 else videos[0]
+
+    def colour(
+        self,
+        references: Picture | Sequence[Picture],
+        sketches: Series,
+        prompt: str = "",
+        *,
+        seed: int = DEFAULT_SEED,
+        fps: int = DEFAULT_FPS,
+        on_progress: Callable[[Progress], None] | None = None,
+        **options: Unpack[SamplingKeywords],
+    ) -> Uint8Clip:
+        """Colours the sketches of a clip as one or two pictures are coloured.
+
+        Args:
+          references: the first frame in colours, or a list of the first and the last.
+          sketches: a drawing for each frame, of which some may be blank.
+          prompt: as of `interpolate`.
+          seed: as of `interpolate`.
+          fps: as of `interpolate`.
+          on_progress: as of `interpolate`.
+          **options: as of `interpolate`.
+
+        Returns:
+          uint8 (T, H, W, 3); with `alpha`, the last axis has 4.
+
+        Raises:
+          UserError: there are more references, or not as many sketches as frames, or as of `interpolate`.
+        """
+        ends = references_of(references)
+        return self.interpolate(*ends, prompt, list(sketches), seed=seed, fps=fps, on_progress=on_progress, **options)
 
     def interpolate_sequence(
         self,
@@ -424,6 +444,7 @@ class ToonCrafter:
         pairs: Sequence[Pair],
         options: SamplingOptions,
         *,
+        picking: Picking | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Uint8Clips:
         """`interpolate` for a batch given as `Pair`s.
@@ -431,6 +452,7 @@ class ToonCrafter:
         Args:
           pairs: B clips to make, at least one.
           options: how, the same for all.
+          picking: returns some of the variants of a pair alone, which follow each other in `pairs`.
           on_progress: called after every chunk of steps.
 
         Returns:
@@ -448,7 +470,8 @@ class ToonCrafter:
         if any(pair.hints is not None for pair in prepared):
             check_sketch_encoder(self.config, self.params)
         sampled = sample_all(self.sample_prepared, prepared, options, on_progress)
-        return np.stack([finished(one, pair, options) for one, pair in zip(sampled, prepared, strict=True)])
+        clips = [finished(one, pair, options) for one, pair in zip(sampled, prepared, strict=True)]
+        return np.stack(clips if picking is None else picked_clips(clips, prepared, picking))
 
     def sample_prepared(
         self,

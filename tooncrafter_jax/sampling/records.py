@@ -13,8 +13,9 @@ from typing import cast
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps
 from tooncrafter_jax.options import as_shown, shown
+from tooncrafter_jax.sampling.picking import Candidate
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
+from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, sketches_by_frame
 from tooncrafter_jax.sampling.request_pictures import Picture, has_dark_lines
 from tooncrafter_jax.sampling.sequence import Layout, Shot, ShotOptions
 from tooncrafter_jax.typing import JsonObject
@@ -23,7 +24,7 @@ RECORD_FORMAT = 2
 """Since 2 a record names its files; format 1 does not say what was written."""
 _REQUEST_DEFAULTS: JsonObject = {"negative_prompt": "", "draft": {}}
 """Of a request of before there were these."""
-_KEYS = {"format", "request", "made_by", "files", "earlier", "unfinished"}
+_KEYS = {"format", "request", "made_by", "picked", "files", "earlier", "unfinished"}
 _MAX_RECORD_BYTES = 64_000_000
 
 
@@ -98,12 +99,12 @@ def request_of(
         str(frame): {"dark_lines": has_dark_lines(s), **file_record(s.image, stamps)}  # reading it tells its stamp
         if isinstance(s, Sketch)
         else file_record(s, stamps)
-        for frame, s in sorted((pair.sketches or {}).items())
+        for frame, s in sorted(sketches_by_frame(pair.sketches).items())
     }
     draft = () if pair.draft is None else pair.draft
     return {
         "first": file_record(pair.first, stamps),
-        "last": file_record(pair.last, stamps),
+        "last": None if pair.last is None else file_record(pair.last, stamps),
         "prompt": pair.prompt,
         "negative_prompt": pair.negative_prompt,
         "draft": {str(frame): file_record(picture, stamps) for frame, picture in enumerate(draft)},
@@ -142,8 +143,12 @@ def request_of_shot(
     }
 
 
-def record_of(request: JsonObject, toon: ToonCrafter, seconds: float) -> dict[str, object]:
-    """The record written beside a clip, without its files: the request, and what made it."""
+def record_of(
+    request: JsonObject, toon: ToonCrafter, seconds: float, candidates: Sequence[Candidate] = ()
+) -> dict[str, object]:
+    """The record written beside a clip, without its files: the request, what made it, and which variants it was picked
+    from.
+    """
     packages: Sequence[str] = ("tooncrafter-jax", "jax", "jaxlib", "flax", "numpy")
     return {
         "format": RECORD_FORMAT,
@@ -155,7 +160,7 @@ def record_of(request: JsonObject, toon: ToonCrafter, seconds: float) -> dict[st
             "architecture": toon.config.name,
             "seconds": round(seconds, 3),
         },
-    }
+    } | ({"picked": [one.plain() for one in candidates]} if candidates else {})
 
 
 def with_files(

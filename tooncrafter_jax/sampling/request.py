@@ -14,8 +14,7 @@ from jaxtyping import UInt8
 
 from tooncrafter_jax.config_codec import from_dict
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io import WHITE, check_is_picture_file
-from tooncrafter_jax.io.backgrounds import colour_named
+from tooncrafter_jax.io import check_is_picture_file
 from tooncrafter_jax.io.cels import CelKeys
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tokenizer import tokenizer
@@ -25,10 +24,12 @@ from tooncrafter_jax.sampling import foreign_names
 from tooncrafter_jax.sampling.request_pictures import (
     Picture,
     Sketch,
+    Sketches,
     as_rgb,
     check_sketches,
     prepare_draft,
     prepare_pictures,
+    sketches_by_frame,
     whole_number,
 )
 from tooncrafter_jax.sampling.sampling_options import MAX_SIDE, SamplingOptions
@@ -46,13 +47,17 @@ __all__ = [
     "PreparedPair",
     "SamplingOptions",
     "Sketch",
+    "Sketches",
     "as_rgb",
     "check_pairs",
     "check_settings",
     "check_sketch_encoder",
+    "checked_count",
     "make_options",
     "make_pairs",
     "prepare",
+    "references_of",
+    "sketches_by_frame",
     "tell_texts",
     "with_variations",
 ]
@@ -75,6 +80,7 @@ ARGUMENTS = (
     "draft",
     "latents",
     "samples_per_pair",
+    "pick",
     "on_progress",
 )
 """Of `ToonCrafter.interpolate`, beside the options."""
@@ -89,19 +95,19 @@ class Pair(NamedTuple):
     """One clip to make.
 
     Attributes:
-      first, last: its end frames.
-      sketches: frame number (0 is the first) -> drawing.
+      first, last: its end frames. Without a last one every frame needs a sketch, and the first tells their colours.
+      sketches: frame number (0 is the first) -> drawing, or a drawing for each frame, of which some may be blank.
       draft: a rough version of every frame, to be drawn anew with a `strength` below 1.
       latents: (T, h, w, C) float, what sampling starts from instead of the seed's noise: standard normal, of the
         latents' size.
     """
 
     first: Picture
-    last: Picture
+    last: Picture | None
     prompt: Annotated[
         str, Option("what happens between them; may be left out, and 77 tokens count", published="--text_input")
     ] = ""
-    sketches: Mapping[int, Sketch | Picture] | None = None
+    sketches: Sketches | None = None
     seed: Annotated[int, Option("same seed, same clip", least=0, most=2**32 - 1, published="--seed")] = DEFAULT_SEED
     fps: Annotated[
         int,
@@ -138,6 +144,8 @@ class PreparedPair(NamedTuple):
       draft: (T, H, W, 3) in [-1, 1], or None; all clips of a batch have one, or none.
       latents: (T, h, w, C) float32, or None for the seed's noise.
       cels: `ends` with their opacity, where that is kept.
+      open_end: whether nothing is known of the last frame, and the second of `ends` is the first again, which the
+        decoder takes colours from.
     """
 
     ends: np.ndarray
@@ -150,6 +158,7 @@ class PreparedPair(NamedTuple):
     draft: np.ndarray | None = None
     latents: np.ndarray | None = None
     cels: CelKeys | None = None
+    open_end: bool = False
 
 
 def make_options(values: JsonObject, also: Sequence[str] = ()) -> SamplingOptions:
@@ -175,9 +184,9 @@ def make_options(values: JsonObject, also: Sequence[str] = ()) -> SamplingOption
 
 def make_pairs(
     first: Picture | Sequence[Picture],
-    last: Picture | Sequence[Picture],
+    last: Picture | Sequence[Picture | None] | None,
     prompt: str | Sequence[str],
-    sketches: Mapping[int, Sketch | Picture] | Sequence[Mapping[int, Sketch | Picture] | None] | None,
+    sketches: Sketches | Sequence[Sketches | None] | None,
     seed: int | Sequence[int],
     fps: int | Sequence[int],
     negative_prompt: str | Sequence[str] = "",
@@ -186,7 +195,8 @@ def make_pairs(
 ) -> list[Pair]:
     """One pair for each first picture; of the rest, one for all or a list (see `Pair`).
 
-    With a single first picture, a list of pictures is its draft; with several, a list has a draft for each.
+    With a single first picture, a list of pictures is its draft, and one of drawings its sketches; with several, a list
+    has a draft, or sketches, for each.
 
     Raises:
       UserError: a list has another length than that of the first pictures.
@@ -210,7 +220,7 @@ def make_pairs(
             firsts,
             each(last, "last pictures"),
             each(prompt, "prompts"),
-            each(sketches, "sets of sketches"),
+            each([sketches] if not several and is_series(sketches) else sketches, "sets of sketches"),
             each(seed, "seeds"),
             each(fps, "frame rates"),
             each(negative_prompt, "negative prompts"),
@@ -219,6 +229,42 @@ def make_pairs(
             strict=True,
         )
     ]
+
+
+def references_of(references: Picture | Sequence[Picture]) -> tuple[Picture, Picture | None]:
+    """The first picture of a clip, and the last one if there are two.
+
+    Raises:
+      UserError: there are none, or more.
+    """
+    given: list[Any] = list(references) if isinstance(references, list | tuple) else [references]
+    if not 1 <= len(given) <= 2:
+        raise UserError(
+            f"there are {len(given)} references: give one, which is the first frame in colours, or two, the first and "
+            "the last"
+        )
+    return given[0], given[1] if len(given) == 2 else None
+
+
+def is_series(sketches: object) -> bool:
+    """Whether sketches are a drawing for each frame of one clip."""
+    if isinstance(sketches, np.ndarray):
+        return sketches.ndim == 4
+    if not isinstance(sketches, list | tuple):
+        return False
+    return not all(one is None or isinstance(one, Mapping | list | tuple) for one in sketches)
+
+
+def checked_count(samples_per_pair: object) -> int:
+    """How many variants of a pair are drawn.
+
+    Raises:
+      UserError: it is no whole number from 1.
+    """
+    count = whole_number(samples_per_pair, "samples_per_pair")
+    if count < 1:
+        raise UserError(f"samples_per_pair must be at least 1, not {count}")
+    return count
 
 
 def with_variations(pair: Pair, count: int) -> list[Pair]:
@@ -252,8 +298,7 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
     )
     draft = None
     if pair.draft is not None:
-        below = colour_named(options.background) if options.background and cels is None else WHITE
-        draft = prepare_draft(pair.draft, pair.first, height, width, options.fit, cels, below)
+        draft = prepare_draft(pair.draft, pair.first, options, height, width, cels)
     return PreparedPair(
         ends,
         hints,
@@ -264,6 +309,7 @@ def prepare(pair: Pair, options: SamplingOptions, config: ModelConfig) -> Prepar
         draft=draft,
         latents=None if pair.latents is None else _latents(pair.latents, options, config),
         cels=cels,
+        open_end=pair.last is None,
     )
 
 
@@ -300,12 +346,30 @@ def check_settings(pair: Pair, options: SamplingOptions) -> tuple[int, int]:
     seed, fps = whole_number(pair.seed, "the seed"), whole_number(pair.fps, "fps")
     check_ranges(pair._replace(seed=seed, fps=fps))
     check_sketches(pair.sketches, options.frames)
+    if pair.last is None:
+        _check_open_end(pair, options)
     _check_draft(pair.draft, options)
-    drawings = (sketch.image if isinstance(sketch, Sketch) else sketch for sketch in (pair.sketches or {}).values())
+    sketches = sketches_by_frame(pair.sketches).values()
+    drawings = (sketch.image if isinstance(sketch, Sketch) else sketch for sketch in sketches)
     for picture in (pair.first, pair.last, *drawings, *(() if pair.draft is None else pair.draft)):
         if isinstance(picture, str | os.PathLike):
             check_is_picture_file(os.fspath(picture))
     return seed, fps
+
+
+def _check_open_end(pair: Pair, options: SamplingOptions) -> None:
+    """Raises UserError for what cannot be had without a last picture."""
+    missing = sorted(set(range(options.frames)) - set(sketches_by_frame(pair.sketches)))
+    if missing:
+        raise UserError(
+            f"without a last picture every frame needs a sketch, and frame {missing[0]} has none: give a sketch for "
+            f"each of the {options.frames} frames, or a last picture"
+        )
+    if options.motion_guidance:
+        raise UserError(
+            "motion guidance estimates the motion between two pictures, and there is only one: leave it out, or give a "
+            "last picture"
+        )
 
 
 def _texts(pair: Pair) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import (
     BLACK,
     WHITE,
-    Colour,
     SketchSheet,
     cut_of,
     fit_image,
@@ -29,6 +28,7 @@ from tooncrafter_jax.io import (
 from tooncrafter_jax.io.backgrounds import AUTO, colour_named
 from tooncrafter_jax.io.cels import CelKeys, cel_keys, check_is_cel, in_range, is_transparent
 from tooncrafter_jax.io.fitting import fit_cel
+from tooncrafter_jax.io.line_drawings import as_line_drawing, grey_cels, looks_like_lines
 from tooncrafter_jax.io.timesheets import PlacedCel
 from tooncrafter_jax.notes import note, remark
 from tooncrafter_jax.sampling.sampling_options import Fit, SamplingOptions
@@ -57,6 +57,20 @@ class Sketch:
     may_be_blank: bool = False
 
 
+Series = Sequence[Sketch | Picture] | UInt8[np.ndarray, "series series_height series_width C"]
+"""A drawing for each frame."""
+Sketches = Mapping[int, Sketch | Picture] | Series
+"""Frame number -> drawing, or a drawing for each frame, of which some may be blank."""
+
+
+def sketches_by_frame(sketches: Sketches | None) -> Mapping[int, Sketch | Picture]:
+    """Frame number -> drawing; of a list, all may be blank."""
+    if sketches is None or isinstance(sketches, Mapping):
+        return sketches or {}
+    found = [sketch if isinstance(sketch, Sketch) else Sketch(sketch) for sketch in sketches]
+    return {frame: replace(sketch, may_be_blank=True) for frame, sketch in enumerate(found)}
+
+
 def as_picture(picture: Picture, what: str) -> UInt8[np.ndarray, "H W C"]:
     """A picture of any accepted kind as uint8 (H, W, 3), or (H, W, 4) if it has transparency.
 
@@ -82,9 +96,9 @@ def as_picture(picture: Picture, what: str) -> UInt8[np.ndarray, "H W C"]:
     return array
 
 
-def as_rgb(picture: Picture, what: str, background: Colour = WHITE) -> UInt8[np.ndarray, "H W 3"]:
-    """`as_picture`, as uint8 (H, W, 3); transparent pixels show the background."""
-    return over(as_picture(picture, what), background)
+def as_rgb(picture: Picture, what: str) -> UInt8[np.ndarray, "H W 3"]:
+    """`as_picture`, as uint8 (H, W, 3); transparent pixels become white."""
+    return over(as_picture(picture, what), WHITE)
 
 
 class PreparedPictures(NamedTuple):
@@ -103,8 +117,8 @@ class PreparedPictures(NamedTuple):
 
 def prepare_pictures(
     first: Picture,
-    last: Picture,
-    sketches: Mapping[int, Sketch | Picture] | None,
+    last: Picture | None,
+    sketches: Sketches | None,
     *,
     options: SamplingOptions,
     height: int,
@@ -115,8 +129,8 @@ def prepare_pictures(
 
     Args:
       first: the clip's first frame.
-      last: its last frame.
-      sketches: frame number -> drawing.
+      last: its last frame; None: the first stands for it.
+      sketches: of some of its frames.
       options: its length, how pictures are fitted, and what becomes of their transparency.
       height: of the clip, in pixels.
       width: of the clip, in pixels.
@@ -124,9 +138,10 @@ def prepare_pictures(
     Raises:
       UserError: a picture cannot be read, they do not line up, or there is no transparency to keep.
     """
-    frames, fit = options.frames, options.fit
-    names = [name_of(first, "the first picture"), name_of(last, "the last picture")]
-    pictures = [as_picture(first, "the first picture"), as_picture(last, "the last picture")]
+    fit = options.fit
+    both = [(first, "the first picture"), (first, "the first picture") if last is None else (last, "the last picture")]
+    names = [name_of(*one) for one in both]
+    pictures = [as_picture(*one) for one in both]
     shapes = [picture.shape[:2] for picture in pictures]
     if fit is None and not same_shape(*shapes):
         raise UserError(
@@ -137,43 +152,99 @@ def prepare_pictures(
     if fit != "pad":
         for name, shape in zip(names, shapes, strict=True):
             note_cut(name, shape, height, width)
+    if all(may_be_lines(picture, options) for picture in pictures):
+        tell_lines()
     cels = None
     if options.alpha:
-        background, twice = options.background or AUTO, options.two_backgrounds
-        cels = cel_keys(pictures, names, height, width, fit=fit or "crop", background=background, two_backgrounds=twice)
+        cels = prepare_cels(pictures, names, options, height, width)
         ends = cels.over(cels.background)
     else:
-        below = WHITE if options.background is None else colour_named(options.background)
         note_transparency(pictures, names, options.background)
-        ends = np.stack([fit_image(over(picture, below), height, width, fit or "crop", below) for picture in pictures])
-    if not sketches:
+        ends = np.stack(
+            [fitted(picture, name, options, height, width) for picture, name in zip(pictures, names, strict=True)]
+        )
+    drawings = sketches_by_frame(sketches)
+    if not drawings:
         return PreparedPictures(ends, None, cels)
-    hints = np.zeros((frames, height, width, 1), np.float32)
-    for frame, sketch in sketches.items():
-        number = frame_number(frame, frames)
-        hints[number] = prepare_hint(number, sketch, shapes[0], height, width, fit)
+    hints, sheets = np.zeros((options.frames, height, width, 1), np.float32), {}
+    for frame, sketch in drawings.items():
+        number = frame_number(frame, options.frames)
+        hints[number], sheets[number] = read_hint(number, sketch, shapes[0], height, width, fit)
+    if not isinstance(sketches, Mapping):
+        _tell_series(sheets)
     return PreparedPictures(ends, hints, cels)
+
+
+def fitted(
+    picture: UInt8[np.ndarray, "_ _ _"], name: str, options: SamplingOptions, height: int, width: int
+) -> Float[np.ndarray, "H W 3"]:
+    """A picture without opacity at the clip's size, in [-1, 1]: over the background, and a line drawing if that is
+    asked for.
+
+    Raises:
+      UserError: it should be a line drawing, and is none; `name` names it.
+    """
+    below = WHITE if options.background is None else colour_named(options.background)
+    opaque = over(picture, below)
+    if options.lines:
+        opaque = as_line_drawing(opaque, name)
+    return fit_image(opaque, height, width, options.fit or "crop", below)
+
+
+def prepare_cels(
+    pictures: Sequence[UInt8[np.ndarray, "_ _ _"]],
+    names: Sequence[str],
+    options: SamplingOptions,
+    height: int,
+    width: int,
+) -> CelKeys:
+    """Keys whose opacity is kept, at the clip's size; grey if they are line drawings, which white suits as background.
+
+    Raises:
+      UserError: as of `cel_keys`.
+    """
+    if options.lines:
+        pictures = [grey_cels(one[None])[0] if one.shape[2] == 4 else one for one in pictures]
+    return cel_keys(
+        pictures,
+        names,
+        height,
+        width,
+        fit=options.fit or "crop",
+        background=options.background or AUTO,
+        preferred=WHITE if options.lines else None,
+        two_backgrounds=options.two_backgrounds,
+    )
+
+
+def may_be_lines(picture: UInt8[np.ndarray, "_ _ _"], options: SamplingOptions) -> bool:
+    """Whether a picture looks like a line drawing, and the options say nothing of that."""
+    unsaid = not options.lines and not options.alpha and options.background is None
+    return unsaid and looks_like_lines(over(picture, WHITE))
+
+
+def tell_lines() -> None:
+    """Says that all pictures may be line drawings."""
+    remark("the pictures look like line drawings: the option lines keeps their paper white and their lines grey")
 
 
 def prepare_draft(
     draft: Sequence[Picture] | UInt8[np.ndarray, "drawn drawn_height drawn_width 3"],
     first: Picture,
+    options: SamplingOptions,
     height: int,
     width: int,
-    fit: Fit | None,
     cels: CelKeys | None = None,
-    background: Colour = WHITE,
 ) -> Float[np.ndarray, "T H W 3"]:
     """Reads and fits a rough version of a clip, in [-1, 1].
 
     Args:
       draft: its frames.
-      first: the clip's first frame, whose shape they must have where no `fit` is chosen.
+      first: the clip's first frame, whose shape they must have where no fit is chosen.
+      options: how pictures are fitted, and what is below their transparency.
       height: of the clip, in pixels.
       width: of the clip, in pixels.
-      fit: as of `SamplingOptions`.
       cels: the clip's keys where opacity is kept, over whose background the draft is put.
-      background: what is below transparency otherwise.
 
     Raises:
       UserError: a picture cannot be read, does not line up, or has no transparency where the clip's keys have.
@@ -183,27 +254,34 @@ def prepare_draft(
     for number, picture in enumerate(draft):
         name = name_of(picture, f"picture {number} of the draft")
         array = as_picture(picture, name)
-        if fit is None and not same_shape(shape, array.shape[:2]):
+        if options.fit is None and not same_shape(shape, array.shape[:2]):
             raise UserError(
                 f"{name} is {array.shape[1]} x {array.shape[0]} pixels, the first picture {shape[1]} x {shape[0]}: "
                 "they have other shapes and cannot line up"
             )
         if cels is None:
-            frames.append(fit_image(over(array, background), height, width, fit or "crop", background))
+            frames.append(fitted(array, name, options, height, width))
         else:
             check_is_cel(array, name)
-            frames.append(in_range(over(fit_cel(array, height, width, fit or "crop"), cels.background)))
+            frames.append(in_range(over(fit_cel(array, height, width, options.fit or "crop"), cels.background)))
     return np.stack(frames)
 
 
 def check_sketches(sketches: object, frames: int) -> None:
-    """Raises UserError unless this is None or a mapping of a clip's frame numbers."""
+    """Raises UserError unless this is None, a mapping of a clip's frame numbers, or a list as long as the clip."""
     if sketches is None:
+        return
+    if isinstance(sketches, Sequence | np.ndarray) and not isinstance(sketches, str | bytes):
+        if len(sketches) != frames:
+            raise UserError(
+                f"there are {len(sketches)} sketches for the {frames} frames of the clip: give one for each, blank "
+                "where nothing is drawn, or choose the number of frames"
+            )
         return
     if not isinstance(sketches, Mapping):
         raise UserError(
             "sketches must be a mapping of frame numbers to drawings, such as {7: drawing}, "
-            f"or a list of those, one for each pair, not {type(sketches).__name__}"
+            f"or a list with one for each frame, not {type(sketches).__name__}"
         )
     for frame in sketches:
         frame_number(frame, frames)
@@ -284,6 +362,13 @@ def note_transparency(pictures: Sequence[np.ndarray], names: Sequence[str], back
 def prepare_hint(
     frame: int, sketch: Sketch | Picture, drawing: tuple[int, ...], height: int, width: int, fit: Fit | None
 ) -> Float[np.ndarray, "H W 1"]:
+    """`read_hint` without the sheet."""
+    return read_hint(frame, sketch, drawing, height, width, fit)[0]
+
+
+def read_hint(
+    frame: int, sketch: Sketch | Picture, drawing: tuple[int, ...], height: int, width: int, fit: Fit | None
+) -> tuple[Float[np.ndarray, "H W 1"], SketchSheet]:
     """Reads and fits one sketch, and says how it was read.
 
     Args:
@@ -295,7 +380,7 @@ def prepare_hint(
       fit: as of `SamplingOptions`.
 
     Returns:
-      (height, width, 1) in [0, 1].
+      (height, width, 1) in [0, 1], and the sheet as it was read.
 
     Raises:
       UserError: it cannot be read, has another shape, or holds nothing.
@@ -318,7 +403,29 @@ def prepare_hint(
         paper = WHITE if sheet.dark_lines else BLACK
         fitted = fit_image(np.repeat(grey[..., None], 3, axis=2), height, width, "pad", paper)
         grey = np.round((fitted[..., 0] + 1) * 127.5).astype(np.uint8)
-    return sketch_to_hint(grey, height, width, sheet.dark_lines)
+    return sketch_to_hint(grey, height, width, sheet.dark_lines), sheet
+
+
+def _tell_series(sheets: Mapping[int, SketchSheet]) -> None:
+    """Says how the sketches of all frames were read.
+
+    Raises:
+      UserError: all are blank.
+    """
+    blank = [frame for frame, sheet in sheets.items() if not sheet.ink]
+    bright = [frame for frame, sheet in sheets.items() if sheet.ink and not sheet.dark_lines]
+    if len(blank) == len(sheets):
+        raise UserError("all sketches are blank, so there is nothing to colour: draw darker, or give others")
+    if blank:
+        note(f"the sketches for frames {', '.join(map(str, blank))} are blank: nothing guides these")
+    if bright and len(bright) < len(sheets) - len(blank):
+        frames = ", ".join(map(str, bright))
+        note(f"the sketches for frames {frames} are read as bright lines on dark paper, the others as dark on bright")
+    elif bright:
+        note("the sketches are read as bright lines on dark paper")
+    else:
+        inks = [100 * sheet.ink for sheet in sheets.values() if sheet.ink]
+        remark(f"the sketches have dark lines on bright paper: {min(inks):.2g} to {max(inks):.2g} % of each is ink")
 
 
 def _tell_sheet(name: str, sheet: SketchSheet, said: bool) -> None:

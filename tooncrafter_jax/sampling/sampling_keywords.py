@@ -57,6 +57,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Take the slow drift of colours out of a clip: a smooth correction towards the way from the first picture to the last, told by what does not move, that leaves lines and motion alone."""
     palette: bool
     """Give flat areas exactly the colours that the pictures have, where one is clearly the nearest; for painted cels."""
+    lines: bool
+    """The pictures are line drawings: coloured or grey paper becomes white, lines become grey, and so is what is drawn between them."""
     second_pass: bool
     """Decode the two middle frames a second time, among other neighbours."""
     decode_frames_per_chunk: int | None

@@ -170,6 +170,13 @@ class SamplingOptions(SolverOptions):
             "cels"
         ),
     ] = False
+    lines: Annotated[
+        bool,
+        Option(
+            "the pictures are line drawings: coloured or grey paper becomes white, lines become grey, and so is what "
+            "is drawn between them"
+        ),
+    ] = False
     second_pass: Annotated[bool, Option("decode the two middle frames a second time, among other neighbours")] = True
     decode_frames_per_chunk: Annotated[
         int | None,
@@ -236,6 +243,8 @@ class SamplingOptions(SolverOptions):
     def _check_background(self) -> None:
         if self.background is not None:
             colour_named(self.background)
+            if self.lines and not self.alpha:
+                raise UserError("line drawings lie on white paper: leave the background out, or lines")
         if self.two_backgrounds and not self.alpha:
             raise UserError(
                 "two backgrounds tell the opacity of what is drawn: add the option alpha, or leave them out"

@@ -140,7 +140,7 @@ class _Run:
         through = shot.options.through_keys
         self._bridges = bridges(layout, options.frames, loop=shot.loop) if through else []
         self._batches_done, self._batches, self._steps = 0, self._count_batches(), 0
-        self._film = Film(prepared, room)
+        self._film = Film(prepared, options, room)
         height, width = next(iter(prepared.keys.values())).shape[:2]
         self._shape = (options.frames, height, width)
         self._drafts = room((len(self._bridges), *self._shape, 3))
@@ -284,6 +284,7 @@ class _Run:
         all that is in memory.
         """
         store, left = self._store, list(items)
+        below = self._prepared.background
         if store is not None:
             left = []
             for some in _batches(items, self._size):
@@ -292,7 +293,7 @@ class _Run:
                     if video is None:
                         left.append(item)
                     else:
-                        yield item, corrected(video, pair.ends, options)
+                        yield item, corrected(video, pair.ends, options, below)
         self._batches -= ceil(len(items) / self._size) - ceil(len(left) / self._size)
         for some in _batches(left, self._size):
             pairs = [pair_of(item) for item in some]
@@ -302,7 +303,7 @@ class _Run:
             for item, pair, video in zip(some, pairs, videos, strict=True):
                 if store is not None:
                     store.keep(_request(pair), video)
-                yield item, corrected(video, pair.ends, options)
+                yield item, corrected(video, pair.ends, options, below)
 
     def _listener(self) -> Callable[[Progress], None] | None:
         """Counts every batch as many steps as the first: those through keys take fewer or more."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tooncrafter_jax.sampling.finishing import with_opacity
 from tooncrafter_jax.sampling.frame_room import Room
+from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.sampling.sequence import Place
 from tooncrafter_jax.sampling.shot_preparation import Drawn, PreparedShot
 
@@ -16,6 +18,7 @@ class Film:
 
     Args:
       prepared: the shot.
+      options: how it is drawn.
       room: where the frames lie.
 
     Attributes:
@@ -23,7 +26,8 @@ class Film:
         until now have any content.
     """
 
-    def __init__(self, prepared: PreparedShot, room: Room) -> None:
+    def __init__(self, prepared: PreparedShot, options: SamplingOptions, room: Room) -> None:
+        self._options = options
         self._cels, self._places = prepared.cels, prepared.layout.places()
         height, width = next(iter(prepared.keys.values())).shape[:2]
         self.video = room((prepared.layout.frames, height, width, 3 if self._cels is None else 4))
@@ -36,7 +40,7 @@ class Film:
         if self._cels is None or not pictures:
             shown = pictures
         else:  # each by itself: none of them is a key
-            cels = self._cels.recovered(np.stack(list(pictures.values())), places={})
+            cels = with_opacity(self._cels, np.stack(list(pictures.values())), self._options, places={})
             shown = dict(zip(pictures, cels, strict=True))
         for place, picture in shown.items():
             self._hold(place, picture)

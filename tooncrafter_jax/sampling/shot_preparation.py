@@ -9,20 +9,23 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import WHITE, fit_image, over
-from tooncrafter_jax.io.backgrounds import AUTO, colour_named
-from tooncrafter_jax.io.cels import CelKeys, cel_keys
+from tooncrafter_jax.io import WHITE, Colour, over
+from tooncrafter_jax.io.cels import CelKeys
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.frame_room import Room, memory
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, tell_texts
 from tooncrafter_jax.sampling.request_pictures import (
     as_picture,
+    fitted,
+    may_be_lines,
     name_of,
     note_cut,
     note_transparency,
+    prepare_cels,
     prepare_hint,
     same_shape,
+    tell_lines,
 )
 from tooncrafter_jax.sampling.sequence import MOST_VALUES, Layout, Shot, lay_out
 
@@ -45,6 +48,11 @@ class PreparedShot(NamedTuple):
     keys: Mapping[int, Drawn]
     hints: Mapping[tuple[int, int], Float[np.ndarray, "H W 1"]]
     cels: CelKeys | None = None
+
+    @property
+    def background(self) -> Colour:
+        """What transparent parts of the keys lie on."""
+        return WHITE if self.cels is None else self.cels.background
 
 
 def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room: Room = memory) -> PreparedShot:
@@ -72,7 +80,7 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room
     shapes: dict[int, tuple[int, ...]] = {}
     keys = dict(zip(layout.keys, room((len(layout.keys), height, width, 3)), strict=True))
     cels: list[tuple[np.ndarray, str]] = []
-    below = WHITE if options.background is None or options.alpha else colour_named(options.background)
+    lines = True
     for frame, picture in layout.keys.items():
         what = f"the key on frame {frame}"
         read = as_picture(picture, what)
@@ -91,13 +99,15 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room
         if options.alpha:
             cels.append((read, name))
             continue
+        lines = lines and may_be_lines(read, options)
         note_transparency([read], [name], options.background)
-        keys[frame][:] = as_bytes(fit_image(over(read, below), height, width, options.fit or "crop", below))
+        keys[frame][:] = as_bytes(fitted(read, name, options, height, width))
+    if lines and not cels:
+        tell_lines()
     found = None
     if cels:
-        fit, background = options.fit or "crop", options.background or AUTO
         pictures, names = zip(*cels, strict=True)
-        found = cel_keys(pictures, names, height, width, fit=fit, background=background)
+        found = prepare_cels(pictures, names, options, height, width)
         for key, cel in zip(keys.values(), found.pictures, strict=True):
             key[:] = over(cel, found.background)
     if shot.loop:

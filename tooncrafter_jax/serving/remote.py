@@ -20,7 +20,15 @@ from tooncrafter_jax.sampling.batch.run_request import BatchResult, Listener
 from tooncrafter_jax.sampling.batch.selection import inputs_of
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.records import RECORD_FORMAT, request_of
-from tooncrafter_jax.sampling.request import Pair, Picture, SamplingOptions, Sketch, check_settings, make_options
+from tooncrafter_jax.sampling.request import (
+    Pair,
+    Picture,
+    SamplingOptions,
+    Sketch,
+    check_settings,
+    make_options,
+    sketches_by_frame,
+)
 from tooncrafter_jax.serving.client import Client, Upload
 
 
@@ -128,7 +136,7 @@ def described(pair: Pair, given: Mapping[str, Any], model: str) -> tuple[dict[st
     """
     pictures: dict[str, Upload] = {"first": _path(pair.first), "last": _path(pair.last)}
     sketches = {}
-    for frame, one in (pair.sketches or {}).items():
+    for frame, one in sketches_by_frame(pair.sketches).items():
         sketch = one if isinstance(one, Sketch) else Sketch(one)
         name = f"sketch-{frame}"
         pictures[name] = _path(sketch.image)
@@ -151,7 +159,7 @@ def described(pair: Pair, given: Mapping[str, Any], model: str) -> tuple[dict[st
     return request | ({"model": model} if model else {}), pictures
 
 
-def _path(picture: Picture) -> str:
+def _path(picture: Picture | None) -> str:
     if not isinstance(picture, str | os.PathLike):
         raise UserError("pictures that are sent to a server must be files")
     return os.fspath(picture)

@@ -18,10 +18,21 @@ from tooncrafter_jax.io import SUPPORTED_EXTENSIONS
 from tooncrafter_jax.io.json_files import read_at_most
 from tooncrafter_jax.io.ordering import by_last_number
 from tooncrafter_jax.io.owned_files import shortened
-from tooncrafter_jax.sampling.request import Pair, Sketch
+from tooncrafter_jax.sampling.request import Pair, Sketch, references_of
 from tooncrafter_jax.sampling.request import with_variations as variations_of
 
-MANIFEST_KEYS = {"first", "last", "prompt", "negative_prompt", "sketches", "draft", "seed", "fps", "name"}
+MANIFEST_KEYS = {
+    "first",
+    "last",
+    "references",
+    "prompt",
+    "negative_prompt",
+    "sketches",
+    "draft",
+    "seed",
+    "fps",
+    "name",
+}
 MAX_NAME_BYTES = 200
 """Of a name that is given to a clip."""
 MAX_FILE_NAME_BYTES = 255
@@ -79,8 +90,8 @@ def read_text(path: Path) -> str:
 
 def manifest_jobs(path: Path, template: Pair, *, loop: bool = False, dark_lines: bool | None = None) -> list[Job]:
     """The pairs of a manifest: one JSON object a line with `first`, `last` and, if wanted, `prompt`, `sketches`
-    ({"7": "path.png"}), `draft` (a folder of frames), `negative_prompt`, `seed`, `fps` and `name`. Paths are relative
-    to the manifest.
+    ({"7": "path.png"}), `draft` (a folder of frames), `negative_prompt`, `seed`, `fps` and `name`; or `references` (one
+    or two) and `sketches` (a folder). Paths are relative to the manifest.
 
     Args:
       path: the manifest.
@@ -147,6 +158,8 @@ def pair_of_entry(
     if unknown:
         raise UserError(f"{where} has the unknown key '{unknown[0]}': known are {', '.join(sorted(MANIFEST_KEYS))}")
 
+    if "references" in entry:
+        return _colouring(entry, where, base, template, loop, dark_lines)
     required = ("first",) if loop else ("first", "last")
     lacking = [key for key in required if key not in entry]
     if lacking:
@@ -154,35 +167,70 @@ def pair_of_entry(
     if loop and "last" in entry:
         raise UserError(f"{where} has 'last', but with --loop a clip ends with its first picture: leave it out")
 
-    def field(key: str, kind: type[Plain], default: Plain | None = None) -> Plain:
-        value = entry.get(key, default)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(
-                f"{where} has {key} = {value!r}, which should be {'text' if kind is str else 'a whole number'}"
-            )
-        return value
-
     sketches = entry.get("sketches") or {}
     if not isinstance(sketches, Mapping) or not all(isinstance(p, str) for p in sketches.values()):
         raise UserError(f'{where} has sketches = {sketches!r}, which should be like {{"7": "sketch.png"}}')
-    first = base / field("first", str)
-    last = first if loop else base / field("last", str)
-    pair = Pair(
-        first=first,
-        last=last,
-        prompt=field("prompt", str, template.prompt),
-        sketches=parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], dark_lines=dark_lines, where=where),
-        seed=field("seed", int, template.seed),
-        fps=field("fps", int, template.fps),
-        negative_prompt=field("negative_prompt", str, template.negative_prompt),
-        draft=frames_in(base / field("draft", str)) if "draft" in entry else None,
+    first = base / _field(entry, "first", str, where)
+    last = first if loop else base / _field(entry, "last", str, where)
+    drawings = parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], dark_lines=dark_lines, where=where)
+    return _job(entry, where, base, template, template._replace(first=first, last=last, sketches=drawings))
+
+
+def _colouring(
+    entry: Mapping[str, Any], where: str, base: Path, template: Pair, loop: bool, dark_lines: bool | None
+) -> Job:
+    """The sketches of a manifest's line, to be coloured by references."""
+    for key in ("first", "last"):
+        if key in entry:
+            raise UserError(f"{where} has references and '{key}': the references are the first and the last picture")
+    if loop:
+        raise UserError(f"{where} has references, which no loop has: leave --loop out")
+    given = entry["references"]
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise UserError(f'{where} has references = {given!r}, which should be like ["first.png"] or a list of two')
+    if not isinstance(entry.get("sketches"), str):
+        raise UserError(f"{where} has references, and needs sketches: a folder with a drawing for each frame")
+    first, last = references_of([base / one for one in given])
+    sketches = sketches_in(base / entry["sketches"], dark_lines)
+    return _job(entry, where, base, template, template._replace(first=first, last=last, sketches=sketches))
+
+
+def _job(entry: Mapping[str, Any], where: str, base: Path, template: Pair, pair: Pair) -> Job:
+    """A pair with what a line says beside its pictures."""
+    pair = pair._replace(
+        prompt=_field(entry, "prompt", str, where, template.prompt),
+        seed=_field(entry, "seed", int, where, template.seed),
+        fps=_field(entry, "fps", int, where, template.fps),
+        negative_prompt=_field(entry, "negative_prompt", str, where, template.negative_prompt),
+        draft=frames_in(base / _field(entry, "draft", str, where)) if "draft" in entry else None,
     )
-    name = field("name", str, "")
-    return Job(checked_name(name, where) if "name" in entry else default_name(first), pair)
+    name = _field(entry, "name", str, where, "")
+    return Job(checked_name(name, where) if "name" in entry else default_name(Path(str(pair.first))), pair)
 
 
-def frames_in(directory: Path) -> list[Path]:
+def _field(entry: Mapping[str, Any], key: str, kind: type[Plain], where: str, default: Plain | None = None) -> Plain:
+    value = entry.get(key, default)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{where} has {key} = {value!r}, which should be {'text' if kind is str else 'a whole number'}")
+    return value
+
+
+def sketches_in(directory: Path, dark_lines: bool | None) -> list[Sketch]:
+    """The sketches of all frames, in the order of the last number in their names.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    return [Sketch(path, dark_lines=dark_lines) for path in frames_in(directory, "sketches are")]
+
+
+def frames_in(directory: Path, what: str = "a draft is") -> list[Path]:
     """The pictures of a draft, in the order of the last number in their names.
+
+    Args:
+      directory: that they are in.
+      what: it holds, for messages.
 
     Raises:
       UserError: there is no such folder.
@@ -191,7 +239,7 @@ def frames_in(directory: Path) -> list[Path]:
         files = list(directory.iterdir())
     except OSError as error:
         raise UserError(
-            f"cannot read the folder of a draft's frames {directory}: {error.strerror}; a draft is a folder of pictures"
+            f"cannot read the folder {directory}: {error.strerror}; {what} a folder with a picture for each frame"
         ) from error
     pictures = [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS and path.name[0] != "."]
     return sorted(pictures, key=by_last_number)

@@ -13,6 +13,7 @@ import jax
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import check_writable
+from tooncrafter_jax.io.contact_sheets import contact_sheet
 from tooncrafter_jax.io.recent_pictures import PICTURES, RecentPictures
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
@@ -28,9 +29,10 @@ from tooncrafter_jax.sampling.batch.run_request import (
 )
 from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE, check_pair, done_before, inputs_of, usable
 from tooncrafter_jax.sampling.finishing import Sampled, finished, sample_all
+from tooncrafter_jax.sampling.picking import candidate_sheet, picked
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import record_of
-from tooncrafter_jax.sampling.request import prepare
+from tooncrafter_jax.sampling.request import PreparedPair, prepare
 from tooncrafter_jax.typing import JsonObject
 
 
@@ -94,7 +96,9 @@ class BatchRequest(RunRequest[Job]):
         return self.jobs
 
     def _check(self, job: Job) -> None:
-        check_pair(job.pair, self.options, self.model.config, self.model.components)
+        last = 0 if self.plan.picking is None else self.plan.picking.samples - 1
+        pair = job.pair._replace(seed=job.pair.seed + last) if last else job.pair
+        check_pair(pair, self.options, self.model.config, self.model.components)
 
     def _check_all(self, job: Job) -> None:
         self._check(job)
@@ -232,16 +236,25 @@ class Run:
         """Whether another run has made a clip since this one began."""
         return self.request.several and is_main_process() and self.request.plan.is_done(job.name, lambda: ready.request)
 
-    def _sample(self, batch: Sequence[tuple[Job, Ready]], size: int) -> list[Sampled]:
-        pairs = [ready.pair for _, ready in batch]
-        pairs += pairs[-1:] * (size - len(pairs))
+    def _variants(self, pair: PreparedPair) -> list[PreparedPair]:
+        """What is drawn of a pair: itself, or those that are picked from."""
+        picking = self.request.plan.picking
+        return [pair] if picking is None else picking.variants(pair)
+
+    def _sample(self, batch: Sequence[tuple[Job, Ready]], size: int) -> list[list[Sampled]]:
+        """The variants of each clip."""
+        given = [ready.pair for _, ready in batch]
+        pairs = [one for pair in given + given[-1:] * (size - len(given)) for one in self._variants(pair)]
         with self.listener.sampling(batch[0][0], self.result, self.request.options.steps) as on_progress:
             with memory_explained():
-                return sample_all(self.toon.sample_prepared, pairs, self.request.options, on_progress)[: len(batch)]
+                videos = sample_all(self.toon.sample_prepared, pairs, self.request.options, on_progress)
+        each = len(self._variants(given[0]))
+        return [videos[each * number : each * (number + 1)] for number in range(len(batch))]
 
-    def _write(self, job: Job, ready: Ready, sampled: Sampled, seconds: float) -> None:
-        try:
-            frames = finished(sampled, ready.pair, self.request.options)  # of one clip: NaN in it cost no other
+    def _write(self, job: Job, ready: Ready, sampled: Sequence[Sampled], seconds: float) -> None:
+        variants, options = self._variants(ready.pair), self.request.options
+        try:  # of one clip: NaN in it cost no other
+            clips = [finished(one, pair, options) for one, pair in zip(sampled, variants, strict=True)]
         except UserError as error:
             if not self.request.several:
                 raise
@@ -250,7 +263,13 @@ class Run:
         if not is_main_process():
             return
         try:
-            self.request.plan.write(job.name, frames, record_of(ready.request, self.toon, seconds))
+            if (picking := self.request.plan.picking) is None:
+                self.request.plan.write(job.name, clips[0], record_of(ready.request, self.toon, seconds))
+            else:
+                found = picked(clips, variants, picking, job.name if self.request.several else "")
+                kept = [clips[one.number] for one in found if one.is_kept]
+                record = record_of(ready.request, self.toon, seconds, found)
+                self.request.plan.write_all(job.name, kept, record, contact_sheet(*candidate_sheet(clips, found)))
         except UserError as error:
             if not self.request.several:
                 raise

@@ -8,15 +8,18 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, WHITE, check_writable, over, write_json
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory
-from tooncrafter_jax.io.contact_sheets import ContactSheet
+from tooncrafter_jax.io.contact_sheets import ContactSheet, SheetOfCandidates
 from tooncrafter_jax.io.formats import FORMATS, PUBLISHED_PIXEL_FORMAT, FormatOptions, OutputFormat
 from tooncrafter_jax.io.locks import taken
 from tooncrafter_jax.io.owned_files import Named, Stamp, Stamps, foreign, keep, state
@@ -24,11 +27,29 @@ from tooncrafter_jax.io.timesheets import DrawnSheet
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.options import Option, shown, shown_defaults, with_attributes
 from tooncrafter_jax.sampling.frame_room import FrameRoom, Room
+from tooncrafter_jax.sampling.picking import Picking
 from tooncrafter_jax.sampling.records import ClipRecord, read_record, request_of, with_files, with_unfinished
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions
 from tooncrafter_jax.typing import JsonObject, Uint8Clip, Uint8Video
 
+Sheet = UInt8[np.ndarray, "sheet_height sheet_width 3"]
 _REMEDY = "choose another --out, or move it away"
+
+
+class _File(NamedTuple):
+    """A file or folder of a clip.
+
+    Attributes:
+      kind: name of the part.
+      part: how it is written.
+      path: where it goes.
+      clip: which of the clips that were picked it shows; -1: none of them.
+    """
+
+    kind: str
+    part: OutputFormat
+    path: Path
+    clip: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,7 @@ class OutputPlan:
       formats: some of `io.formats.FORMATS`.
       endings: format -> how its files end, where that is not the format's name, e.g. "MP4".
       stamps: of all files that were looked at.
+      picking: of several variants of a clip, the picked ones are written, and a sheet of all.
     """
 
     directory: Path
@@ -62,6 +84,7 @@ class OutputPlan:
             choices=PIXEL_FORMATS,
         ),
     ] = PUBLISHED_PIXEL_FORMAT
+    picking: Picking | None = None
 
     def check(self, inputs: Iterable[Path], names: Iterable[str]) -> None:
         """Finds out, before anything expensive starts, what would keep all files from being written.
@@ -80,10 +103,10 @@ class OutputPlan:
         folders = {os.path.dirname(file) for file in files}
         outputs: Counter[Path] = Counter()
         for name in names:
-            for kind, path in self.paths(name).items():
+            folders_here = {file.path for file in self._files(name) if file.part.is_folder}
+            for path in self.paths(name).values():
                 outputs[path] += 1
-                is_folder = kind in self._parts and self._parts[kind].is_folder
-                if os.path.realpath(path) in (folders if is_folder else files):
+                if os.path.realpath(path) in (folders if path in folders_here else files):
                     raise UserError(f"{path} would be written, but the inputs are there: choose another --out")
                 if outputs[path] > 1:
                     raise UserError(f"two clips would be written to {path}: give one of them another name")
@@ -107,11 +130,11 @@ class OutputPlan:
             note(f"{' and '.join(opaque)} {shows} the clip over white")
 
     def paths(self, name: str) -> dict[str, Path]:
-        """Kind -> path of each file of a clip, the record last."""
+        """Kind -> path of each file of a clip, the record last; of the second clip that was picked, "mp4 2"."""
         files = {
-            kind: self.directory / part.file_name(name, self.endings.get(kind)) for kind, part in self._parts.items()
+            file.kind if file.clip < 1 else f"{file.kind} {file.clip + 1}": file.path for file in self._files(name)
         }
-        return files | {"record": self.directory / f"{name}.json"}
+        return files | {"record": self._record(name)}
 
     @property
     def longest_ending(self) -> int:
@@ -131,10 +154,6 @@ class OutputPlan:
     ) -> dict[str, Path]:
         """Writes every file, the record last: a clip whose record names its files is complete.
 
-        All files are made in a hidden folder first. While they take their places, the record says which files were
-        there and which are coming, so that the files of a run that is killed then are known as ours. A file that a
-        record of ours names, but whose content is another, is kept under another name.
-
         Args:
           name: of the clip.
           video: its frames.
@@ -142,14 +161,42 @@ class OutputPlan:
           drawn: as of `FormatOptions`.
 
         Raises:
+          UserError: as of `write_all`.
+        """
+        return self.write_all(name, [video], record, drawn=drawn)
+
+    def write_all(
+        self,
+        name: str,
+        videos: Sequence[Uint8Clip],
+        record: JsonObject,
+        sheet: Sheet | None = None,
+        drawn: Callable[[], DrawnSheet] | None = None,
+    ) -> dict[str, Path]:
+        """`write` for the clips that were picked, the best first, with the sheet of all candidates.
+
+        All files are made in a hidden folder first. While they take their places, the record says which files were
+        there and which are coming, so that the files of a run that is killed then are known as ours. A file that a
+        record of ours names, but whose content is another, is kept under another name.
+
+        Args:
+          name: of the clip.
+          videos: the frames of each.
+          record: of `record_of`.
+          sheet: of all candidates; needed where there is a choice.
+          drawn: as of `FormatOptions`.
+
+        Raises:
           UserError: if a file cannot be written, or one that is not ours is in the way.
         """
         paths = self.paths(name)
+        clips = [video[:-1] if self.drop_last else video for video in videos]
         with self._staging(name) as staging:
-            frames = video[:-1] if self.drop_last else video
-            for kind, part in self._parts.items():
-                held = frames if part.has_alpha else _opaque(frames, FrameRoom(self.directory))
-                part.write(staging / paths[kind].name, held, self.playback_fps, FormatOptions(self.pixel_format, drawn))
+            for file in self._files(name):
+                frames = np.asarray(sheet)[None] if file.clip < 0 else clips[file.clip]
+                held = frames if file.part.has_alpha else _opaque(frames, FrameRoom(self.directory))
+                path = staging / file.path.name
+                file.part.write(path, held, self.playback_fps, FormatOptions(self.pixel_format, drawn))
             made = {str(path.relative_to(staging).as_posix()): path for path in _files_below(staging)}
             new = {file: self.stamps.of(path) for file, path in sorted(made.items())}
             found, named = read_record(paths["record"]), self._named(name)
@@ -187,19 +234,19 @@ class OutputPlan:
           name: of the clip.
           request: makes the request; is called only if there is a record.
         """
-        paths = self.paths(name)
-        record = read_record(paths["record"])
+        record = read_record(self._record(name))
         if record is None or record.unfinished is not None:
             return False
-        if not all(path.exists() for path in paths.values()):
+        if not all(path.exists() for path in self.paths(name).values()):
             return False
         return record.is_of(request(), shown_defaults(OutputPlan)) and all(
-            self._is_whole(part, paths[kind], record) for kind, part in self._parts.items()
+            self._is_whole(file.part, file.path, record) for file in self._files(name)
         )
 
     def request_of(self, pair: Pair, options: SamplingOptions, model: Mapping[str, str], dtype: str) -> JsonObject:
         """Everything that decides how a clip looks, as plain values; pictures by path and checksum."""
-        return request_of(pair, options, model, dtype, self.stamps) | shown(self)
+        picking = {} if self.picking is None else {"picking": asdict(self.picking)}
+        return request_of(pair, options, model, dtype, self.stamps) | shown(self) | picking
 
     # ------------------------------------------------------------------------------------------------------------ parts
 
@@ -208,6 +255,23 @@ class OutputPlan:
         """Kind -> how it is written, of everything but the record."""
         parts: dict[str, OutputFormat] = {kind: FORMATS[kind] for kind in self.formats}
         return parts | ({ContactSheet.name: ContactSheet(self.cross_fade)} if self.contact_sheet else {})
+
+    def _files(self, name: str) -> list[_File]:
+        """All files of a clip but the record."""
+        picked = 1 if self.picking is None else self.picking.pick
+        files = []
+        for clip in range(picked):
+            own = name if picked == 1 else f"{name}_pick{clip + 1}"
+            for kind, part in self._parts.items():
+                file = part.file_name(own, self.endings.get(kind))
+                files.append(_File(kind, part, self.directory / file, clip))
+        if self.picking is not None:
+            sheet = SheetOfCandidates()
+            files.append(_File(sheet.name, sheet, self.directory / sheet.file_name(name), -1))
+        return files
+
+    def _record(self, name: str) -> Path:
+        return self.directory / f"{name}.json"
 
     @contextlib.contextmanager
     def _staging(self, name: str) -> Iterator[Path]:
@@ -235,11 +299,10 @@ class OutputPlan:
 
     def _named(self, name: str) -> Named:
         """The files that the record beside the clip names."""
-        record = read_record(self.paths(name)["record"])
+        record = read_record(self._record(name))
         if record is None:
             return {}
-        paths = self.paths(name)
-        return record.named([file for kind, part in self._parts.items() for file in part.files(paths[kind])])
+        return record.named([one for file in self._files(name) for one in file.part.files(file.path)])
 
     def _unlike_ours(
         self, name: str, named: Named, new: Mapping[str, Stamp] | None = None
@@ -257,14 +320,13 @@ class OutputPlan:
         Raises:
           UserError: a file is not ours.
         """
-        paths = self.paths(name)
-        if os.path.lexists(paths["record"]) and read_record(paths["record"]) is None:
-            if not (paths["record"].is_file() and paths["record"].stat().st_size == 0):
-                raise foreign(paths["record"], _REMEDY)
+        own = self._record(name)
+        if os.path.lexists(own) and read_record(own) is None:
+            if not (own.is_file() and own.stat().st_size == 0):
+                raise foreign(own, _REMEDY)
         changed: set[str] = set()
         leftovers: set[str] = set()
-        for kind, part in self._parts.items():
-            path = paths[kind]
+        for _, part, path, _ in self._files(name):
             if part.is_folder:
                 if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
                     raise foreign(path, _REMEDY)

@@ -13,7 +13,14 @@ from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_mai
 from tooncrafter_jax.sampling.batch.jobs import AnyJob, Job
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.preparing import Preparation
-from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch, check_settings, check_sketch_encoder
+from tooncrafter_jax.sampling.request import (
+    Pair,
+    SamplingOptions,
+    Sketch,
+    check_settings,
+    check_sketch_encoder,
+    sketches_by_frame,
+)
 from tooncrafter_jax.typing import JsonObject
 
 UNREADABLE_ELSEWHERE = "another process cannot read its pictures"
@@ -21,7 +28,7 @@ UNREADABLE_ELSEWHERE = "another process cannot read its pictures"
 
 def inputs_of(pair: Pair) -> list[Path]:
     """The files that a pair is made from."""
-    sketches = (sketch.image for sketch in (pair.sketches or {}).values() if isinstance(sketch, Sketch))
+    sketches = (sketch.image for sketch in sketches_by_frame(pair.sketches).values() if isinstance(sketch, Sketch))
     pictures = (pair.first, pair.last, *sketches, *(() if pair.draft is None else pair.draft))
     return [Path(picture) for picture in pictures if isinstance(picture, Path)]
 
@@ -33,7 +40,7 @@ def check_pair(pair: Pair, options: SamplingOptions, config: ModelConfig, compon
       UserError: if not.
     """
     check_settings(pair, options)
-    if pair.sketches:
+    if sketches_by_frame(pair.sketches):
         check_sketch_encoder(config, components)
 
 

@@ -36,7 +36,7 @@ from tooncrafter_jax.sampling.shot_drawing import MOST_TOGETHER
 from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
 from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
-AFTERWARDS = ("lock_colours", "palette", "alpha", "background", "two_backgrounds", "fit")
+AFTERWARDS = ("lock_colours", "palette", "lines", "alpha", "background", "two_backgrounds", "fit")
 """Options that change what clips are drawn from, or what is made of them, but not how they are drawn."""
 
 
