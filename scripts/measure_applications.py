@@ -1,0 +1,152 @@
+"""The paper's applications on held-out clips: colouring by reference, and in-betweening of line drawings.
+
+  python scripts/measure_applications.py --set=DIR --out=DIR [--split=test] [--limit=64] [--model=small]
+
+The edges of the true frames are the sketches. Colouring: each clip is drawn from them and from one or two references,
+and, to compare with, without references (the first sketch stands for the first frame) and without sketches. Printed is
+LPIPS against the truth of the frames between the first and the last, and of the last, which only two references show.
+
+Lines: each clip of sketches is drawn from its first and last, with --lines and without. Printed are LPIPS against the
+true sketches, the share of the true paper that is white, and how far pixels are from grey, in levels.
+
+DIR gets a sheet of each of the first clips, a row a way of drawing it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from tooncrafter_jax import ToonCrafter
+from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
+from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
+from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips, WindowRule
+from tooncrafter_jax.io import write_contact_sheet
+from tooncrafter_jax.nn.pixels import to_pixels
+from tooncrafter_jax.notes import heard_by
+from tooncrafter_jax.sampling.finishing import finished, sample_all
+from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, Sketch, make_options, prepare
+from tooncrafter_jax.sketches import SketchExtractor, load_extractor
+from tooncrafter_jax.typing import Uint8Video
+
+SHOWN = (0, 2, 5, 8, 11, 13, 15)
+"""Frames on a sheet."""
+WHITE_PAPER = 250
+"""Level from which on a true sketch is paper, and a drawn one white."""
+Rows = dict[str, list[list[float]]]
+
+
+def sketches_of(extractor: SketchExtractor, video: Uint8Video) -> Uint8Video:
+    """The sketch of each frame, dark lines on light paper."""
+    lines = np.asarray(extractor(to_pixels(jnp.asarray(video))))
+    return np.repeat(np.rint(lines * 255).astype(np.uint8), 3, axis=-1)
+
+
+def colourings(
+    clip: TrueClip, sketches: Uint8Video, options: SamplingOptions, toon: ToonCrafter
+) -> dict[str, PreparedPair]:
+    """Ways of drawing a clip -> what is drawn."""
+    first, last, drawings = clip.video[0], clip.video[-1], [Sketch(one, dark_lines=True) for one in sketches]
+
+    def pair(reference: np.ndarray, other: np.ndarray | None) -> PreparedPair:
+        asked = Pair(reference, other, clip.prompt, drawings, clip.seed, clip.fps)
+        return prepare(asked, options, toon.config)
+
+    one, two = pair(first, None), pair(first, last)
+    return {
+        "two references and sketches": two,
+        "one reference and sketches": one,
+        "one reference twice and sketches": one._replace(open_end=False),
+        "two references, no sketches": two._replace(hints=None),
+        "one reference, no sketches": one._replace(hints=None),
+        "no reference, sketches": pair(sketches[0], None),
+    }
+
+
+def drawn(toon: ToonCrafter, pairs: Sequence[PreparedPair], options: SamplingOptions) -> list[Uint8Video]:
+    """The clips of prepared pairs, one after another."""
+    return [
+        finished(sampled, pair, options)
+        for pair in pairs
+        for sampled in sample_all(toon.sample_prepared, [pair], options)
+    ]
+
+
+def of_lines(metric: LpipsMetric, made: Uint8Video, truth: Uint8Video) -> list[float]:
+    """LPIPS, share of the true paper that is white, and distance from grey, of the frames between."""
+    lpips = metric.of_frames(ClipBatch(made[None], truth[None], ("",)))[0, 1:-1].mean()
+    made, truth = made[1:-1], truth[1:-1]
+    paper = truth.min(-1) >= WHITE_PAPER
+    grey = (made.max(-1).astype(int) - made.min(-1)).mean()
+    return [float(lpips), float((made.min(-1)[paper] >= WHITE_PAPER).mean()), float(grey)]
+
+
+def print_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Means over clips, with the standard error of the first column."""
+    print(f"\n| {title} | " + " | ".join(columns) + " |\n|" + "---|" * (1 + len(columns)))
+    for name, values in rows.items():
+        means = np.mean(values, axis=0)
+        error = np.std(values, axis=0)[0] / np.sqrt(len(values))
+        print(f"| {name} | {means[0]:.4f} ± {error:.4f} | " + " | ".join(f"{value:.4f}" for value in means[1:]) + " |")
+
+
+def main() -> None:
+    """Prints both tables and writes the sheets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", type=Path, required=True, help="directory of a clip set")
+    parser.add_argument("--out", type=Path, required=True, help="a directory for the sheets")
+    parser.add_argument("--split", default="test", help="of the set (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=64, help="how many clips (default: %(default)s)")
+    parser.add_argument("--model", default="small", help="checkpoint directory, or a name (default: %(default)s)")
+    parser.add_argument("--extractor", default="hed", help="draws the sketches (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
+    parser.add_argument("--sheets", type=int, default=4, help="of how many clips (default: %(default)s)")
+    arguments = parser.parse_args()
+    toon, extractor = ToonCrafter.load(arguments.model), load_extractor(arguments.extractor)
+    options = make_options({**toon.sampling, **({} if arguments.steps is None else {"steps": arguments.steps})})
+    height, width = options.size(toon.config)
+    clips = TrueClips(
+        ClipSet(arguments.set, arguments.split), WindowRule(options.frames, height, width), arguments.limit
+    )
+    metric, coloured, lined = LpipsMetric.load("alexnet"), Rows(), Rows()
+    for number in range(len(clips)):
+        clip = clips[number]
+        sketches = sketches_of(extractor, clip.video)
+        with heard_by(lambda sentence: None):
+            ways = colourings(clip, sketches, options, toon)
+            asked = Pair(sketches[0], sketches[-1], clip.prompt, seed=clip.seed, fps=clip.fps)
+            by_lines = {
+                name: (prepare(asked, chosen, toon.config), chosen)
+                for name, chosen in (("as pictures", options), ("lines", replace(options, lines=True)))
+            }
+        rows = [clip.video, sketches]
+        for name, video in zip(ways, drawn(toon, list(ways.values()), options), strict=True):
+            lpips = metric.of_frames(ClipBatch(video[None], clip.video[None], ("",)))[0]
+            coloured.setdefault(name, []).append([float(lpips[1:-1].mean()), float(lpips[-1])])
+            rows.append(video)
+        lines = [sketches]
+        for name, (pair, chosen) in by_lines.items():
+            (video,) = drawn(toon, [pair], chosen)
+            lined.setdefault(name, []).append(of_lines(metric, video, sketches))
+            lines.append(video)
+        if number < arguments.sheets:
+            for kind, shown, names in (
+                ("colouring", rows, ["truth", "sketches", *ways]),
+                ("lines", lines, ["sketches of the truth", *by_lines]),
+            ):
+                labels = [label for name in names for label in [name, *[""] * (len(SHOWN) - 1)]]
+                frames = np.concatenate([video[list(SHOWN)] for video in shown])
+                write_contact_sheet(arguments.out / f"{kind}_{number}.png", frames, len(SHOWN), labels)
+        print(f"{number + 1} of {len(clips)} clips: {clip.id}", flush=True)
+    print_table("colouring", ("LPIPS of the frames between", "of the last frame"), coloured)
+    print_table("line drawings", ("LPIPS", "white paper", "from grey"), lined)
+
+
+if __name__ == "__main__":
+    main()
