@@ -10,7 +10,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.blending import cross_fade
 from tooncrafter_jax.io.cels import in_range
 from tooncrafter_jax.notes import collected
-from tooncrafter_jax.sampling.picking import Picking, candidate_sheet, judged, picked
+from tooncrafter_jax.sampling.picking import Picking, candidate_sheet, judged, picked, picked_clips
 from tooncrafter_jax.sampling.request import PreparedPair
 
 TRUE = clip()
@@ -102,6 +102,17 @@ def test_equal_variants_keep_their_order():
     with collected():
         found = picked([TRUE, TRUE, TRUE], picking.variants(pair), picking)
     assert [one.number for one in found] == [0, 1, 2]
+
+
+def test_the_picked_clips_of_several_pairs_follow_each_other():
+    picking = Picking(2, 1)
+    pairs = [PreparedPair(np.stack([in_range(FIRST), in_range(LAST)]), None, "", seed, 8) for seed in (1, 2, 1, 2)]
+    with collected() as said:
+        kept = picked_clips([TRUE, flickering(15), flickering(5), TRUE], pairs, picking)
+    assert len(kept) == 2 and all(clip is TRUE for clip in kept)
+    assert [sentence.partition(":")[0] for sentence in said] == ["pair 0", "pair 0", "pair 1", "pair 1"]
+    with pytest.raises(UserError, match="3 clips are not 2 variants of each pair"):
+        picked_clips([TRUE] * 3, pairs[:3], picking)
 
 
 @pytest.mark.parametrize(

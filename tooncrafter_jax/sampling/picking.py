@@ -162,7 +162,13 @@ def picked(
 
 
 def picked_clips(clips: Sequence[AnyFrames], pairs: Sequence[PreparedPair], picking: Picking) -> list[AnyFrames]:
-    """The picked clips of several pairs, whose variants follow each other; of each pair the best first."""
+    """The picked clips of several pairs, whose variants follow each other; of each pair the best first.
+
+    Raises:
+      UserError: there are not as many of each.
+    """
+    if len(clips) % picking.samples:
+        raise UserError(f"{len(clips)} clips are not {picking.samples} variants of each pair")
     kept = []
     for start in range(0, len(clips), picking.samples):
         own = slice(start, start + picking.samples)
