@@ -26,6 +26,7 @@ from tooncrafter_jax.models.dual_reference_decoder import (
     Decoder,
     DecoderConfig,
     ReferenceResidual,
+    References,
     TemporalRes,
     map_chunks,
 )
@@ -198,3 +199,15 @@ def test_the_plain_decoder_equals_the_reference() -> None:
     z = noise("fixture.plain_decoder.z", (2, 4, 4, 6))[None]
     out = jax.jit(lambda params, z: network.bind(params)(z))(params, jnp.asarray(z))
     assert deviation(channels_first(out[0]), golden("plain_decoder")["out"]) < NETWORK_TOLERANCE
+
+
+def test_what_is_added_to_an_open_end_alone_is_left_out() -> None:
+    """Keys and values of attention stay: both references are the same picture there."""
+    residual, keys = jnp.ones((3, 2, 4, 4, 8)), (jnp.ones((3, 32, 2, 8)), jnp.ones((3, 32, 2, 8)))
+    given = References([residual, 2 * residual, None, keys], 3 * residual)
+    found = given.with_open_ends(jnp.asarray([True, False, True]))
+    for part, value in ((found.levels[0], 1), (found.levels[1], 2), (found.head, 3)):
+        np.testing.assert_array_equal(part[:, 0], np.full((3, 4, 4, 8), value))
+        np.testing.assert_array_equal(part[:, 1], value * np.array([0, 1, 0])[:, None, None, None] * np.ones((4, 4, 8)))
+        assert part.dtype == residual.dtype
+    assert found.levels[2] is None and found.levels[3] is keys

@@ -316,9 +316,9 @@ def test_sketches_are_coloured_by_one_reference_or_two(
         sketch[2 * frame : 2 * frame + 4, 30:90] = 0
     settings: dict[str, Any] = {"seed": 5, **SETTINGS}
     two = toon.colour([first, last], sketches, **settings)
-    before = compilations()
     np.testing.assert_array_equal(two, toon.interpolate(first, last, sketches=dict(enumerate(sketches)), **settings))
     one = toon.colour(first, sketches, **settings)
+    before = compilations()
     assert one.shape == two.shape and (one != two).mean() > 0.01
     twice = toon.colour([first, first], sketches, **settings)
     assert (one != twice).mean() > 0.01  # the end is open, and not the first picture once more

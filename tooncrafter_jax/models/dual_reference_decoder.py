@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
 from tooncrafter_jax.models.carried_references import CarriedPictures, CarriedReferences, Corrections, FrameMotion
@@ -95,6 +95,20 @@ class References(NamedTuple):
     head: Float[Array, "B 2 H W C"]
     hidden: list[Float[Array, "B 2 _ _ _"]] | None = None
     pictures: Float[Array, "B 2 H W 3"] | None = None
+
+    def with_open_ends(self, is_open: Bool[Array, "B"]) -> References:
+        """Nothing is added to the last frames of some clips alone, as nothing is to the frames between.
+
+        Where nothing is known of a last frame, the second reference is the first once more. Attention to both is that
+        to the one, but as a residual it would make the last frame look like the first.
+        """
+
+        def known(residual: Float[Array, "B 2 H W C"]) -> Float[Array, "B 2 H W C"]:
+            is_left_out = is_open[:, None] & jnp.asarray([False, True])
+            return jnp.where(is_left_out[..., None, None, None], 0, residual)
+
+        levels = [level if level is None or isinstance(level, tuple) else known(level) for level in self.levels]
+        return self._replace(levels=levels, head=known(self.head))
 
 
 Parts = TypeVar("Parts")

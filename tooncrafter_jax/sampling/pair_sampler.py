@@ -43,6 +43,7 @@ from tooncrafter_jax.sampling.sampler import (
 from tooncrafter_jax.sampling.sampling_options import SamplingOptions
 from tooncrafter_jax.typing import AnyArray, Device, HostVideos, Uint8Videos
 
+_with_open_ends = jax.jit(References.with_open_ends)
 HostMotion = tuple[Float[np.ndarray, "B T H W 4"], Float[np.ndarray, "B T H W 1"]]
 """Flows and shares of `Motion`, on the host."""
 
@@ -196,7 +197,11 @@ class PairSampler:
     def _encode_group(self, sampler: Sampler, pairs: Sequence[PreparedPair]) -> tuple[jax.Array, References | None]:
         """Moments and the decoder's references of one group."""
         ends = sampler.place(np.stack([pair.ends for pair in pairs]), "batch")
-        return sampler.encode(self._params(sampler, "autoencoder", "decoder"), ends)
+        moments, references = sampler.encode(self._params(sampler, "autoencoder", "decoder"), ends)
+        is_open = [pair.open_end for pair in pairs]
+        if references is not None and any(is_open):
+            references = _with_open_ends(references, sampler.place(np.asarray(is_open), "batch"))
+        return moments, references
 
     def _host_moments(self, sampler: Sampler, ends: HostPictures) -> HostMoments:
         """Moments of as many pictures as a group has; by its own program, whose references are not needed."""
