@@ -44,7 +44,7 @@ settings.register_profile(
 settings.load_profile("gate")
 
 jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
-gc.set_threshold(50_000, 20, 20)  # collecting the millions of objects of jax every 700 new ones takes a tenth of the time
+gc.set_threshold(50_000, 20, 20)  # jax has millions of objects: to look through them every 700 new ones takes long
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
 

@@ -81,7 +81,6 @@ def test_a_line_that_cannot_be_is_named(empty: World, command: Command, entry: d
         (16, ["--sketch=7:PATH/first.png"], "--sketch goes with --first"),
         (16, ["--reference=PATH/last.png", "--reference=PATH/last.png"], "there are 3 references"),
         (16, ["--sketches=PATH/gone"], "cannot read the folder"),
-        (16, ["--motion-guidance"], "there is only one: leave it out"),
         (16, ["--first=PATH/first.png"], "not --first and --reference together"),
     ],
 )

@@ -10,7 +10,7 @@ from tooncrafter_jax.io.cells import CELL, blurred, cell_means, cell_quantiles, 
 def test_means_and_quantiles_of_whole_cells():
     values = np.arange(CELL * CELL, dtype=np.float32).reshape(CELL, CELL)
     assert cell_quantiles(values, 0.75).tolist() == [[47]]  # of 0 to 63
-    assert cell_quantiles(values, 1).tolist() == [[63]]
+    assert cell_quantiles(values, 1.0).tolist() == [[63]]
     assert cell_means(values[..., None]).tolist() == [[[31.5]]]
 
 

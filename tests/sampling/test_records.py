@@ -42,6 +42,7 @@ def test_an_option_of_tomorrow_leaves_the_records_of_today_valid(pair: Pair) -> 
 
 
 def test_a_shot_of_before_an_option_is_the_same_shot(pair: Pair) -> None:
+    assert pair.last is not None
     shot = Shot({0: pair.first, 8: pair.last})
     layout = lay_out(shot, SamplingOptions())
     now: dict[str, Any] = (

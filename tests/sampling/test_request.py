@@ -395,8 +395,8 @@ def test_padding_adds_no_lines(config: ModelConfig):
         ({7: lines(96, 96)}, "96 x 96 pixels, the drawings are 192 x 96"),
         ({7: np.zeros((9, 9), np.float32)}, "the sketch for frame 7 must be uint8"),
         ({7: "nowhere.png"}, "'nowhere.png' does not exist"),
-        ([lines()], "sketches must be a mapping of frame numbers to drawings, such as {7: drawing}"),
-        (lines(), "not ndarray"),
+        ([lines()], "there are 1 sketches for the 16 frames of the clip: give one for each"),
+        (lines(), "sketches must be a mapping of frame numbers to drawings, such as {7: drawing}, or a list"),
         ({"seven": lines()}, "the frame of a sketch must be a whole number, not 'seven'"),
     ],
 )

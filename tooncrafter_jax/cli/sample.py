@@ -7,11 +7,12 @@ import functools
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tooncrafter_jax.cli.batch_report import Terminal, report
 from tooncrafter_jax.cli.common import Parser, interruption_note
-from tooncrafter_jax.cli.declared_options import add_declared
+from tooncrafter_jax.cli.declared_options import add_declared, given_options
 from tooncrafter_jax.cli.sample_jobs import asked_for
 from tooncrafter_jax.cli.sampling_options import OF_THE_CLIP, add_sampling, sampling_options
 from tooncrafter_jax.cli.shot_options import add_shot, check_shot_options

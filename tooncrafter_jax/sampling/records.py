@@ -150,7 +150,7 @@ def record_of(
     from.
     """
     packages: Sequence[str] = ("tooncrafter-jax", "jax", "jaxlib", "flax", "numpy")
-    return {
+    record: dict[str, object] = {
         "format": RECORD_FORMAT,
         "request": dict(request),
         "made_by": {
@@ -160,7 +160,8 @@ def record_of(
             "architecture": toon.config.name,
             "seconds": round(seconds, 3),
         },
-    } | ({"picked": [one.plain() for one in candidates]} if candidates else {})
+    }
+    return record | ({"picked": [one.plain() for one in candidates]} if candidates else {})
 
 
 def with_files(

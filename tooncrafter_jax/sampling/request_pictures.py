@@ -271,7 +271,8 @@ def check_sketches(sketches: object, frames: int) -> None:
     """Raises UserError unless this is None, a mapping of a clip's frame numbers, or a list as long as the clip."""
     if sketches is None:
         return
-    if isinstance(sketches, Sequence | np.ndarray) and not isinstance(sketches, str | bytes):
+    is_picture = isinstance(sketches, str | bytes) or (isinstance(sketches, np.ndarray) and sketches.ndim < 4)
+    if isinstance(sketches, Sequence | np.ndarray) and not is_picture:
         if len(sketches) != frames:
             raise UserError(
                 f"there are {len(sketches)} sketches for the {frames} frames of the clip: give one for each, blank "
