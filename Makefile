@@ -12,7 +12,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 LIGHT_EXTRAS := --extra dev --extra data --extra eval --extra hub --extra app
 # A file's tests share compiled programs, so a file stays in one process; tests/conftest.py says in which order they come.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-# Tests compile more than they compute; the gate's heavy ones and the slow ones run what users run.
+# Tests compile more than they compute; the slow ones and `make verify` run what users run.
 QUICK := XLA_FLAGS="--xla_backend_optimization_level=1 $$XLA_FLAGS"
 # With other versions: annotations need no second check.
 VERSIONS := $(QUICK) JAXTYPING_DISABLE=1 TEST_EXAMPLES=50
@@ -32,7 +32,7 @@ test: .venv/dev
 	$(QUICK) $(BIN)/python $(PYTEST)
 
 test-gate: .venv/dev
-	$(BIN)/python $(PYTEST) -m gate
+	$(QUICK) $(BIN)/python $(PYTEST) -m gate
 
 test-newest: .venv-3.13/dev
 	$(VERSIONS) FORBID_SKIPS="$${FORBID_SKIPS:+torch-data,tpu,pybullet}" .venv-3.13/bin/python $(PYTEST) -m 'not (heavy or gate or slow or full_size)'

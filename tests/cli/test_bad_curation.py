@@ -144,6 +144,7 @@ FILMS = [
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in FILMS])
+@pytest.mark.gate
 def test_an_unusual_film_gives_its_clips_or_a_sentence_and_the_others_are_unharmed(
     case: Film, place: Place, command: Command
 ):

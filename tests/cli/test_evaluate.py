@@ -52,6 +52,7 @@ def test_a_report_says_what_was_measured(clips: Path, tmp_path: Path, command: C
         assert (out / name).stat().st_size > 1000 and name in text
 
 
+@pytest.mark.gate
 def test_the_same_command_measures_nothing_twice(clips: Path, tmp_path: Path, command: Command) -> None:
     argv = ("evaluate", str(clips), f"--out={tmp_path}", *SIZE, *CHEAP, "--methods", "cross_fade")
     assert command(*argv).code == 0

@@ -119,6 +119,7 @@ def test_sampling_with_a_published_model(
     assert result.code == 2 and "no.png' does not exist" in result.errors[0] and len(server.log) == count
 
 
+@pytest.mark.gate
 def test_the_variables_of_the_environment(server: hub_server.Hub, tmp_path: Path) -> None:
     """In processes of their own: huggingface_hub reads them when it is loaded."""
     server.repository("owner/name").refuses = "RepoNotFound"

@@ -141,6 +141,7 @@ def test_clips_of_a_source_that_fails_for_a_time_are_not_lost(films, tmp_path):
     assert _set(tmp_path / "out") == before and len(lines_of(films.log)) == 3
 
 
+@pytest.mark.gate
 def test_stages_that_are_added_changed_or_left_out_need_no_other_reading(films, tmp_path):
     """The result is the same as if these stages had been there from the start."""
     fingerprint, captions = FakeFingerprint(), FakeCaptions({"one/001": "a cat"})

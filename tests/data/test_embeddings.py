@@ -99,6 +99,7 @@ def test_they_equal_the_encoders_on_the_fly(clips, toon, directory):
             np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-4)
 
 
+@pytest.mark.gate
 def test_pixels_come_along_where_they_are_asked_for(clips, directory):
     config = replace(ASKED, video=True)
     for both, pixels in zip(_batches(EmbeddingSource(directory, clips), config), _batches(clips), strict=True):

@@ -18,6 +18,8 @@ from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
 
+pytestmark = pytest.mark.heavy
+
 PLAIN = DecoderConfig(
     width=8, multipliers=(1, 1), blocks_per_level=1, norm_groups=1, reference_head_dim=4, temporal=False
 )
@@ -76,6 +78,7 @@ def started() -> dict[str, jax.Array]:
     }
 
 
+@pytest.mark.gate
 def test_new_parts_start_as_a_blend_of_the_former_decoder_and_the_carried_pictures() -> None:
     plain = compiled(PLAIN)({path: started()[path] for path in network(PLAIN).abstract_params}, None)
     both = motion().carried(jnp.concatenate([pictures()[:, :1], plain[:, 1:-1], pictures()[:, 1:]], axis=1))

@@ -91,6 +91,7 @@ def test_a_wrong_number_of_tokens_is_refused() -> None:
         tower(jnp.zeros((1, 78), jnp.int32))
 
 
+@pytest.mark.gate
 def test_a_small_vocabulary_folds_the_tokenizers_ids() -> None:
     tower = ClipText(SMALL, rngs=nnx.Rngs(0))
     ids = np.asarray(tokenizer()(["a cat"]))

@@ -75,6 +75,7 @@ class TestReference:
         out = _compiled(tiny_decoder())(tiny_params("decoder"), latents, references)
         return channels_first(out[0])
 
+    @pytest.mark.gate
     def test_sixteen_frames(self) -> None:
         frames = self.decode(clip(16, "fixture.decoder.z.16"), hidden())
         assert (

@@ -20,6 +20,8 @@ from tooncrafter_jax.models.motion_network import MotionNetwork
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.rife import Rife, RifeConfig
 
+pytestmark = pytest.mark.heavy
+
 HEIGHT, WIDTH, FRAMES = 64, 64, 5
 CONFIG = replace(tiny().motion, flow=RifeConfig((16, 16, 8, 8), (2, 2, 1, 1), 1), refinement_scales=(2, 1))
 
@@ -53,6 +55,7 @@ def sketch(frame: int) -> jax.Array:
     return jnp.zeros((2, FRAMES, HEIGHT, WIDTH, 1)).at[1, frame, 20:24, 10:50].set(1.0)
 
 
+@pytest.mark.gate
 def test_without_what_a_refinement_has_learned_the_motion_is_rifes() -> None:
     found: Motion = compiled()(params(zero_heads=True), ends(), sketch(2))
     own = {path.removeprefix("flow."): value for path, value in params().items() if path.startswith("flow.")}

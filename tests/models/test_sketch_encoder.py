@@ -105,6 +105,7 @@ def test_frames_are_independent() -> None:
         assert np.delete(difference, kept).min() > 1e-3
 
 
+@pytest.mark.gate
 def test_new_taps_add_nothing() -> None:
     """All 1x1 convolutions and the last hint convolution begin at zero, so that training starts from the bare
     denoiser.

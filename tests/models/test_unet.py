@@ -128,7 +128,10 @@ class TestReference:
 
     @pytest.mark.parametrize(
         ("tokens", "name"),
-        [(205, "out_8_frames"), pytest.param(333, "out_8_frames_shared_tokens", marks=pytest.mark.gate)],
+        [
+            pytest.param(205, "out_8_frames", marks=pytest.mark.gate),
+            pytest.param(333, "out_8_frames_shared_tokens", marks=pytest.mark.slow),
+        ],
     )
     def test_eight_frames_by_either_routing(self, tokens: int, name: str) -> None:
         """77 + 16·8 tokens are routed frame by frame; with all 333 every frame sees every image token."""
@@ -175,6 +178,7 @@ class TestSwitches:
         np.testing.assert_allclose(default, same, atol=1e-6)
         assert np.abs(same - other).max(-1)[1] > 1e-2
 
+    @pytest.mark.gate
     def test_bypassing_leaves_frames_alone(self) -> None:
         """Variant III of Table 3: without temporal parts no frame reaches another."""
         other = micro_inputs()["x"].at[:, 2].multiply(-1)
@@ -185,6 +189,7 @@ class TestSwitches:
         assert changed(run_micro(bypass_temporal=True)) == [False, False, True, False]
         assert changed(run_micro()) == [True] * 4
 
+    @pytest.mark.gate
     def test_dropout_needs_a_key_and_follows_it(self) -> None:
         without = observed("down.0.blocks.0")
         first, again, other = (observed("down.0.blocks.0", seed=seed) for seed in (0, 0, 1))
@@ -271,6 +276,7 @@ class TestParts:
             expected[0, t] = np.concatenate(heads, -1) @ weights["out.kernel"] + weights["out.bias"]
         np.testing.assert_allclose(jax.jit(run)(params, x, context), expected, atol=2e-5)
 
+    @pytest.mark.gate
     def test_zero_initialised_parts_begin_as_identities(self) -> None:
         """Spec section 2.7: temporal and spatial parts add nothing at first, so that training starts from Stable
         Diffusion.

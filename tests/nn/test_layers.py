@@ -249,6 +249,7 @@ def _layers() -> dict[str, tuple[nnx.Module, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("name", list(_layers()))
+@pytest.mark.gate
 def test_gradients_of_the_cpu_are_those_of_differentiation(name: str) -> None:
     """Values and gradients by every input of a layer whose backward pass the CPU has its own form of."""
     layer, shape = _layers()[name]

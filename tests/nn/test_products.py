@@ -4,6 +4,7 @@ multiplied.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from tooncrafter_jax.nn.layers import Conv, Linear, TemporalConv
 from tooncrafter_jax.nn.logical_axes import axis_rules
 from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
 from tooncrafter_jax.typing import Device
+
+pytestmark = pytest.mark.heavy
 
 BF16 = jnp.bfloat16
 EXACT = 1e-5
@@ -63,6 +66,14 @@ def case(name: str) -> tuple[Callable[..., Any], np.ndarray, np.ndarray]:
     return make, x, draw(out)
 
 
+@functools.cache
+def true_gradients(name: str) -> list[Any]:
+    """Of the parameters of a layer, in float32."""
+    make, x, direction = case(name)
+    with without_cpu_forms():
+        return gradients(make, x, direction, jnp.float32)[2]
+
+
 def deviation(ours: Any, true: Any) -> float:
     ours, true = (np.asarray(value, np.float64) for value in (ours, true))
     assert ours.shape == true.shape
@@ -76,8 +87,7 @@ def test_gradients_are_exact_for_the_operands(name: str, platform: Any) -> None:
     same.
     """
     make, x, direction = case(name)
-    with without_cpu_forms():
-        _, _, true = gradients(make, x, direction, jnp.float32)
+    true = true_gradients(name)
     with tracing_for(platform):
         _, of_x, found = gradients(make, x.astype(BF16), direction, BF16)
     assert of_x.dtype == BF16
@@ -106,8 +116,7 @@ def test_devices_sum_float32(devices: list[Device], name: str, platform: Any) ->
     ("promoted").
     """
     make, x, direction = case(name)
-    with without_cpu_forms():
-        _, _, true = gradients(make, x, direction, jnp.float32)
+    true = true_gradients(name)
     mesh = Mesh(np.asarray(devices[:2]), ("data",), axis_types=(AxisType.Auto,))
     layer = make(rngs=nnx.Rngs(0), dtype=BF16)
     graph, state = nnx.split(layer)

@@ -182,6 +182,7 @@ def test_the_minimum_equals_the_products_of_the_traced_gradient():
     assert _minimum().total == pytest.approx(traced, rel=0.01)
 
 
+@pytest.mark.gate
 def test_checkpointed_blocks_are_counted_once_more():
     plain, blocks = _minimum(), _minimum(remat="blocks")
     assert plain.recomputed == 0 and blocks.forward == plain.forward and blocks.backward == plain.backward

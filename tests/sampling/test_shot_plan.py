@@ -87,6 +87,7 @@ def test_drawings_closer_than_a_clips_frames_are_drawn_between_two_of_them() -> 
     assert list(reached(plan).values()) == pytest.approx([0.01, 0.02], abs=1 / 225)
 
 
+@pytest.mark.gate
 def test_a_search_among_thousands_of_frames_is_bounded() -> None:
     """Its time grows with the square of the frames that may be used; unbounded, this one takes minutes."""
     plan = planned({number: (number + 1) / 3800 for number in range(3799)}, 64, 0.5)

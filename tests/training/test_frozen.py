@@ -22,6 +22,8 @@ from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.step import make_step
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
+pytestmark = pytest.mark.heavy
+
 STAGES = {
     "rectify": {"stage": "rectify"},
     "base": {"stage": "base"},
@@ -142,6 +144,7 @@ def test_what_is_frozen_is_exported_as_it_came_after_20_steps(clips, begin, tmp_
     assert moved > 0.9 * len(first) and count > 100 and not found
 
 
+@pytest.mark.gate
 def test_a_start_that_is_gone_or_another_is_reported(clips, begin, tmp_path):
     first = shutil.copytree(begin, tmp_path / "first")
     stage, mesh = make(clips, first, stage="rectify")

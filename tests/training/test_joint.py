@@ -59,12 +59,13 @@ def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
 @pytest.mark.parametrize(
     ("groups", "learning"),
     [
-        ((), {"decoder"}),
-        (("decoder", "spatial", "projector"), {"decoder", "unet", "image_projector"}),
-        (("sketch",), {"sketch_encoder"}),
+        pytest.param((), {"decoder"}, marks=pytest.mark.gate),
+        pytest.param(
+            ("decoder", "spatial", "projector"), {"decoder", "unet", "image_projector"}, marks=pytest.mark.gate
+        ),
+        pytest.param(("sketch",), {"sketch_encoder"}, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.gate
 def test_the_denoiser_learns_from_the_decoders_pictures_where_it_is_asked_to(clips, groups, learning):
     settings = config(clips, "joint", groups=groups, data={"batch": 1})
     stage = make_joint(settings)

@@ -17,6 +17,8 @@ from tooncrafter_jax.training.stages.joint import Joint
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture
 
+pytestmark = pytest.mark.heavy
+
 NARROW = {"batch": 2, "height": 16, "width": 16}
 
 
@@ -44,6 +46,7 @@ def motion_stage(clips, request):
     return stage_of(clips, "motion", data={"batch": 2}, options={"discriminator": {"start_step": start}})
 
 
+@pytest.mark.gate
 def test_the_refinement_learns_alone_and_starts_as_the_flows(clips, motion_stage):
     trained = {path for path in motion_stage.components.abstract_params if motion_stage.is_trained(path)}
     assert trained and all(path.startswith("motion.refinement.") for path in trained)
@@ -108,7 +111,7 @@ def test_motion_needs_a_frame_between(clips):
         stage_of(clips, "motion", data={"frames": 2})
 
 
-@pytest.mark.gate
+@pytest.mark.slow
 def test_motion_changes_what_denoiser_and_decoder_make(clips):
     carried = {"decoder": NARROW_CHANGES["decoder"] | {"carried": True, "corrects_motion": True}}
     made = []

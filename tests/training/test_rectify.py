@@ -103,6 +103,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_counts(rectify):
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(after.optimizer))
 
 
+@pytest.mark.gate
 def test_interrupted_equals_uninterrupted(rectify, tmp_path):
     stage, mesh, step, start, open_loader = rectify
     state, loader = start(), open_loader()
@@ -130,7 +131,7 @@ def test_interrupted_equals_uninterrupted(rectify, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.gate
+@pytest.mark.slow
 def test_the_newest_checkpoint_is_exported_without_training_on(rectify, tmp_path):
     stage, mesh, step, start, open_loader = rectify
     state, loader = start(), open_loader()

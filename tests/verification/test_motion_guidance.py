@@ -11,6 +11,7 @@ from tooncrafter_jax.verification.run import verify
 FOLDER = GOLDEN / "motion_guidance"
 
 
+@pytest.mark.gate
 def test_what_is_carried_along_flows() -> None:
     """The reference places its grid in [-1, 1], which moves a pixel by 1e-5; 9e-6 of a deviation was seen."""
     rows = verify(Folder(FOLDER), only="motion_warp.npz*")

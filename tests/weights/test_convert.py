@@ -127,6 +127,7 @@ def test_a_sketch_encoder_alone(files: dict[str, Path], tmp_path: Path, tiny_con
     same_as_rule(tmp_path / "sketch", "sketch_encoder", tiny_config)
 
 
+@pytest.mark.gate
 def test_a_model_is_added_to_a_sketch_encoder_that_was_there_first(
     files: dict[str, Path], tmp_path: Path, tiny_config: ModelConfig
 ) -> None:

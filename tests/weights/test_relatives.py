@@ -24,7 +24,7 @@ def published_flow() -> ModelConfig:
     return replace(tiny(), motion=MotionConfig())
 
 
-@pytest.mark.gate
+@pytest.mark.slow
 def test_a_file_of_mog_is_sampled_with_motion_guidance(
     tmp_path: Path, metric_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import numpy as np
+import pytest
 
 from tests.evaluation.metrics.clips import batch, changed_clips, clips
 from tests.evaluation.metrics.features import FakeLogits
@@ -39,6 +40,7 @@ def test_the_truth_of_the_next_method_is_known() -> None:
     assert len(network.calls) == 2
 
 
+@pytest.mark.gate
 def test_a_batch_at_the_place_of_one_that_is_gone_is_another() -> None:
     """Objects are distinguished by more than their address, which the next one may get."""
     features = SharedFeatures(FakeLogits())

@@ -15,6 +15,8 @@ from tooncrafter_jax.evaluation.rivals.blends import CrossFade
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest
 from tooncrafter_jax.evaluation.rivals.rife import Rife
 
+pytestmark = pytest.mark.heavy
+
 
 @cache
 def rife(weights: Path) -> Rife:
@@ -22,6 +24,7 @@ def rife(weights: Path) -> Rife:
     return Rife(weights)
 
 
+@pytest.mark.gate
 def test_every_frame_beats_a_cross_fade(metric_weights: Path) -> None:
     truth = sliding_square()
     ours, blend = (rival([request(truth)])[0] for rival in (rife(metric_weights), CrossFade()))
