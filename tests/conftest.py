@@ -36,7 +36,7 @@ KEPT_GIGABYTES = 1.2
 
 settings.register_profile(
     "gate",
-    max_examples=300,
+    max_examples=200,
     deadline=None,  # a busy machine is no fault of the code's
     derandomize=True,  # the same examples in every run
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

@@ -67,7 +67,8 @@ def test_without_arguments_the_examples_are_drawn(start, monkeypatch, capsys):
 def test_without_arguments_or_examples_it_is_said_what_to_give(monkeypatch, tmp_path):
     monkeypatch.setattr("tooncrafter_jax.cli.sample.EXAMPLES", tmp_path / "demo.jsonl")
     with pytest.raises(
-        UserError, match="give one of --first with --last, --keys, --timesheet, --folder, or --manifest"
+        UserError,
+        match="give one of --first with --last, --keys, --timesheet, --reference with --sketches, --folder, or",
     ):
         sample([])
 

@@ -28,6 +28,7 @@ def model_of_both_files(checkpoint: Path) -> Checkpoint:
     return Checkpoint(checkpoint)
 
 
+@pytest.mark.gate
 def test_counts_components_and_kept_ones_are_printed(weight_files: dict[str, Path], tmp_path: Path, command: Command):
     directory = tmp_path / "model"
     result = command("convert", str(weight_files["model"]), str(directory), "--architecture=tiny", "--list-unused")

@@ -32,6 +32,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.gate
 def test_a_report_says_what_was_measured(clips: Path, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     result = command("evaluate", str(clips), f"--out={out}", *SIZE, *CHEAP, *SIMPLE)

@@ -147,6 +147,7 @@ def test_a_missing_file_is_reported(tmp_path):
             use(SidecarCaptions(tmp_path / "c.csv"))
 
 
+@pytest.mark.gate
 def test_directories_without_blip2_are_reported(tmp_path):
     pytest.importorskip("transformers", reason="needs the extra 'torch-data'")
     with pytest.raises(UserError, match="no config.json"):

@@ -375,6 +375,7 @@ def test_a_killed_worker_is_reported(clips):
         next(loader)
 
 
+@pytest.mark.gate
 def test_workers_end_with_the_program(clips):
     """By Ctrl-C in the terminal, which reaches every process of it, and by SIGKILL, which reaches only one."""
     root = Path(__file__).parents[2]

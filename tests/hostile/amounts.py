@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy
 
-EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "200"))
 """In the gate; fewer in its environments beside the main one."""
 
 MEBI = 2**20

@@ -92,6 +92,7 @@ def test_key_frames_are_their_pictures() -> None:
 
 
 @pytest.mark.parametrize("config", [CARRYING, replace(CARRYING, corrects_motion=False)])
+@pytest.mark.gate
 def test_without_motion_the_decoder_is_as_it_was(config: DecoderConfig) -> None:
     plain = compiled(PLAIN)({path: params()[path] for path in network(PLAIN).abstract_params}, None)
     own = {path: params()[path] for path in network(config).abstract_params}
@@ -103,6 +104,7 @@ def test_without_motion_the_decoder_is_as_it_was(config: DecoderConfig) -> None:
 
 
 @pytest.mark.parametrize("chunk", [2])
+@pytest.mark.gate
 def test_chunks_of_frames_give_the_same(chunk: int) -> None:
     whole = compiled(CARRYING)(params(), motion())
     np.testing.assert_allclose(compiled(CARRYING)(params(), motion(), chunk=chunk), whole, atol=1e-4)

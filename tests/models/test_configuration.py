@@ -86,6 +86,7 @@ class TestOfficialKeys:
 
 
 class TestPresets:
+    @pytest.mark.gate
     def test_the_published_model(self) -> None:
         config = tooncrafter_512()
         assert (config.height, config.width, config.pixel_multiple) == (320, 512, 64)

@@ -82,14 +82,17 @@ class TestReference:
             deviation(frames[[0, 1, 2, 7, 8, 14, 15]], golden("dual_reference_decoder")["T16/out"]) < NETWORK_TOLERANCE
         )
 
+    @pytest.mark.gate
     def test_fourteen_frames(self) -> None:
         frames = self.decode(clip(14, "fixture.decoder.z.14"), hidden())
         assert deviation(frames[[0, 6, 13]], golden("dual_reference_decoder")["T14/out"]) < NETWORK_TOLERANCE
 
+    @pytest.mark.gate
     def test_one_frame_gets_both_references(self) -> None:
         frames = self.decode(clip(16, "fixture.decoder.z.16")[:, :1], hidden())
         assert deviation(frames, golden("dual_reference_decoder")["out_1_frame"]) < NETWORK_TOLERANCE
 
+    @pytest.mark.gate
     def test_without_references(self) -> None:
         frames = self.decode(clip(16, "fixture.decoder.z.16")[:, :5], None)
         reference = golden("dual_reference_decoder")["out_without_references_5_frames"]
@@ -107,6 +110,7 @@ class TestChunks:
         return np.asarray(_compiled(network)(noise_params(network), latents, references, chunk))
 
     @pytest.mark.parametrize("chunk", [1, 3])
+    @pytest.mark.gate
     def test_chunks_equal_the_whole(self, chunk: int) -> None:
         """Statistics are of the whole clip; what differs is the order of summation."""
         whole = self.decode(None)

@@ -54,6 +54,7 @@ def _compiled() -> Any:
     return run
 
 
+@pytest.mark.gate
 def test_hint_features_equal_the_reference() -> None:
     features = channels_first(controls("dense")[1][0])
     assert deviation(features[[0, 7], ::8], golden("sketch")["hint_features"]) < NETWORK_TOLERANCE

@@ -106,6 +106,7 @@ def test_half_precision_keeps_its_softmax_in_float32() -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.gate
 def test_gradients_of_chunks_equal_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
     monkeypatch.setattr(module, "CPU_CHUNK_SCORES", 3 * 10)
     q, k, v = map(jnp.asarray, inputs(10, 10))

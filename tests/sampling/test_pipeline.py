@@ -207,6 +207,7 @@ def test_guidance_leads_away_from_a_negative_prompt_and_an_empty_one_is_no_promp
     assert (batch[1] != clip).mean() > 0.01
 
 
+@pytest.mark.gate
 def test_samples_of_a_pair_have_seeds_that_count_up(toon: ToonCrafter, pictures: Any, clip: np.ndarray) -> None:
     videos = toon.interpolate(pictures[0], pictures[1], "walking man", seed=4, samples_per_pair=2, **SETTINGS)
     assert videos.shape == (2, *clip.shape)
@@ -214,6 +215,7 @@ def test_samples_of_a_pair_have_seeds_that_count_up(toon: ToonCrafter, pictures:
     assert (videos[0] != clip).mean() > 0.01
 
 
+@pytest.mark.gate
 def test_a_picked_variant_is_the_clip_of_its_seed(toon: ToonCrafter, pictures: Any) -> None:
     settings: dict[str, Any] = {"seed": 4, "samples_per_pair": 2, **SETTINGS}
     both = toon.interpolate(pictures[0], pictures[1], "walking man", **settings)

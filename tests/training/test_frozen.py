@@ -105,6 +105,7 @@ def test_no_stage_is_left_out():
     assert {settings["stage"] for settings in STAGES.values()} == set(REGISTRY)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", ["rectify", "new decoder parts", "autoencoder", "motion"])
 def test_what_is_frozen_is_exported_as_it_came(clips, begin, tmp_path, name):
     stage, mesh = make(clips, begin, **STAGES[name])

@@ -83,6 +83,7 @@ def exact(devices: list[Device]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("mesh", ["data:8", "data:2,fsdp:4"])
+@pytest.mark.gate
 def test_devices_sum_in_the_chosen_dtype(mesh: str, exact: dict[str, np.ndarray]) -> None:
     """Whole parameters and shared ones. Errors are those of bfloat16 activations, and of bfloat16 sums where they are
     asked for.

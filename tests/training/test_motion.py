@@ -61,6 +61,7 @@ def test_the_refinement_learns_alone_and_starts_as_the_flows(clips, motion_stage
     assert max(float(jnp.abs(found.by_optimizer[MODEL][path]).max()) for path in trained if ".head." in path) > 0
 
 
+@pytest.mark.gate
 def test_sketches_are_validated_beside_their_absence(clips, motion_stage):
     batch = batch_of(clips, motion_stage) | {"valid": jnp.ones(2, bool)}
     metrics = jax.jit(motion_stage.validate)(drawn(motion_stage), batch)

@@ -157,6 +157,7 @@ def test_the_newest_checkpoint_is_exported_without_training_on(rectify, tmp_path
         np.testing.assert_array_equal(exported_unet[path], np.asarray(value), err_msg=path)
 
 
+@pytest.mark.gate
 def test_frozen_parameters_are_exported_as_they_were_drawn(rectify, run, tmp_path):
     """After 20 steps, though frozen parameters are rounded to bfloat16 while training."""
     stage, after = rectify[0], run[1]
@@ -175,6 +176,7 @@ def test_frozen_parameters_are_exported_as_they_were_drawn(rectify, run, tmp_pat
     assert not changed
 
 
+@pytest.mark.gate
 def test_checkpoints_hold_no_frozen_parameters(rectify, tmp_path):
     stage, _, _, start, open_loader = rectify
     checkpoints = Checkpoints(tmp_path, stage)

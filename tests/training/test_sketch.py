@@ -31,6 +31,7 @@ def encoder(request, tmp_path_factory):
     return request.param, stage.components.bind("sketch_encoder", params), fresh
 
 
+@pytest.mark.gate
 def test_a_new_encoder_shares_the_denoisers_layers_and_adds_nothing(encoder):
     _, network, fresh = encoder
     assert np.array_equal(network.time_embedding.hidden.kernel[...], fresh["unet.time_embedding.hidden.kernel"])

@@ -128,6 +128,7 @@ def dynamicrafter(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage_name", ["rectify", "decoder"])
+@pytest.mark.gate
 def test_a_stage_starts_from_a_file_of_dynamicrafter(dynamicrafter, stage_name):
     frames = {"directory": str(dynamicrafter), "frames": 16, "height": 64, "width": 64}
     settings = config(dynamicrafter, stage_name, start=str(dynamicrafter), model_changes={}, data=frames)

