@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.world import Command
 from tests.evaluation.small_set import LENGTHS, make_set
+from tests.evaluation.triplets import write_triplets
 from tooncrafter_jax.io import write_png_sequence
 from tooncrafter_jax.io.lossless import write_lossless
 
@@ -190,3 +191,34 @@ def test_a_mistake_is_one_sentence(
     assert len(result.errors) == 1 and case.phrase in result.errors[0]
     assert "Traceback" not in result.err
     assert not (tmp_path / "out" / "report.md").exists()
+
+
+def test_triplets_are_measured_by_their_middle_drawing(tmp_path: Path, command: Command) -> None:
+    write_triplets(tmp_path / "set")
+    metrics = ("--metrics", "psnr", "ssim_grey")
+    argv = ("evaluate", f"--atd12k={tmp_path / 'set'}", f"--out={tmp_path / 'out'}", *SIZE, *metrics, "--methods")
+    result = command(*argv, "truth", "cross_fade", "still")
+    assert result.code == 0, result.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    found = {name: {m: one["value"] for m, one in of.items()} for name, of in report["numbers"].items()}
+    assert report["clips"] == 3 and found["truth"] == {"psnr": 100, "ssim_grey": pytest.approx(1)}
+    assert 5 < found["still"]["psnr"] < found["cross_fade"]["psnr"] < 60 and report["by_frame"]["still"] == {}
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "3 triplets of ATD-12K" in text and (tmp_path / "out" / "cases" / "worst-1.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["SET", "--atd12k=DIR"], "give a SET of clips or --atd12k=DIR, one of them"),
+        ([], "give a SET of clips or --atd12k=DIR, one of them"),
+        (["--atd12k=DIR", "--metrics", "fvd"], "fvd is no metric of single frames"),
+        (["--atd12k=DIR", "--start=motion"], "--stride and --start choose frames"),
+        (["--atd12k=DIR", "--methods", "sketched:small"], "'sketched:small' is given true frames"),
+        (["--atd12k=nowhere"], "cannot read 'nowhere/test_2k_540p'"),
+    ],
+)
+def test_what_triplets_cannot_be_asked_for(tmp_path: Path, command: Command, changes: list[str], words: str) -> None:
+    changes = [change.replace("DIR", str(tmp_path)).replace("SET", str(tmp_path)) for change in changes]
+    result = command("evaluate", *changes, f"--out={tmp_path / 'out'}", *SIZE)
+    assert result.code == 2 and words in result.err and len(result.errors) == 1, result.err

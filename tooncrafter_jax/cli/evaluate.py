@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -31,6 +31,7 @@ from tooncrafter_jax.cli.vocabulary import (
 from tooncrafter_jax.curation.clip_model import ClipWeights
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.evaluation import atd12k
 from tooncrafter_jax.evaluation.method_specs import (
     DEFAULT_METHODS,
     PRESETS,
@@ -41,8 +42,8 @@ from tooncrafter_jax.evaluation.method_specs import (
 from tooncrafter_jax.evaluation.methods import TrueSketches
 from tooncrafter_jax.evaluation.metrics import METRICS, MetricWeightFiles, make_metrics
 from tooncrafter_jax.evaluation.row_store import RowStore
-from tooncrafter_jax.evaluation.run import Evaluation
-from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
+from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
+from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, TrueSet, WindowRule
 from tooncrafter_jax.io.atomic_files import check_writable
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.options import as_shown
@@ -60,6 +61,7 @@ truth, and writes OUT/report.md, OUT/report.json, plots and pictures.
 
   {PROGRAM} data/emoji --preset=table1 --methods truth still flow_warp rife runs/rectify/export --out=runs/table1
   {PROGRAM} data/emoji --preset=table4 --methods reconstruction:runs/decoder/export --out=runs/table4
+  {PROGRAM} --atd12k=ATD-12K --methods Doubiiu/ToonCrafter rife --out=runs/atd12k
 
 METHOD is one of
   truth                the true clips: what every metric gives for a perfect method
@@ -82,7 +84,14 @@ def build_parser() -> Parser:
     """All options with their defaults."""
     rule = WindowRule()
     parser = Parser(PROGRAM, description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("set", type=Path, metavar="SET", help="clips as `curate` wrote them")
+    parser.add_argument("set", type=Path, nargs="?", metavar="SET", help="clips as `curate` wrote them")
+    parser.add_argument(
+        "--atd12k",
+        type=Path,
+        metavar="DIR",
+        help="instead of a set, the test triplets of ATD-12K: the middle frame of a clip against the middle drawing, "
+        "by the protocol of docs/evaluation.md",
+    )
     add_out(parser.add_argument, "the report, numbers, plots and pictures", required=True)
     what = parser.add_argument_group("what is measured").add_argument
     what("--methods", nargs="+", metavar="METHOD", help=f"see above (default: {' '.join(DEFAULT_METHODS)})")
@@ -147,19 +156,24 @@ def main(argv: list[str]) -> int:
     """
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    names = chosen_metrics(arguments.metrics, arguments.preset, with_clip=arguments.clip_weights is not None)
+    if (arguments.set is None) == (arguments.atd12k is None):
+        raise UserError("give a SET of clips or --atd12k=DIR, one of them")
+    named = arguments.metrics or (None if arguments.atd12k is None else atd12k.METRIC_NAMES)
+    names = chosen_metrics(named, arguments.preset, with_clip=arguments.clip_weights is not None)
     specs = [MethodSpec.parse(text) for text in chosen_methods(arguments.methods, arguments.preset)]
+    _check_triplets(arguments, names, specs)
     rule = WindowRule(arguments.frames, arguments.height, arguments.width, arguments.stride, arguments.start)
     size = {"frames": rule.frames, "height": rule.height, "width": rule.width}
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     check_backend(arguments.attention, compute_dtype(arguments.dtype, jax.local_devices()), "--attention")
     enable_compilation_cache(arguments.compilation_cache)
-    clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
+    clips = _true_set(arguments, rule)
     shown = [clips.find(text) for text in arguments.show]
     metrics = make_metrics(names, _weights(arguments))
 
     def sampling(own: JsonObject) -> SamplingOptions:
-        return sampling_options(arguments, own, **size)
+        protocol = {} if arguments.atd12k is None else atd12k.SAMPLING
+        return sampling_options(arguments, {**own, **protocol}, **size)
 
     how = {
         "prompts": not arguments.no_prompts,
@@ -168,7 +182,10 @@ def main(argv: list[str]) -> int:
         "weights": arguments.metric_weights,
         "sketches": lambda: _true_sketches(arguments),
     }
-    methods = [spec.make(sampling, clips, **how) for spec in specs]
+    methods: list[Method] = [spec.make(sampling, clips, **how) for spec in specs]
+    if arguments.atd12k is not None:
+        methods = [one if isinstance(one, Truth) else atd12k.MiddleFrames(one, rule.frames) for one in methods]
+        metrics = [atd12k.OfMiddleFrames(metric) for metric in metrics]
     store = _store(arguments, clips, {method.name: method.settings() for method in methods})
     evaluation = Evaluation(
         clips, methods, metrics, store, batch=arguments.batch_size, keep_videos=not arguments.no_videos
@@ -181,6 +198,31 @@ def main(argv: list[str]) -> int:
         request = {"methods": " ".join(spec.text for spec in specs), "metrics": " ".join(names)}
         print(f"report: {printable(write_report(evaluation, measured, request, shown))}")
     return EXIT_OK
+
+
+def _check_triplets(arguments: argparse.Namespace, metrics: Sequence[str], specs: Sequence[MethodSpec]) -> None:
+    """Raises UserError for what triplets cannot be asked for."""
+    if arguments.atd12k is None:
+        return
+    if arguments.stride != WindowRule.stride or arguments.start != WindowRule.start:
+        raise UserError("--stride and --start choose frames of a set's clips: leave them out with --atd12k")
+    for name in metrics:
+        if name not in atd12k.OF_ONE_FRAME:
+            raise UserError(
+                f"{name} is no metric of single frames: with --atd12k give {', '.join(atd12k.OF_ONE_FRAME)}"
+            )
+    for spec in specs:
+        if spec.kind not in atd12k.METHOD_KINDS:
+            raise UserError(
+                f"'{spec.text}' is given true frames, and triplets have but one: leave it out with --atd12k"
+            )
+
+
+def _true_set(arguments: argparse.Namespace, rule: WindowRule) -> TrueSet:
+    if arguments.atd12k is None:
+        return TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
+    prompts = not arguments.no_prompts
+    return atd12k.Triplets(arguments.atd12k, rule.height, rule.width, arguments.limit, prompts=prompts)
 
 
 def _weights(arguments: argparse.Namespace) -> MetricWeightFiles:
@@ -198,7 +240,7 @@ def _true_sketches(arguments: argparse.Namespace) -> TrueSketches:
     return TrueSketches(load_extractor(name, weights), title, tuple(sorted(set(frames))))
 
 
-def _store(arguments: argparse.Namespace, clips: TrueClips, methods: Mapping[str, JsonObject]) -> RowStore:
+def _store(arguments: argparse.Namespace, clips: TrueSet, methods: Mapping[str, JsonObject]) -> RowStore:
     """The directory; one process throws away what was there, before the others look."""
     as_now, request = partial(as_shown, SamplingOptions), {"clips": clips.fingerprint}
     store = None

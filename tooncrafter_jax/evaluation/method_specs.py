@@ -24,7 +24,7 @@ from tooncrafter_jax.evaluation.metrics import NEED_CLIP
 from tooncrafter_jax.evaluation.rivals.registry import FACTORIES as RIVALS
 from tooncrafter_jax.evaluation.rivals.registry import FOLDER, in_betweener
 from tooncrafter_jax.evaluation.run import Method, Truth
-from tooncrafter_jax.evaluation.true_clips import TrueClips
+from tooncrafter_jax.evaluation.true_clips import TrueSet
 from tooncrafter_jax.io.paths import url_of
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.notes import note
@@ -153,7 +153,7 @@ class MethodSpec:
     def make(
         self,
         sampling: Callable[[JsonObject], SamplingOptions],
-        clips: TrueClips,
+        clips: TrueSet,
         *,
         prompts: bool,
         dtype: str | None,

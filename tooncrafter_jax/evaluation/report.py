@@ -104,23 +104,8 @@ def write_report(
 
 
 def _head(evaluation: Evaluation, request: JsonObject) -> list[str]:
-    clips, rule = evaluation.clips, evaluation.clips.rule
-    left_out = f" {clips.left_out} shorter ones were left out." if clips.left_out else ""
     settings = [f"- {name}: {markdown_code(value)}" for name, value in request.items()]
-    return [
-        "# Evaluation",
-        "",
-        f"{len(clips)} clips of the split {markdown_code(clips.clips.split)} of "
-        f"{markdown_code(clips.clips.directory)}: {rule.frames} frames of "
-        f"{rule.height}x{rule.width} pixels, stride {rule.stride}, from the {_START[rule.start]} of each "
-        f"clip.{left_out}",
-        "",
-        *settings,
-        "",
-    ]
-
-
-_START = {"middle": "middle", "first": "beginning", "motion": "part with most motion"}
+    return ["# Evaluation", "", evaluation.clips.sentence(), "", *settings, ""]
 
 
 def _table(metrics: Sequence[Metric], measured: Sequence[Measured], numbers: Numbers) -> list[str]:

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Metric, Rows
 from tooncrafter_jax.evaluation.row_store import RowStore
-from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips
+from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueSet
 from tooncrafter_jax.typing import HostArray, HostParams, JsonObject, Uint8Video, Uint8Videos
 
 _SEPARATOR = "/"
@@ -72,7 +72,7 @@ class Evaluation:
 
     def __init__(
         self,
-        clips: TrueClips,
+        clips: TrueSet,
         methods: Sequence[Method],
         metrics: Sequence[Metric],
         store: RowStore,

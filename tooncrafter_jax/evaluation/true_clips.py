@@ -1,8 +1,9 @@
-"""The true clips of an evaluation: one window of each clip of a set, the same in every run (spec section 10)."""
+"""The true clips of an evaluation: what methods make again, the same in every run (spec section 10)."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,12 @@ from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.data.transforms import Window, frame_rate, resize_and_crop
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.markup import markdown_code
 from tooncrafter_jax.typing import Uint8Video
 
 Start = Literal["middle", "first", "motion"]
 """Where in its clip a window lies."""
+_PLACES: dict[Start, str] = {"middle": "middle", "first": "beginning", "motion": "part with most motion"}
 _SEEDS = 2**32
 _MOTION_SIDE = 32
 """Pixels of the small grey frames on which the window of most motion is looked for."""
@@ -82,8 +85,48 @@ class TrueClip:
     seed: int
 
 
-class TrueClips(Sequence[TrueClip]):
-    """The windows of a set's clips, decoded when they are asked for.
+class TrueSet(Sequence[TrueClip]):
+    """True clips in an order of their own, read when they are asked for.
+
+    Attributes:
+      left_out: how many there are that cannot be made again.
+    """
+
+    left_out: int = 0
+
+    @cached_property
+    @abstractmethod
+    def ids(self) -> tuple[str, ...]:
+        """The clips' ids, in order."""
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """What they are, for the head of a report, in Markdown."""
+
+    @abstractmethod
+    def rule_text(self) -> str:
+        """All that decides what is made of the files, as text."""
+
+    def find(self, text: str) -> int:
+        """The index of the first clip whose id contains `text`.
+
+        Raises:
+          UserError: there is none.
+        """
+        for index, clip_id in enumerate(self.ids):
+            if text in clip_id:
+                return index
+        raise UserError(f"none of the {len(self)} clips has '{text}' in its id; ids are like '{self.ids[0]}'")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the clips and with the rule, so that rows of another evaluation are never mixed in."""
+        described = "\n".join([self.rule_text(), *self.ids])
+        return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()
+
+
+class TrueClips(TrueSet):
+    """One window of each clip of a set.
 
     Args:
       clips: the set; clips with too few frames for a window are left out.
@@ -127,22 +170,19 @@ class TrueClips(Sequence[TrueClip]):
         """The clips' ids, in order."""
         return tuple(self.clips[index].id for index in self._indices)
 
-    def find(self, text: str) -> int:
-        """The index of the first clip whose id contains `text`.
+    def sentence(self) -> str:
+        """What they are, for the head of a report, in Markdown."""
+        rule, clips = self.rule, self.clips
+        left_out = f" {self.left_out} shorter ones were left out." if self.left_out else ""
+        return (
+            f"{len(self)} clips of the split {markdown_code(clips.split)} of {markdown_code(clips.directory)}: "
+            f"{rule.frames} frames of {rule.height}x{rule.width} pixels, stride {rule.stride}, from the "
+            f"{_PLACES[rule.start]} of each clip.{left_out}"
+        )
 
-        Raises:
-          UserError: there is none.
-        """
-        for index, clip_id in enumerate(self.ids):
-            if text in clip_id:
-                return index
-        raise UserError(f"none of the {len(self)} clips has '{text}' in its id; ids are like '{self.ids[0]}'")
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Changes with the set's clips and with the rule, so that rows of another evaluation are never mixed in."""
-        described = "\n".join([repr(self.rule), *self.ids])
-        return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()
+    def rule_text(self) -> str:
+        """The rule."""
+        return repr(self.rule)
 
 
 def seed_of(clip_id: str) -> int:

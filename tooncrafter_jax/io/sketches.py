@@ -20,6 +20,8 @@ SURELY_LINES = 0.25
 """Lines cover less than this share of a sheet."""
 PERHAPS_LINES = 0.4
 """So much may be ink, with filled shapes, if the sheet's edge agrees on what is paper."""
+LUMA, LUMA_BITS = (9798, 19235, 3735), 15
+"""Parts of red, green and blue in the luma (ITU-R BT.601) in fixed-point numbers, and their bits."""
 _EDGE = 0.02
 _EDGE_AGREES = 0.8
 _TRANSPARENT = 0.02
@@ -108,8 +110,8 @@ def grey_of_rgb(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
     Returns:
       uint8 (H, W): (9798 R + 19235 G + 3735 B) / 2**15, rounded.
     """
-    red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))
-    return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).astype(np.uint8)
+    sums = (image * np.asarray(LUMA, np.uint32)).sum(-1, dtype=np.uint32)
+    return ((sums + (1 << (LUMA_BITS - 1))) >> LUMA_BITS).astype(np.uint8)
 
 
 def sketch_to_hint(

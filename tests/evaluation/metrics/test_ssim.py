@@ -8,7 +8,8 @@ import pytest
 from tests.evaluation.metrics.clips import batch, changed_clips, clips
 from tests.reference import GOLDEN
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.evaluation.metrics.ssim import C1, Ssim, ssim
+from tooncrafter_jax.evaluation.metrics.ssim import C1, Ssim, SsimGrey, ssim, ssim_grey
+from tooncrafter_jax.io.sketches import grey_of_rgb
 
 
 def test_against_scikit_image() -> None:
@@ -19,6 +20,20 @@ def test_against_scikit_image() -> None:
     with np.load(GOLDEN / "metrics" / "skimage.npz") as theirs:
         np.testing.assert_allclose(rows["ssim"], theirs["ssim"], atol=2e-6, rtol=0)
         assert Ssim().summarise(rows) == pytest.approx(theirs["ssim"].mean(), abs=2e-6)
+
+
+def test_grey_against_scikit_image() -> None:
+    """Its defaults on the luma, from the same script."""
+    rows = SsimGrey().measure(batch(changed_clips(), clips()))
+    with np.load(GOLDEN / "metrics" / "skimage.npz") as theirs:
+        np.testing.assert_allclose(rows["ssim_grey"], theirs["ssim_grey"], atol=2e-6, rtol=0)
+
+
+def test_grey_is_that_of_sketches() -> None:
+    """Pictures of the same luma are equal, whatever their colours."""
+    picture = clips()[0, 0]
+    grey = np.repeat(grey_of_rgb(picture)[..., None], 3, axis=-1)
+    assert float(ssim_grey(picture, grey)) == pytest.approx(1, abs=1e-6)
 
 
 def test_equal_pictures_have_one_and_both_ways_are_the_same() -> None:

@@ -14,6 +14,7 @@ from skimage.feature import canny  # pyright: ignore[reportMissingImports]
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # pyright: ignore[reportMissingImports]
 
 from tests.evaluation.metrics.clips import CANNY_THRESHOLDS, changed_clips, clips, drawing
+from tooncrafter_jax.io.sketches import grey_of_rgb
 
 
 def main() -> None:
@@ -34,6 +35,9 @@ def main() -> None:
         Path(__file__).with_name("skimage.npz"),
         psnr=np.reshape([peak_signal_noise_ratio(b, a, data_range=255) for a, b in pairs], shape),
         ssim=np.reshape([structural_similarity(a, b, **options) for a, b in pairs], shape),
+        ssim_grey=np.reshape(
+            [structural_similarity(grey_of_rgb(a), grey_of_rgb(b), data_range=255) for a, b in pairs], shape
+        ),
         mean_lab=np.reshape([rgb2lab(a).mean((0, 1)) for a, _ in pairs], (*shape, 3)),
         canny=canny(drawing().astype(np.float64).mean(-1), sigma=1.0, low_threshold=low, high_threshold=high),
     )

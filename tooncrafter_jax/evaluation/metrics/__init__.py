@@ -25,7 +25,7 @@ from tooncrafter_jax.evaluation.metrics.key_frames import KeyFrames
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Metric, Rows
 from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
 from tooncrafter_jax.evaluation.metrics.psnr import Psnr
-from tooncrafter_jax.evaluation.metrics.ssim import Ssim
+from tooncrafter_jax.evaluation.metrics.ssim import Ssim, SsimGrey
 
 __all__ = ["METRICS", "NEED_CLIP", "ClipBatch", "Metric", "MetricEntry", "MetricWeightFiles", "Rows", "make_metrics"]
 
@@ -84,6 +84,7 @@ METRICS: Mapping[str, MetricEntry] = {
     "cpbd": MetricEntry(lambda _: Cpbd()),
     "psnr": MetricEntry(lambda _: Psnr()),
     "ssim": MetricEntry(lambda _: Ssim()),
+    "ssim_grey": MetricEntry(lambda _: SsimGrey()),
     "key_frames": MetricEntry(lambda _: KeyFrames()),
     "colour_drift": MetricEntry(lambda _: ColourDrift()),
     "flicker": MetricEntry(lambda _: Flicker()),

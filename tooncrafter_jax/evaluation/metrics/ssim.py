@@ -1,8 +1,9 @@
-"""SSIM, the structural similarity of each frame (Wang et al. 2004)."""
+"""SSIM, the structural similarity of each frame (Wang et al. 2004), in colour and of grey frames."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -14,9 +15,12 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
+from tooncrafter_jax.io.sketches import LUMA, LUMA_BITS
 
 WINDOW, SIGMA = 11, 1.5
 """Side and standard deviation of the Gaussian window (Wang et al. 2004, section III.B)."""
+UNIFORM_WINDOW = 7
+"""Side of the window with equal weights, scikit-image's default."""
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 """Constants for the data range 255 (likewise)."""
 CENTRE = 127.5
@@ -42,13 +46,38 @@ class Ssim(FrameMetric):
         Raises:
           UserError: the frames are smaller than the window.
         """
-        height, width = batch.videos.shape[2:4]
-        if min(height, width) < WINDOW:
-            raise UserError(
-                f"SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, not {height}x{width}: leave it out "
-                "or evaluate larger clips"
-            )
+        _check_size(batch, WINDOW, self.title)
         return _of_clips(batch.videos, batch.truth)
+
+
+class SsimGrey(FrameMetric):
+    """The mean similarity of the frames' luma, as most papers on in-betweening measure it.
+
+    With data range 255, a window of 7x7 with equal weights, and sample covariances: scikit-image's
+    `structural_similarity(data_range=255)` of two grey pictures. The luma is that of `io.sketches.grey_of_rgb`.
+    """
+
+    name = "ssim_grey"
+    title = "SSIM (grey)"
+    better: Literal["lower", "higher"] = "higher"
+
+    def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B T"]:
+        """The similarity of each frame, at most 1.
+
+        Raises:
+          UserError: the frames are smaller than the window.
+        """
+        _check_size(batch, UNIFORM_WINDOW, self.title)
+        return _of_grey_clips(batch.videos, batch.truth)
+
+
+def _check_size(batch: ClipBatch, window: int, title: str) -> None:
+    height, width = batch.videos.shape[2:4]
+    if min(height, width) < window:
+        raise UserError(
+            f"{title} needs frames of at least {window}x{window} pixels, not {height}x{width}: leave it out "
+            "or evaluate larger clips"
+        )
 
 
 @jax.jit
@@ -57,31 +86,63 @@ def ssim(
     truth: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"],
 ) -> Float[Array, "*B"]:
     """The similarity of each picture to the true one, sides at least 11."""
-    x, y = (jnp.asarray(pixels).astype(jnp.float32) - CENTRE for pixels in (images, truth))
-    mean_x, mean_y, xx, yy, xy = _windowed(jnp.stack([x, y, x * x, y * y, x * y]))
-    variances = xx - mean_x * mean_x + yy - mean_y * mean_y
-    covariance = xy - mean_x * mean_y
-    level_x, level_y = mean_x + CENTRE, mean_y + CENTRE
-    luminance = (2 * level_x * level_y + C1) / (level_x * level_x + level_y * level_y + C1)
-    return (luminance * (2 * covariance + C2) / (variances + C2)).mean((-3, -2, -1))
-
-
-def _windowed(x: jax.Array) -> jax.Array:
-    """Means under the window: (..., H, W, C) to (..., H - 10, W - 10, C); by sums, which no accelerator shortens."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-0.5 * (offsets / SIGMA) ** 2)
-    weights = (weights / weights.sum()).astype(np.float32)
+    return _similarity(images, truth, weights / weights.sum()).mean((-3, -2, -1))
+
+
+@jax.jit
+def ssim_grey(
+    images: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"],
+    truth: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"],
+) -> Float[Array, "*B"]:
+    """The similarity of each picture's luma to that of the true one, sides at least 7."""
+    weights = np.full(UNIFORM_WINDOW, 1 / UNIFORM_WINDOW)
+    pixels = UNIFORM_WINDOW**2
+    found = _similarity(_luma(images), _luma(truth), weights, of_sample=pixels / (pixels - 1))
+    return found.mean((-3, -2, -1))
+
+
+def _luma(images: jax.Array | np.ndarray) -> jax.Array:
+    """(..., H, W, 1) uint8, by `grey_of_rgb`'s integers."""
+    sums = (jnp.asarray(images).astype(jnp.int32) * jnp.asarray(LUMA, jnp.int32)).sum(-1, keepdims=True)
+    return ((sums + (1 << (LUMA_BITS - 1))) >> LUMA_BITS).astype(jnp.uint8)
+
+
+def _similarity(
+    images: jax.Array | np.ndarray, truth: jax.Array | np.ndarray, weights: np.ndarray, of_sample: float = 1.0
+) -> jax.Array:
+    """The map (..., H', W', C) of similarities under a window whose weights are products of these.
+
+    `of_sample` is what variances are multiplied by: 1, or n / (n - 1) for those of a sample.
+    """
+    x, y = (jnp.asarray(pixels).astype(jnp.float32) - CENTRE for pixels in (images, truth))
+    mean_x, mean_y, xx, yy, xy = _windowed(jnp.stack([x, y, x * x, y * y, x * y]), weights)
+    variances = of_sample * (xx - mean_x * mean_x + yy - mean_y * mean_y)
+    covariance = of_sample * (xy - mean_x * mean_y)
+    level_x, level_y = mean_x + CENTRE, mean_y + CENTRE
+    luminance = (2 * level_x * level_y + C1) / (level_x * level_x + level_y * level_y + C1)
+    return luminance * (2 * covariance + C2) / (variances + C2)
+
+
+def _windowed(x: jax.Array, weights: np.ndarray) -> jax.Array:
+    """Means under the window: (..., H, W, C) to (..., H - n + 1, W - n + 1, C); by sums, which no accelerator
+    shortens.
+    """
     for axis in (-3, -2):
-        length = x.shape[axis] - WINDOW + 1
-        parts = [jax.lax.slice_in_dim(x, i, i + length, axis=x.ndim + axis) for i in range(WINDOW)]
-        x = functools.reduce(jnp.add, (weight * part for weight, part in zip(weights, parts, strict=True)))
+        length = x.shape[axis] - len(weights) + 1
+        parts = [jax.lax.slice_in_dim(x, i, i + length, axis=x.ndim + axis) for i in range(len(weights))]
+        x = functools.reduce(jnp.add, (np.float32(w) * part for w, part in zip(weights, parts, strict=True)))
     return x
 
 
-def _step(params: tuple[()], videos: jax.Array, truth: jax.Array) -> jax.Array:
-    """A clip at a time: the maps of a whole batch need not be in memory together."""
-    del params
-    return jax.lax.map(lambda pair: ssim(*pair), (videos, truth))
+def _over_clips(measure: Callable[[jax.Array, jax.Array], jax.Array]) -> OverLocalDevices:
+    def step(params: tuple[()], videos: jax.Array, truth: jax.Array) -> jax.Array:
+        """A clip at a time: the maps of a whole batch need not be in memory together."""
+        del params
+        return jax.lax.map(lambda pair: measure(*pair), (videos, truth))
+
+    return OverLocalDevices(step)
 
 
-_of_clips = OverLocalDevices(_step)
+_of_clips, _of_grey_clips = _over_clips(ssim), _over_clips(ssim_grey)
