@@ -103,3 +103,14 @@ def test_a_folder_of_another_server(command: Command, tmp_path: Path) -> None:
     draw(tmp_path / "file.png")
     result = command("app", f"--data={tmp_path / 'file.png'}")
     assert result.code == 2 and "cannot be written" in result.errors[0]
+
+
+def test_the_node_for_comfyui_is_written(command: Command, tmp_path: Path) -> None:
+    result = command("app", f"--write-comfyui-node={tmp_path / 'custom_nodes'}")
+    (path,) = (tmp_path / "custom_nodes").iterdir()
+    assert result.code == 0 and str(path) in result.out and "class ToonCrafterInBetween" in path.read_text()
+    result = command("app", f"--write-comfyui-node={tmp_path}", "--port=8000")
+    assert result.code == 2 and "leave the other options out" in result.errors[0]
+    path.write_text("import torch")
+    result = command("app", f"--write-comfyui-node={path.parent}")
+    assert result.code == 2 and "would be replaced" in result.errors[0] and path.read_text() == "import torch"

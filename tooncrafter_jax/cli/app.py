@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tooncrafter_jax.options import check_ranges
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
+from tooncrafter_jax.serving.comfyui import write_node
 from tooncrafter_jax.serving.limits import Limits
 
 DESCRIPTION = """\
@@ -68,6 +70,12 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="where jobs and pictures are kept (default: tooncrafter_jax/app below $XDG_DATA_HOME or ~/.local/share)",
     )
+    where(
+        "--write-comfyui-node",
+        type=Path,
+        metavar="DIR",
+        help="write a node that draws with a server into ComfyUI's custom_nodes, and serve nothing",
+    )
     add_quiet(where)
     add_declared(parser.add_argument_group("what is taken of clients").add_argument, Limits)
     return parser
@@ -75,7 +83,10 @@ def build_parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     """Serves until it is told to end."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.write_comfyui_node is not None:
+        return _write_node(parser, arguments)
     try:
         from tooncrafter_jax.serving.models import LoadedModel, parse_models
         from tooncrafter_jax.serving.server import batch_size_for, default_data, serve
@@ -109,4 +120,14 @@ def main(argv: list[str]) -> int:
             batch_size=size,
             new_token=arguments.new_token,
         )
+    return EXIT_OK
+
+
+def _write_node(parser: Parser, arguments: argparse.Namespace) -> int:
+    also = {"write_comfyui_node", "quiet"}
+    if any(value != parser.get_default(name) for name, value in vars(arguments).items() if name not in also):
+        raise UserError("--write-comfyui-node writes a file and serves nothing: leave the other options out")
+    path = write_node(arguments.write_comfyui_node)
+    if not arguments.quiet:
+        print(f"{path}: start ComfyUI again, and add the node 'ToonCrafter In-Between'")
     return EXIT_OK
