@@ -154,3 +154,27 @@ def test_what_waits_when_the_devices_end_is_told(drawing) -> None:
     for job in jobs:
         with pytest.raises(Stopped):
             job.result(9)
+
+
+def test_clips_come_before_the_chores_that_are_left() -> None:
+    done: list[str] = []
+    asked: list[bool] = []
+    model = FakeModel(before=lambda seeds: done.append("a clip"))
+
+    def stopped() -> bool:
+        asked.append(True)
+        return False
+
+    def first(tell: object) -> None:
+        clips.append(pool.submit(devices.sample, "a", 1, model, [prepared(1)], OPTIONS, None, stopped))
+        until(lambda: (devices.wake(), asked)[1])  # it waits
+        assert devices.has_chores
+        done.append("first")
+
+    devices, pool, clips = Devices(1, chores=[first, lambda tell: done.append("second")]), ThreadPoolExecutor(1), []
+    devices.on_ready = lambda: done.append("ready")
+    devices.start()
+    until(lambda: not devices.has_chores)
+    assert clips[0].result(9).shape[0] == 1
+    devices.stop()
+    assert done == ["first", "a clip", "second", "ready"]

@@ -170,12 +170,14 @@ def serving(
     token: bool = False,
     free: Callable[[], int] | None = None,
     gathering_seconds: float = 0.02,
+    warm_up: bool = False,
     **settings: Any,
 ) -> Iterator[Server]:
     """A server of this folder, which has ended afterwards."""
     with Storage(folder, free=free, reserve=limits.free_megabytes * 10**6) as storage:
         served: dict[str, ServedModel] = {model.name: model for model in models or (FakeModel(),)}
-        engine = Engine(storage, served, limits, batch_size=batch_size, gathering_seconds=gathering_seconds)
+        timing = {"batch_size": batch_size, "gathering_seconds": gathering_seconds}
+        engine = Engine(storage, served, limits, **timing, warm_up=warm_up)
         access = Access(storage.database, needs_token=token)
         app = make_app(engine, access, limits, **settings)
         config = configured(app, "127.0.0.1", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser
@@ -52,6 +53,12 @@ def build_parser() -> Parser:
     add_attention(what)
     more = ": clips that are drawn together (default: 8 for each accelerator, 1 on CPUs)"
     add_shared(what, "--batch-size", more, type=int, default=None, metavar="N")
+    what(
+        "--no-warm-up",
+        dest="warm_up",
+        action="store_false",
+        help="do not compile the first model for its usual clip at the start: the first client waits for that",
+    )
     add_compilation_cache(what)
     where = parser.add_argument_group("where").add_argument
     where("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: %(default)s)")
@@ -63,6 +70,7 @@ def build_parser() -> Parser:
         metavar="NAME",
         help="another name that the server is reached by, as that of a proxy; may be given several times",
     )
+    where("--open", action="store_true", help="show the server's page in this machine's browser")
     where("--new-token", action="store_true", help="make another token, which ends what the former one opened")
     where(
         "--data",
@@ -119,6 +127,9 @@ def main(argv: list[str]) -> int:
             names=arguments.host_name,
             batch_size=size,
             new_token=arguments.new_token,
+            warm_up=arguments.warm_up,
+            opens_page=arguments.open,
+            say=partial(print, flush=True),
         )
     return EXIT_OK
 

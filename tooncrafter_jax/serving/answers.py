@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -28,6 +28,9 @@ class Health(BaseModel):
 
     status: str
     version: str
+    devices: Literal["compiling", "ready"] = Field(
+        description="compiling: the server has just started, and what is asked for meanwhile waits"
+    )
 
 
 class ModelAnswer(BaseModel):

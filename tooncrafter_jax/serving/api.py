@@ -113,7 +113,8 @@ def new_session(request: Request, response: Response, service: Served) -> answer
 def health(service: Served) -> answers.Health:
     """Whether the server works."""
     service.database.count("waiting")
-    return answers.Health(status="ok", version=__version__)
+    devices = "compiling" if service.engine.devices.has_chores else "ready"
+    return answers.Health(status="ok", version=__version__, devices=devices)
 
 
 @ROUTES.get("/metrics", response_class=Response, openapi_extra=AUTHORIZATION)

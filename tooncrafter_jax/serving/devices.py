@@ -143,19 +143,32 @@ class Devices:
     Args:
       most: clips of a batch; a power of two.
       gathering_seconds: see `GATHERING_SECONDS`.
+      chores: are done in turn while no clip waits, such as compiling what the first clips will need.
 
     Attributes:
       on_batch: is told the size of each batch and the seconds that it took.
+      on_ready: is called when the last chore is done; not without chores.
     """
 
-    def __init__(self, most: int, gathering_seconds: float = GATHERING_SECONDS) -> None:
-        self._most, self._gathering = most, gathering_seconds
+    def __init__(
+        self,
+        most: int,
+        gathering_seconds: float = GATHERING_SECONDS,
+        chores: Sequence[Callable[[Callable[[Progress], None]], None]] = (),
+    ) -> None:
+        self._most, self._gathering, self._chores = most, gathering_seconds, list(chores)
         self._waiting: list[Clip] = []
         self._served: dict[str, int] = {}
         self._turn, self._ends = 0, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="devices", daemon=True)
         self.on_batch: Callable[[int, float], None] = lambda size, seconds: None
+        self.on_ready: Callable[[], None] = lambda: None
+
+    @property
+    def has_chores(self) -> bool:
+        """Whether there are chores that are not done."""
+        return bool(self._chores)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -230,23 +243,52 @@ class Devices:
     # ------------------------------------------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
-        while batch := self._gathered():
-            start = time.monotonic()
+        while not self._ends:
+            self._do_chores()
+            if batch := self._gathered():
+                self._try(batch)
+
+    def _try(self, batch: Sequence[Clip]) -> None:
+        """Draws a batch; where that fails, each of its clips alone."""
+        start = time.monotonic()
+        try:
+            self._draw(batch)
+        except BaseException as error:
+            if len(batch) > 1 and not isinstance(error, Stopped):
+                self._each_alone(batch)  # what is wrong with one must not cost the others
+            else:
+                self._failed(batch, error)
+        self.on_batch(len(batch), time.monotonic() - start)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _do_chores(self) -> None:
+        """Does chores until a clip waits, or none is left; clips that come in the middle of one wait for its end."""
+
+        def tell(progress: Progress) -> None:
+            if self._ends:
+                raise Stopped
+
+        while self._chores and not self._waiting and not self._ends:
             try:
-                self._draw(batch)
-            except BaseException as error:
-                if len(batch) > 1 and not isinstance(error, Stopped):
-                    self._each_alone(batch)  # what is wrong with one must not cost the others
-                else:
-                    self._failed(batch, error)
-            self.on_batch(len(batch), time.monotonic() - start)
-            with self._changed:
-                self._changed.notify_all()
+                self._chores[0](tell)
+            except Stopped:
+                return
+            except Exception as error:
+                is_ours = not isinstance(error, UserError)
+                _log.warning("nothing is compiled beforehand: %s", error, exc_info=error if is_ours else None)
+                self._chores.clear()
+                return
+            del self._chores[0]
+            if not self._chores:
+                self.on_ready()
 
     def _gathered(self) -> list[Clip]:
-        """The next batch, which waits a little to be full; nothing when the server ends."""
+        """The next batch, which waits a little to be full; nothing when the server ends, or there are chores."""
         with self._changed:
             while not self._waiting and not self._ends:
+                if self._chores:
+                    return []
                 self._changed.wait()
             until = time.monotonic() + self._gathering
             while not self._ends and self._waiting and len(self._fitting()) < self._most:
@@ -258,7 +300,7 @@ class Devices:
                 return []
             batch = self._fitting()
             if not batch:  # all were cancelled meanwhile
-                return self._gathered()
+                return []
             chosen = set(map(id, batch))
             self._waiting = [clip for clip in self._waiting if id(clip) not in chosen]
             for clip in batch:

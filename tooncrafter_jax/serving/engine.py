@@ -34,6 +34,7 @@ from tooncrafter_jax.serving.devices import GATHERING_SECONDS, Devices, ServedMo
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.models import named
 from tooncrafter_jax.serving.storage import NoRoom, Storage, room_explained
+from tooncrafter_jax.serving.warm_up import chores
 from tooncrafter_jax.typing import HostVideos, JsonObject, Uint8Clip
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Engine:
       limits: see there.
       batch_size: clips that are drawn together at most; a power of two is used.
       gathering_seconds: see `devices.GATHERING_SECONDS`.
+      warm_up: whether the first model is compiled for its usual size at the start.
 
     Attributes:
       storage, models, limits, batch_size: as given.
@@ -84,9 +86,11 @@ class Engine:
         *,
         batch_size: int = 1,
         gathering_seconds: float = GATHERING_SECONDS,
+        warm_up: bool = False,
     ) -> None:
         self.storage, self.models, self.limits, self.batch_size = storage, models, limits, batch_size
-        self.board, self.devices = Board(), Devices(batch_size, gathering_seconds)
+        first = chores(next(iter(models.values())), limits) if warm_up else ()
+        self.board, self.devices = Board(), Devices(batch_size, gathering_seconds, first)
         self.on_end: Callable[[str, float], None] = lambda state, seconds: None
         self._database = storage.database
         self._places = max(4, 2 * batch_size)

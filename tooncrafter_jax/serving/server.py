@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -76,6 +78,8 @@ def serve(
     names: Sequence[str] = (),
     batch_size: int = 1,
     new_token: bool = False,
+    warm_up: bool = False,
+    opens_page: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serves until the process is told to end.
@@ -89,6 +93,8 @@ def serve(
       names: other names that the server is reached by.
       batch_size: clips that are drawn together at most; a power of two.
       new_token: whether the token is made anew.
+      warm_up: whether the first model is compiled for its usual size at the start.
+      opens_page: whether this machine's browser is shown the server.
       say: prints a line.
 
     Raises:
@@ -97,7 +103,8 @@ def serve(
     access = Access(storage.database, needs_token=not is_local(host))
     if access.needs_token and (new_token or not access.has_token):
         say(f"the token, which is shown this once: {access.new_token()}")
-    engine = Engine(storage, models, limits, batch_size=batch_size)
+    engine = Engine(storage, models, limits, batch_size=batch_size, warm_up=warm_up)
+    engine.devices.on_ready = lambda: say("ready: the usual clip is compiled")
     app = make_app(engine, access, limits, host=host, names=names)
     config = configured(app, host, port)
     try:
@@ -105,19 +112,53 @@ def serve(
     except SystemExit as error:  # which is how uvicorn says it
         raise UserError(f"{host}:{port} cannot be listened on: choose another --port, or --host") from error
     with bound:
-        shown = f"[{host}]" if ":" in host else host
-        _Server(config, lambda: say(f"listening on http://{shown}:{bound.getsockname()[1]}")).run([bound])
+        url = page_address(host, bound.getsockname()[1])
+
+        def started() -> None:
+            shown = f"[{host}]" if ":" in host else host
+            say(f"listening on http://{shown}:{bound.getsockname()[1]}")
+            if engine.devices.has_chores:
+                say("compiling for the usual clip: what is asked for meanwhile waits")
+            if opens_page:
+                threading.Thread(target=_open, args=(url, say), daemon=True).start()
+
+        def ending() -> None:
+            if engine.devices.has_chores:
+                say("ending, once what is being compiled is done")
+
+        _Server(config, started, ending).run([bound])
+
+
+def page_address(host: str, port: int) -> str:
+    """Where a browser of this machine finds the server.
+
+    Args:
+      host: that it listens on.
+      port: the same.
+    """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _open(url: str, say: Callable[[str], None]) -> None:
+    if not webbrowser.open(url):
+        say(f"no browser is found here: open {url} in yours")
 
 
 class _Server(uvicorn.Server):
-    """Says when it is there."""
+    """Says when it is there, and when it goes."""
 
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None], on_end: Callable[[], None]) -> None:
         super().__init__(config)
-        self._on_start = on_start
+        self._on_start, self._on_end = on_start, on_end
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, as uvicorn does."""
         await super().startup(sockets)
         if self.started:
             self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends, as uvicorn does."""
+        self._on_end()
+        await super().shutdown(sockets)
