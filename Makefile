@@ -20,7 +20,10 @@ VERSIONS := $(QUICK) JAXTYPING_DISABLE=1 TEST_EXAMPLES=50
 # Tests start Python some hundred times, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
+.PHONY: app demo docs test test-full-size test-gate test-lowest test-newest test-slow verify check format clean
+
+app: .venv/app
+	$(BIN)/python -m tooncrafter_jax app --open
 
 demo: .venv/core
 	$(BIN)/python sample.py
@@ -68,6 +71,10 @@ format: .venv/dev
 .venv/dev: .venv/core
 	$(PIP) uv
 	$(UV) pip install --quiet --python .venv --constraint constraints.txt --editable '.[dev,hub,data,eval,torch-data,app]'
+	touch $@
+
+.venv/app: .venv/core
+	$(PIP) --editable '.[app]'
 	touch $@
 
 .venv/docs: .venv/core
