@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 import socket
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 
 from tests.serving.world import PAIR, FakeModel, Held, Process, pair, serving, shot, until
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.database import Job
 from tooncrafter_jax.serving.engine import MOST_ATTEMPTS
+from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.storage import Storage
 
 
@@ -143,3 +151,80 @@ def test_clients_take_turns_and_sizes_share_batches(tmp_path: Path) -> None:
     order = [seed for batch in model.batches for seed in batch]
     assert order.index(7) < len(order) - 4
     assert max(map(len, model.batches)) == 2
+
+
+def test_a_client_that_goes_in_the_middle_of_an_upload_leaves_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        client = server.client()
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {client.key}\r\n"
+        head += "Content-Type: multipart/form-data; boundary=y\r\nContent-Length: 999999\r\n\r\n"
+        part = b'--y\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as gone:
+                gone.sendall(head.encode() + part + bytes(10**5))
+        assert client.wait(client.submit(pair(), PAIR)["id"])["state"] == "done"
+        assert len(server.ask("GET", "/v1/jobs", client.key).json["jobs"]) == 1
+        assert not list((tmp_path / "incoming").iterdir()) and len(list((tmp_path / "pictures").iterdir())) == 2
+
+
+def test_frames_that_the_disk_has_no_room_for_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, refused = np.save, list[Path]()
+
+    def save(file: BinaryIO, array: np.ndarray) -> None:
+        if not refused:
+            refused.append(Path(file.name))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file, array)
+
+    monkeypatch.setattr(np, "save", save)
+    with serving(tmp_path) as server:
+        client = server.client()
+        job = client.wait(client.submit(pair(), PAIR)["id"])
+        known = server.engine.storage.database.job(job["id"])
+        assert refused and known is not None and known.attempts == 1 and not refused[0].exists()
+        assert len(client.frames(job["id"])) == 5
+
+
+def test_a_database_that_the_disk_has_no_room_for_takes_nothing_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, opened = sqlite3.connect, list[sqlite3.Connection]()
+
+    def kept(*given: Any, **settings: Any) -> sqlite3.Connection:
+        opened.append(connect(*given, **settings))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", kept)
+    with serving(tmp_path) as server:
+        client = server.client()
+        first = client.wait(client.submit(pair(1), PAIR)["id"])["id"]
+        opened[0].execute("PRAGMA max_page_count=1")  # no page more than there are
+        with pytest.raises(UserError, match="disk is full"):
+            client.submit(pair(2, prompt="walks " * 9000), PAIR)
+        assert client.job(first)["state"] == "done" and len(list((tmp_path / "jobs").iterdir())) == 1
+        opened[0].execute("PRAGMA max_page_count=1000000")
+        assert client.wait(client.submit(pair(2, prompt="walks " * 9000), PAIR)["id"])["state"] == "done"
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("declared", [True, False])
+def test_two_gigabytes_are_refused_and_kept_nowhere(tmp_path: Path, declared: bool) -> None:
+    sent, chunk = 0, bytes(10**6)
+
+    def body() -> Iterator[bytes]:
+        nonlocal sent
+        yield b'--y\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+        for _ in range(2000):
+            sent += 1
+            yield chunk
+
+    headers = {"Content-Type": "multipart/form-data; boundary=y"}
+    headers |= {"Content-Length": str(2 * 10**9)} if declared else {}  # then it is sent in chunks
+    with serving(tmp_path, limits=Limits(free_megabytes=0, upload_megabytes=4)) as server:
+        client = server.client()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer = server.ask("POST", "/v1/jobs", client.key, body(), headers)
+        assert answer.status == 413 and "more than 4 MB" in answer.json["detail"] and sent > 1
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB; what comes is not kept
+        assert not list((tmp_path / "incoming").iterdir())
+        assert client.wait(client.submit(pair(), PAIR)["id"])["state"] == "done"
