@@ -21,6 +21,7 @@ from tooncrafter_jax.serving.database import Job
 from tooncrafter_jax.serving.descriptions import Options, PairDescription, ShotDescription
 from tooncrafter_jax.serving.engine import Busy, Engine
 from tooncrafter_jax.serving.events import JobEvents
+from tooncrafter_jax.serving.example import give_example
 from tooncrafter_jax.serving.limits import Limits, Rate
 from tooncrafter_jax.serving.metrics import CONTENT_TYPE, Metrics
 from tooncrafter_jax.serving.results import RESULTS, ending, media_type, result
@@ -45,10 +46,11 @@ class Service:
       engine: makes jobs.
       access: knows clients.
       limits: see there.
+      has_example: whether the first page that is opened gets an example.
     """
 
-    def __init__(self, engine: Engine, access: Access, limits: Limits) -> None:
-        self.engine, self.access, self.limits = engine, access, limits
+    def __init__(self, engine: Engine, access: Access, limits: Limits, has_example: bool = False) -> None:
+        self.engine, self.access, self.limits, self.has_example = engine, access, limits, has_example
         self.storage, self.database = engine.storage, engine.storage.database
         self.rate, self.metrics = Rate(limits.requests_per_minute), Metrics(engine)
         self.uploads = Uploads(engine.storage, limits)
@@ -105,6 +107,8 @@ def new_session(request: Request, response: Response, service: Served) -> answer
             401, "this server needs its token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
         )
     key = service.access.new_client()
+    if service.has_example and request.headers.get("sec-fetch-site") == "same-origin":  # which a page alone sends
+        give_example(service.engine, service.access.id_of(key))
     response.set_cookie(COOKIE, key, max_age=365 * 86400, httponly=True, samesite="strict", path="/")
     return answers.Session(key=key)
 
@@ -276,7 +280,13 @@ def remove(job: OwnJob, service: Served) -> None:
 
 
 def make_app(
-    engine: Engine, access: Access, limits: Limits, *, host: str = "127.0.0.1", names: Sequence[str] = ()
+    engine: Engine,
+    access: Access,
+    limits: Limits,
+    *,
+    host: str = "127.0.0.1",
+    names: Sequence[str] = (),
+    has_example: bool = False,
 ) -> FastAPI:
     """The application; starts and stops the engine with itself.
 
@@ -286,6 +296,7 @@ def make_app(
       limits: see there.
       host: that the server listens on.
       names: other names that it is reached by.
+      has_example: whether the first page that is opened gets an example.
     """
 
     @contextlib.asynccontextmanager
@@ -304,7 +315,7 @@ def make_app(
         lifespan=lifespan,
         responses={422: {"model": answers.Problem, "description": "Something is wrong with the request"}},
     )
-    service = app.state.service = Service(engine, access, limits)
+    service = app.state.service = Service(engine, access, limits, has_example)
     app.include_router(ROUTES)
     app.openapi = lambda: _described(app)
     for error, status in ((UserError, 422), (NoRoom, 507), (Busy, 429), (RequestValidationError, 422)):

@@ -88,8 +88,12 @@ class Access:
     def new_client(self) -> str:
         """Makes a client known; gives its key."""
         key = secrets.token_urlsafe(32)
-        self._database.add_client(_digest(key))
+        self._database.add_client(self.id_of(key))
         return key
+
+    def id_of(self, key: str) -> str:
+        """The id of the client that has this key."""
+        return _digest(key)
 
     def client(self, headers: Headers) -> str | None:
         """Whose request this is; None if nobody's."""

@@ -94,7 +94,7 @@ def serve(
       batch_size: clips that are drawn together at most; a power of two.
       new_token: whether the token is made anew.
       warm_up: whether the first model is compiled for its usual size at the start.
-      opens_page: whether this machine's browser is shown the server.
+      opens_page: whether this machine's browser is shown the server; the first time, with an example.
       say: prints a line.
 
     Raises:
@@ -105,7 +105,7 @@ def serve(
         say(f"the token, which is shown this once: {access.new_token()}")
     engine = Engine(storage, models, limits, batch_size=batch_size, warm_up=warm_up)
     engine.devices.on_ready = lambda: say("ready: the usual clip is compiled")
-    app = make_app(engine, access, limits, host=host, names=names)
+    app = make_app(engine, access, limits, host=host, names=names, has_example=opens_page)
     config = configured(app, host, port)
     try:
         bound = config.bind_socket()
