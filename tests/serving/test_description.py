@@ -24,6 +24,7 @@ ROUTES = (
     "GET /v1/metrics",
     "GET /v1/models",
     "POST /v1/pictures",
+    "GET /v1/pictures/{sha256}",
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -86,6 +87,8 @@ def test_no_request_breaks_the_server(
         if next(known):
             if "id" in case.path_parameters:
                 case.path_parameters["id"] = done["id"]
+            if "sha256" in case.path_parameters:
+                case.path_parameters["sha256"] = done["pictures"]["a"]
             if isinstance(case.body, dict) and route == "POST /v1/jobs":
                 _name(case.body, done["pictures"]["a"])
         answer = case.call(base_url=server.url, headers={"Authorization": f"Bearer {client.key}"}, timeout=20)

@@ -24,6 +24,7 @@ from tooncrafter_jax.serving.events import JobEvents
 from tooncrafter_jax.serving.example import give_example
 from tooncrafter_jax.serving.limits import Limits, Rate
 from tooncrafter_jax.serving.metrics import CONTENT_TYPE, Metrics
+from tooncrafter_jax.serving.page_files import add_page
 from tooncrafter_jax.serving.results import RESULTS, ending, media_type, result
 from tooncrafter_jax.serving.security import COOKIE, Access, Guard, given_key
 from tooncrafter_jax.serving.storage import NoRoom, is_full, room_explained
@@ -161,6 +162,18 @@ async def send_picture(request: Request, client: Client, service: Served) -> ans
     """Sends a picture that several jobs will name."""
     picture = await service.uploads.picture(request, client)
     return answers.PictureAnswer(sha256=picture.sha256, bytes=picture.bytes, height=picture.height, width=picture.width)
+
+
+@ROUTES.get("/pictures/{sha256}", response_class=Response, openapi_extra=AUTHORIZATION)
+async def own_picture(
+    sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")], client: Client, service: Served
+) -> Response:
+    """A picture of the client's, for a browser: as it was sent, or as PNG where browsers do not show its format."""
+    try:
+        data, kind = await service.uploads.shown(sha256, client)
+    except FileNotFoundError as error:
+        raise HTTPException(404, "you have no such picture") from error
+    return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
 # -------------------------------------------------------------------------------------------------------------- jobs
@@ -317,6 +330,7 @@ def make_app(
     )
     service = app.state.service = Service(engine, access, limits, has_example)
     app.include_router(ROUTES)
+    add_page(app)
     app.openapi = lambda: _described(app)
     for error, status in ((UserError, 422), (NoRoom, 507), (Busy, 429), (RequestValidationError, 422)):
         app.add_exception_handler(error, _answered(status))

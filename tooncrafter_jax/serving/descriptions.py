@@ -28,6 +28,7 @@ from tooncrafter_jax.sampling.request import (
     prepare,
 )
 from tooncrafter_jax.sampling.sequence import Shot, ShotOptions, lay_out
+from tooncrafter_jax.sampling.timing import CHARTS, CURVES
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.typing import JsonObject
 
@@ -119,7 +120,9 @@ class ShotDescription(_Described):
         "", description='of all frames, or by frames: {"0-24": "walks", "25": "runs"}'
     )
     timing: str | list[float] | dict[Frame, str | list[float]] = Field(
-        "linear", description="where drawings stand between two keys; of all gaps, or by the frame where one begins"
+        "linear",
+        description="where drawings stand between two keys; of all gaps, or by the frame where one begins",
+        examples=[*CURVES, *CHARTS],
     )
     exposure: int | str | list[int] | dict[Frame, int | str | list[int]] = Field(
         1, description="frames that a drawing is held; of all gaps, or by the frame where one begins"

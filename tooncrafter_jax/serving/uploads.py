@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 from collections.abc import Mapping
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.io import read_picture
 from tooncrafter_jax.serving.database import KnownPicture
 from tooncrafter_jax.serving.descriptions import AnyDescription, parse
 from tooncrafter_jax.serving.limits import Limits
@@ -24,6 +27,8 @@ LARGEST_REQUEST = 2**18
 """Bytes of a request without its pictures."""
 AT_ONCE = 2
 """Pictures that are decoded at a time: a large one takes some 400 MB."""
+SHOWN = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+"""How files begin that every browser shows -> media type. Each was read as a picture when it came: RIFF is WebP."""
 
 
 class Uploads:
@@ -93,6 +98,27 @@ class Uploads:
             return await self._taken(part, client, part.filename or "picture")
         finally:
             await form.close()
+
+    async def shown(self, sha256: str, client: str) -> tuple[bytes, str]:
+        """A picture of a client's as a browser shows it, and its media type.
+
+        Raises:
+          FileNotFoundError: the client has no such picture.
+        """
+        async with self._decoding:
+            return await run_in_threadpool(self._shown, sha256, client)
+
+    def _shown(self, sha256: str, client: str) -> tuple[bytes, str]:
+        if self._storage.database.picture(client, sha256) is None:
+            raise FileNotFoundError(sha256)
+        path = self._storage.picture(sha256)
+        data = path.read_bytes()
+        for start, kind in SHOWN.items():
+            if data.startswith(start):
+                return data, kind
+        buffer = io.BytesIO()
+        Image.fromarray(read_picture(path)).save(buffer, "PNG")
+        return buffer.getvalue(), "image/png"
 
     async def _form(self, request: Request) -> FormData:
         length = request.headers.get("content-length", "0")

@@ -1,0 +1,98 @@
+/** Pictures: from files that are chosen, dropped or pasted to the server, and from there to the page. */
+
+import { pictureAddress, sendPicture } from "./api.js";
+
+/** @typedef {{picture: string, name: string, number: number | null}} Taken A picture that the server has. */
+
+const ENDINGS = /\.(bmp|gif|jpe?g|png|tiff?|webp)$/i;
+const MOST_FILES = 500;
+
+/** @type {Map<string, HTMLImageElement>} */
+const known = new Map();
+
+/**
+ * A picture of the server's; null until it is there, which `onLoad` tells.
+ * @param {string} sha256
+ * @param {() => void} onLoad
+ * @returns {HTMLImageElement | null}
+ */
+export function pictureOf(sha256, onLoad) {
+  let image = known.get(sha256);
+  if (!image) {
+    image = new Image();
+    image.addEventListener("load", onLoad);
+    image.src = pictureAddress(sha256);
+    known.set(sha256, image);
+  }
+  return image.complete && image.naturalWidth > 0 ? image : null;
+}
+
+/**
+ * A picture of the server's, once it is there.
+ * @param {string} sha256
+ * @returns {Promise<HTMLImageElement>}
+ */
+export async function loadedPicture(sha256) {
+  const found = pictureOf(sha256, () => {}) ?? /** @type {HTMLImageElement} */ (known.get(sha256));
+  await found.decode();
+  return found;
+}
+
+/**
+ * The last number in a file's name, which is its frame.
+ * @param {string} name
+ * @returns {number | null}
+ */
+export function numberOf(name) {
+  const found = name.replace(/\.[^.]*$/, "").match(/\d{1,6}/g);
+  return found ? Number(found[found.length - 1]) : null;
+}
+
+/**
+ * Sends files, in the order of their names.
+ * @param {File[]} files
+ * @returns {Promise<Taken[]>}
+ */
+export async function take(files) {
+  const pictures = files.filter((file) => file.type.startsWith("image/") || ENDINGS.test(file.name));
+  if (!pictures.length) throw new Error("there is no picture among these files: bring PNG, JPEG, WebP, TIFF, BMP or GIF");
+  if (pictures.length > MOST_FILES) throw new Error(`these are more than ${MOST_FILES} pictures: bring fewer at a time`);
+  pictures.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const taken = [];
+  for (const file of pictures) {
+    const name = file.name || "pasted";
+    taken.push({ picture: await sendPicture(file, name), name, number: numberOf(name) });
+  }
+  return taken;
+}
+
+/**
+ * The files that were dropped, those in folders too. Begins at once: what is dropped is only there for a moment.
+ * @param {DataTransfer} dropped
+ * @returns {Promise<File[]>}
+ */
+export async function filesOf(dropped) {
+  const items = [...dropped.items].filter((item) => item.kind === "file");
+  const entries = items.map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
+  const found = [];
+  for (const entry of entries) {
+    if (entry instanceof File) found.push(entry);
+    else if (entry) found.push(...(await inEntry(entry)));
+  }
+  return found;
+}
+
+/**
+ * @param {any} entry
+ * @returns {Promise<File[]>}
+ */
+async function inEntry(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length || found.length > MOST_FILES) return found;
+    for (const one of some) found.push(...(await inEntry(one)));
+  }
+}

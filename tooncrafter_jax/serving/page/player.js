@@ -1,0 +1,147 @@
+/** Plays takes: their frames come as an archive of PNG files, exact and in any order. */
+
+import { result } from "./api.js";
+import { firstFrame } from "./store.js";
+
+const MOST_DECODED = 240;
+const [ENTRY, END] = [0x02014b50, 0x06054b50];
+
+/**
+ * The files of a zip archive whose entries are stored as they are, by their places in it.
+ * @param {Blob} archive
+ * @returns {Promise<Blob[]>}
+ */
+export async function stored(archive) {
+  const view = new DataView(await archive.arrayBuffer());
+  let end = view.byteLength - 22;
+  while (end >= 0 && view.getUint32(end, true) !== END) end -= 1;
+  if (end < 0) throw new Error("the frames did not come whole: try again");
+  const found = [];
+  let at = view.getUint32(end + 16, true);
+  for (let number = view.getUint16(end + 10, true); number > 0; number -= 1) {
+    if (view.getUint32(at, true) !== ENTRY) throw new Error("the frames cannot be read");
+    const [size, start] = [view.getUint32(at + 20, true), view.getUint32(at + 42, true)];
+    const data = start + 30 + view.getUint16(start + 26, true) + view.getUint16(start + 28, true);
+    found.push(archive.slice(data, data + size, "image/png"));
+    at += 46 + view.getUint16(at + 28, true) + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+  }
+  return found;
+}
+
+/** Frames of takes that are done. */
+export class Frames {
+  /**
+   * @param {() => void} onLoad Is told when a frame can be shown that could not before.
+   * @param {(problem: unknown) => void} onProblem
+   */
+  constructor(onLoad, onProblem) {
+    this._onLoad = onLoad;
+    this._onProblem = onProblem;
+    /** @type {Map<string, Blob[] | null>} */
+    this._files = new Map();
+    /** @type {Map<string, ImageBitmap | null>} */
+    this._decoded = new Map();
+  }
+
+  /**
+   * A frame of a take, or null until it is there; the one before the first is the first, and so at the end.
+   * @param {import("./api.js").Job} job
+   * @param {number} frame As the shot counts.
+   * @returns {ImageBitmap | null}
+   */
+  frame(job, frame) {
+    if (job.state !== "done") return null;
+    const files = this._files.get(job.id);
+    if (!files) {
+      if (files === undefined) this._fetch(job.id);
+      return null;
+    }
+    const number = Math.max(0, Math.min(files.length - 1, frame - firstFrame(job)));
+    if (number + 1 < files.length) this._bitmap(job.id, number + 1, files[number + 1]);
+    return this._bitmap(job.id, number, files[number]);
+  }
+
+  /** @param {string} id */
+  async _fetch(id) {
+    this._files.set(id, null);
+    try {
+      this._files.set(id, await stored((await result(id, "png")).data));
+      this._onLoad();
+    } catch (error) {
+      this._onProblem(error);
+    }
+  }
+
+  /**
+   * @param {string} id
+   * @param {number} number
+   * @param {Blob} file
+   */
+  _bitmap(id, number, file) {
+    const name = `${id} ${number}`;
+    const found = this._decoded.get(name);
+    if (found !== undefined) {
+      this._decoded.delete(name); // the one that was asked for last is dropped last
+      this._decoded.set(name, found);
+      return found;
+    }
+    this._decoded.set(name, null);
+    createImageBitmap(file).then((bitmap) => {
+      this._decoded.set(name, bitmap);
+      this._onLoad();
+    }, this._onProblem);
+    for (const [old, bitmap] of this._decoded) {
+      if (this._decoded.size <= MOST_DECODED) break;
+      bitmap?.close();
+      this._decoded.delete(old);
+    }
+    return null;
+  }
+}
+
+/** Moves the playhead while the shot plays. */
+export class Player {
+  /** @param {import("./store.js").Store} store */
+  constructor(store) {
+    this._store = store;
+    this._due = 0;
+  }
+
+  /** Plays, or stops. */
+  toggle() {
+    const { view, take } = this._store;
+    if (view.playing) {
+      this._store.look({ playing: false });
+      return;
+    }
+    if (take?.state === "done") view.mode = "clip";
+    const { first, last } = this._store.played;
+    if (last <= first) return;
+    if (view.frame >= last || view.frame < first) this._store.seek(first);
+    this._store.look({ playing: true });
+    this._due = performance.now() + 1000 / view.fps;
+    requestAnimationFrame((now) => this._tick(now));
+  }
+
+  /** @param {number} now */
+  _tick(now) {
+    const { view } = this._store;
+    if (!view.playing) return;
+    const { first, last } = this._store.played;
+    const each = 1000 / view.fps;
+    if (now >= this._due) {
+      const steps = Math.min(last - first, 1 + Math.floor((now - this._due) / each));
+      this._due += each * steps;
+      if (this._due < now) this._due = now + each;
+      const next = view.frame + steps;
+      if (next <= last) this._store.seek(next);
+      else if (view.loops) this._store.seek(first + ((next - last - 1) % (last - first + 1)));
+      else {
+        this._store.seek(last);
+        this._store.look({ playing: false });
+        return;
+      }
+    }
+    requestAnimationFrame((later) => this._tick(later));
+  }
+}

@@ -1,0 +1,194 @@
+/** What the page knows: the shot, its past, the takes of it, and what is looked at. Whoever draws hears of changes. */
+
+import { remember, remembered } from "./dom.js";
+import { emptyShot, framesOf, span } from "./shot.js";
+
+/**
+ * @typedef {import("./shot.js").Shot} Shot
+ * @typedef {import("./api.js").Job} Job
+ * @typedef {{kind: "keys" | "gaps" | "sketches" | "prompts", frame: number}} Selection
+ * @typedef {{frame: number, mode: "edit" | "clip", tool: "hand" | "brush" | "eraser", size: number, onion: boolean,
+ *   selected: Selection | null, playing: boolean, loops: boolean, fps: number}} View
+ */
+
+const MOST_UNDONE = 200;
+
+/** A shot that is edited; there is one in the page. */
+export class Store {
+  constructor() {
+    /** @type {Shot} */
+    this.shot = { ...emptyShot(), ...(remembered("shot") ?? {}) };
+    /** @type {View} */
+    this.view = {
+      frame: 0,
+      mode: "edit",
+      tool: "brush",
+      size: 0.01,
+      onion: true,
+      selected: null,
+      playing: false,
+      loops: true,
+      fps: 8,
+    };
+    /** @type {Job[]} */
+    this.takes = [];
+    /** @type {string | null} */
+    this.chosen = remembered("chosen");
+    /** @type {import("./api.js").Model[]} */
+    this.models = [];
+    /** @type {Shot[]} */
+    this._undone = [];
+    /** @type {Shot[]} */
+    this._done = [];
+    /** @type {(() => void)[]} */
+    this._listeners = [];
+    this._asked = false;
+  }
+
+  /** @param {() => void} listener Is called once for many changes, before the next frame is shown. */
+  listen(listener) {
+    this._listeners.push(listener);
+  }
+
+  /** Tells all listeners. */
+  tell() {
+    if (this._asked) return;
+    this._asked = true;
+    const go = () => {
+      if (!this._asked) return;
+      this._asked = false;
+      for (const listener of this._listeners) listener();
+    };
+    requestAnimationFrame(go);
+    setTimeout(go, 100); // a page in the background gets no frames
+  }
+
+  /** @param {Shot} shot Takes the place of the present one, which can be had back. */
+  change(shot) {
+    if (shot === this.shot || JSON.stringify(shot) === JSON.stringify(this.shot)) return;
+    this._done.push(this.shot);
+    if (this._done.length > MOST_UNDONE) this._done.shift();
+    this._undone = [];
+    this._set(shot);
+  }
+
+  /** @param {Partial<View>} changes */
+  look(changes) {
+    Object.assign(this.view, changes);
+    this.tell();
+  }
+
+  /** @param {number} frame */
+  seek(frame) {
+    this.look({ frame: Math.max(0, Math.min(this.lastFrame, Math.round(frame))) });
+  }
+
+  /** The last frame that can be looked at: there is room after the last key. */
+  get lastFrame() {
+    const frames = framesOf(this.shot.keys);
+    return Math.max(24, (frames[frames.length - 1] ?? 0) + 8);
+  }
+
+  get canUndo() {
+    return this._done.length > 0;
+  }
+
+  get canRedo() {
+    return this._undone.length > 0;
+  }
+
+  /** @returns {boolean} whether there was anything. */
+  undo() {
+    return this._step(this._done, this._undone);
+  }
+
+  /** @returns {boolean} whether there was anything. */
+  redo() {
+    return this._step(this._undone, this._done);
+  }
+
+  /**
+   * @param {Shot} shot Another one: its own past begins.
+   * @param {Job[]} takes
+   */
+  open(shot, takes) {
+    this._done = [];
+    this._undone = [];
+    this.setTakes(takes, takes[0]?.id ?? null);
+    this.look({ frame: framesOf(shot.keys)[0] ?? 0, selected: null, playing: false, mode: "edit" });
+    this._set(shot);
+  }
+
+  /**
+   * @param {Job[]} takes
+   * @param {string | null} [chosen]
+   */
+  setTakes(takes, chosen = this.chosen) {
+    this.takes = takes;
+    this.chosen = takes.some((take) => take.id === chosen) ? chosen : (takes[0]?.id ?? null);
+    remember("takes", takes.map((take) => take.id));
+    remember("chosen", this.chosen);
+    this.tell();
+  }
+
+  /** @param {Job} job As the server knows it now. */
+  putTake(job) {
+    this.takes = this.takes.map((take) => (take.id === job.id ? job : take));
+    this.tell();
+  }
+
+  /** The take that is shown and exported. */
+  get take() {
+    return this.takes.find((take) => take.id === this.chosen) ?? null;
+  }
+
+  /** The model that draws. */
+  get model() {
+    return this.models.find((one) => one.name === this.shot.model) ?? this.models[0];
+  }
+
+  /** Width and height of what is drawn, in pixels, and whether it shows all of a key. */
+  get size() {
+    const { width, height } = this.model ?? { width: 512, height: 320 };
+    const { options } = this.shot;
+    return { width: options.width ?? width, height: options.height ?? height, whole: options.fit === "pad" };
+  }
+
+  /** The frames that are played: those of the shown take, else those of the shot. */
+  get played() {
+    const take = this.view.mode === "clip" ? this.take : null;
+    if (take?.shape.length) {
+      const first = firstFrame(take);
+      return { first, last: first + take.shape[0] - 1 };
+    }
+    return span(this.shot) ?? { first: 0, last: 0 };
+  }
+
+  /**
+   * @param {Shot[]} from
+   * @param {Shot[]} to
+   */
+  _step(from, to) {
+    const shot = from.pop();
+    if (!shot) return false;
+    to.push(this.shot);
+    this._set(shot);
+    return true;
+  }
+
+  /** @param {Shot} shot */
+  _set(shot) {
+    this.shot = shot;
+    const { selected } = this.view;
+    if (selected && selected.kind !== "gaps" && !shot[selected.kind][selected.frame]) this.view.selected = null;
+    if (selected?.kind === "gaps" && !shot.keys[selected.frame]) this.view.selected = null;
+    remember("shot", shot);
+    this.tell();
+  }
+}
+
+/**
+ * The frame of a job's first picture.
+ * @param {Job} job
+ */
+export const firstFrame = (job) => (job.request.keys ? framesOf(job.request.keys)[0] : 0);

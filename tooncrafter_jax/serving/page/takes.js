@@ -1,0 +1,180 @@
+/** Takes: the shot as it was drawn with one seed each, side by side, while they are drawn and afterwards. */
+
+import { cancel, follow, isOpen, jobs, previewAddress, removeJob, submit } from "./api.js";
+import { byId, calm, make, rebuild, remembered, say, told } from "./dom.js";
+import { asRequest, MOST_TAKES, span } from "./shot.js";
+import { sendSketches } from "./sketching.js";
+
+/** @typedef {import("./api.js").Job} Job */
+
+const DEFAULT_SEED = 123;
+const MOST_SEED = 2 ** 32 - 1;
+const STATES = { waiting: "waits", running: "is drawn", done: "done", failed: "failed", cancelled: "cancelled" };
+
+/** Asks for takes, follows them, and shows them. */
+export class Takes {
+  /**
+   * @param {import("./store.js").Store} store
+   * @param {import("./player.js").Frames} frames
+   * @param {import("./sketching.js").SketchLayers} layers
+   */
+  constructor(store, frames, layers) {
+    this._store = store;
+    this._frames = frames;
+    this._layers = layers;
+    this._parent = byId("take-list");
+    this._section = byId("takes");
+    /** @type {Map<string, () => void>} */
+    this._followed = new Map();
+    /** @type {Map<string, HTMLCanvasElement>} */
+    this._canvases = new Map();
+    this._built = "";
+  }
+
+  /** Finds the takes that were shown before the page was loaded again. */
+  async restore() {
+    const wanted = remembered("takes") ?? [];
+    if (!wanted.length) return;
+    const found = (await jobs(100)).jobs.filter((job) => wanted.includes(job.id));
+    found.sort((a, b) => wanted.indexOf(a.id) - wanted.indexOf(b.id));
+    this._store.setTakes(found);
+    if (found.length) this._store.look({ mode: "clip" });
+    this.followAll();
+  }
+
+  /** Draws the shot: as many takes as are wanted, with seeds that follow each other. */
+  async request() {
+    calm();
+    const { shot } = this._store;
+    if (!span(shot)) throw new Error("a shot needs two keys: drop two drawings on the time line");
+    const sketches = await sendSketches(shot, this._store.size, this._layers);
+    const seed = shot.settings.seed ?? DEFAULT_SEED;
+    const count = Math.max(1, Math.min(MOST_TAKES, shot.takes));
+    const made = [];
+    try {
+      for (let number = 0; number < count; number += 1) {
+        made.push(await submit(asRequest(shot, sketches, (seed + number) % (MOST_SEED + 1))));
+      }
+    } finally {
+      if (made.length) {
+        this._store.setTakes(made, made[0].id);
+        this._store.look({ mode: "clip", playing: false });
+        this.followAll();
+      }
+    }
+    const notes = [...new Set(made.flatMap((job) => job.notes))];
+    say(notes.length ? `Drawing. ${notes.join(". ")}.` : "Drawing.");
+  }
+
+  /** Hears of every take that is still to be made, and no longer of others. */
+  followAll() {
+    for (const [id, end] of this._followed) {
+      if (this._store.takes.some((take) => take.id === id)) continue;
+      end();
+      this._followed.delete(id);
+    }
+    for (const take of this._store.takes) {
+      if (!isOpen(take) || this._followed.has(take.id)) continue;
+      const end = follow(
+        take.id,
+        (job) => this._changed(job),
+        () => this._store.setTakes(this._store.takes.filter((one) => one.id !== take.id)),
+      );
+      this._followed.set(take.id, end);
+    }
+  }
+
+  /** @param {Job} job */
+  _changed(job) {
+    const before = this._store.takes.find((take) => take.id === job.id);
+    this._store.putTake(job);
+    if (isOpen(job) || (before && !isOpen(before))) return;
+    this._followed.delete(job.id);
+    if (job.state === "failed") say(`The take with seed ${job.request.seed} failed: ${job.error}`);
+    else if (job.state === "cancelled") say(`The take with seed ${job.request.seed} is cancelled.`);
+    else say(`The take with seed ${job.request.seed} is done, after ${job.seconds.toFixed(1)} s.`);
+  }
+
+  /** Shows what has changed. */
+  draw() {
+    const { takes, chosen } = this._store;
+    this._section.hidden = !takes.length;
+    const state = JSON.stringify([chosen, takes.map((take) => [take.id, take.state, take.previews > 0])]);
+    if (state !== this._built) {
+      this._built = state;
+      this._canvases.clear();
+      rebuild(this._parent, () => takes.map((take) => this._card(take)));
+    }
+    for (const take of takes) this._drawCard(take);
+  }
+
+  /** @param {Job} take */
+  _card(take) {
+    const { seed } = take.request;
+    const choice = make("input", {
+      type: "radio",
+      name: "take",
+      "data-id": `choose-${take.id}`,
+      checked: take.id === this._store.chosen,
+      onchange: () => {
+        this._store.setTakes(this._store.takes, take.id);
+        this._store.look({ mode: "clip" });
+      },
+    });
+    const label = make("label", { class: "choice" }, choice, `Seed ${seed}`);
+    const [width, height] = [take.shape[2] ?? this._store.size.width, take.shape[1] ?? this._store.size.height];
+    const canvas = make("canvas", { width, height, role: "img", "aria-label": `The take with seed ${seed}` });
+    if (take.state === "done") this._canvases.set(take.id, canvas);
+    const preview = make("img", { "data-preview": take.id, alt: `Preview of the take with seed ${seed}`, hidden: true });
+    const picture = take.state === "done" ? canvas : preview;
+    const bar = make("progress", { "data-progress": take.id, max: 1, "aria-label": `Progress of seed ${seed}` });
+    const status = make("span", { class: `state ${take.state}`, "data-state": take.id, text: STATES[take.state] });
+    const actions = make("div", { class: "actions" }, status, this._action(take));
+    const why = take.state === "failed" ? [make("p", { class: "why", text: take.error })] : [];
+    const classes = take.id === this._store.chosen ? "take chosen" : "take";
+    const inner = make("div", { class: "picture" }, picture);
+    return make("li", { class: classes }, inner, label, ...(isOpen(take) ? [bar] : []), actions, ...why);
+  }
+
+  /** @param {Job} take */
+  _action(take) {
+    const { seed } = take.request;
+    if (isOpen(take)) {
+      return make("button", {
+        type: "button",
+        "data-id": `cancel-${take.id}`,
+        "aria-label": `Cancel the take with seed ${seed}`,
+        text: "Cancel",
+        onclick: told(async () => this._changed(await cancel(take.id))),
+      });
+    }
+    return make("button", {
+      type: "button",
+      "data-id": `remove-${take.id}`,
+      "aria-label": `Remove the take with seed ${seed}`,
+      text: "Remove",
+      onclick: told(async () => {
+        await removeJob(take.id);
+        this._store.setTakes(this._store.takes.filter((one) => one.id !== take.id));
+        say(`The take with seed ${seed} is removed.`);
+      }),
+    });
+  }
+
+  /** @param {Job} take */
+  _drawCard(take) {
+    const canvas = this._canvases.get(take.id);
+    const frame = canvas && this._frames.frame(take, this._store.view.frame);
+    if (canvas && frame) canvas.getContext("2d")?.drawImage(frame, 0, 0, canvas.width, canvas.height);
+    const preview = this._parent.querySelector(`[data-preview="${take.id}"]`);
+    if (preview && take.previews > 0 && preview.getAttribute("src") !== previewAddress(take)) {
+      preview.src = previewAddress(take);
+      preview.hidden = false;
+    }
+    const bar = this._parent.querySelector(`[data-progress="${take.id}"]`);
+    const { done, total } = take.progress;
+    if (bar && total) bar.value = done / total;
+    const status = this._parent.querySelector(`[data-state="${take.id}"]`);
+    if (status && take.state === "running" && total) status.textContent = `step ${done} of ${total}`;
+  }
+}
