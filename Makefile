@@ -70,7 +70,7 @@ format: .venv/dev
 
 .venv/dev: .venv/core
 	$(PIP) uv
-	$(UV) pip install --quiet --python .venv --constraint constraints.txt --editable '.[dev,hub,data,eval,torch-data,app]'
+	$(UV) pip install --quiet --python .venv --constraint constraints.txt --editable '.[dev,hub,data,eval,torch-data,app,browser]'
 	touch $@
 
 .venv/app: .venv/core
