@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from tests.serving.world import ROOT, FakeModel, Server, serving, until
 from tooncrafter_jax.serving.limits import Limits
+from tooncrafter_jax.serving.security import COOKIE
 
 pytestmark = pytest.mark.gate
 LIMITS = Limits(free_megabytes=0, requests_per_minute=10**6)
@@ -248,6 +249,41 @@ def test_a_shot_from_two_drawings_to_a_file(opened: Opened, size: tuple[int, int
     page.wait_for_selector("[data-id=keys-15]")
     assert keys_of(page) == [0, 15] and page.input_value("#name") == "ball"
     page.locator("[data-id=sketches-7]").wait_for()
+
+
+def test_a_first_visitor_who_has_a_shot_sees_it_play(chromium: Any, server: Server) -> None:
+    """As the example of a first start is: asked for in the visitor's name before the page knows of it."""
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    client = server.client()
+    cookie = {"name": COOKIE, "value": client.key, "url": server.url, "httpOnly": True, "sameSite": "Strict"}
+    context.add_cookies([cookie])
+    request = {"name": "an example", "keys": {"0": "a", "15": "b"}}
+    client.submit(request, {"a": KEYS["a.png"], "b": KEYS["b.png"]})
+    page.add_init_script("localStorage.setItem('tooncrafter.session', 'true')")
+    page.goto(server.url)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.wait_for_selector(".state.done")
+    wait(page, "document.querySelector('#play').ariaPressed === 'true'")
+    assert page.input_value("#name") == "an example"
+    context.close()
+
+
+def test_a_page_that_is_loaded_again_goes_on_watching(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.select_option("#count", "3")
+    page.click("#draw")
+    page.wait_for_selector("[data-preview]:not([hidden])")
+    page.reload()
+    page.locator(".state.done").nth(2).wait_for()
+    page.check("#traced")  # the drawn frame below the pen
+    page.locator("[data-id=keys-0]").click()
+    page.locator("[data-id=again]").click()
+    page.wait_for_selector("[data-id=keys-30]")
+    assert len(jobs_of(page)) == 3
 
 
 def test_frames_are_shown_exactly(opened: Opened) -> None:

@@ -11,7 +11,7 @@ import { remember, remembered } from "./dom.js";
  */
 
 const TRIES = 6;
-const WITHOUT_KEY = new Set(["/v1/session", "/v1/openapi.json"]);
+const WITHOUT_KEY = new Set(["/v1/session", "/v1/health", "/v1/openapi.json"]);
 
 /** What the server refused, in its own sentence. */
 export class Refused extends Error {
@@ -105,6 +105,12 @@ export const models = async () => (await (await ask("/v1/models")).json()).model
  * @returns {Promise<any>}
  */
 export const description = async () => (await ask("/v1/openapi.json")).json();
+
+/**
+ * Whether the server still prepares its devices.
+ * @returns {Promise<boolean>}
+ */
+export const isCompiling = async () => (await (await ask("/v1/health")).json()).devices === "compiling";
 
 /**
  * Sends a picture; gives its checksum.

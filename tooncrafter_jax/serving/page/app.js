@@ -1,6 +1,6 @@
 /** Puts the page together. */
 
-import { description, door, models } from "./api.js";
+import { description, door, isCompiling, models } from "./api.js";
 import { byId, calm, complain, make, remember, remembered, say, told } from "./dom.js";
 import { Export } from "./export.js";
 import { History } from "./history.js";
@@ -180,6 +180,7 @@ const SHORTCUTS = [
   { key: "e", words: "eraser", action: () => store.look({ tool: "eraser" }) },
   { key: "h", words: "hand", action: () => store.look({ tool: "hand" }) },
   { key: "o", words: "onion skin", action: () => store.look({ onion: !store.view.onion }) },
+  { key: "t", words: "the drawn frame below the sketch", action: () => store.look({ traced: !store.view.traced }) },
   { key: "c", words: "edit, or look at the clip", action: toggleMode },
   { key: "+", words: "closer", action: () => stage.zoomBy(1.25) },
   { key: "-", words: "farther", action: () => stage.zoomBy(1 / 1.25) },
@@ -208,6 +209,7 @@ function useControls() {
   choose("mode", "mode");
   choose("tool", "tool");
   byId("onion").addEventListener("change", () => store.look({ onion: byId("onion").checked }));
+  byId("traced").addEventListener("change", () => store.look({ traced: byId("traced").checked }));
   byId("loops").addEventListener("change", () => store.look({ loops: byId("loops").checked }));
   byId("size").addEventListener("input", () => store.look({ size: Number(byId("size").value) }));
   byId("rate").addEventListener("change", () => {
@@ -263,6 +265,8 @@ function drawControls() {
   }
   byId("mode-clip").disabled = !take;
   byId("onion").checked = view.onion;
+  byId("traced").checked = view.traced;
+  byId("traced").disabled = take?.state !== "done";
   byId("loops").checked = view.loops;
   byId("play").setAttribute("aria-pressed", String(view.playing));
   byId("play-text").textContent = view.playing ? "Stop" : "Play";
@@ -303,6 +307,19 @@ door.askToken = () =>
     dialog.showModal();
   });
 
+/** Whoever opens the page for the first time, and has a shot nevertheless, was given an example: it is shown, and plays. */
+async function showExample() {
+  if (!store.isNew || !(await history.openNewest())) return;
+  if (window.matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  let hasPlayed = false;
+  store.listen(() => {
+    if (hasPlayed || store.take?.state !== "done") return;
+    hasPlayed = true;
+    if (!store.view.playing) player.toggle();
+  });
+  store.tell();
+}
+
 async function begin() {
   useControls();
   useTheme();
@@ -314,6 +331,8 @@ async function begin() {
   byId("model").replaceChildren(...store.models.map(({ name }) => make("option", { value: name, text: name })));
   byId("model-field").hidden = store.models.length < 2;
   await takes.restore();
+  await showExample();
+  if (await isCompiling()) say("The server prepares its devices: the first shot takes longer.");
   document.body.dataset.ready = "yes";
   store.tell();
 }

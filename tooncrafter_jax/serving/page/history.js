@@ -53,6 +53,16 @@ export class History {
     await this._load();
   }
 
+  /**
+   * Opens the newest shot.
+   * @returns {Promise<boolean>} whether there is one.
+   */
+  async openNewest() {
+    const [group] = grouped((await jobs(2 * MOST_TAKES)).jobs);
+    if (group) this._open(group);
+    return group !== undefined;
+  }
+
   async _load() {
     const page = await jobs(PAGE, this._before);
     this._jobs.push(...page.jobs);

@@ -2,7 +2,7 @@
 
 import { byId, make, rebuild, say, told } from "./dom.js";
 import { take } from "./pictures.js";
-import { withKey, withoutItem } from "./shot.js";
+import { framesOf, SPACING, withKey, withoutItem } from "./shot.js";
 
 const EXPOSURES = ["1", "2", "3", "4"];
 
@@ -67,8 +67,8 @@ export class Inspector {
       text.classList.add("wide");
       return [title, place, text, remove];
     }
-    if (kind === "keys") return [title, place, this._replace(frame), remove];
-    return [title, place, this._asKey(frame), remove];
+    if (kind === "keys") return [title, place, this._replace(frame), this._again(frame), remove];
+    return [title, place, this._wipe(frame), remove];
   }
 
   /** @param {number} frame */
@@ -102,11 +102,30 @@ export class Inspector {
     return make("label", { class: "field" }, "Another picture", input);
   }
 
+  /**
+   * The key once more, as a loop needs it.
+   * @param {number} frame
+   */
+  _again(frame) {
+    const { shot } = this._store;
+    const frames = framesOf(shot.keys);
+    const to = frames[frames.length - 1] + SPACING;
+    return make("button", {
+      type: "button",
+      "data-id": "again",
+      text: "Again at the end",
+      onclick: () => {
+        this._store.change(withKey(shot, to, shot.keys[frame]));
+        say(`The same key is on frame ${to}, too.`);
+      },
+    });
+  }
+
   /** @param {number} frame */
-  _asKey(frame) {
+  _wipe(frame) {
     const { shot } = this._store;
     const sketch = shot.sketches[frame];
-    const clear = make("button", {
+    return make("button", {
       type: "button",
       "data-id": "clear",
       text: "Wipe",
@@ -117,7 +136,6 @@ export class Inspector {
         this._store.change(sketch.picture ? { ...shot, sketches } : withoutItem(shot, "sketches", frame));
       },
     });
-    return clear;
   }
 }
 

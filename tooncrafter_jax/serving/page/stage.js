@@ -10,6 +10,7 @@ import { drawStroke, placed } from "./sketching.js";
 
 const TINTS = { before: "#ff6a4d", after: "#2f9e6e" };
 const ONION_OPACITY = 0.55;
+const TRACED_OPACITY = 0.5;
 const [LEAST_ZOOM, MOST_ZOOM] = [0.25, 16];
 const MARGIN = 12;
 /** Onion skins that are kept, and pixels of the longer side of one. */
@@ -131,7 +132,11 @@ export class Stage {
     const { shot, view } = this._store;
     const keys = framesOf(shot.keys);
     if (shot.keys[view.frame]) this._drawKey(context, paper, view.frame, null);
-    else if (view.onion) {
+    else if (view.traced && this._store.take?.state === "done") {
+      context.globalAlpha = TRACED_OPACITY;
+      this._drawTake(context, paper);
+      context.globalAlpha = 1;
+    } else if (view.onion) {
       context.globalCompositeOperation = "multiply";
       context.globalAlpha = ONION_OPACITY;
       const [before, after] = [keys.filter((one) => one < view.frame).pop(), keys.find((one) => one > view.frame)];

@@ -8,7 +8,7 @@ import { emptyShot, framesOf, span } from "./shot.js";
  * @typedef {import("./api.js").Job} Job
  * @typedef {{kind: "keys" | "gaps" | "sketches" | "prompts", frame: number}} Selection
  * @typedef {{frame: number, mode: "edit" | "clip", tool: "hand" | "brush" | "eraser", size: number, onion: boolean,
- *   selected: Selection | null, playing: boolean, loops: boolean, fps: number}} View
+ *   traced: boolean, selected: Selection | null, playing: boolean, loops: boolean, fps: number}} View
  */
 
 const MOST_UNDONE = 200;
@@ -16,6 +16,8 @@ const MOST_UNDONE = 200;
 /** A shot that is edited; there is one in the page. */
 export class Store {
   constructor() {
+    /** Whether nothing was ever edited in this browser. */
+    this.isNew = remembered("shot") === null;
     /** @type {Shot} */
     this.shot = { ...emptyShot(), ...(remembered("shot") ?? {}) };
     /** @type {View} */
@@ -25,6 +27,7 @@ export class Store {
       tool: "brush",
       size: 0.01,
       onion: true,
+      traced: false,
       selected: null,
       playing: false,
       loops: true,

@@ -175,6 +175,6 @@ export class Takes {
     const { done, total } = take.progress;
     if (bar && total) bar.value = done / total;
     const status = this._parent.querySelector(`[data-state="${take.id}"]`);
-    if (status && take.state === "running" && total) status.textContent = `step ${done} of ${total}`;
+    if (status && take.state === "running" && total) status.textContent = `${done} of ${total}`;
   }
 }
