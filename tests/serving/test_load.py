@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.world import PAIR, FakeModel, pair, serving, shot
+from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.limits import Limits
 
 LIMITS = Limits(free_megabytes=0, requests_per_minute=10**7, jobs_per_client=10**4, all_jobs=10**4)
@@ -25,7 +26,7 @@ def resident() -> int:
 def test_fifty_clients_send_two_hundred_jobs_of_three_sizes(tmp_path: Path) -> None:
     model = FakeModel(seconds=0.005)
     with serving(tmp_path, model, limits=LIMITS, batch_size=4) as server:
-        clients = [server.client() for _ in range(50)]
+        clients = [Client(server.url) for _ in range(50)]
 
         def send(number: int) -> tuple[int, str]:
             size = {"height": 64 * (1 + number % 3)}
@@ -50,7 +51,7 @@ def test_fifty_clients_send_two_hundred_jobs_of_three_sizes(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_memory_is_flat_over_a_thousand_jobs(tmp_path: Path) -> None:
     with serving(tmp_path, limits=LIMITS, batch_size=4) as server:
-        client, sizes = server.client(), []
+        client, sizes = Client(server.url), []
         for part in range(10):
             ids = [client.submit(pair(100 * part + number), PAIR)["id"] for number in range(100)]
             for id in ids:
@@ -64,7 +65,7 @@ def test_memory_is_flat_over_a_thousand_jobs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_short_job_is_not_kept_waiting_by_a_long_shot(tmp_path: Path) -> None:
     with serving(tmp_path, FakeModel(seconds=0.05), limits=LIMITS) as server:
-        busy, short = server.client(), server.client()
+        busy, short = Client(server.url), Client(server.url)
         request, pictures = shot(20)
         long = busy.submit(request, pictures)["id"]
         time.sleep(0.5)

@@ -12,6 +12,7 @@ from tests.serving.world import PAIR, pair, serving
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.serving.answers import model_answer
+from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.devices import ServedModel
 from tooncrafter_jax.serving.models import LoadedModel, named, parse_models
 from tooncrafter_jax.serving.server import batch_size_for
@@ -65,7 +66,7 @@ def test_a_real_model_draws_what_it_draws_locally(tmp_path: Path) -> None:
     model = LoadedModel("small", ModelSource("small"), "float32", "auto")
     options = {"height": 128, "width": 128, "frames": 16, "steps": 2}
     with serving(tmp_path / "data", model, batch_size=2) as server:
-        client = server.client()
+        client = Client(server.url)  # it waits for the compiler
         jobs = [client.submit(pair(seed, options=options), PAIR)["id"] for seed in (1, 2)]
         for id in jobs:
             client.wait(id)
