@@ -170,6 +170,7 @@ def test_a_stage_that_changes_more_than_it_may_is_reported(films, tmp_path):
         _curate(films, tmp_path / "out", stages=[Cutter()])
 
 
+@pytest.mark.gate
 def test_a_source_that_fails_is_reported_and_tried_again(report, films, tmp_path):
     bad = dataclasses.replace(films, films=FILMS | {"bad": "'bad' is cut off: copy it again", "odd": "unexpected"})
     sources = []
@@ -280,6 +281,7 @@ def test_another_production_or_run_in_the_same_directory_is_refused(films, tmp_p
         rethreshold(tmp_path / "nowhere")
 
 
+@pytest.mark.gate
 def test_damaged_files_of_the_workspace_are_made_again_or_told(films, tmp_path):
     out = tmp_path / "out"
     _curate(films, out)
@@ -306,6 +308,7 @@ def _cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["clips", "shards"])
+@pytest.mark.gate
 def test_a_full_disk_stops_the_run_and_loses_nothing(films, tmp_path, monkeypatch, when):
     out = tmp_path / "out"
     _curate(films, out)

@@ -330,6 +330,7 @@ def test_a_set_of_short_clips_only_is_reported(clips):
 
 
 @pytest.mark.usefixtures("no_leftovers")
+@pytest.mark.gate
 def test_a_damaged_clip_is_named_or_left_out(tmp_path, caplog):
     clips = make_set(tmp_path, clip_5={"damaged": True})
     for workers in (0, 1):

@@ -160,6 +160,7 @@ def test_sections_of_another_kind(tmp_path: Path, changes: dict[str, Any]) -> No
         Checkpoint(tmp_path)
 
 
+@pytest.mark.gate
 def test_a_sparse_description_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "model.json").open("wb") as file:
         file.truncate(20 * 2**30)

@@ -106,6 +106,7 @@ def noise_clip(number: int, identity: str, caption: str, frames: int = 4) -> Any
     return clip_of_pictures(pictures, id=identity, source=identity, fps=12.0, caption=caption)
 
 
+@pytest.mark.gate
 def test_the_report_of_an_evaluation(tmp_path: Path) -> None:
     """Clip ids, captions and a rival's folder are named by anybody."""
     pytest.importorskip("matplotlib", reason="needs the extra 'eval'")

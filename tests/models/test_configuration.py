@@ -103,6 +103,7 @@ class TestPresets:
             "motion": 5_160_980,  # RIFE version 4
         }
 
+    @pytest.mark.gate
     def test_small_fits_into_16_megabytes(self) -> None:
         """And its motion network, most of which is RIFE, into 12."""
         counts = {name: network.parameter_count for name, network in preset("small").networks().items()}

@@ -190,6 +190,7 @@ class TestParts:
         assert sum(int(np.prod(leaf.shape)) for leaf in plain.values()) == 49_490_179  # spec section 5.4
 
 
+@pytest.mark.gate
 def test_the_plain_decoder_equals_the_reference() -> None:
     """With the 1x1 convolution that the published pipeline skips, and every frame by itself."""
     config = replace(tiny().decoder, temporal=False, references=False, post_quantization=True)

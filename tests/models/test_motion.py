@@ -58,6 +58,7 @@ def test_each_level_is_resampled_from_pixels_and_counts_in_its_own_cells() -> No
         np.testing.assert_array_equal(given.share[:, -1], 0.0)
 
 
+@pytest.mark.gate
 def test_guidance_averages_the_blocks_with_and_without_what_is_carried() -> None:
     """Where every frame is alike and nothing moves, carrying changes nothing, and so does guidance."""
     options = BlockOptions(16, 8, 8, 1, 0.1, temporal=True, image_stream=True, norm_groups=32)

@@ -173,6 +173,7 @@ def test_a_bfloat16_network_ends_in_float32() -> None:
 
 
 class TestSwitches:
+    @pytest.mark.gate
     def test_no_frame_rate_means_the_default(self) -> None:
         default, same, other = (observed("fps_embedding", fps=fps) for fps in (None, ints(24, 24), ints(24, 10)))
         np.testing.assert_allclose(default, same, atol=1e-6)

@@ -23,6 +23,7 @@ def make_toon(devices: list[Device]) -> ToonCrafter:
     return ToonCrafter(NARROW, params, dtype="float32", devices=devices, sampling={"steps": 7})
 
 
+@pytest.mark.gate
 def test_a_saved_model_is_the_same_model(devices: list[Device], tmp_path: Path) -> None:
     saved = make_toon(devices[:1])
     saved.save_pretrained(tmp_path / "model")
@@ -32,6 +33,7 @@ def test_a_saved_model_is_the_same_model(devices: list[Device], tmp_path: Path) 
     jax.tree.map(np.testing.assert_array_equal, loaded.params, saved.params)
 
 
+@pytest.mark.gate
 def test_nothing_is_overwritten_unasked(devices: list[Device], tmp_path: Path) -> None:
     toon = make_toon(devices[:1])
     toon.save_pretrained(tmp_path / "model")

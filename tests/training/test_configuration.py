@@ -180,6 +180,7 @@ def test_rates_that_mean_nothing(text, message):
         train_config({"optimizer": {"group_rates": text}})
 
 
+@pytest.mark.gate
 def test_rates_by_group_are_not_for_lora():
     values = {"model": "tiny", "optimizer": {"group_rates": "spatial:2"}, "rectify": {"lora": {"rank": 4}}}
     settings = train_config(values)

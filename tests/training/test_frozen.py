@@ -175,6 +175,7 @@ def test_a_start_that_is_gone_or_another_is_reported(clips, begin, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.gate
 def test_a_start_of_an_earlier_version_is_known_by_its_small_arrays(clips, begin, tmp_path):
     """Which tells no fingerprints of its weights."""
     old = shutil.copytree(begin, tmp_path / "old")

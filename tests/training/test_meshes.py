@@ -82,6 +82,7 @@ def full_size():
     ("gigabytes", "mesh"),
     [(40, "data:8,fsdp:1"), (24, "data:4,fsdp:2"), (16, "data:2,fsdp:4"), (1, "data:1,fsdp:8"), (None, "data:8")],
 )
+@pytest.mark.gate
 def test_auto_shares_the_state_as_far_as_it_must(devices, full_size, gigabytes, mesh):
     memory = None if gigabytes is None else gigabytes * 1e9
     assert automatic_mesh(full_size, devices, memory) == mesh

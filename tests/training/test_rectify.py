@@ -85,6 +85,7 @@ def test_metrics_say_what_happened(run):
     np.testing.assert_allclose(metrics["loss_by_time"].sum() / 8, metrics["loss"], rtol=1e-5)
 
 
+@pytest.mark.gate
 def test_a_step_that_is_not_finite_changes_nothing_but_counts(rectify):
     _, mesh, step, start, open_loader = rectify
     (batch,) = _batches(open_loader(), 1)

@@ -386,6 +386,7 @@ class TestVariants:
         with pytest.raises(UserError, match="no variant 'anime': choose one of tooncrafter, mog"):
             variant_of([], "anime")
 
+    @pytest.mark.gate
     def test_its_options_are_stored_and_can_be_sampled_with(self, files: dict[str, Path], tmp_path: Path) -> None:
         with notes.collected():
             convert(files["model"], tmp_path / "mog", tiny(), dtype=np.float16, variant="mog")

