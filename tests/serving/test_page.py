@@ -17,8 +17,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.serving.world import ROOT, FakeModel, Server, serving, until
+from tooncrafter_jax.io.timesheets import Exposure, Layer, TimeSheet
+from tooncrafter_jax.io.timesheets.xdts import xdts_bytes
 from tooncrafter_jax.serving.limits import Limits
-from tooncrafter_jax.serving.security import COOKIE
 
 pytestmark = pytest.mark.gate
 LIMITS = Limits(free_megabytes=0, requests_per_minute=10**6)
@@ -251,23 +252,16 @@ def test_a_shot_from_two_drawings_to_a_file(opened: Opened, size: tuple[int, int
     page.locator("[data-id=sketches-7]").wait_for()
 
 
-def test_a_first_visitor_who_has_a_shot_sees_it_play(chromium: Any, server: Server) -> None:
-    """As the example of a first start is: asked for in the visitor's name before the page knows of it."""
-    context = chromium.new_context()
-    page = context.new_page()
-    page.set_default_timeout(WAIT)
-    client = server.client()
-    cookie = {"name": COOKIE, "value": client.key, "url": server.url, "httpOnly": True, "sameSite": "Strict"}
-    context.add_cookies([cookie])
-    request = {"name": "an example", "keys": {"0": "a", "15": "b"}}
-    client.submit(request, {"a": KEYS["a.png"], "b": KEYS["b.png"]})
-    page.add_init_script("localStorage.setItem('tooncrafter.session', 'true')")
-    page.goto(server.url)
-    page.wait_for_selector("[data-id=keys-15]")
-    page.wait_for_selector(".state.done")
-    wait(page, "document.querySelector('#play').ariaPressed === 'true'")
-    assert page.input_value("#name") == "an example"
-    context.close()
+def test_the_example_of_a_first_start_is_shown_and_plays(chromium: Any, tmp_path: Path) -> None:
+    with serving(tmp_path, FakeModel(seconds=0.1), limits=LIMITS, has_example=True) as server:
+        page = chromium.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(server.url)
+        page.wait_for_selector("[data-id=keys-15]")
+        page.wait_for_selector(".state.done")
+        wait(page, "document.querySelector('#play').ariaPressed === 'true'")
+        assert page.input_value("#name") == "an example"
+        page.close()
 
 
 def test_a_page_that_is_loaded_again_goes_on_watching(opened: Opened) -> None:
@@ -319,6 +313,17 @@ def test_pictures_are_pasted_and_placed_by_the_numbers_in_their_names(opened: Op
     page.wait_for_selector("[data-id=keys-4]")
     drop(page, "#row-sketches", {"lines.png": drawing(30)})
     page.wait_for_selector("[data-id=sketches-0]")  # on the left of the row
+
+
+def test_a_time_sheet_brings_its_drawings(opened: Opened) -> None:
+    page = opened()
+    sheet = TimeSheet("cut", 24, (Layer("A", (Exposure(0, "1"), Exposure(8, "2"), Exposure(20, "1"))),))
+    files = {"cut.xdts": xdts_bytes(sheet), "A_0001.png": KEYS["a.png"], "A_0002.png": KEYS["b.png"]}
+    drop(page, "#stage", files)
+    page.wait_for_selector("[data-id=keys-20]")
+    assert keys_of(page) == [0, 8, 20] and "3 keys" in page.inner_text("#status")
+    keys = shot_of(page)["keys"]
+    assert keys["0"]["picture"] == keys["20"]["picture"] != keys["8"]["picture"]
 
 
 def test_what_is_wrong_is_said_in_the_servers_words(opened: Opened) -> None:

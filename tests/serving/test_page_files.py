@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.serving.world import PAIR, Server, pair, serving
+from tests.serving.world import PAIR, Answer, Server, pair, serving
+from tooncrafter_jax.io.timesheets import Exposure, Layer, TimeSheet
+from tooncrafter_jax.io.timesheets.xdts import xdts_bytes
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.page_files import FOLDER
 
@@ -117,6 +119,30 @@ def test_a_request_comes_back_with_pictures_that_can_be_had(server: Server, clie
     assert job["request"] == pair(3, name="again")
     for name, data in PAIR.items():
         assert server.ask("GET", f"/v1/pictures/{job['pictures'][name]}", client.key).body == data
+
+
+def ask_sheet(server: Server, key: str, data: bytes) -> Answer:
+    return server.ask("POST", "/v1/timesheets", key, data, {"Content-Type": "application/octet-stream"})
+
+
+def test_a_time_sheet_is_read(server: Server, client: Client) -> None:
+    exposures = (Exposure(0, "1"), Exposure(8, None), Exposure(12, "2"))
+    sheet = TimeSheet("cut", 16, (Layer("A", exposures),))
+    answer = ask_sheet(server, client.key, xdts_bytes(sheet))
+    assert answer.status == 200, answer.body
+    shown = [{"frame": 0, "drawing": "1"}, {"frame": 8, "drawing": None}, {"frame": 12, "drawing": "2"}]
+    assert answer.json["layers"] == [{"name": "A", "drawings": shown}] and answer.json["duration"] == 16
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"exchangeDigitalTimeSheet Save Data\n{}", b"[" * 9999, b"\xff\xfe\x00"])
+def test_what_is_no_time_sheet_is_refused_in_a_sentence(server: Server, client: Client, data: bytes) -> None:
+    answer = ask_sheet(server, client.key, data)
+    assert answer.status == 422 and "no XDTS time sheet" in answer.json["detail"]
+    assert ask_sheet(server, "", data).status == 401
+
+
+def test_a_time_sheet_is_bounded(server: Server, client: Client) -> None:
+    assert ask_sheet(server, client.key, b" " * (2**22 + 1)).status == 413
 
 
 def test_the_description_names_timings_and_formats(server: Server) -> None:

@@ -61,6 +61,29 @@ class PictureAnswer(BaseModel):
     width: int
 
 
+class ShownDrawing(BaseModel):
+    """What a layer shows from a frame on."""
+
+    frame: int
+    drawing: str | None = Field(description="as its files are called; null: nothing is shown")
+
+
+class LayerAnswer(BaseModel):
+    """A layer of a time sheet."""
+
+    name: str
+    drawings: list[ShownDrawing]
+
+
+class SheetAnswer(BaseModel):
+    """A time sheet that was read."""
+
+    name: str
+    duration: int = Field(description="in frames")
+    layers: list[LayerAnswer] = Field(description="from the bottom to the top")
+    notes: list[str] = Field(description="what was decided while it was read")
+
+
 class ProgressAnswer(BaseModel):
     """Where a job stands; both are 0 until its first steps are done."""
 

@@ -176,6 +176,21 @@ async def own_picture(
     return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
+@ROUTES.post(
+    "/timesheets",
+    openapi_extra={
+        **AUTHORIZATION,
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+    },
+)
+async def read_timesheet(request: Request, client: Client, service: Served) -> answers.SheetAnswer:
+    """Reads an XDTS time sheet, which is the body: what each layer shows from which frame on. Nothing is kept."""
+    return await service.uploads.sheet(request)
+
+
 # -------------------------------------------------------------------------------------------------------------- jobs
 
 

@@ -15,12 +15,17 @@ from starlette.exceptions import HTTPException
 
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io import read_picture
+from tooncrafter_jax.io.timesheets.xdts import parse_xdts
+from tooncrafter_jax.notes import collected
+from tooncrafter_jax.serving.answers import LayerAnswer, SheetAnswer, ShownDrawing
 from tooncrafter_jax.serving.database import KnownPicture
 from tooncrafter_jax.serving.descriptions import AnyDescription, parse
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.storage import NoRoom, Storage
 from tooncrafter_jax.typing import JsonObject
 
+LARGEST_SHEET = 2**22
+"""Bytes of a time sheet."""
 REQUEST = "request"
 """The part of a form that is the request itself."""
 LARGEST_REQUEST = 2**18
@@ -52,12 +57,8 @@ class Uploads:
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            body = bytearray()
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > LARGEST_REQUEST:
-                    raise HTTPException(413, f"a request has at most {LARGEST_REQUEST} bytes beside its pictures")
-            values, asked = parse(bytes(body))
+            what = "a request has at most {} bytes beside its pictures"
+            values, asked = parse(await _body(request, LARGEST_REQUEST, what))
             return values, asked, await run_in_threadpool(self._known, asked, client, {})
         if kind != "multipart/form-data":
             raise HTTPException(415, "send the request as application/json, or as multipart/form-data with pictures")
@@ -98,6 +99,15 @@ class Uploads:
             return await self._taken(part, client, part.filename or "picture")
         finally:
             await form.close()
+
+    async def sheet(self, request: Request) -> SheetAnswer:
+        """What an XDTS time sheet says.
+
+        Raises:
+          UserError: it is none.
+        """
+        data = await _body(request, LARGEST_SHEET, "a time sheet has at most {} bytes")
+        return await run_in_threadpool(_sheet, data)
 
     async def shown(self, sha256: str, client: str) -> tuple[bytes, str]:
         """A picture of a client's as a browser shows it, and its media type.
@@ -156,3 +166,33 @@ class Uploads:
                 )
             found[name] = name
         return found
+
+
+async def _body(request: Request, most: int, what: str) -> bytes:
+    """A body that is not a form.
+
+    Raises:
+      HTTPException: it is larger; says `what`, with the number in it.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise HTTPException(413, what.format(most))
+    return bytes(body)
+
+
+def _sheet(data: bytes) -> SheetAnswer:
+    with collected() as notes:
+        try:
+            sheet = parse_xdts(data)
+        except ValueError as error:
+            raise UserError(f"this is no XDTS time sheet: {printable(error, 300)}") from error
+    layers = [
+        LayerAnswer(
+            name=layer.name,
+            drawings=[ShownDrawing(frame=one.frame, drawing=one.drawing) for one in layer.exposures],
+        )
+        for layer in sheet.layers
+    ]
+    return SheetAnswer(name=sheet.name, duration=sheet.duration, layers=layers, notes=list(notes))

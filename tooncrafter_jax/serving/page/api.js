@@ -37,6 +37,7 @@ let opening = null;
 /** Gets a key, which the browser keeps as a cookie. */
 function openSession() {
   opening ??= (async () => {
+    /** @type {Record<string, string>} */
     let headers = {};
     for (;;) {
       const answer = await fetch("/v1/session", { method: "POST", headers });
@@ -122,6 +123,16 @@ export async function sendPicture(file, name) {
   const body = new FormData();
   body.set("picture", file, name);
   return (await (await ask("/v1/pictures", { method: "POST", body })).json()).sha256;
+}
+
+/**
+ * What a time sheet shows.
+ * @param {File} file
+ * @returns {Promise<{layers: {name: string, drawings: {frame: number, drawing: string | null}[]}[], notes: string[]}>}
+ */
+export async function readSheet(file) {
+  const headers = { "Content-Type": "application/octet-stream" };
+  return (await ask("/v1/timesheets", { method: "POST", headers, body: file })).json();
 }
 
 /**

@@ -5,10 +5,10 @@ import { byId, calm, complain, make, remember, remembered, say, told } from "./d
 import { Export } from "./export.js";
 import { History } from "./history.js";
 import { Inspector } from "./inspector.js";
+import { takeFiles } from "./intake.js";
 import { Options } from "./options.js";
-import { filesOf, take } from "./pictures.js";
 import { Frames, Player } from "./player.js";
-import { emptyShot, framesOf, withPictures } from "./shot.js";
+import { emptyShot, framesOf } from "./shot.js";
 import { listen } from "./shortcuts.js";
 import { SketchLayers } from "./sketching.js";
 import { Stage } from "./stage.js";
@@ -27,74 +27,6 @@ const takes = new Takes(store, frames, layers);
 const options = new Options(store);
 const exporting = new Export(store);
 const history = new History(store, () => takes.followAll());
-
-// ---------------------------------------------------------------------------------------------------------- pictures
-
-/**
- * Brings files as keys, or as a sketch where one picture is dropped on the row of sketches.
- * @param {File[]} files
- * @param {number | null} frame
- * @param {boolean} [asSketch]
- */
-async function bring(files, frame, asSketch = false) {
-  if (!files.length) return;
-  calm();
-  say(files.length === 1 ? "The picture is sent." : `${files.length} pictures are sent.`);
-  const taken = await take(files);
-  if (asSketch && frame !== null) {
-    const { shot } = store;
-    const sketch = { picture: taken[0].picture, darkLines: null, strokes: [] };
-    store.change({ ...shot, sketches: { ...shot.sketches, [frame]: sketch } });
-    store.look({ selected: { kind: "sketches", frame }, frame, mode: "edit" });
-    say(`A sketch is on frame ${frame}.`);
-    return;
-  }
-  const placed = withPictures(store.shot, taken, frame);
-  store.change(placed.shot);
-  store.look({ frame: placed.frames[0], mode: "edit" });
-  const where = placed.frames.join(", ");
-  say(placed.frames.length === 1 ? `A key is on frame ${where}.` : `Keys are on frames ${where}.`);
-}
-
-function takeFiles() {
-  const input = byId("files");
-  input.addEventListener(
-    "change",
-    told(async () => {
-      const files = [...input.files];
-      input.value = "";
-      await bring(files, null);
-    }),
-  );
-  for (const id of ["choose", "choose-empty"]) byId(id).addEventListener("click", () => input.click());
-  let inside = 0;
-  const isFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
-  const show = (/** @type {number} */ change) => {
-    inside = Math.max(0, inside + change);
-    document.body.classList.toggle("dropping", inside > 0);
-  };
-  document.addEventListener("dragenter", (event) => isFiles(event) && show(1));
-  document.addEventListener("dragleave", (event) => isFiles(event) && show(-1));
-  document.addEventListener("dragover", (event) => isFiles(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    if (!isFiles(event) || !event.dataTransfer) return;
-    event.preventDefault();
-    show(-inside);
-    const target = /** @type {Element} */ (event.target);
-    const frame = target.closest("#track") ? timeline.frameAt(event.clientX) : null;
-    const asSketch = target.closest("#row-sketches") !== null;
-    const files = filesOf(event.dataTransfer);
-    told(async () => bring(await files, frame, asSketch))();
-  });
-  document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])];
-    if (!files.length) return;
-    event.preventDefault();
-    const { frame } = store.view;
-    const isFree = framesOf(store.shot.keys).length > 0 && !store.shot.keys[frame];
-    told(bring)(files, isFree ? frame : null);
-  });
-}
 
 // ----------------------------------------------------------------------------------------------------------- controls
 
@@ -135,7 +67,8 @@ const addPrompt = () => {
   const { prompts } = store.shot;
   if (prompts[frame] === undefined) store.change({ ...store.shot, prompts: { ...prompts, [frame]: "" } });
   store.look({ selected: { kind: "prompts", frame } });
-  requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector('[data-id="text"]')?.focus()));
+  const write = () => /** @type {HTMLElement | null} */ (document.querySelector('[data-id="text"]'))?.focus();
+  requestAnimationFrame(() => requestAnimationFrame(write)); // once it is there
 };
 const newShot = () => {
   store.open(emptyShot(), []);
@@ -261,7 +194,9 @@ function drawControls() {
   byId("undo").disabled = !store.canUndo;
   byId("redo").disabled = !store.canRedo;
   for (const field of /** @type {const} */ (["mode", "tool"])) {
-    for (const input of document.querySelectorAll(`input[name="${field}"]`)) input.checked = input.value === view[field];
+    /** @type {NodeListOf<HTMLInputElement>} */
+    const inputs = document.querySelectorAll(`input[name="${field}"]`);
+    for (const input of inputs) input.checked = input.value === view[field];
   }
   byId("mode-clip").disabled = !take;
   byId("onion").checked = view.onion;
@@ -323,7 +258,7 @@ async function showExample() {
 async function begin() {
   useControls();
   useTheme();
-  takeFiles();
+  takeFiles(store, timeline);
   store.tell();
   const document_ = await description();
   for (const one of [options, inspector, exporting]) one.describe(document_);

@@ -62,6 +62,7 @@ export class Options {
   _field(name, group, one) {
     const id = `option-${name}`;
     const common = { id, "aria-describedby": `${id}-help`, onchange: () => this._changed(name, group, one, input) };
+    /** @type {any} */
     let input;
     if (one.kind === "switch") input = make("input", { ...common, type: "checkbox" });
     else if (one.kind === "choice") {
