@@ -278,6 +278,9 @@ def test_a_page_that_is_loaded_again_goes_on_watching(opened: Opened) -> None:
     page.locator("[data-id=again]").click()
     page.wait_for_selector("[data-id=keys-30]")
     assert len(jobs_of(page)) == 3
+    page.locator("[data-id=seed-125]").click()
+    page.wait_for_selector("[data-id=seed-123]")
+    assert shot_of(page)["settings"]["seed"] == 125 and page.input_value("#count") == "1"
 
 
 def test_frames_are_shown_exactly(opened: Opened) -> None:
@@ -311,8 +314,9 @@ def test_pictures_are_pasted_and_placed_by_the_numbers_in_their_names(opened: Op
     seek(page, 4)
     drop(page, "body", {"image.png": drawing(30)}, "paste")
     page.wait_for_selector("[data-id=keys-4]")
-    drop(page, "#row-sketches", {"lines.png": drawing(30)})
-    page.wait_for_selector("[data-id=sketches-0]")  # on the left of the row
+    drop(page, "#row-sketches", {"lines_01.png": drawing(30), "lines_03.png": drawing(40)})
+    for frame in (0, 2):  # from the left of the row on
+        page.wait_for_selector(f"[data-id=sketches-{frame}]")
 
 
 def test_a_time_sheet_brings_its_drawings(opened: Opened) -> None:

@@ -119,6 +119,7 @@ const SHORTCUTS = [
   { key: "-", words: "farther", action: () => stage.zoomBy(1 / 1.25) },
   { key: "0", words: "the whole frame", action: () => stage.fit() },
   { key: "delete", words: "remove what is selected", action: () => timeline.removeSelected() },
+  { key: "escape", words: "select nothing", action: () => store.look({ selected: null }) },
   { key: "?", words: "this list", action: () => byId("help").showModal() },
 ];
 

@@ -9,7 +9,7 @@ import { isSheet, keysOf } from "./timesheet.js";
 /** @typedef {import("./store.js").Store} Store */
 
 /**
- * Brings files as keys, or as a sketch where one picture is dropped on the row of sketches.
+ * Brings files as keys, or as sketches where they are dropped on that row.
  * @param {Store} store
  * @param {File[]} files
  * @param {number | null} frame
@@ -23,11 +23,14 @@ async function bring(store, files, frame, asSketch = false) {
   say(files.length === 1 ? "The picture is sent." : `${files.length} pictures are sent.`);
   const taken = await take(files);
   if (asSketch && frame !== null) {
-    const { shot } = store;
-    const sketch = { picture: taken[0].picture, darkLines: null, strokes: [] };
-    store.change({ ...shot, sketches: { ...shot.sketches, [frame]: sketch } });
+    const sketches = { ...store.shot.sketches };
+    const frames = taken.map(({ number }, index) => frame + (number === null ? index : number - (taken[0].number ?? 0)));
+    taken.forEach(({ picture }, index) => {
+      sketches[frames[index]] = { picture, darkLines: null, strokes: [] };
+    });
+    store.change({ ...store.shot, sketches });
     store.look({ selected: { kind: "sketches", frame }, frame, mode: "edit" });
-    say(`A sketch is on frame ${frame}.`);
+    say(frames.length === 1 ? `A sketch is on frame ${frame}.` : `Sketches are on frames ${frames.join(", ")}.`);
     return;
   }
   const placed = withPictures(store.shot, taken, frame);

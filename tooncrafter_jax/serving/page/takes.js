@@ -48,7 +48,7 @@ export class Takes {
     const { shot } = this._store;
     if (!span(shot)) throw new Error("a shot needs two keys: drop two drawings on the time line");
     const sketches = await sendSketches(shot, this._store.size, this._layers);
-    const seed = shot.settings.seed ?? DEFAULT_SEED;
+    const seed = this._seed;
     const count = Math.max(1, Math.min(MOST_TAKES, shot.takes));
     const made = [];
     try {
@@ -99,7 +99,7 @@ export class Takes {
   draw() {
     const { takes, chosen } = this._store;
     this._section.hidden = !takes.length;
-    const state = JSON.stringify([chosen, takes.map((take) => [take.id, take.state, take.previews > 0])]);
+    const state = JSON.stringify([chosen, this._seed, takes.map((take) => [take.id, take.state, take.previews > 0])]);
     if (state !== this._built) {
       this._built = state;
       this._canvases.clear();
@@ -131,9 +131,31 @@ export class Takes {
     const status = make("span", { class: `state ${take.state}`, "data-state": take.id, text: STATES[take.state] });
     const actions = make("div", { class: "actions" }, status, this._action(take));
     const why = take.state === "failed" ? [make("p", { class: "why", text: take.error })] : [];
+    const keep = take.state === "done" && seed !== this._seed ? [this._keep(seed)] : [];
     const classes = take.id === this._store.chosen ? "take chosen" : "take";
     const inner = make("div", { class: "picture" }, picture);
-    return make("li", { class: classes }, inner, label, ...(isOpen(take) ? [bar] : []), actions, ...why);
+    return make("li", { class: classes }, inner, label, ...(isOpen(take) ? [bar] : []), actions, ...keep, ...why);
+  }
+
+  /** The seed of the first take that is drawn next. */
+  get _seed() {
+    return this._store.shot.settings.seed ?? DEFAULT_SEED;
+  }
+
+  /**
+   * @param {number} seed
+   */
+  _keep(seed) {
+    return make("button", {
+      type: "button",
+      "data-id": `seed-${seed}`,
+      text: "Go on with this seed",
+      onclick: () => {
+        const { shot } = this._store;
+        this._store.change({ ...shot, takes: 1, settings: { ...shot.settings, seed } });
+        say(`The shot is drawn with seed ${seed} from now on.`);
+      },
+    });
   }
 
   /** @param {Job} take */
