@@ -437,8 +437,10 @@ LOOKS = """() => {
     const isPressed = element.matches("button, select, summary");
     if (isPressed && (box.height < 24 || box.width < 24)) found.push(`${element.outerHTML.slice(0, 80)} is small`);
   }
-  const { scrollWidth, clientWidth } = document.documentElement;
-  if (scrollWidth > clientWidth) found.push(`the page is ${scrollWidth} wide`);
+  for (const part of document.querySelectorAll("html, .work, .side, .take, header, .inspector")) {
+    const { scrollWidth, clientWidth, className } = part;
+    if (scrollWidth > clientWidth) found.push(`${part.tagName} ${className}: ${scrollWidth} in ${clientWidth}`);
+  }
   return found;
 }"""
 
@@ -451,6 +453,13 @@ def test_it_fits_and_can_be_read(opened: Opened, size: tuple[int, int]) -> None:
     page.wait_for_selector("[data-id=keys-15]")
     page.locator("details.panel:not([open]) summary").click()
     assert page.evaluate(LOOKS) == []
+    page.select_option("#count", "2")
+    page.click("#draw")
+    page.locator(".state.done").nth(1).wait_for()
+    for item in ("keys-0", "gaps-0"):
+        page.locator(f"[data-id={item}]").click()
+        page.locator("#inspector input").first.wait_for()
+        assert page.evaluate(LOOKS) == []
 
 
 def test_light_and_dark_follow_the_system_or_the_switch(opened: Opened) -> None:

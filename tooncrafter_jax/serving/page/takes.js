@@ -149,7 +149,8 @@ export class Takes {
     return make("button", {
       type: "button",
       "data-id": `seed-${seed}`,
-      text: "Go on with this seed",
+      "aria-label": `Keep seed ${seed} for what is drawn next`,
+      text: "Keep seed",
       onclick: () => {
         const { shot } = this._store;
         this._store.change({ ...shot, takes: 1, settings: { ...shot.settings, seed } });

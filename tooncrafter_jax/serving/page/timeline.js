@@ -9,7 +9,7 @@ import { framesOf, gaps, moved, usedSketches, withoutItem } from "./shot.js";
  * @typedef {"keys" | "sketches" | "prompts"} Kind
  */
 
-const [LEAST_FRAME, MOST_FRAME] = [14, 40];
+const [LEAST_FRAME, MOST_FRAME] = [14, 80];
 const NAMES = { keys: "key", sketches: "sketch", prompts: "prompt" };
 
 /** Shows and changes when things are. */
