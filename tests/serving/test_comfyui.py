@@ -145,7 +145,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], di
             env=environment | {"PYTHONPATH": os.pathsep.join(packages)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         assert server.engine.storage.database.jobs() == []  # each was removed
