@@ -150,7 +150,10 @@ def drop(page: Any, where: str, files: Mapping[str, bytes], event: str = "drop")
 
 def wait(page: Any, condition: str) -> None:
     """Until a condition holds; Playwright's own way would evaluate text inside the page, which its policy forbids."""
-    until(lambda: page.evaluate(condition), WAIT / 1000)
+    try:
+        until(lambda: page.evaluate(condition), WAIT / 1000)
+    except AssertionError as error:
+        raise AssertionError(f"never true: {condition}") from error
 
 
 def keys_of(page: Any) -> list[int]:
@@ -233,9 +236,8 @@ def test_a_shot_from_two_drawings_to_a_file(opened: Opened, size: tuple[int, int
     before = frame_of(page)
     wait(page, f"document.querySelector('#ruler').ariaValueNow !== '{before}'")
     page.click("#play")
-    page.locator("#ruler").scroll_into_view_if_needed()
-    box = page.locator("#ruler").bounding_box()
-    page.mouse.click(box["x"] + box["width"] * 4.5 / 25, box["y"] + 10)
+    width = page.locator("#ruler").bounding_box()["width"]
+    page.locator("#ruler").click(position={"x": width * 4.5 / 25, "y": 10})
     wait(page, "document.querySelector('#ruler').ariaValueNow === '4'")
     page.locator("#ruler").press("ArrowRight")
     wait(page, "document.querySelector('#ruler').ariaValueNow === '5'")
