@@ -1,4 +1,4 @@
-"""Puts the node for ComfyUI (`comfyui_node.py`, which stands alone) where ComfyUI looks for it."""
+"""Puts the node for ComfyUI (`serving.comfyui_node`, a file that stands alone) where ComfyUI looks for it."""
 
 from __future__ import annotations
 
