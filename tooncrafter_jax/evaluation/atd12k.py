@@ -55,7 +55,8 @@ class Triplets(TrueSet):
 
     Args:
       directory: that both folders are in.
-      height, width: pixels that drawings are squashed to, bilinear with antialiasing.
+      height: pixels that drawings are squashed to, bilinear with antialiasing.
+      width: likewise.
       limit: number of triplets that are taken, spread evenly; 0 for all.
       prompts: whether annotations are read.
 
