@@ -143,8 +143,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        body = _Body(receive, self._limits, self._too_large)
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400 and not body.has_ended and not body.is_slow:
+                    await _drained(receive)
                 self._answered(message["status"])
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -157,10 +161,9 @@ class Guard:
         problem = self._problem(headers, scope["path"])
         if problem is not None:
             status, sentence = problem
-            await _drained(receive)
             await JSONResponse({"detail": sentence}, status)(scope, receive, send_guarded)
             return
-        await self._app(scope, self._bounded(receive), send_guarded)
+        await self._app(scope, body, send_guarded)
 
     def _problem(self, headers: Headers, path: str) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -196,27 +199,43 @@ class Guard:
             return False
         return self._any_address
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """A body that is not too large, and does not take too long to come."""
-        loop = asyncio.get_running_loop()
-        until, size, ended = loop.time() + self._limits.upload_seconds, 0, False
 
-        async def bounded() -> Message:
-            nonlocal size, ended
-            if ended:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError as error:
-                raise HTTPException(408, "the request took too long to arrive: send it again") from error
-            ended = message["type"] != "http.request" or not message.get("more_body", False)
-            size += len(message.get("body", b""))
-            if size > self._limits.upload_megabytes * 10**6:
-                raise HTTPException(413, self._too_large)
-            return message
+class _Body:
+    """What a client sends, which must not be too large, nor take too long to come.
 
-        return bounded
+    Attributes:
+      has_ended: whether all of it was read.
+      is_slow: whether it took too long.
+    """
+
+    def __init__(self, receive: Receive, limits: Limits, too_large: str) -> None:
+        self._receive, self._too_large, self._size = receive, too_large, 0
+        self._most, self._until = limits.upload_megabytes * 10**6, _now() + limits.upload_seconds
+        self.has_ended = self.is_slow = False
+
+    async def __call__(self) -> Message:
+        """The next part, as ASGI has it.
+
+        Raises:
+          HTTPException: 408 or 413.
+        """
+        if self.has_ended:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError as error:
+            self.is_slow = True
+            raise HTTPException(408, "the request took too long to arrive: send it again") from error
+        self.has_ended = message["type"] != "http.request" or not message.get("more_body", False)
+        self._size += len(message.get("body", b""))
+        if self._size > self._most:
+            raise HTTPException(413, self._too_large)
+        return message
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _drained(receive: Receive) -> None:
