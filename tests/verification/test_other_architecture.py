@@ -77,6 +77,9 @@ def cases():
     }
     loss = {"latent": noise("l", 1, 4, 5, 8, 12), "noise": noise("n", 1, 4, 5, 8, 12), "fs": {"value": [8]}}
     concat = {"concat": noise("concat", 1, 4, 5, 8, 12)}
+    motion = {"flow": noise("flow", 3, 4, 32, 48), "mask": noise("mask", 3, 1, 32, 48)}
+    whole = {"flow": noise("flow2", FRAMES - 2, 4, 32, 48), "mask": noise("mask2", FRAMES - 2, 1, 32, 48)}
+    even = {"first": noise("way", 2, 8, 12), "last": noise("back", 2, 8, 12), "share": noise("share", 1, 8, 12)}
     return {
         "sinusoids": case("timestep_embedding", {"timesteps": {"value": [0, 5, 599]}}, dim=30),
         "schedule": case("schedule"),
@@ -86,6 +89,17 @@ def cases():
         "out": case("unet", clip),
         "stats": case("unet_block_stats", clip),
         "gradient": case("unet_gradient", {**clip, **gradient}),
+        "even": case("linear_motion", even, frames=5),
+        "smaller": case("motion_at_size", motion, size=[8, 12]),
+        "warped": case("warp", {"image": noise("image", 3, 5, 8, 12), "flow": noise("flow3", 3, 2, 8, 12)}),
+        "carried": case("warp_features", {"features": noise("features", 1, 6, 5, 8, 12), **motion}),
+        "known": case("condition_latents", {"latents": noise("latents", 1, 4, 5, 8, 12), **motion}),
+        "stem": case(
+            "temporal_transformer_with_motion", {"x": noise("x", 1, 32, 5, 8, 12), **motion}, module="init_attn.0"
+        ),
+        "guided out": case("unet_with_motion", {**clip, **motion}),
+        "guided stats": case("unet_block_stats_with_motion", {**clip, **motion}),
+        "guided gradient": case("unet_gradient_with_motion", {**clip, **gradient, **motion}),
         "sketch": case("sketch_encoder", sketched),
         "control": case("unet_with_control", {**sketched, **concat, "fs": {"value": [12]}}, control_scale=0.3),
         "ids": case("tokenizer", {"prompts": {"value": ["hello", "a b c"]}}),
@@ -103,6 +117,7 @@ def cases():
         "sample": case("pipeline_inference", {**fitting, **drawn}, frames=FRAMES, **trailing, **run),
         "three": case("pipeline_multicond", {**fitting, **drawn}, frames=FRAMES, **trailing, **run, scale_img=None),
         "one": case("pipeline_inference", {**fitting, **drawn}, frames=FRAMES, **{**trailing, **run, "scale": 1.0}),
+        "moved": case("pipeline_motion", {**fitting, **drawn, **whole}, guided=True, frames=FRAMES, **trailing, **run),
         "app": case("pipeline_app", {**app, **drawn}, height=32, width=48, **run),
     }
 
