@@ -171,6 +171,13 @@ class TestFiles:
             with pytest.raises(UserError, match="is cut off: copy it again|was refused: it is (damaged or )?cut off"):
                 TorchSource(path)
 
+    def test_an_archive_of_several_disks(self, tmp_path: Path) -> None:
+        """Some of Python's versions raise an error of their own where they only look for the archive's end."""
+        whole, locator = saved({"a": torch.zeros(3)}), struct.pack("<4sIQI", b"PK\x06\x07", 1, 0, 2)
+        (tmp_path / "m.pth").write_bytes(whole[:-22] + locator + whole[-22:])
+        with pytest.raises(UserError, match="is cut off: copy it again|was refused: it is damaged"):
+            TorchSource(tmp_path / "m.pth")
+
     def test_a_pickle_that_asks_for_memory(self, tmp_path: Path) -> None:
         """A number of the memo that is far larger than the pickle makes Python's reader allocate as many places."""
         for listing in (b"\x80\x02}r\xff\xff\xff\x7f.", b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x."):

@@ -223,6 +223,14 @@ def read_tensors(data: bytes) -> Tensors:
     return {tuple(name.split(".")): container.read(value) for name, value in content.items()}
 
 
+def _is_zip(file: io.BufferedIOBase) -> bool:
+    """Whether a zip archive's end is there."""
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # Python 3.11 raises it where an archive of several disks is claimed
+        return False
+
+
 class TorchSource:
     """Tensors of a PyTorch checkpoint, each read from its place when it is asked for.
 
@@ -242,7 +250,7 @@ class TorchSource:
         self.where = str(path)
         with path.open("rb") as file:
             start = file.read(4)
-            complete = zipfile.is_zipfile(file) if start == _ZIP_MAGIC else start[:1] == b"\x80"
+            complete = _is_zip(file) if start == _ZIP_MAGIC else start[:1] == b"\x80"
         if not complete:
             raise UserError(f"{path} is not a PyTorch checkpoint in zip format or is cut off: copy it again")
         try:
