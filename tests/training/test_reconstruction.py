@@ -11,7 +11,8 @@ import pytest
 
 from tests.training.small import config
 from tooncrafter_jax.data.loader import Loader
-from tooncrafter_jax.training import trainer
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.training import start, trainer
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import make_mesh, put_batch, step_rows
 from tooncrafter_jax.training.stages import make_stage
@@ -21,6 +22,9 @@ from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.state import new_state
 from tooncrafter_jax.training.step import make_step, make_validation
+from tooncrafter_jax.typing import DeviceParams
+from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig
+from tooncrafter_jax.zoo.metric_weights import LoadedNetwork
 
 pytestmark = pytest.mark.gate
 
@@ -177,6 +181,21 @@ def test_lpips_is_of_other_frames_in_every_step(clips, monkeypatch):
         losses, metrics = stage.distance({}, video, truth, frames)
         assert float(metrics["lpips"]) == expected
         assert {name: float(value) for name, value in losses.items()} == {"l1": 4 / 16, "lpips": 0.5 * expected}
+
+
+@pytest.mark.parametrize("net", ["vgg16", "alexnet"])
+def test_lpips_is_of_the_network_that_is_asked_for(clips, monkeypatch, net):
+    """With the weights that the metric of that name has."""
+    network = Network(Lpips, LpipsConfig.of(net))
+    params: DeviceParams = {
+        name: jnp.full(leaf.shape, 0.1, leaf.dtype) for name, leaf in network.abstract_params.items()
+    }
+    given = {net: LoadedNetwork(network, params)}
+    monkeypatch.setattr(start, "load_lpips", given.__getitem__)
+    stage = make_decoder(config(clips, "decoder", options={"perceptual_weight": 0.5, "perceptual_network": net}))
+    wanted = {path for path in stage.components.abstract_params if path.startswith("perceptual.")}
+    loaded = Start(stage).load_on_host(wanted)
+    assert loaded.keys() == {f"perceptual.{name}" for name in params}
 
 
 def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):

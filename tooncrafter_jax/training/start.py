@@ -255,7 +255,7 @@ class Start:
     def _published(self, wanted: Set[str]) -> Iterator[tuple[str, AnyArray | HostArray]]:
         """Weights of others: of LPIPS, and of RIFE where no checkpoint gives flows."""
         if any(path.startswith(_LPIPS) for path in wanted):
-            of_lpips = load_lpips("vgg16").params.items()
+            of_lpips = load_lpips(self._stage.options.perceptual_network).params.items()
             yield from ((f"{_LPIPS}{name}", value) for name, value in of_lpips if f"{_LPIPS}{name}" in wanted)
         if self._flow & wanted:
             of_motion = {f"{MOTION}.{name}": value for name, value in published_motion().items()}

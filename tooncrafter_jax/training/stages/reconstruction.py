@@ -35,7 +35,7 @@ from tooncrafter_jax.training.stages.stage import (
     total,
 )
 from tooncrafter_jax.typing import Latents, Video
-from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig
+from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig, LpipsNet
 
 DISCRIMINATOR = "discriminator"
 PERCEPTUAL = "perceptual"
@@ -73,11 +73,14 @@ class ReconstructionOptions:
 
     Attributes:
       perceptual_weight: of LPIPS beside the L1 loss; 0 leaves it (and its weights) out.
+      perceptual_network: what LPIPS compares features of: VGG16's, as the paper's lineage, or AlexNet's, which cost a
+        twentieth of these.
       perceptual_frames: frames of a clip that LPIPS is measured on in a step of training, others in each; 0 for all.
       discriminator: from its start step on.
     """
 
     perceptual_weight: float = 0.1
+    perceptual_network: LpipsNet = "vgg16"
     perceptual_frames: int = ranged(0, least=0)
     discriminator: DiscriminatorOptions = DiscriminatorOptions()
 
@@ -138,7 +141,7 @@ class Reconstruction(Stage):
             )
         }
         if self.options.perceptual_weight:
-            more[PERCEPTUAL] = Network(Lpips, LpipsConfig.vgg16(), dtype=self.config.dtype)
+            more[PERCEPTUAL] = Network(Lpips, LpipsConfig.of(self.options.perceptual_network), dtype=self.config.dtype)
         return more
 
     def optimized(self) -> dict[str, Optimized]:
