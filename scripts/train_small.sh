@@ -15,9 +15,12 @@ runs=runs/small
   "$python" -m tooncrafter_jax curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
 "$python" -m tooncrafter_jax fetch-metric-weights
 
-for run in motion motion_lpips autoencoder autoencoder_lpips base rectify_iv rectify_ii rectify_iii rectify_v rectify_lora rectify_long \
-  decoder_full decoder_full_true decoder_without_p3d decoder_without_p3d_true decoder_plain decoder_plain_true \
-  decoder_carried decoder_carried_lpips joint sketch sketch_pictures sketch_sparse together together_long; do
-  "$python" train.py --config="configs/small.py:$run" --workdir="$runs/$run"
-done
-scripts/bundle_small.sh "$python" "$runs/together_long/export"
+train() {
+  for run in "$@"; do "$python" train.py --config="configs/small.py:$run" --workdir="$runs/$run"; done
+}
+train motion motion_lpips autoencoder autoencoder_lpips base rectify decoder_carried decoder_carried_lpips joint sketch together
+scripts/bundle_small.sh "$python" "$runs/together/export"
+
+# Rows of the paper's Tables 3 and 4.
+train rectify_ii rectify_iii rectify_iv rectify_v rectify_lora
+train decoder_full decoder_full_true decoder_without_p3d decoder_without_p3d_true decoder_plain decoder_plain_true

@@ -35,16 +35,14 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("small.py:autoencoder", "autoencoder", 8, 2e-3),
         ("small.py:autoencoder_lpips", "autoencoder", 4, 1e-3),
         ("small.py:base", "base", 8, 1.5e-3),
-        ("small.py:rectify_long", "rectify", 4, 3e-3),
+        ("small.py:rectify", "rectify", 4, 3e-3),
         ("small.py:rectify_lora", "rectify", 8, 5e-3),
         ("small.py:decoder_plain_true", "decoder", 1, 4e-4),
         ("small.py:decoder_carried_lpips", "decoder", 1, 4e-4),
         ("small.py:motion_lpips", "motion", 2, 5e-4),
         ("small.py:joint", "joint", 1, 2e-4),
         ("small.py:sketch", "sketch", 4, 2e-3),
-        ("small.py:sketch_pictures", "joint", 1, 1e-3),
-        ("small.py:sketch_sparse", "joint", 1, 1.5e-3),
-        ("small.py:together", "joint", 1, 4e-4),
+        ("small.py:together", "joint", 1, 6e-4),
     ],
 )
 def test_config_files(name, stage, batch, rate):
