@@ -65,6 +65,12 @@ class TestTimesteps:
         assert spaced_timesteps(1000, "uniform_trailing", 1).tolist() == [999]
         assert spaced_timesteps(1000, "uniform_trailing", 1000).tolist() == list(range(1000))
 
+    def test_trailing_visits_as_many_times_as_asked_for(self) -> None:
+        """Floating point may give `arange` one value more, which is none of the schedule's times."""
+        for steps in range(1, 1001):
+            times = spaced_timesteps(1000, "uniform_trailing", steps)
+            assert len(times) == steps and times[0] >= 0 and times[-1] == 999 and (np.diff(times) > 0).all(), steps
+
     def test_uniform_never_visits_pure_noise(self) -> None:
         assert spaced_timesteps(1000, "uniform", 50).tolist() == list(range(1, 1000, 20))
         assert len(spaced_timesteps(1000, "uniform", 7)) == 8  # 1000 // 7 fits eight times, as published

@@ -137,7 +137,8 @@ def spaced_timesteps(timesteps: int, spacing: Spacing, steps: int) -> Int[np.nda
         raise UserError(f"unknown timestep spacing '{spacing}': choose one of {', '.join(get_args(Spacing))}")
     check_steps(steps, timesteps)
     if spacing == "uniform_trailing":
-        times = np.round(np.arange(timesteps, 0, -timesteps / steps))[::-1] - 1
+        # differs from the published code: floating point may let `arange` reach 0, which would be the time -1
+        times = np.round(np.arange(timesteps, 0, -timesteps / steps))[:steps][::-1] - 1
     else:
         times = np.arange(0, timesteps, timesteps // steps) + 1
     if times[-1] >= timesteps:
