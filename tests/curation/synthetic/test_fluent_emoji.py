@@ -224,4 +224,4 @@ def test_the_true_packages():
     assert (len(assets), len(emoji.sources())) == (2109, 510)
     assert len(emoji.catalogue.props) == len(fluent_emoji.PROPS)
     (plain, composed) = list(emoji.clips("emoji-rocket"))
-    assert len(plain) == len(composed) == 72 and plain.effective_fps == 24
+    assert len(plain) == len(composed) == 73 and plain.effective_fps == 24
