@@ -80,7 +80,7 @@ def _run(settings: dict[str, Any], workdir: Path, processes: int, devices: int, 
     try:
         for process in running:
             _, errors = process.communicate(timeout=limit)
-            assert process.returncode == 0, errors[-3000:]
+            assert process.returncode == 0, f"{errors[:3000]}\n...\n{errors[-3000:]}"
     finally:
         for process in running:
             process.kill()
@@ -154,14 +154,23 @@ def _place(settings: dict[str, Any]) -> list[list[dict[str, str]]]:
 
 
 def _compile_in_turn(step: Any, state: Any, batch: Any, settings: dict[str, Any]) -> None:
-    """The first process compiles, the others then find the program in the cache: else each takes the cores from the
-    others, and one may wait longer for another than gloo does (30 s).
+    """The first process compiles, the others then find the program in the cache, and all begin together: else each
+    takes the cores from the others, and one may wait longer for another than gloo does (30 s).
     """
-    done = Path(settings["workdir"]) / f"compiled-{settings['port']}"
-    while settings["process"] and not done.exists():
+    lowered = step.lower(state, batch)
+    done = [Path(settings["workdir"]) / f"compiled-{settings['port']}-{p}" for p in range(settings["processes"])]
+    process = settings["process"]
+    if process:
+        _wait_for(done[0])
+    lowered.compile()
+    done[process].touch()
+    for path in done:
+        _wait_for(path)
+
+
+def _wait_for(path: Path) -> None:
+    while not path.exists():
         time.sleep(0.1)
-    step.lower(state, batch).compile()
-    done.touch()
 
 
 def _train(settings: dict[str, Any]) -> dict[str, Any]:
