@@ -351,6 +351,8 @@ def test_a_bad_shot_is_one_sentence_and_exit_code_2(
         ({"first": "first.png"}, "'first', which no shot has"),
         ({"keys": 7}, "should be like"),
         ({"keys": {"a": "first.png"}}, "key on frame 'a'"),
+        ({"keys": {}}, "has 0 keys, and a shot needs at least two"),
+        ({"keys": {"0": "first.png"}}, "has 1 key, and a shot needs at least two"),
         ({"timing": {"a": "linear"}}, "frame where a gap begins"),
         ({"prompt": {"0": 7}}, "should be like"),
         ({"prompt": 7}, "should be text"),

@@ -317,6 +317,11 @@ def _keys(given: object, where: str, base: Path) -> list[tuple[int, Path]]:
     for frame in keys:
         if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", frame):
             raise UserError(f"{where} has a key on frame {frame!r}, which should be a whole number")
+    if len(keys) < 2:
+        raise UserError(
+            f"{where} has {len(keys)} key{'' if len(keys) == 1 else 's'}, and a shot needs at least two, such as "
+            '{"0": "a.png", "24": "b.png"}'
+        )
     return [(int(frame), base / path) for frame, path in keys.items()]
 
 
