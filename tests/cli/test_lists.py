@@ -120,13 +120,29 @@ def test_separators_that_json_allows_in_text_end_no_line(empty: World, command: 
         (LONG + ".png", "does not exist"),
         ("a\0b.png", "cannot be read"),
         ("a\x1b[2J.png", "a\\x1b[2J.png' does not exist"),
+        ("\ud800.png", "\\ud800.png' cannot be read"),
     ],
-    ids="windows too-long long nul escape".split(),
+    ids="windows too-long long nul escape surrogate".split(),
 )
 def test_a_path_that_makes_no_name_costs_its_line_alone(first: str, phrase: str, empty: World, command: Command):
     result = command("sample", *empty.manifest({**GOOD, "first": first}, GOOD))
     assert result.code == 1 and "1 made, 0 done before, 1 failed" in result.out
     assert len(result.errors) == 1 and phrase in result.err and "has the name" not in result.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {**GOOD, "draft": "x\0"},
+        {"references": ["first.png"], "sketches": "x\0"},
+        {"keys": "x\0"},
+    ],
+    ids="draft sketches keys".split(),
+)
+def test_a_folder_that_cannot_be_is_refused_in_a_sentence(line: dict[str, Any], empty: World, command: Command):
+    result = command("sample", *empty.manifest(line))
+    assert result.code == 2 and len(result.errors) == 1
+    assert "cannot read the folder" in result.err and "null" in result.err
 
 
 # --- names ---

@@ -1,9 +1,30 @@
-"""The order of numbered files."""
+"""The pictures of a folder, and the order of numbered files."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.images import SUPPORTED_EXTENSIONS
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, by their names.
+
+    Raises:
+      UserError: it cannot be read; the sentence says why, and its end is the caller's.
+    """
+    try:
+        return pictures_among(sorted(folder.iterdir()))
+    except (OSError, ValueError) as error:  # of a name that no folder can have, a ValueError
+        raise UserError(f"cannot read the folder {folder}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def pictures_among(files: Iterable[Path]) -> list[Path]:
+    """Those of some files that are called as pictures, but hidden ones."""
+    return [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS and path.name[0] != "."]
 
 
 def by_numbers(path: Path) -> tuple[list[tuple[int, str]], str]:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io import SUPPORTED_EXTENSIONS
 from tooncrafter_jax.io.json_files import read_at_most
-from tooncrafter_jax.io.ordering import by_last_number
+from tooncrafter_jax.io.ordering import by_last_number, pictures_in
 from tooncrafter_jax.io.owned_files import shortened
 from tooncrafter_jax.sampling.request import Pair, Sketch, references_of
 from tooncrafter_jax.sampling.request import with_variations as variations_of
@@ -236,13 +235,9 @@ def frames_in(directory: Path, what: str = "a draft is") -> list[Path]:
       UserError: there is no such folder.
     """
     try:
-        files = list(directory.iterdir())
-    except OSError as error:
-        raise UserError(
-            f"cannot read the folder {directory}: {error.strerror}; {what} a folder with a picture for each frame"
-        ) from error
-    pictures = [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS and path.name[0] != "."]
-    return sorted(pictures, key=by_last_number)
+        return sorted(pictures_in(directory), key=by_last_number)
+    except UserError as error:
+        raise UserError(f"{error}; {what} a folder with a picture for each frame") from error
 
 
 def default_name(picture: Path) -> str:

@@ -99,7 +99,7 @@ class OutputPlan:
         """
         for part in self._parts.values():
             part.check_playback_rate(self.playback_fps)
-        files = {os.path.realpath(path) for path in inputs if "\0" not in str(path)}
+        files = _real(inputs)
         folders = {os.path.dirname(file) for file in files}
         outputs: Counter[Path] = Counter()
         for name in names:
@@ -367,6 +367,15 @@ def _opaque(frames: Uint8Clip, room: Room) -> Uint8Video:
     for number, frame in enumerate(frames):
         shown[number] = over(frame, WHITE)
     return shown
+
+
+def _real(paths: Iterable[Path]) -> set[str]:
+    """Where files really are; those that no file can be called by are left out."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(ValueError):
+            found.add(os.path.realpath(path))
+    return found
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io import SUPPORTED_EXTENSIONS
-from tooncrafter_jax.io.ordering import by_numbers
+from tooncrafter_jax.io.ordering import by_numbers, pictures_among
 from tooncrafter_jax.sampling.batch.jobs import Job, default_name, read_text, with_unique_names
 from tooncrafter_jax.sampling.request import Pair
 
@@ -47,7 +46,7 @@ def folder_jobs(
     prompts = [] if text is None else [line.strip() for line in read_text(text).split("\n") if line.strip()]
     if text is None or not prompts:
         raise UserError(f"{directory} has no prompts: put a .txt file with one prompt a line beside the pictures")
-    images = [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS]
+    images = pictures_among(files)
     each = 1 if loop else 2
     if len(images) != each * len(prompts):
         raise UserError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.io.ordering import pictures_in
 from tooncrafter_jax.io.owned_files import Stamps
 from tooncrafter_jax.io.timesheets import (
     DEFAULT_FPS,
@@ -21,7 +22,7 @@ from tooncrafter_jax.io.timesheets import (
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.batch.jobs import default_name
 from tooncrafter_jax.sampling.batch.scenes import RequestOf, SceneJob
-from tooncrafter_jax.sampling.batch.shot_jobs import inputs_of_shot, keys_by_number, pictures_of
+from tooncrafter_jax.sampling.batch.shot_jobs import inputs_of_shot, keys_by_number
 from tooncrafter_jax.sampling.frame_room import Room
 from tooncrafter_jax.sampling.records import file_record
 from tooncrafter_jax.sampling.request import SamplingOptions
@@ -135,18 +136,19 @@ def layers_in(folder: Path, where: str = "--keys") -> TimeSheet | None:
     begin with, if their numbers are the same. Frame 0 is the first one that has a key.
 
     Raises:
-      UserError: a picture has no number, or two of a layer have the same.
+      UserError: a picture has no number, two of a layer have the same, or a folder in it cannot be read.
     """
-    own = pictures_of(folder)
-    if own is None:
-        return None
+    try:
+        own = pictures_in(folder)
+    except UserError:
+        return None  # which is said where a folder of one layer is read
     if own:
         found = _levels(own)
         if found is None:
             return None
     else:
         inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-        found = {path.name: keys_by_number(pictures, where) for path in inside if (pictures := pictures_of(path))}
+        found = {path.name: keys_by_number(pictures, where) for path in inside if (pictures := pictures_in(path))}
         if not found:
             return None
     first = min(min(keys) for keys in found.values())

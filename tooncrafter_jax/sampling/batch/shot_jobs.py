@@ -13,7 +13,7 @@ from typing import Any
 
 from tooncrafter_jax.config_codec import from_dict
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io import SUPPORTED_EXTENSIONS
+from tooncrafter_jax.io.ordering import pictures_in
 from tooncrafter_jax.io.owned_files import Stamps
 from tooncrafter_jax.io.timesheets import DrawnSheet, sheet_of_frames
 from tooncrafter_jax.notes import note
@@ -125,26 +125,16 @@ def keys_in(folder: Path, where: str = "--keys") -> list[tuple[int, Path]]:
     Raises:
       UserError: there is no such folder, no picture in it, or one without a number.
     """
-    files = pictures_of(folder)
-    if files is None:
-        raise UserError(
-            f"{where}: cannot read the folder {folder}: give keys as 0:a.png,24:b.png, or a folder of numbered pictures"
-        )
+    try:
+        files = pictures_in(folder)
+    except UserError as error:
+        raise UserError(f"{where}: {error}; give keys as 0:a.png,24:b.png, or a folder of numbered pictures") from error
     if not files:
         raise UserError(f"{where}: the folder {folder} has no pictures")
     ordered = sorted(keys_by_number(files, where).items())
     shown = ", ".join(str(frame) for frame, _ in ordered[:12]) + (", ..." if len(ordered) > 12 else "")
     note(f"the keys of {folder} are on frames {shown}, by the last number in their names")
     return ordered
-
-
-def pictures_of(folder: Path) -> list[Path] | None:
-    """The pictures in a folder, by their names; None if it cannot be read."""
-    try:
-        files = sorted(folder.iterdir())
-    except OSError:
-        return None
-    return [path for path in files if path.suffix.lower() in SUPPORTED_EXTENSIONS and path.name[0] != "."]
 
 
 def keys_by_number(files: Iterable[Path], where: str) -> dict[int, Path]:
