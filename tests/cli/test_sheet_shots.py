@@ -120,6 +120,15 @@ def test_keys_and_pairs_become_sheets_too(empty: World, command: Command):
     assert (read.duration, read.fps, len(read.layers[0].cels)) == (16, 8, 16)
 
 
+def test_a_rate_that_is_given_counts_for_the_sheets_of_a_manifest(empty: World, command: Command):
+    cut(empty)
+    argv = empty.manifest({"timesheet": "in/cut.xdts"}, changes=["--format=csv", "--playback-fps=12"])
+    result = command("sample", *argv)
+    assert result.code == 0 and "the clip is played at" not in result.err
+    assert empty.record("cut")["request"]["playback_fps"] == 12
+    assert read_timesheet(empty.out / "cut_csv" / "cut.csv").fps == 12
+
+
 def test_all_layers_are_drawn_in_batches_of_one_size(empty: World, command: Command):
     layers = [
         Layer(name, tuple(Exposure(4 * n, str(n)) for n in range(2 + extra))) for name, extra in (("A", 0), ("B", 2))
@@ -166,6 +175,9 @@ def test_lines_of_a_manifest_name_sheets_and_folders_of_layers(empty: World, com
     argv = empty.manifest(*lines[:3], changes=["--format=oca"])
     result = command("sample", *argv)
     assert result.code == 0 and "3 made" in result.out, result.err
+    assert "cut: the time sheet says no rate: the clip is played at 24 frames a second" in result.err
+    rates = {name: empty.record(name)["request"]["playback_fps"] for name in ("cut", "whole", "layers")}
+    assert rates == {"cut": 24, "whole": 24, "layers": 8}
     request = empty.record("cut")["request"]["layers"]
     assert [layer["name"] for layer in request.values()] == ["A"]
     assert (request["0"]["runs"]["0"]["seed"], request["0"]["runs"]["0"]["prompts"]) == (5, [[0, 8, "walks"]])

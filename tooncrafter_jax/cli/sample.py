@@ -266,7 +266,8 @@ def main(argv: list[str]) -> int:
         if pairs:
             BatchRequest(pairs, *common, 1 if size is None else size).make(listener, outcome)
         if shots:
-            ShotRequest(shots, *common, size).make(listener, outcome)
+            rate_is_given = hasattr(arguments, "playback_fps")
+            ShotRequest(shots, *common, size, rate_is_given).make(listener, outcome)
     return report(outcome, plan, several)
 
 

@@ -17,7 +17,7 @@ from tooncrafter_jax.sampling.batch.manifests import manifest_scenes
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, folder_jobs
 from tooncrafter_jax.sampling.batch.scenes import SceneJob
-from tooncrafter_jax.sampling.batch.sheet_jobs import SheetJob, layered_job, layers_in, playback_of, sheet_job
+from tooncrafter_jax.sampling.batch.sheet_jobs import layered_job, layers_in, sheet_job
 from tooncrafter_jax.sampling.batch.shot_jobs import ShotJob, parse_keys
 from tooncrafter_jax.sampling.request import Pair, references_of
 
@@ -77,11 +77,7 @@ def asked_for(arguments: argparse.Namespace) -> Asked:
     job = {"first": _pair, "reference": _colouring}.get(given[0], _scene)(
         arguments, checked_name(name, "--out"), template
     )
-    decisions = []
-    if arguments.timesheet is not None and isinstance(job, SheetJob) and "playback_fps" not in files:
-        files["playback_fps"], decided = playback_of(job)
-        decisions.append(decided)
-    return Asked([job], directory, tuple(dict.fromkeys((*endings, *formats))), endings, files, decisions)
+    return Asked([job], directory, tuple(dict.fromkeys((*endings, *formats))), endings, files, [])
 
 
 def _pair(arguments: argparse.Namespace, name: str, template: Pair) -> Job | SceneJob:

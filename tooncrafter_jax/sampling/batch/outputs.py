@@ -97,8 +97,7 @@ class OutputPlan:
           UserError: for an impossible playback rate, an output that would replace an input or another output, or a
             directory that cannot be written.
         """
-        for part in self._parts.values():
-            part.check_playback_rate(self.playback_fps)
+        self.check_playback_rate()
         files = _real(inputs)
         folders = {os.path.dirname(file) for file in files}
         outputs: Counter[Path] = Counter()
@@ -111,6 +110,11 @@ class OutputPlan:
                 if outputs[path] > 1:
                     raise UserError(f"two clips would be written to {path}: give one of them another name")
         check_writable(self.directory)
+
+    def check_playback_rate(self) -> None:
+        """Raises UserError if a format cannot be played at this rate."""
+        for part in self._parts.values():
+            part.check_playback_rate(self.playback_fps)
 
     def check_holds_alpha(self) -> None:
         """Finds out whether a clip's opacity is kept; says on one line which formats do not.

@@ -79,6 +79,7 @@ class RunRequest(Generic[AnyJob]):
       load: loads the model; is called only if there is something to make.
       inputs: files that the run reads beside the pictures.
       batch_size: clips that are sampled together; None: one, or of a shot as many as `draw_shot` chooses.
+      rate_is_given: whether the plan's playback rate was asked for, and counts more than that of a time sheet.
     """
 
     jobs: Sequence[AnyJob]
@@ -90,6 +91,7 @@ class RunRequest(Generic[AnyJob]):
     load: Callable[[], ToonCrafter]
     inputs: Sequence[Path] = ()
     batch_size: int | None = None
+    rate_is_given: bool = False
 
     def begun(self, result: BatchResult | None) -> BatchResult:
         """The result to bring up to date: the one that is given, or a new one.

@@ -52,6 +52,12 @@ class SceneJob(NamedJob, ABC):
     def variation(self, number: int) -> SceneJob:
         """The same with another name, and seeds that are higher by a number."""
 
+    def playback(self) -> tuple[float, str] | None:
+        """Frames a second that its files get where none are asked for, and a sentence that says so; None: as all
+        clips have.
+        """
+        return None
+
     def inputs(self) -> list[Path]:
         """All files that it is made from."""
         return self.pictures()

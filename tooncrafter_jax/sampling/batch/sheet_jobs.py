@@ -67,6 +67,14 @@ class SheetJob(SceneJob):
         sheet = [file for file in self.source.iterdir() if file.is_file()] if self.source.is_dir() else [self.source]
         return [*sheet, *self.pictures()]
 
+    def playback(self) -> tuple[float, str] | None:
+        """See `SceneJob`; a folder of layers says no rate."""
+        if self.source is None:
+            return None
+        if (fps := self.sheet.fps) is not None:
+            return float(fps), f"the clip is played at {fps:g} frames a second, as its time sheet says"
+        return DEFAULT_FPS, f"the time sheet says no rate: the clip is played at {DEFAULT_FPS:g} frames a second"
+
     def request(self, options: SamplingOptions, request_of: RequestOf, stamps: Stamps) -> JsonObject:
         """See `SceneJob`."""
 
@@ -120,13 +128,6 @@ def sheet_job(
         raise UserError(f"'{path}' says itself what is shown at its end: leave loop out, and let it end as it begins")
     drawn = layers_of_sheet(sheet, template, layers, sketches)
     return SheetJob(default_name(path) if name is None else name, sheet, drawn, path)
-
-
-def playback_of(job: SheetJob) -> tuple[float, str]:
-    """Frames a second that the files of a sheet get where nothing else is asked for, and a sentence that says so."""
-    if job.sheet.fps is not None:
-        return float(job.sheet.fps), f"the clip is played at {job.sheet.fps:g} frames a second, as its time sheet says"
-    return DEFAULT_FPS, f"the time sheet says no rate: the clip is played at {DEFAULT_FPS:g} frames a second"
 
 
 def layers_in(folder: Path, where: str = "--keys") -> TimeSheet | None:

@@ -66,17 +66,25 @@ class ShotRequest(RunRequest[SceneJob]):
             todo = [job for job, is_done in zip(usable, done, strict=True) if not is_done]
             read: dict[int, PreparedShot] = {}
             todo = self._usable(todo, lambda job: self._check_all(job, read), result)
+            self._tell_rates(todo)
             if todo:
-                with Claims(self._files.directory, note) as claims:
+                with Claims(self.plan.directory, note) as claims:
                     self._make_all(todo, read, claims, listener, result)
         return result
 
-    @property
-    def _files(self) -> OutputPlan:
-        """Where the files go. What a loop does not show twice is left out as it is drawn; and a cross-fade from the
-        first key to the last says nothing of the keys between.
+    def _files_of(self, job: SceneJob) -> OutputPlan:
+        """Where a shot's files go, and how they are played. What a loop does not show twice is left out as it is drawn;
+        and a cross-fade from the first key to the last says nothing of the keys between.
         """
-        return replace(self.plan, drop_last=False, cross_fade=False)
+        plan = replace(self.plan, drop_last=False, cross_fade=False)
+        own = None if self.rate_is_given else job.playback()
+        return plan if own is None else replace(plan, playback_fps=own[0])
+
+    def _tell_rates(self, jobs: Sequence[SceneJob]) -> None:
+        """Says which shots are played at a rate of their own."""
+        for job in () if self.rate_is_given else jobs:
+            if (own := job.playback()) is not None:
+                note(f"{job.name}: {own[1]}" if self.several else own[1])
 
     @property
     def _room(self) -> FrameRoom:
@@ -95,6 +103,7 @@ class ShotRequest(RunRequest[SceneJob]):
 
     def _check(self, job: SceneJob) -> None:
         """What can be known without reading a picture."""
+        self._files_of(job).check_playback_rate()
         for shot, options in job.shots(self.options):
             if lay_out(shot, options).sketches:
                 check_sketch_encoder(self.model.config, self.model.components)
@@ -103,7 +112,7 @@ class ShotRequest(RunRequest[SceneJob]):
         """Whether its files are ours to write, and its pictures can be read; what was read of the only one is kept, by
         the identities of its shots.
         """
-        self._files.check_ours(job.name)
+        self._files_of(job).check_ours(job.name)
         for shot, options in job.shots(self.options):
             prepared = prepare_shot(shot, options, self.model.config, self._room)
             if len(self.jobs) == 1:
@@ -111,10 +120,10 @@ class ShotRequest(RunRequest[SceneJob]):
 
     def _check_outputs(self) -> None:
         inputs = [path for job in self.jobs for path in job.inputs()]
-        self._files.check([*inputs, *self.inputs], [job.name for job in self.jobs])
+        self.plan.check([*inputs, *self.inputs], [job.name for job in self.jobs])
 
     def _request_of(self, job: SceneJob) -> JsonObject:
-        files, model = self._files, dict(self.model.record)
+        files, model = self._files_of(job), dict(self.model.record)
 
         def request_of(shot: Shot, options: SamplingOptions) -> JsonObject:
             return request_of_shot(shot, lay_out(shot, options), options, model, self.dtype, files.stamps)
@@ -123,7 +132,7 @@ class ShotRequest(RunRequest[SceneJob]):
         return dict(job.request(self.options, request_of, files.stamps)) | common | shown(files)
 
     def _is_done(self, job: SceneJob) -> bool:
-        return self._files.is_done(job.name, lambda: self._request_of(job))
+        return self._files_of(job).is_done(job.name, lambda: self._request_of(job))
 
     def _make_all(
         self,
@@ -182,7 +191,7 @@ class ShotRequest(RunRequest[SceneJob]):
                 scene = job.drawn(self.options, size, draw, self._room)
             seconds = time.perf_counter() - start
             if is_main_process():
-                self._files.write(job.name, scene.video, record_of(request, toon, seconds), scene.drawn)
+                self._files_of(job).write(job.name, scene.video, record_of(request, toon, seconds), scene.drawn)
             store.finish()
         except UserError as error:
             if not self.several:
