@@ -294,6 +294,11 @@ BAD: list[tuple[str, Callable[[Path], Any], str]] = [
         "a timing for the gap after frame 3, where no gap of the sheet begins: gaps begin at the frames 0, 4",
     ),
     (
+        "gap-of-an-open-drawing",
+        lambda p: draw(_marked(sheet_with(p, p1=opaque(0), p3=opaque(180)), "key", None, "key"), _timed(4)),
+        "a timing for the gap after frame 4, where no gap of the sheet begins: gaps begin at the frames 0",
+    ),
+    (
         "sketch-outside",
         lambda p: draw(sheet_with(p, **ALL), Shot({}, sketches={12: opaque(255)})),
         "a sketch for frame 12, where the sheet shows nothing: its frames are numbered 0 to 11",
@@ -359,6 +364,10 @@ def _marked(sheet: TimeSheet, *roles: Any) -> TimeSheet:
     layer = sheet.layers[0]
     exposures = tuple(one._replace(role=role) for one, role in zip(layer.exposures, roles, strict=True))
     return replace(sheet, layers=(replace(layer, exposures=exposures),))
+
+
+def _timed(frame: int) -> Shot:
+    return Shot({}, timing={frame: "ease-in"})
 
 
 def _twice(directory: Path) -> TimeSheet:

@@ -107,8 +107,8 @@ def layers_of_sheet(
         found = ", ".join(f"'{printable(layer.name, 60)}'" for layer in layers)
         raise UserError(f"sketches guide one layer, but {len(layers)} are drawn ({found}): choose one of them")
     guides = {} if sketches is None else _guides(sheet, sketches, layers[0])
-    _check_gaps(template, layers, sheet.duration)
     opened = [_open(layer, sheet.duration) for layer in layers]
+    _check_gaps(template, layers, opened, sheet.duration)
     asking = [bool(one) or bool(layer.in_betweens()) for layer, one in zip(layers, opened, strict=True)]
     _note_gaps(layers, asking, template, sheet.duration)
 
@@ -283,9 +283,16 @@ def _guides(sheet: TimeSheet, name: str, drawn: Layer) -> dict[int, Sketch]:
     return found
 
 
-def _check_gaps(template: Shot, layers: Sequence[Layer], duration: int) -> None:
-    """Raises UserError for a timing or exposure of a gap, or a sketch, that no layer has."""
-    begins = sorted({frame for layer in layers for run in layer.runs(duration) for frame in list(run.drawings)[:-1]})
+def _check_gaps(template: Shot, layers: Sequence[Layer], opened: Sequence[Mapping[int, str]], duration: int) -> None:
+    """Raises UserError for a timing or exposure of a gap, or a sketch, that no layer has; `opened` are the drawings of
+    each that are to be drawn, with which no gap begins.
+    """
+    runs = [
+        [frame for frame in run.drawings if frame not in open_frames]
+        for layer, open_frames in zip(layers, opened, strict=True)
+        for run in layer.runs(duration)
+    ]
+    begins = sorted({frame for keys in runs for frame in keys[:-1]})
     for what, setting in (("timing", template.timing), ("exposure", template.exposure)):
         for frame in setting if isinstance(setting, Mapping) else ():
             if frame is not None and frame not in begins:
