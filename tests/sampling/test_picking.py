@@ -9,9 +9,11 @@ from tests.io.drifting import FRAMES, clip, drifted
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.blending import cross_fade
 from tooncrafter_jax.io.cels import in_range
+from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.picking import Picking, candidate_sheet, judged, picked, picked_clips
-from tooncrafter_jax.sampling.request import PreparedPair
+from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions
 
 TRUE = clip()
 FIRST, LAST = TRUE[0], TRUE[-1]
@@ -113,6 +115,12 @@ def test_the_picked_clips_of_several_pairs_follow_each_other():
     assert [sentence.partition(":")[0] for sentence in said] == ["pair 0", "pair 0", "pair 1", "pair 1"]
     with pytest.raises(UserError, match="3 clips are not 2 variants of each pair"):
         picked_clips([TRUE] * 3, pairs[:3], picking)
+
+
+def test_pairs_that_are_not_variants_are_refused_before_they_are_drawn():
+    toon, pair = ToonCrafter(tiny(), {}, dtype="float32"), Pair(FIRST, LAST)
+    with pytest.raises(UserError, match="3 clips are not 2 variants of each pair: give each pair 2 times"):
+        toon.interpolate_pairs([pair] * 3, SamplingOptions(), picking=Picking(2, 1))
 
 
 @pytest.mark.parametrize(

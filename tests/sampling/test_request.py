@@ -32,6 +32,7 @@ from tooncrafter_jax.sampling.request import (
     make_options,
     make_pairs,
     prepare,
+    with_variations,
 )
 
 OPTIONS = SamplingOptions(height=64, width=128)
@@ -339,6 +340,16 @@ def test_the_largest_seed_prompt_and_rate_are_accepted(config: ModelConfig):
     prepared = prepare(pair, OPTIONS, config)
     assert (prepared.prompt, prepared.seed, prepared.fps) == (pair.prompt, pair.seed, pair.fps)
     assert prepared.hints is None
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_seeds_of_variations_count_up_as_whole_numbers():
+    pair = Pair(drawing(), drawing())
+    assert [one.seed for one in with_variations(pair._replace(seed=np.uint8(255)), 3)] == [255, 256, 257]
+    wrong: Any
+    for wrong in (None, "7"):
+        with pytest.raises(UserError, match="the seed must be a whole number"):
+            with_variations(pair._replace(seed=wrong), 2)
 
 
 def test_numpy_numbers_count_as_whole_numbers(config: ModelConfig):

@@ -72,6 +72,14 @@ class Picking:
         if not 1 <= self.pick <= self.samples:
             raise UserError(f"{self.pick} of {self.samples} samples cannot be picked: choose from 1 to {self.samples}")
 
+    def check_number(self, pairs: int) -> None:
+        """Raises UserError unless so many pairs are the variants of some, which follow each other."""
+        if pairs % self.samples:
+            raise UserError(
+                f"{pairs} clips are not {self.samples} variants of each pair: give each pair {self.samples} times, one "
+                "after another, with seeds of their own"
+            )
+
     def variants(self, pair: PreparedPair) -> list[PreparedPair]:
         """A pair so many times, with seeds counting up."""
         return [pair._replace(seed=pair.seed + number) for number in range(self.samples)]
@@ -167,8 +175,7 @@ def picked_clips(clips: Sequence[AnyFrames], pairs: Sequence[PreparedPair], pick
     Raises:
       UserError: there are not as many of each.
     """
-    if len(clips) % picking.samples:
-        raise UserError(f"{len(clips)} clips are not {picking.samples} variants of each pair")
+    picking.check_number(len(clips))
     kept = []
     for start in range(0, len(clips), picking.samples):
         own = slice(start, start + picking.samples)

@@ -9,6 +9,7 @@ from typing import Unpack
 import jax
 import numpy as np
 
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.attention import Backend, check_backend
@@ -39,6 +40,7 @@ from tooncrafter_jax.sampling.request import (
     SamplingOptions,
     Sketch,
     Sketches,
+    check_is_options,
     check_pairs,
     check_sketch_encoder,
     checked_count,
@@ -420,6 +422,9 @@ class ToonCrafter:
           UserError: as there, or there is no room.
         """
         check_not_forked()
+        if not isinstance(shot, Shot | PreparedShot):
+            raise UserError(f"the shot must be tooncrafter_jax.Shot, not {type(shot).__name__}")
+        check_is_options(options)
         options.check(self.config)
         if isinstance(shot, PreparedShot):
             prepared = shot
@@ -465,6 +470,8 @@ class ToonCrafter:
         check_not_forked()
         check_pairs(pairs, options)
         options.check(self.config)
+        if picking is not None:
+            picking.check_number(len(pairs))
         with once():
             prepared = [prepare(pair, options, self.config) for pair in pairs]
         if any(pair.hints is not None for pair in prepared):

@@ -49,6 +49,7 @@ __all__ = [
     "Sketch",
     "Sketches",
     "as_rgb",
+    "check_is_options",
     "check_pairs",
     "check_settings",
     "check_sketch_encoder",
@@ -268,10 +269,15 @@ def checked_count(samples_per_pair: object) -> int:
 
 
 def with_variations(pair: Pair, count: int) -> list[Pair]:
-    """A pair so many times, with seeds counting up."""
+    """A pair so many times, with seeds counting up.
+
+    Raises:
+      UserError: the seed is no whole number.
+    """
     if count == 1:
         return [pair]
-    return [pair._replace(seed=pair.seed + number) for number in range(count)]
+    seed = whole_number(pair.seed, "the seed")
+    return [pair._replace(seed=seed + number) for number in range(count)]
 
 
 def check_pairs(pairs: object, options: object) -> None:
@@ -280,6 +286,11 @@ def check_pairs(pairs: object, options: object) -> None:
         raise UserError("the pairs must be a list of tooncrafter_jax.Pair, such as [Pair(first, last)]")
     if not pairs:
         raise UserError("there are no pairs to interpolate")
+    check_is_options(options)
+
+
+def check_is_options(options: object) -> None:
+    """Raises UserError unless these are `SamplingOptions`."""
     if not isinstance(options, SamplingOptions):
         raise UserError(f"the options must be tooncrafter_jax.SamplingOptions, not {type(options).__name__}")
 

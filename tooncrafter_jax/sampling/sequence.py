@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, NamedTuple, TypeVar
 
-from tooncrafter_jax.config_codec import plain
+from tooncrafter_jax.config_codec import from_dict, plain, to_dict
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io import check_is_picture_file
 from tooncrafter_jax.notes import note
@@ -188,7 +188,7 @@ def lay_out(shot: Shot, options: SamplingOptions) -> Layout:
     frames = list(keys)
     if not isinstance(plain(shot.loop), bool):
         raise UserError(f"loop must be True or False, not {shot.loop!r}")
-    check_ranges(shot.options)
+    _check_options(shot.options)
     timings = _of_gaps(shot.timing, frames, "timing", timing_of, "linear")
     exposures = _of_gaps(shot.exposure, frames, "exposure", exposure_of, 1)
     gaps: list[Gap] = []
@@ -211,6 +211,13 @@ def lay_out(shot: Shot, options: SamplingOptions) -> Layout:
     layout = Layout(keys, tuple(gaps), prompts, _sketches(shot.sketches, frames, gaps), _length(shot, frames))
     _check_settings(shot, layout, options)
     return layout
+
+
+def _check_options(options: object) -> None:
+    """Raises UserError unless these are `ShotOptions`, each of its type and in its range."""
+    if not isinstance(options, ShotOptions):
+        raise UserError(f"the options of a shot must be tooncrafter_jax.ShotOptions, not {type(options).__name__}")
+    check_ranges(from_dict(ShotOptions, to_dict(options), "the shot options"))
 
 
 def _length(shot: Shot, frames: Sequence[int]) -> int:
