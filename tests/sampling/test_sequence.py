@@ -8,14 +8,16 @@ import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.sampling.test_pipeline import NARROW
-from tooncrafter_jax import UserError
+from tooncrafter_jax import ToonCrafter, UserError
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers.visits import visits
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.clip_store import ClipStore
 from tooncrafter_jax.sampling.frame_room import FrameRoom
@@ -24,6 +26,7 @@ from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.sampling.sequence import Shot, ShotOptions, lay_out
 from tooncrafter_jax.sampling.shot_drawing import draw_shot, seed_of
 from tooncrafter_jax.sampling.shot_preparation import prepare_shot
+from tooncrafter_jax.sampling.through_keys import options_of_bridges
 
 SIZE = 64
 OPTIONS = SamplingOptions(height=SIZE, width=SIZE, frames=16)
@@ -301,6 +304,24 @@ def test_frames_around_keys_are_drawn_again_from_both_sides() -> None:
     assert heard[-1].done == heard[-1].total
 
 
+@pytest.mark.parametrize(
+    ("options", "steps", "timesteps"),
+    [
+        (SamplingOptions(steps=1), 5, None),
+        (SamplingOptions(steps=30), 30, None),
+        (SamplingOptions(steps=1, timesteps="999"), 5, None),
+        (SamplingOptions(steps=30, timesteps="999,500"), 30, None),
+        (SamplingOptions(timesteps="999,800,600,400,200"), 50, "999,800,600,400,200"),
+    ],
+)
+def test_a_clip_through_a_key_takes_steps_enough_to_see_its_draft(
+    options: SamplingOptions, steps: int, timesteps: str | None
+) -> None:
+    found = options_of_bridges(options)
+    assert (found.steps, found.timesteps) == (steps, timesteps) and found.strength < 1
+    assert len(visits(NoiseSchedule(), found.solver_options).timestep) >= 3
+
+
 @pytest.mark.parametrize("exposure", [1, 2])
 def test_the_draft_of_a_clip_through_a_key_is_of_the_frames_of_all_levels(exposure: int) -> None:
     """Its frames stand where the drawings that they become stand: from three drawings before the key to three after."""
@@ -378,6 +399,23 @@ def test_what_cannot_be_drawn_ends_in_a_sentence(change: dict[str, Any], said: s
         prepare_shot(Shot(**given), OPTIONS, NARROW)
     assert said in str(caught.value)
     assert not str(caught.value).endswith(".")
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_options_of_a_wrong_type_end_in_a_sentence() -> None:
+    text, word, mapping = cast(Any, "0.3"), cast(Any, "no"), cast(Any, {"exact_keys": False})
+    for options, said in (
+        (ShotOptions(unevenness=text), "the shot options.unevenness must be of type float, not '0.3'"),
+        (ShotOptions(exact_keys=word), "the shot options.exact_keys must be of type bool, not 'no'"),
+        (mapping, "the options of a shot must be tooncrafter_jax.ShotOptions, not dict"),
+    ):
+        with pytest.raises(UserError, match=said):
+            lay_out(Shot({0: A, 24: B}, options=options), OPTIONS)
+    toon = ToonCrafter(NARROW, {}, dtype="float32")
+    with pytest.raises(UserError, match="the options must be tooncrafter_jax.SamplingOptions, not dict"):
+        toon.draw_shot(Shot({0: A, 24: B}), mapping)
+    with pytest.raises(UserError, match="the shot must be tooncrafter_jax.Shot, not dict"):
+        toon.draw_shot(mapping, OPTIONS)
 
 
 def test_a_strength_or_a_batch_of_nothing_ends_in_a_sentence() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -25,7 +25,7 @@ from tooncrafter_jax.sampling.sequence import Place
 from tooncrafter_jax.sampling.shot_film import Film
 from tooncrafter_jax.sampling.shot_plan import PlannedClip
 from tooncrafter_jax.sampling.shot_preparation import Drawn, PreparedShot, as_values
-from tooncrafter_jax.sampling.through_keys import LEAST_STEPS, REDRAWN_SHARE, Bridge, Source, bridges
+from tooncrafter_jax.sampling.through_keys import Bridge, Source, bridges, options_of_bridges
 from tooncrafter_jax.typing import JsonObject, Uint8Clip, Uint8Video
 
 MOST_TOGETHER = 8
@@ -164,9 +164,8 @@ class _Run:
                 self._take(clip, video)
                 following += self._parts(clip, video)
             level = following
-        options = replace(self._options, strength=REDRAWN_SHARE, steps=max(self._options.steps, LEAST_STEPS))
         numbered = list(enumerate(self._bridges))
-        for (_, bridge), video in self._drawn(numbered, self._bridge_pair, options):
+        for (_, bridge), video in self._drawn(numbered, self._bridge_pair, options_of_bridges(self._options)):
             self._film.put({place: video[frame] for place, frame in bridge.shown.items()})
             if not self._prepared.shot.options.exact_keys:
                 self._film.put({bridge.key: video[bridge.middle]})

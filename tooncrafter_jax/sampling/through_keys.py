@@ -9,12 +9,14 @@ was drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import floor
 from typing import NamedTuple
 
 import numpy as np
 
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.sampling.sequence import Gap, Layout, listed
 
 REDRAWN_SHARE = 0.6
@@ -69,6 +71,16 @@ class _Side(NamedTuple):
     gap: int
     numbers: tuple[int, ...]
     end: int
+
+
+def options_of_bridges(options: SamplingOptions) -> SamplingOptions:
+    """The options of clips through keys: fewer than `LEAST_STEPS` times that were chosen give way to evenly spaced
+    ones.
+    """
+    redrawn = replace(options, strength=REDRAWN_SHARE)
+    if options.timesteps is None or len(options.timesteps.split(",")) < LEAST_STEPS:
+        return replace(redrawn, timesteps=None, steps=max(options.steps, LEAST_STEPS))
+    return redrawn
 
 
 def bridges(layout: Layout, length: int, *, loop: bool) -> list[Bridge]:
