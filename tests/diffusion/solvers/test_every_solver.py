@@ -15,6 +15,7 @@ from tooncrafter_jax.diffusion.loop import chunks, run_chunk
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from tooncrafter_jax.diffusion.solvers import SOLVERS, SolverOptions
 from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
+from tooncrafter_jax.errors import UserError
 
 ADDED = [name for name in SOLVERS if name != "ddim"]
 
@@ -37,6 +38,13 @@ def test_what_the_model_knows_comes_out_in_any_number_of_steps_by_one_program(na
         # A few roundings of values of about unit size; the denoiser divides by sigma >= 0.13.
         np.testing.assert_allclose(solver.latents(carry), clean, atol=5e-6, err_msg=f"{steps} steps")
     assert len(traced) == 1
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_an_option_out_of_its_range_is_refused(name: str) -> None:
+    for options, said in ((SolverOptions(eta=1.5), "eta must be from 0 to 1"), (SolverOptions(strength=0.0), "strength")):
+        with pytest.raises(UserError, match=said):
+            SOLVERS[name].rows(SCHEDULE, options)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

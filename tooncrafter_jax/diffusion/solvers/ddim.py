@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
-from tooncrafter_jax.diffusion.solvers.solver import SolverOptions, check_eta
+from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
 from tooncrafter_jax.diffusion.solvers.visits import visits
 from tooncrafter_jax.typing import HostArray, Latents
 
@@ -45,7 +45,6 @@ class Ddim:
         Raises:
           UserError: an option is out of range.
         """
-        check_eta(options)
         run = visits(schedule, options)
         a, a_next = run.alpha.astype(np.float64), run.alpha_next.astype(np.float64)
         sigma = (options.eta * np.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))).astype(np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers.levels import Number, Prediction, levels, weighted
-from tooncrafter_jax.diffusion.solvers.solver import SolverOptions, check_eta
+from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
 from tooncrafter_jax.typing import Latents
 
 
@@ -59,7 +59,6 @@ class Dpmpp2m:
         Raises:
           UserError: eta is out of range.
         """
-        check_eta(options)
         run, eta = levels(schedule, options), options.eta if self.is_stochastic else 0.0
         lost = run.decay**eta  # exp(-eta·h); 1 for eta 0, from pure noise too
         gain, lead = run.signal[1:] * (1.0 - run.decay * lost), run.history / 2

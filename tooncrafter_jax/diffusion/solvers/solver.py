@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule, Spacing
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.options import Option, with_attributes
 from tooncrafter_jax.typing import Latents
 
@@ -97,7 +96,7 @@ class Solver(Protocol):
         """The numbers of a run, computed on the host; the first `timestep` is that of the noise which it starts from.
 
         Raises:
-          UserError: an option is out of range, or means nothing to this solver.
+          UserError: an option is out of range.
         """
         ...
 
@@ -132,9 +131,3 @@ class Solver(Protocol):
 def number_of_rows(rows: Rows) -> int:
     """How many predictions a run makes."""
     return len(np.asarray(jax.tree.leaves(rows)[0]))
-
-
-def check_eta(options: SolverOptions) -> None:
-    """Raises UserError if eta is out of range."""
-    if not 0.0 <= options.eta <= 1.0:
-        raise UserError(f"eta must be from 0 to 1, not {options.eta}")

@@ -9,6 +9,7 @@ import numpy as np
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
 from tooncrafter_jax.diffusion.spacing import given_timesteps, run_timesteps
+from tooncrafter_jax.options import check_ranges
 
 
 class Visits(NamedTuple):
@@ -33,8 +34,9 @@ def visits(schedule: NoiseSchedule, options: SolverOptions) -> Visits:
     A strength below 1 leaves the noisiest times out, but at least one remains.
 
     Raises:
-      UserError: see `spacing.run_timesteps` and `spacing.given_timesteps`.
+      UserError: an option is out of range; or see `spacing.run_timesteps` and `spacing.given_timesteps`.
     """
+    check_ranges(options)
     if options.timesteps is None:
         times = run_timesteps(schedule, options.spacing, options.steps)[::-1]
     else:
