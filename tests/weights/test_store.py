@@ -416,7 +416,12 @@ class TestFiles:
         assert not chosen.exact_last_step and chosen.second_pass
         assert main(["compact", str(tmp_path / "small"), str(tmp_path / "again"), "--option=eta=0"]) == 0
         assert Checkpoint(tmp_path / "again").sampling == {**own, "eta": 0}
-        for option, message in (("guidance=2", "did you mean 'guidance_scale'"), ("steps", "a name and a value")):
+        for option, message in (
+            ("guidance=2", "did you mean 'guidance_scale'"),
+            ("steps", "a name and a value"),
+            ("solver=foo", "unknown solver 'foo'"),
+            ("guidance_scale=1000", "the guidance scale must be from 0 to 100, not 1000"),
+        ):
             with pytest.raises(UserError, match=message):
                 main(["compact", str(source), str(tmp_path / "none"), f"--option={option}"])
 

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
             arguments.destination,
             dtype=arguments.stored_dtype,
             taken=_taken(arguments.take, whole),
-            sampling=_options(arguments.option),
+            sampling=_options(arguments.option, whole),
             provenance=_read_json(arguments.provenance),
             overwrite=arguments.overwrite,
         )
@@ -73,8 +73,8 @@ def main(argv: list[str]) -> int:
     return EXIT_OK
 
 
-def _options(choices: list[str]) -> dict[str, object]:
-    """Sampling options of NAME=VALUE, checked for their names and types."""
+def _options(choices: list[str], whole: Checkpoint) -> dict[str, object]:
+    """Sampling options of NAME=VALUE, checked together with those that the model has."""
     found = {}
     for choice in choices:
         name, equals, value = choice.partition("=")
@@ -84,7 +84,7 @@ def _options(choices: list[str]) -> dict[str, object]:
             found[name] = json.loads(value)
         except ValueError:
             found[name] = value
-    make_options(found)
+    make_options({**whole.sampling, **found}).check(whole.config)
     return found
 
 

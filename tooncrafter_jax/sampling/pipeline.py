@@ -183,14 +183,15 @@ class ToonCrafter:
         attention: Backend,
     ) -> ToonCrafter:
         chosen = list(devices or jax.devices())
-        make_options(checkpoint.sampling)  # an impossible option is refused before anything is loaded
+        make_options(checkpoint.sampling).check(checkpoint.config)  # refused before anything is loaded
+        factors = None if lora is None else load_lora(lora)
         compute = compute_dtype(dtype, chosen)
         with tracing_on(chosen[0]):
             check_backend(attention, compute, "attention")
         networks = checkpoint.config.networks(compute, attention=attention)
         params = load_components(checkpoint, checkpoint.components, networks, devices=chosen)
-        if lora is not None:
-            params = merged(params, load_lora(lora))
+        if factors is not None:
+            params = merged(params, factors)
         return cls(
             checkpoint.config,
             params,
