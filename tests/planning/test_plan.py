@@ -404,6 +404,10 @@ def test_slices_are_named_by_their_sides():
         (["--topology=cpu:8", "--config.lerning_rate=1"], "lerning_rate"),
         (["--topology=cpu:8", "--sampel"], "did you mean --sampling"),
         (["--topology=cpu:4000"], "JAX was started with"),
+        (["--topology=cpu:8", "--json=."], "is a directory: name the file"),
+        (["--topology=cpu:8", "--json=/proc/none/plan.json"], "cannot be written"),
+        (["--topology=cpu:8", "--hosts", "--step-only"], "which --hosts does not compile"),
+        (["--topology=cpu:8", "--sampling", "--step-only"], "which --sampling does not compile"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_compiled(devices, monkeypatch, arguments, sentence):

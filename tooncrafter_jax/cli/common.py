@@ -9,7 +9,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -147,6 +147,27 @@ def print_note(sentence: str) -> None:
     jax = sys.modules.get("jax")  # a command that has not loaded it runs alone
     if jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0:
         tqdm.write(f"note: {one_line(sentence)}", file=sys.stderr)
+
+
+def check_json(path: Path | None, keys: Iterable[str]) -> None:
+    """Finds out whether --json can be written, before anything is computed.
+
+    Args:
+      path: the file; None: it is not asked for.
+      keys: what every object that is written there has.
+
+    Raises:
+      UserError: it is a directory, cannot be written, or holds something else.
+    """
+    from tooncrafter_jax.io.atomic_files import check_writable
+    from tooncrafter_jax.io.owned_files import check_json_is_ours
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"--json={path} is a directory: name the file, e.g. --json={path / 'result.json'}")
+    check_writable(path.parent)
+    check_json_is_ours(path, keys)
 
 
 def one_line(error: Exception | str) -> str:

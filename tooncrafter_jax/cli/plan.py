@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 
-from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
+from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, check_json
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
 from tooncrafter_jax.cli.vocabulary import add_json
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
-from tooncrafter_jax.io.owned_files import check_json_is_ours
 from tooncrafter_jax.planning.topologies import parse_topology
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 
@@ -53,8 +52,14 @@ def main(argv: list[str]) -> int:
     """
     args, config = parse_with_config(build_parser(), argv)
     topology = parse_topology(args.topology)
-    if args.json:
-        check_json_is_ours(args.json, ("topology", "hosts") if args.hosts else ("topology", "simulated", "minimum"))
+    if args.hosts and args.sampling is not None:
+        raise UserError("--hosts and --sampling do not go together: sampling loads no batches")
+    if args.step_only and (args.hosts or args.sampling is not None):
+        raise UserError(
+            f"--step-only leaves out validation and samples, which --{'hosts' if args.hosts else 'sampling'} does not "
+            "compile: leave it out"
+        )
+    check_json(args.json, ("topology", "hosts") if args.hosts else ("topology", "simulated", "minimum"))
     if topology.chip is None:
         enable_compilation_cache()
 
@@ -63,8 +68,6 @@ def main(argv: list[str]) -> int:
     from tooncrafter_jax.planning.plan_run import plan_run
 
     if args.hosts:
-        if args.sampling is not None:
-            raise UserError("--hosts and --sampling do not go together: sampling loads no batches")
         mesh, rows = host_rows(config, topology)
         print(hosts_text(topology, mesh, config.data.batch, rows))
         if args.json:

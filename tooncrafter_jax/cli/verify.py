@@ -6,11 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser
+from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, check_json
 from tooncrafter_jax.cli.vocabulary import add_compilation_cache, add_dtype, add_json, add_quiet
-from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io.atomic_files import check_writable, write_atomically
-from tooncrafter_jax.io.owned_files import check_json_is_ours
+from tooncrafter_jax.errors import printable
+from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 
 DESCRIPTION = """\
@@ -33,12 +32,7 @@ def main(argv: list[str]) -> int:
         found out before anything is computed.
     """
     args = build_parser().parse_args(argv)
-    if args.json is not None:
-        if args.json.is_dir():
-            raise UserError(
-                f"--json={args.json} is a directory: name the file, e.g. --json={args.json / 'verify.json'}"
-            )
-        check_writable(args.json.parent)
+    check_json(args.json, ("folder", "passed", "rows"))
     enable_compilation_cache(args.compilation_cache)
     return _verify(args)
 
@@ -63,8 +57,6 @@ def _verify(args: argparse.Namespace) -> int:
     from tooncrafter_jax.verification.run import verify
 
     folder = Folder(args.folder)
-    if args.json is not None:
-        check_json_is_ours(args.json, ("folder", "passed", "rows"))
     done = 0
 
     def show(case: str, seconds: float) -> None:
