@@ -72,6 +72,7 @@ METHOD is one of
   reconstruction:DIR   that model's decoder on the latents of the true frames (Table 4 of the paper)
 and NAME=METHOD gives it another name in the report.
 """
+SPLIT = "test"
 EPILOG = """\
 A run that was stopped goes on with the same command; with more metrics it measures only those. Networks of metrics are
 fetched by `tooncrafter fetch-metric-weights`.
@@ -98,7 +99,7 @@ def build_parser() -> Parser:
     what("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: those that need no CLIP)")
     what("--preset", choices=PRESETS, metavar="NAME", help=f"the metrics of the paper's {', '.join(PRESETS)}")
     which = parser.add_argument_group("which clips").add_argument
-    add_split(which, "test")
+    add_split(which, SPLIT)
     which("--limit", type=int, default=0, metavar="N", help="so many clips, spread over the split; 0 for all")
     add_size(which, dataclasses.asdict(rule), "a clip", frames=True)
     which("--stride", type=int, default=rule.stride, metavar="N", help="step between frames (default: %(default)s)")
@@ -158,6 +159,11 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.set is None) == (arguments.atd12k is None):
         raise UserError("give a SET of clips or --atd12k=DIR, one of them")
+    if arguments.atd12k is not None and arguments.preset is not None:
+        raise UserError(
+            f"--preset={arguments.preset} names metrics of whole clips: with --atd12k give --metrics, of "
+            f"{', '.join(atd12k.OF_ONE_FRAME)}, or leave both out"
+        )
     named = arguments.metrics or (None if arguments.atd12k is None else atd12k.METRIC_NAMES)
     names = chosen_metrics(named, arguments.preset, with_clip=arguments.clip_weights is not None)
     specs = [MethodSpec.parse(text) for text in chosen_methods(arguments.methods, arguments.preset)]
@@ -206,6 +212,8 @@ def _check_triplets(arguments: argparse.Namespace, metrics: Sequence[str], specs
         return
     if arguments.stride != WindowRule.stride or arguments.start != WindowRule.start:
         raise UserError("--stride and --start choose frames of a set's clips: leave them out with --atd12k")
+    if arguments.split != SPLIT:
+        raise UserError("--split is that of a SET: leave it out with --atd12k, which has one test set")
     for name in metrics:
         if name not in atd12k.OF_ONE_FRAME:
             raise UserError(

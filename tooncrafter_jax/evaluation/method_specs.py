@@ -135,6 +135,8 @@ class MethodSpec:
         name, method = match[1] or "", match[2]
         prefix, _, rest = method.partition(":")
         if method == Truth.name:
+            if name:
+                raise UserError(f"'{text}' gives the true clips another name, which no report knows: write {method}")
             return cls(text, name, "truth", "")
         if prefix in ("reconstruction", "sketched"):
             return cls(text, name, prefix, rest)
