@@ -39,6 +39,13 @@ def test_one_file_is_written(file: Path, tmp_path: Path, command: Command) -> No
         np.testing.assert_allclose(load_anime2sketch(own, CONFIG)[name], value, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("flag", ["--architecture=tiny", "--variant=mog", "--list-unused"])
+def test_options_of_a_model_are_refused(flag: str, file: Path, tmp_path: Path, command: Command) -> None:
+    result = command("convert", str(file), str(tmp_path / "own.safetensors"), flag)
+    assert result.code == 2 and f"{flag.partition('=')[0]} is of a model's files" in result.errors[0]
+    assert not (tmp_path / "own.safetensors").exists()
+
+
 def test_mistakes(file: Path, tmp_path: Path, command: Command) -> None:
     result = command("convert", str(file), str(tmp_path / "model"))
     assert result.code == 2 and "must end in .safetensors" in result.errors[0]

@@ -73,6 +73,13 @@ def main(argv: list[str]) -> int:
     source = open_saved_module(arguments.sources[0]) if len(arguments.sources) == 1 else None
     for name, is_it, convert_it in SMALL_NETWORKS:
         if source is not None and is_it(source):
+            of_models = {
+                "--architecture": arguments.architecture,
+                "--variant": arguments.variant,
+                "--list-unused": arguments.list_unused,
+            }
+            for flag in (flag for flag, value in of_models.items() if value):
+                raise UserError(f"{flag} is of a model's files, and '{arguments.sources[0]}' is {name}: leave it out")
             tensors = convert_it(
                 arguments.sources[0],
                 arguments.destination,
