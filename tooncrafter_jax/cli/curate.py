@@ -37,10 +37,12 @@ EPILOG = """\
 A run that was stopped goes on where it was when the same command is given again. What is measured is kept, so
 `curate rethreshold DIR` chooses other clips without measuring again. DIR/report/index.html shows what was kept, and
 what was dropped and why: look at it before training.
-
+"""
+BEAM = """
 Arguments behind -- are for Apache Beam, and let other machines do the work, which must see DIR and the sources under
 the same paths: ... --out DIR -- --runner=FlinkRunner --flink_master=host:8081
-
+"""
+EXIT_CODES = """
 exit codes: 0 done; 1 done, but some sources failed; 2 something is wrong with the request; 130 Ctrl-C
 """
 
@@ -217,6 +219,7 @@ def rethreshold_parser() -> Parser:
         "rethreshold",
         "Chooses the clips of a set again by other thresholds or splits, measuring nothing again, and rewrites set and "
         f"report:\n\n  {PROGRAM} rethreshold sets/cartoons --min-motion 0.5",
+        takes_beam=False,
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="what --out was when the set was made")
     add_workers(parser.add_argument)
@@ -267,8 +270,9 @@ COMMANDS = {
 }
 
 
-def _parser(name: str, description: str) -> Parser:
-    return Parser(f"{PROGRAM} {name}", description=description, epilog=EPILOG)
+def _parser(name: str, description: str, *, takes_beam: bool = True) -> Parser:
+    epilog = EPILOG + (BEAM if takes_beam else "") + EXIT_CODES
+    return Parser(f"{PROGRAM} {name}", description=description, epilog=epilog)
 
 
 def _parse(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -289,6 +293,8 @@ def _detectors(arguments: argparse.Namespace):
         if arguments.shot_threshold is not None:
             raise UserError("--shot-threshold goes with --shots cuts or gradual, not with transnet")
         return [TransNetShots()]
+    if arguments.shot_threshold is not None and not 0 <= arguments.shot_threshold <= 255:  # NaN is neither
+        raise UserError(f"--shot-threshold must be from 0 to 255, not {arguments.shot_threshold:g}")
     cuts = ContentShots() if arguments.shot_threshold is None else ContentShots(arguments.shot_threshold)
     return [cuts] if arguments.shots == "cuts" else [cuts, GradualShots()]
 
