@@ -69,6 +69,31 @@ def test_what_a_killed_run_left_is_removed_and_what_another_holds_is_not(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [".mine.claim"]
 
 
+def test_the_only_clip_is_asked_for_again_where_another_run_looks_at_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, looks = fcntl.flock, []
+
+    def busy_at_first(descriptor: int, operation: int) -> None:
+        looks.append(operation)
+        if len(looks) == 1:
+            raise OSError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+        real(descriptor, operation)
+
+    with claims(tmp_path) as own:
+        monkeypatch.setattr(fcntl, "flock", busy_at_first)
+        assert own.take("a", again=True) and len(looks) == 2
+        looks.clear()
+        assert not own.take("b"), "a list goes on with its other clips"
+
+
+def test_only_the_main_process_looks_for_what_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (left := tmp_path / f".tooncrafter-{'0' * 32}.claim").touch()
+    monkeypatch.setattr("tooncrafter_jax.sampling.batch.claims.is_main_process", lambda: False)
+    with claims(tmp_path):
+        assert left.exists()
+
+
 def of_another_user(left: Path, monkeypatch: pytest.MonkeyPatch, *, readable: bool) -> None:
     """Plays the permissions of a file, which do not hinder root."""
     real = os.open

@@ -11,11 +11,13 @@ import errno
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import cannot_write
+from tooncrafter_jax.runtime.distributed import is_main_process
 
 try:
     import fcntl
@@ -23,6 +25,8 @@ except ImportError:  # Windows
     fcntl = None
 
 _CLAIM = re.compile(r"\.tooncrafter-[0-9a-f]{32}\.claim")
+_MOMENT = 0.05
+"""Seconds, far more than it takes to look at a claim."""
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
@@ -41,15 +45,21 @@ class Claims:
         self._possible = True
 
     def __enter__(self) -> Claims:
-        self._remove_abandoned()
+        if is_main_process():
+            self._remove_abandoned()
         return self
 
     def __exit__(self, *_: object) -> None:
         for name in list(self._held):
             self.release(name)
 
-    def take(self, name: str) -> bool:
+    def take(self, name: str, *, again: bool = False) -> bool:
         """Claims a clip; False if another run has it. Where there are no locks, every run gets every claim.
+
+        Args:
+          name: of the clip.
+          again: whether a claim that another run has is asked for once more a moment later: a run that begins holds
+            all of them for an instant, to find those that were abandoned.
 
         Raises:
           UserError: the directory cannot be written.
@@ -57,6 +67,9 @@ class Claims:
         if name in self._held or not self._possible:
             return True
         descriptor = self._lock(self._path(name))
+        if descriptor is None and self._possible and again:
+            time.sleep(_MOMENT)
+            descriptor = self._lock(self._path(name))
         if descriptor is None:
             return not self._possible
         self._held[name] = descriptor

@@ -199,7 +199,7 @@ class Run:
         alone = (
             not self.request.several and jax.process_count() > 1
         )  # an error of one process would leave the others waiting
-        if not is_main_process() or alone or self.claims.take(job.name):
+        if not is_main_process() or alone or self.claims.take(job.name, again=not self.request.several):
             return True
         if not self.request.several:
             raise self.request.made_elsewhere(job)

@@ -149,7 +149,8 @@ class ShotRequest(RunRequest[SceneJob]):
                 elsewhere: list[SceneJob] = []
                 while waiting:
                     job = waiting.popleft()
-                    if as_the_main_process_says([not is_main_process() or claims.take(job.name)]) != [True]:
+                    is_ours = not is_main_process() or claims.take(job.name, again=not self.several)
+                    if as_the_main_process_says([is_ours]) != [True]:
                         if not self.several:
                             raise self.made_elsewhere(job)
                         elsewhere.append(job)
