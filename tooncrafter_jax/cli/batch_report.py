@@ -47,7 +47,7 @@ class Terminal(Listener):
 
     def made(self, name: str, result: BatchResult, seconds: float) -> None:
         """Prints a line."""
-        if not self._quiet:
+        if not self._quiet and is_main_process():
             print(f"{result.count}/{result.total} {printable(name)}: {seconds:.1f} s", file=sys.stderr)
 
     def stopped(self, result: BatchResult) -> None:
@@ -64,9 +64,10 @@ def report(result: BatchResult, plan: OutputPlan, several: bool) -> int:
     if not is_main_process():
         return EXIT_FAILED if result.failed else EXIT_OK
     if not several:
-        for name in (*result.made, *result.skipped):
-            if name in result.skipped:
-                print(f"{printable(name)}: done before", file=sys.stderr)
+        for name in (*result.made, *result.skipped, *result.elsewhere):
+            if name not in result.made:
+                how = "done before" if name in result.skipped else "made by another run"
+                print(f"{printable(name)}: {how}", file=sys.stderr)
             print("\n".join(printable(path) for path in plan.paths(name).values()))
         return EXIT_OK
     left = result.total - result.count
