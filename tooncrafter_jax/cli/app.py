@@ -18,6 +18,7 @@ from tooncrafter_jax.cli.vocabulary import (
     add_shared,
 )
 from tooncrafter_jax.errors import UserError, missing_extra
+from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.options import check_ranges
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
@@ -107,6 +108,7 @@ def main(argv: list[str]) -> int:
     check_ranges(limits)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     dtype = arguments.dtype or default_dtype()
+    check_backend(arguments.attention, dtype, "--attention")
     sources = parse_models(arguments.model or [DEFAULT_MODEL])
     models = {
         name: LoadedModel(name, ModelSource(model, quiet=arguments.quiet), dtype, arguments.attention)
