@@ -165,6 +165,7 @@ SETTINGS = [
     Case("sketch-that-is-blank", with_sketch("7:{blank}"), ("frame 7", "blank.png'", "is blank")),
     Case("sketch-of-unclear-polarity", with_sketch("7:{grey}"), ("frame 7", "dark or bright lines", "--dark-sketches")),
     Case("two-polarities", setting("--dark-sketches", "--bright-sketches"), ("exclude each other",)),
+    Case("polarity-of-no-sketch", setting("--dark-sketches"), ("--dark-sketches says", "there are none")),
     Case("sketch-without-a-frame", with_sketch("{}"), ("FRAME:PATH",)),
     Case("sketch-with-an-odd-digit", with_sketch("²:{}"), ("FRAME:PATH",)),
     Case("sketch-missing", with_sketch("7:nowhere.png"), ("'nowhere.png'", "does not exist")),
@@ -243,6 +244,7 @@ LISTS = [
     Case("folder-without-prompts", folder_without_prompts, ("has no prompts", ".txt")),
     Case("folder-and-prompt", folder_with("--prompt=hello"), ("--prompt goes with --first",)),
     Case("folder-and-sketch", folder_with("--sketch=7:a.png"), ("--sketch goes with --first",)),
+    Case("folder-and-polarity", folder_with("--bright-sketches"), ("--bright-sketches says", "there are none")),
     Case("folder-into-one-file", folder_with("--out=a.mp4"), ("the name of one file", "give a directory")),
     Case(
         "folder-into-itself",

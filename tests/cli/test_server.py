@@ -59,6 +59,9 @@ def test_files_of_others_are_not_replaced(world: World, command: Command, tmp_pa
     [
         (("--dtype=float32",), "--dtype cannot be had of a --server"),
         (("--batch-size=2",), "--batch-size cannot be had"),
+        (("--compilation-cache=x",), "--compilation-cache cannot be had"),
+        (("--coordinator=a:1",), "--coordinator cannot be had"),
+        (("--process-id=0",), "--process-id cannot be had"),
         (("--model=large",), "the server has no model 'large': choose one of tiny"),
         (("--height=65",), "must be a multiple of"),
         (("--frames=1",), "the number of frames must be"),
@@ -88,6 +91,7 @@ def test_a_server_that_is_not_there(world: World, command: Command, url: str) ->
         (["--batch-size=0"], "--batch-size must be at least 1"),
         (["--model=a=small", "--model=a=small"], "two models are called 'a'"),
         (["--model=missing-model"], "missing-model"),
+        (["--attention=splash"], "--attention is 'splash', which needs a TPU"),
         (["--host=203.0.113.7", "--port=0"], "cannot be listened on"),
     ],
 )

@@ -25,7 +25,8 @@ from tooncrafter_jax.io.timesheets import (
     write_timesheet,
 )
 from tooncrafter_jax.notes import collected
-from tooncrafter_jax.sampling.request import SamplingOptions
+from tooncrafter_jax.sampling import sheet_shots
+from tooncrafter_jax.sampling.request import SamplingOptions, Sketch
 from tooncrafter_jax.sampling.sequence import Shot
 from tooncrafter_jax.sampling.sheet_drawing import DrawnScene, draw_sheet, options_of_layers
 from tooncrafter_jax.sampling.sheet_shots import layers_of_sheet
@@ -221,6 +222,27 @@ def test_a_layer_of_roughs_guides_the_frames_where_they_begin(tmp_path: Path):
         draw(TimeSheet("cut", 9, (drawn, rough)), blend=blend, sketches="rough")
     (pair,) = blend.pairs
     assert pair.hints is not None and len(np.flatnonzero(pair.hints.any(axis=(1, 2, 3)))) == 1
+
+
+def test_it_can_be_said_how_a_layer_of_roughs_is_drawn(tmp_path: Path):
+    cels = put(tmp_path, A_1=opaque(0), A_2=opaque(200), rough_5=opaque(255))
+    drawn = Layer("A", (Exposure(0, "1"), Exposure(8, "2")), cels=cels)
+    rough = Layer("rough", (Exposure(4, "5"),), cels=cels, visible=False)
+    with collected():
+        (layer,) = layers_of_sheet(TimeSheet("cut", 9, (drawn, rough)), Shot({}), sketches="rough", dark_lines=False)
+    sketch = (layer.shots()[0].sketches or {})[4]
+    assert isinstance(sketch, Sketch) and sketch.dark_lines is False
+
+
+def test_the_pictures_of_a_layer_are_looked_at_once_for_transparency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with collected():
+        layers = layers_of_sheet(layered(tmp_path), Shot({}))
+    read: list[object] = []
+    monkeypatch.setattr(sheet_shots, "as_picture", lambda picture, what: read.append(picture) or opaque(9))
+    assert [how.alpha for _, how in options_of_layers(layers, OPTIONS)] == [False] * len(layers)
+    count = len(read)
+    options_of_layers(layers, OPTIONS)
+    assert len(read) == count == sum(len(layer.pictures()) for layer in layers)
 
 
 def test_prompts_are_those_of_the_frames_of_each_run(marked: TimeSheet):

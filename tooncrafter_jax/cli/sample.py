@@ -33,7 +33,7 @@ from tooncrafter_jax.io.images import check_is_picture_file
 from tooncrafter_jax.io.timesheets import TIMESHEETS
 from tooncrafter_jax.models.configuration import PRESETS
 from tooncrafter_jax.nn.attention import check_backend
-from tooncrafter_jax.notes import note
+from tooncrafter_jax.notes import collected, note
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
 from tooncrafter_jax.sampling.batch.jobs import Job, with_fitting_names
@@ -71,7 +71,7 @@ Two drawings in, one video out; or the keys of a shot in, on its own frames.
 
 MODEL is a directory made by `tooncrafter convert`, or the name of a published model such as Doubiiu/ToonCrafter, which
 is fetched once (`tooncrafter fetch --list`). Without --model the small model that comes with the package draws, at
-128x128 pixels and on any laptop; without any option it draws the examples.
+128x128 pixels and on any laptop; in a clone of the repository, without any option, it draws the examples.
 
 A folder or a manifest can be run again: clips that are done are skipped, and a pair that fails does not stop the rest.
 Beside each clip, a .json file records how it was made.
@@ -228,12 +228,15 @@ def main(argv: list[str]) -> int:
     Returns:
       0; 1 if pairs of a folder or manifest failed. A mistake in the arguments raises `UserError`.
     """
-    if not argv and EXAMPLES.is_file():
-        print(f"no pictures are given, so here are the examples: tooncrafter sample {shlex.join(DEMO)}")
-        argv = list(DEMO)
-    arguments = build_parser().parse_args(argv)
-    jobs, plan, decisions = _jobs_and_plan(arguments)
+    is_demo = not argv and EXAMPLES.is_file()
+    arguments = build_parser().parse_args(list(DEMO) if is_demo else argv)
+    with collected() as decisions:  # which process says them is known when they have found each other
+        jobs, plan = _jobs_and_plan(arguments)
+    if arguments.server is not None:
+        _check_remote(arguments)
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if is_demo and is_main_process():
+        print(f"no pictures are given, so here are the examples: tooncrafter sample {shlex.join(DEMO)}")
     for sentence in decisions:
         note(sentence)
     if arguments.folder is not None and not arguments.quiet and is_main_process():
@@ -271,8 +274,8 @@ def main(argv: list[str]) -> int:
     return report(outcome, plan, several)
 
 
-def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: OutputPlan) -> int:
-    """Draws the clips of one pair with a server."""
+def _check_remote(arguments: argparse.Namespace) -> None:
+    """Raises UserError for what a server does not do, or does as it was started."""
     given = {
         "--keys": arguments.keys,
         "--timesheet": arguments.timesheet,
@@ -285,9 +288,17 @@ def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: Ou
         "--dtype": arguments.dtype,
         "--attention": None if arguments.attention == "auto" else arguments.attention,
         "--batch-size": arguments.batch_size,
+        "--compilation-cache": arguments.compilation_cache,
+        "--coordinator": arguments.coordinator,
+        "--num-processes": arguments.num_processes,
+        "--process-id": arguments.process_id,
     }
     for flag in (flag for flag, value in given.items() if value is not None):
         raise UserError(f"{flag} cannot be had of a --server: leave one of them out")
+
+
+def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: OutputPlan) -> int:
+    """Draws the clips of one pair with a server."""
     from tooncrafter_jax.serving.client import Client
     from tooncrafter_jax.serving.remote import RemoteRequest
 
@@ -299,8 +310,8 @@ def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: Ou
     return report(outcome, plan, False)
 
 
-def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | SceneJob], OutputPlan, list[str]]:
-    """The clips, their files, and sentences about what could have been meant in another way."""
+def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | SceneJob], OutputPlan]:
+    """The clips and their files."""
     check_shot_options(arguments)
     check_at_least_one(arguments, "samples_per_pair", *([] if arguments.batch_size is None else ["batch_size"]))
     asked = asked_for(arguments)
@@ -324,4 +335,4 @@ def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | SceneJob],
         )
     count = 1 if picking is not None else count
     room = plan.longest_ending + (0 if count == 1 else len(f"_sample{count - 1}"))
-    return with_scene_variations(with_fitting_names(asked.jobs, room), count), plan, asked.decisions
+    return with_scene_variations(with_fitting_names(asked.jobs, room), count), plan

@@ -31,7 +31,6 @@ class Asked(NamedTuple):
       formats: that are named, or that the ending of --out stands for.
       endings: as of `OutputPlan`.
       files: other options of `OutputPlan`.
-      decisions: sentences about what could have been meant in another way.
     """
 
     jobs: list[Job | SceneJob]
@@ -39,7 +38,6 @@ class Asked(NamedTuple):
     formats: tuple[str, ...]
     endings: Mapping[str, str]
     files: dict[str, Any]
-    decisions: list[str]
 
 
 def asked_for(arguments: argparse.Namespace) -> Asked:
@@ -69,15 +67,15 @@ def asked_for(arguments: argparse.Namespace) -> Asked:
             if arguments.reference
             else "--sketches goes with --reference: single frames of others are guided by --sketch"
         )
+    _check_polarity(arguments)
     template, files = Pair(Path(), Path(), **given_options(arguments, Pair)), given_options(arguments, OutputPlan)
     if given[0] in ("folder", "manifest"):
-        jobs, decisions = _several_jobs(arguments, template)
-        return Asked(jobs, arguments.out, formats, {}, files, decisions)
+        return Asked(_several_jobs(arguments, template), arguments.out, formats, {}, files)
     directory, name, endings = _single_output(arguments.out, formats)
     job = {"first": _pair, "reference": _colouring}.get(given[0], _scene)(
         arguments, checked_name(name, "--out"), template
     )
-    return Asked([job], directory, tuple(dict.fromkeys((*endings, *formats))), endings, files, [])
+    return Asked([job], directory, tuple(dict.fromkeys((*endings, *formats))), endings, files)
 
 
 def _pair(arguments: argparse.Namespace, name: str, template: Pair) -> Job | SceneJob:
@@ -115,7 +113,10 @@ def _scene(arguments: argparse.Namespace, name: str, template: Pair) -> Job | Sc
                 f"{flag} goes with --first, not with --{'keys' if arguments.timesheet is None else 'timesheet'}"
             )
     if arguments.timesheet is not None:
-        return sheet_job(arguments.timesheet, shot, name, arguments.layer, arguments.sketch_layer)
+        dark_lines = _dark_lines(arguments)
+        return sheet_job(
+            arguments.timesheet, shot, name, arguments.layer, arguments.sketch_layer, dark_lines=dark_lines
+        )
     sheet = layers_in(Path(arguments.keys)) if Path(arguments.keys).is_dir() else None
     if sheet is not None:
         return layered_job(Path(arguments.keys), sheet, shot, name)
@@ -131,7 +132,17 @@ def _dark_lines(arguments: argparse.Namespace) -> bool | None:
     return True if arguments.dark_sketches else False if arguments.bright_sketches else None
 
 
-def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[Job | SceneJob], list[str]]:
+def _check_polarity(arguments: argparse.Namespace) -> None:
+    """Raises UserError where it is said how sketches are drawn, and there are none."""
+    sketches = arguments.sketch or arguments.sketches or arguments.sketch_layer or arguments.manifest
+    if _dark_lines(arguments) is not None and not sketches:
+        raise UserError(
+            f"--{'dark' if arguments.dark_sketches else 'bright'}-sketches says how sketches are drawn, and there are "
+            "none: give them by --sketch, --sketches, --sketch-layer or a manifest, or leave it out"
+        )
+
+
+def _several_jobs(arguments: argparse.Namespace, template: Pair) -> list[Job | SceneJob]:
     where = "a folder" if arguments.folder is not None else "a manifest"
     of_a_pair = {"--last": arguments.last, "--sketch": arguments.sketch, "--draft": arguments.draft}
     for flag in (flag for flag, value in of_a_pair.items() if value):
@@ -141,14 +152,13 @@ def _several_jobs(arguments: argparse.Namespace, template: Pair) -> tuple[list[J
         raise UserError(f"--out={arguments.out} is the name of one file, but {where} makes several: give a directory")
     if arguments.folder is None:
         shot, dark_lines = given_shot(arguments, template), _dark_lines(arguments)
-        jobs = manifest_scenes(arguments.manifest, template, shot, loop=arguments.loop, dark_lines=dark_lines)
-        return jobs, []
+        return manifest_scenes(arguments.manifest, template, shot, loop=arguments.loop, dark_lines=dark_lines)
     if "prompt" in arguments:
         raise UserError("--prompt goes with --first: the prompts of a folder are in its .txt file")
     if os.path.realpath(arguments.out) == os.path.realpath(arguments.folder):
         raise UserError(f"--out={arguments.out} is the folder of the pictures: choose another for the results")
-    pairs, decisions = folder_jobs(arguments.folder, template, loop=arguments.loop, order=arguments.order or ORDERS[0])
-    return [*pairs], decisions
+    order = arguments.order or ORDERS[0]
+    return [*folder_jobs(arguments.folder, template, loop=arguments.loop, order=order)]
 
 
 def _single_output(out: Path, formats: Sequence[str]) -> tuple[Path, str, Mapping[str, str]]:

@@ -81,12 +81,13 @@ def check_shot_options(arguments: argparse.Namespace) -> None:
     if arguments.keys is None and arguments.timesheet is None:
         for flag, values in (of_keys if arguments.manifest else of_keys | of_shots).items():
             if values:
-                raise UserError(
-                    f"{flag} is of a shot: it goes with --keys{'' if flag in of_keys else ' or a manifest'}"
-                )
+                more = "" if flag in of_keys else ", or a manifest"
+                raise UserError(f"{flag} is of a shot: it goes with --keys or --timesheet{more}")
         for flag in ("timing", "exposure"):
             if isinstance(parse_by_frame(getattr(arguments, flag), f"--{flag}"), dict) and getattr(arguments, flag):
-                raise UserError(f"--{flag} of one gap goes with --keys: in a manifest, each line has its own")
+                raise UserError(
+                    f"--{flag} of one gap goes with --keys or --timesheet: in a manifest, each line has its own"
+                )
     if arguments.prompt_at and "prompt" in arguments:
         raise UserError("--prompt is for all frames, and --prompt-at for some: give one of them")
 

@@ -12,7 +12,6 @@ from jaxtyping import UInt8
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io import WHITE
 from tooncrafter_jax.io.backgrounds import colour_named
-from tooncrafter_jax.io.cels import is_transparent
 from tooncrafter_jax.io.fitting import fit_cel
 from tooncrafter_jax.io.frames import Cels
 from tooncrafter_jax.io.timesheets import (
@@ -62,9 +61,7 @@ def options_of_layers(
         return [(layers[0], options)]
     below = options.background if options.alpha else None
     keeping, opaque = replace(options, alpha=True, background=below), replace(options, alpha=False)
-    return [
-        (layer, keeping if any(is_transparent(_read(one)) for one in layer.pictures()) else opaque) for layer in layers
-    ]
+    return [(layer, keeping if layer.is_transparent else opaque) for layer in layers]
 
 
 def draw_sheet(

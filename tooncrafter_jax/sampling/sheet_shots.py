@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io.timesheets import (
-    Layer,
-    PlacedCel,
-    Run,
-    TimeSheet,
-)
+from tooncrafter_jax.io.cels import is_transparent
+from tooncrafter_jax.io.timesheets import Layer, PlacedCel, Run, TimeSheet
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.sampling.request_pictures import Picture, Sketch
+from tooncrafter_jax.sampling.request_pictures import Picture, Sketch, as_picture, name_of
 from tooncrafter_jax.sampling.sequence import MOST_FRAMES, Prompts, Setting, Shot, prompt_spans
 from tooncrafter_jax.sampling.timing import TimingLike, exposure_of, timing_of
 
@@ -52,6 +49,15 @@ class SheetLayer:
     layer: Layer
     runs: tuple[SheetRun, ...]
 
+    @cached_property
+    def is_transparent(self) -> bool:
+        """Whether a key of it has transparency.
+
+        Raises:
+          UserError: one cannot be read.
+        """
+        return any(is_transparent(as_picture(one, name_of(one, "a drawing of the sheet"))) for one in self.pictures())
+
     def shots(self) -> list[Shot]:
         """Those of its runs."""
         return [run.shot for run in self.runs if run.shot is not None]
@@ -71,7 +77,12 @@ class SheetLayer:
 
 
 def layers_of_sheet(
-    sheet: TimeSheet, template: Shot, names: Sequence[str] = (), sketches: str | None = None
+    sheet: TimeSheet,
+    template: Shot,
+    names: Sequence[str] = (),
+    sketches: str | None = None,
+    *,
+    dark_lines: bool | None = None,
 ) -> tuple[SheetLayer, ...]:
     """What of a sheet is drawn, and how; says on one line each what the sheet leaves open.
 
@@ -83,6 +94,7 @@ def layers_of_sheet(
       template: prompt, timing, exposure and so on, on frames of the sheet; its keys do not matter.
       names: of layers; without any, all that are shown.
       sketches: the layer whose drawings guide the frames of the only layer that is drawn, where they begin.
+      dark_lines: whether that layer's drawings have dark lines on bright paper; None: as each shows.
 
     Raises:
       UserError: there is no such layer, it shows nothing, a drawing has no picture, or the sheet is too long.
@@ -106,7 +118,7 @@ def layers_of_sheet(
     if (sketches or template.sketches) and len(layers) > 1:
         found = ", ".join(f"'{printable(layer.name, 60)}'" for layer in layers)
         raise UserError(f"sketches guide one layer, but {len(layers)} are drawn ({found}): choose one of them")
-    guides = {} if sketches is None else _guides(sheet, sketches, layers[0])
+    guides = {} if sketches is None else _guides(sheet, sketches, layers[0], dark_lines)
     opened = [_open(layer, sheet.duration) for layer in layers]
     _check_gaps(template, layers, opened, sheet.duration)
     asking = [bool(one) or bool(layer.in_betweens()) for layer, one in zip(layers, opened, strict=True)]
@@ -265,7 +277,7 @@ def _prompts(template: Shot, duration: int, first: int, last: int) -> Prompts:
     return {span: prompt for span, prompt in within.items() if span[0] <= span[1]} or ""
 
 
-def _guides(sheet: TimeSheet, name: str, drawn: Layer) -> dict[int, Sketch]:
+def _guides(sheet: TimeSheet, name: str, drawn: Layer, dark_lines: bool | None) -> dict[int, Sketch]:
     """The drawings of a layer as sketches, where each begins."""
     layer = sheet.layer(name)
     if layer.name == drawn.name:
@@ -279,7 +291,7 @@ def _guides(sheet: TimeSheet, name: str, drawn: Layer) -> dict[int, Sketch]:
                 f"the sketch '{printable(drawing, 60)}' of the layer '{printable(name, 60)}', shown from frame "
                 f"{frame} on, has no picture beside the sheet: put it there"
             )
-        found[frame] = Sketch(_picture(layer, drawing, sheet.size))
+        found[frame] = Sketch(_picture(layer, drawing, sheet.size), dark_lines=dark_lines)
     return found
 
 

@@ -61,4 +61,4 @@ def _sheet_of_entry(
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise UserError(f'{where} has layers = {printable(repr(layers), 80)}, which should be like ["A", "B"]')
     sketches = text_of(entry["sketch_layer"], f"{where} has sketch_layer") if "sketch_layer" in entry else None
-    return sheet_job(path, template, name_of_entry(entry, where, path), layers, sketches)
+    return sheet_job(path, template, name_of_entry(entry, where, path), layers, sketches, dark_lines=dark_lines)

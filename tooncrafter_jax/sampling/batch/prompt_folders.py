@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.ordering import by_numbers, pictures_among
+from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.batch.jobs import Job, default_name, read_text, with_unique_names
 from tooncrafter_jax.sampling.request import Pair
 
@@ -18,20 +19,15 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 PROMPTS = "prompts.txt"
 
 
-def folder_jobs(
-    directory: Path, template: Pair, *, loop: bool = False, order: Order = "numbers"
-) -> tuple[list[Job], list[str]]:
+def folder_jobs(directory: Path, template: Pair, *, loop: bool = False, order: Order = "numbers") -> list[Job]:
     """The pairs of a folder: a text file holds a prompt a line, and the pictures go two to a prompt in the order of
-    their names.
+    their names; what could have been meant in another way is said on one line.
 
     Args:
       directory: the folder (spec section 11.1).
       template: seed and fps of every pair.
       loop: whether each prompt has one picture, which is both first and last frame.
       order: of the pictures. Differs from the published code: numbers count as numbers.
-
-    Returns:
-      The jobs, and sentences about what could have been meant in another way.
 
     Raises:
       UserError: if the folder, its prompts or enough pictures are missing, or several files could hold the prompts.
@@ -42,7 +38,7 @@ def folder_jobs(
         files = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"cannot read {directory}: {error.strerror}") from error
-    text, notes = _prompts_file(directory, [path for path in files if path.suffix.lower() == ".txt"])
+    text = _prompts_file(directory, [path for path in files if path.suffix.lower() == ".txt"])
     prompts = [] if text is None else [line.strip() for line in read_text(text).split("\n") if line.strip()]
     if text is None or not prompts:
         raise UserError(f"{directory} has no prompts: put a .txt file with one prompt a line beside the pictures")
@@ -57,7 +53,7 @@ def folder_jobs(
     if numbered != images:
         first = next(i for i, (a, b) in enumerate(zip(numbered, images, strict=True)) if a != b)
         chosen, other = (numbered, images) if order == "numbers" else (images, numbered)
-        notes.append(
+        note(
             f"the numbers in the names of {directory} are taken as {order}: '{chosen[first].name}' comes before "
             f"'{other[first].name}' (--order={'text' if order == 'numbers' else 'numbers'} turns this around)"
         )
@@ -67,7 +63,7 @@ def folder_jobs(
     for i, prompt in enumerate(prompts):
         start, end = images[each * i], images[each * i + each - 1]
         jobs.append(Job(default_name(start), template._replace(first=start, last=end, prompt=prompt)))
-    return with_unique_names(jobs), notes
+    return with_unique_names(jobs)
 
 
 def shown_pairs(jobs: list[Job]) -> list[str]:
@@ -79,10 +75,10 @@ def shown_pairs(jobs: list[Job]) -> list[str]:
     return list(dict.fromkeys(lines))  # of several samples of a pair one
 
 
-def _prompts_file(directory: Path, texts: list[Path]) -> tuple[Path | None, list[str]]:
-    """The text file that holds the prompts, and what is to be said of the choice."""
+def _prompts_file(directory: Path, texts: list[Path]) -> Path | None:
+    """The text file that holds the prompts."""
     if len(texts) < 2:
-        return (texts[0] if texts else None), []
+        return texts[0] if texts else None
     named = [path for path in texts if path.name.lower() == PROMPTS]
     if len(named) != 1:
         names = ", ".join(path.name for path in texts[:4]) + (", ..." if len(texts) > 4 else "")
@@ -91,4 +87,5 @@ def _prompts_file(directory: Path, texts: list[Path]) -> tuple[Path | None, list
             "other"
         )
     others = ", ".join(path.name for path in texts if path != named[0])
-    return named[0], [f"the prompts of {directory} are those of {named[0].name}; {others} is not read"]
+    note(f"the prompts of {directory} are those of {named[0].name}; {others} is not read")
+    return named[0]

@@ -109,7 +109,13 @@ class SheetJob(SceneJob):
 
 
 def sheet_job(
-    path: Path, template: Shot, name: str | None = None, layers: Sequence[str] = (), sketches: str | None = None
+    path: Path,
+    template: Shot,
+    name: str | None = None,
+    layers: Sequence[str] = (),
+    sketches: str | None = None,
+    *,
+    dark_lines: bool | None = None,
 ) -> SheetJob:
     """The job of a time sheet.
 
@@ -119,6 +125,7 @@ def sheet_job(
       name: of the clip; None: as the sheet's file.
       layers: names of those that are drawn; without any, all that are shown.
       sketches: as of `layers_of_sheet`.
+      dark_lines: as of `layers_of_sheet`.
 
     Raises:
       UserError: it cannot be read, or as of `layers_of_sheet`.
@@ -126,7 +133,7 @@ def sheet_job(
     sheet = read_timesheet(path)
     if template.loop:
         raise UserError(f"'{path}' says itself what is shown at its end: leave loop out, and let it end as it begins")
-    drawn = layers_of_sheet(sheet, template, layers, sketches)
+    drawn = layers_of_sheet(sheet, template, layers, sketches, dark_lines=dark_lines)
     return SheetJob(default_name(path) if name is None else name, sheet, drawn, path)
 
 
