@@ -20,9 +20,11 @@ from tooncrafter_jax.curation.workspace import Workspace
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import parse_json
 from tooncrafter_jax.io.owned_files import check_json_is_ours
-from tooncrafter_jax.sampling.batch.jobs import manifest_jobs
+from tooncrafter_jax.sampling.batch.jobs import Job
+from tooncrafter_jax.sampling.batch.manifests import manifest_scenes
 from tooncrafter_jax.sampling.batch.prompt_folders import folder_jobs
 from tooncrafter_jax.sampling.request import Pair
+from tooncrafter_jax.sampling.sequence import Shot
 from tooncrafter_jax.verification.folder import Folder
 from tooncrafter_jax.weights.checkpoint_directory import is_checkpoint
 
@@ -74,9 +76,10 @@ def test_any_manifest(tmp_path: Path, examples: int) -> None:
     def holds(data: bytes) -> None:
         path.write_bytes(data)
         try:
-            for job in manifest_jobs(path, TEMPLATE):
+            for job in manifest_scenes(path, TEMPLATE, Shot({})):
                 assert "/" not in job.name and not job.name.startswith(".") and job.name.isprintable()
-                assert isinstance(job.pair.seed, int) and isinstance(job.pair.fps, int | None)
+                if isinstance(job, Job):
+                    assert isinstance(job.pair.seed, int) and isinstance(job.pair.fps, int | None)
         except UserError as error:
             assert printable(error) == str(error)
 
@@ -136,7 +139,7 @@ def test_a_sparse_manifest_and_sparse_prompts(tmp_path: Path, size: int) -> None
             file.truncate(size)
     message = "is too long to read \\(it has more than 67,108,864 bytes\\): split it"
     with bounded_memory(64), pytest.raises(UserError, match=f"m.jsonl {message}"):
-        manifest_jobs(manifest, TEMPLATE)
+        manifest_scenes(manifest, TEMPLATE, Shot({}))
     with bounded_memory(64), pytest.raises(UserError, match=f"prompts.txt {message}"):
         folder_jobs(tmp_path, TEMPLATE)
 
@@ -145,7 +148,7 @@ def test_a_sparse_manifest_and_sparse_prompts(tmp_path: Path, size: int) -> None
 def test_lines_of_any_system(tmp_path: Path, ending: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(ending.join([json.dumps(LINE)] * 2).encode("utf-8-sig"))
-    assert [job.name for job in manifest_jobs(path, TEMPLATE)] == ["fox", "fox_2"]
+    assert [job.name for job in manifest_scenes(path, TEMPLATE, Shot({}))] == ["fox", "fox_2"]
 
 
 def test_a_sparse_table_of_keys(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.sampling.batch.jobs import Job, default_name, manifest_jobs, with_unique_names, with_variations
+from tooncrafter_jax.sampling.batch.jobs import Job, default_name, with_unique_names, with_variations
+from tooncrafter_jax.sampling.batch.manifests import manifest_scenes
 from tooncrafter_jax.sampling.request import Pair
+from tooncrafter_jax.sampling.sequence import Shot
 
 
 def test_names_never_collide():
@@ -34,9 +36,10 @@ def test_a_manifest_names_a_folder_of_frames_to_be_drawn_anew(tmp_path: Path):
         '{"first": "a.png", "last": "b.png", "draft": "rough", "negative_prompt": "rain"}\n'
         '{"first": "a.png", "last": "b.png"}\n'
     )
-    first, second = (job.pair for job in manifest_jobs(manifest, Pair("", "", negative_prompt="snow")))
+    jobs = manifest_scenes(manifest, Pair("", "", negative_prompt="snow"), Shot({}))
+    first, second = (job.pair for job in jobs if isinstance(job, Job))
     assert first.draft == [rough / "f2.png", rough / "f10.png"] and first.negative_prompt == "rain"
     assert second.draft is None and second.negative_prompt == "snow"
     manifest.write_text('{"first": "a.png", "last": "b.png", "draft": "gone"}\n')
-    with pytest.raises(UserError, match="cannot read the folder .*gone.*a draft is a folder"):
-        manifest_jobs(manifest, Pair("", ""))
+    with pytest.raises(UserError, match="line 1 of .*: cannot read the folder .*gone.*a draft is a folder"):
+        manifest_scenes(manifest, Pair("", ""), Shot({}))

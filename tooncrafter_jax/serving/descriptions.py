@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import parse_json
 from tooncrafter_jax.options import Declared, declared
+from tooncrafter_jax.sampling.batch.entries import Entry
 from tooncrafter_jax.sampling.batch.model_source import DescribedModel
 from tooncrafter_jax.sampling.batch.selection import check_pair
 from tooncrafter_jax.sampling.batch.shot_jobs import shot_of_entry
@@ -211,7 +212,7 @@ def work_of(asked: AnyDescription, paths: Mapping[str, Path], model: DescribedMo
         return Work(pair, options, names)
     entry = asked.model_dump(exclude={"model", "name", "sketches", "options", "keys"})
     keys = {frame: str(paths[one]) for frame, one in sorted(asked.keys.items(), key=lambda item: int(item[0]))}
-    shot = shot_of_entry({**entry, "keys": keys}, "the request", Path("/"), Shot({}), dark_lines=None).shot
+    shot = shot_of_entry(Entry({**entry, "keys": keys}, "the request", Path("/")), Shot({}), dark_lines=None).shot
     return Work(shot._replace(sketches=sketches), options, names)
 
 

@@ -42,7 +42,10 @@ def test_what_the_model_knows_comes_out_in_any_number_of_steps_by_one_program(na
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_an_option_out_of_its_range_is_refused(name: str) -> None:
-    for options, said in ((SolverOptions(eta=1.5), "eta must be from 0 to 1"), (SolverOptions(strength=0.0), "strength")):
+    for options, said in (
+        (SolverOptions(eta=1.5), "eta must be from 0 to 1"),
+        (SolverOptions(strength=0.0), "strength"),
+    ):
         with pytest.raises(UserError, match=said):
             SOLVERS[name].rows(SCHEDULE, options)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.sampling.batch.jobs import Job, manifest_entries, pair_of_entry, with_unique_names
+from tooncrafter_jax.sampling.batch.entries import Entry, manifest_entries
+from tooncrafter_jax.sampling.batch.jobs import Job, name_of_entry, pair_of_entry, with_unique_names
 from tooncrafter_jax.sampling.batch.scenes import SceneJob
 from tooncrafter_jax.sampling.batch.sheet_jobs import SheetJob, layered_job, layers_in, sheet_job
-from tooncrafter_jax.sampling.batch.shot_jobs import name_of_entry, shot_of_entry, template_of_entry, text_of
+from tooncrafter_jax.sampling.batch.shot_jobs import shot_of_entry, template_of_entry
 from tooncrafter_jax.sampling.request import Pair
 from tooncrafter_jax.sampling.sequence import Shot
 
@@ -17,48 +16,41 @@ from tooncrafter_jax.sampling.sequence import Shot
 def manifest_scenes(
     path: Path, template: Pair, shot: Shot, *, loop: bool = False, dark_lines: bool | None = None
 ) -> list[Job | SceneJob]:
-    """The pairs and shots of a manifest: lines with "keys" or "timesheet" are shots, the others pairs.
+    """The pairs and shots of a manifest: lines with "keys" or "timesheet" are shots, the others pairs. Paths are
+    relative to the manifest.
 
     Args:
       path: the manifest.
-      template: as of `manifest_jobs`.
+      template: as of `pair_of_entry`.
       shot: what lines of shots get that do not say.
-      loop: as of `manifest_jobs`.
-      dark_lines: as of `manifest_jobs`.
+      loop: as of `pair_of_entry`.
+      dark_lines: as of `pair_of_entry`.
 
     Raises:
       UserError: naming the first line that is neither.
     """
     jobs: list[Job | SceneJob] = []
-    for entry, where in manifest_entries(path):
+    for entry in manifest_entries(path):
         if "timesheet" in entry:
-            jobs.append(_sheet_of_entry(entry, where, path.parent, shot, dark_lines))
+            jobs.append(_sheet_of_entry(entry, shot, dark_lines))
         elif "keys" in entry:
-            jobs.append(_scene_of_entry(entry, where, path.parent, shot, dark_lines))
+            jobs.append(_scene_of_entry(entry, shot, dark_lines))
         else:
-            jobs.append(pair_of_entry(entry, where, path.parent, template, loop, dark_lines))
+            jobs.append(pair_of_entry(entry, template, loop=loop, dark_lines=dark_lines))
     return with_unique_names(jobs)
 
 
-def _scene_of_entry(
-    entry: Mapping[str, object], where: str, base: Path, shot: Shot, dark_lines: bool | None
-) -> SceneJob:
-    given = entry["keys"]
-    sheet = layers_in(base / given, where) if isinstance(given, str) else None
-    if sheet is None or not isinstance(given, str):
-        return shot_of_entry(entry, where, base, shot, dark_lines=dark_lines)
-    template = template_of_entry(entry, where, base, shot, ("keys",), dark_lines=dark_lines)
-    return layered_job(base / given, sheet, template, name_of_entry(entry, where, base / given))
+def _scene_of_entry(entry: Entry, shot: Shot, dark_lines: bool | None) -> SceneJob:
+    folder = entry.path("keys") if isinstance(entry.values["keys"], str) else None
+    sheet = None if folder is None else layers_in(folder, entry.where)
+    if folder is None or sheet is None:
+        return shot_of_entry(entry, shot, dark_lines=dark_lines)
+    template = template_of_entry(entry, shot, ("keys",), dark_lines=dark_lines)
+    return layered_job(folder, sheet, template, name_of_entry(entry, folder))
 
 
-def _sheet_of_entry(
-    entry: Mapping[str, object], where: str, base: Path, shot: Shot, dark_lines: bool | None
-) -> SheetJob:
-    own = ("timesheet", "layers", "sketch_layer")
-    template = template_of_entry(entry, where, base, shot, own, dark_lines=dark_lines)
-    path = base / text_of(entry["timesheet"], f"{where} has timesheet")
-    layers = entry.get("layers", [])
-    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
-        raise UserError(f'{where} has layers = {printable(repr(layers), 80)}, which should be like ["A", "B"]')
-    sketches = text_of(entry["sketch_layer"], f"{where} has sketch_layer") if "sketch_layer" in entry else None
-    return sheet_job(path, template, name_of_entry(entry, where, path), layers, sketches, dark_lines=dark_lines)
+def _sheet_of_entry(entry: Entry, shot: Shot, dark_lines: bool | None) -> SheetJob:
+    template = template_of_entry(entry, shot, ("timesheet", "layers", "sketch_layer"), dark_lines=dark_lines)
+    path, layers = entry.path("timesheet"), entry.listed("layers", '["A", "B"]')
+    sketches = entry.text("sketch_layer") if "sketch_layer" in entry else None
+    return sheet_job(path, template, name_of_entry(entry, path), layers, sketches, dark_lines=dark_lines)

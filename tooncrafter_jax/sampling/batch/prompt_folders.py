@@ -10,7 +10,8 @@ from typing import Literal, get_args
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.ordering import by_numbers, pictures_among
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.sampling.batch.jobs import Job, default_name, read_text, with_unique_names
+from tooncrafter_jax.sampling.batch.entries import read_text
+from tooncrafter_jax.sampling.batch.jobs import Job, default_name, with_unique_names
 from tooncrafter_jax.sampling.request import Pair
 
 Order = Literal["numbers", "text"]

@@ -17,13 +17,8 @@ from tooncrafter_jax.io.ordering import pictures_in
 from tooncrafter_jax.io.owned_files import Stamps
 from tooncrafter_jax.io.timesheets import DrawnSheet, sheet_of_frames
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.sampling.batch.jobs import (
-    Job,
-    checked_name,
-    default_name,
-    parse_sketches,
-    with_variations,
-)
+from tooncrafter_jax.sampling.batch.entries import Entry
+from tooncrafter_jax.sampling.batch.jobs import Job, name_of_entry, sketches_of_entry, with_variations
 from tooncrafter_jax.sampling.batch.scenes import RequestOf, SceneJob
 from tooncrafter_jax.sampling.frame_room import Room
 from tooncrafter_jax.sampling.request import SamplingOptions, Sketch
@@ -218,78 +213,53 @@ def with_scene_variations(jobs: Sequence[Job | SceneJob], count: int) -> list[Jo
     return found
 
 
-def shot_of_entry(
-    entry: Mapping[str, object], where: str, base: Path, template: Shot, *, dark_lines: bool | None
-) -> ShotJob:
+def shot_of_entry(entry: Entry, template: Shot, *, dark_lines: bool | None) -> ShotJob:
     """The shot of a manifest's line with "keys".
 
     Args:
       entry: the line.
-      where: names it in sentences.
-      base: what its paths are relative to.
       template: what a line that does not say gets.
-      dark_lines: as of `manifest_jobs`.
+      dark_lines: as of `pair_of_entry`.
 
     Raises:
       UserError: it is none.
     """
-    keys = _keys(entry["keys"], where, base)
-    shot = template_of_entry(entry, where, base, template, ("keys",), dark_lines=dark_lines)._replace(keys=keys)
-    return ShotJob(name_of_entry(entry, where, keys[0][1]), shot)
+    keys = _keys(entry)
+    shot = template_of_entry(entry, template, ("keys",), dark_lines=dark_lines)._replace(keys=keys)
+    return ShotJob(name_of_entry(entry, keys[0][1]), shot)
 
 
-def template_of_entry(
-    entry: Mapping[str, object],
-    where: str,
-    base: Path,
-    template: Shot,
-    own: Sequence[str],
-    *,
-    dark_lines: bool | None,
-) -> Shot:
+def template_of_entry(entry: Entry, template: Shot, own: Sequence[str], *, dark_lines: bool | None) -> Shot:
     """What a manifest's line says of a shot, but its keys.
 
     Args:
       entry: the line.
-      where: names it in sentences.
-      base: what its paths are relative to.
       template: what a line that does not say gets.
       own: what it may have beside `SHOT_KEYS`, first what makes it a shot.
-      dark_lines: as of `manifest_jobs`.
+      dark_lines: as of `pair_of_entry`.
 
     Raises:
       UserError: it has something else, or of another form.
     """
     known = {*own, *SHOT_KEYS}
-    if unknown := sorted(set(entry) - known):
+    if (unknown := entry.unknown(known)) is not None:
         raise UserError(
-            f"{where} has {own[0]} and '{unknown[0]}', which no shot has: known are {', '.join(sorted(known))}"
+            f"{entry.where} has {own[0]} and '{unknown}', which no shot has: known are {', '.join(sorted(known))}"
         )
-    sketches = _mapping(entry.get("sketches") or {}, f"{where} has sketches", '{"7": "sketch.png"}')
-    options = {field.name: entry[field.name] for field in fields(ShotOptions) if field.name in entry}
+    options = {field.name: entry.values[field.name] for field in fields(ShotOptions) if field.name in entry}
     how = {field.name: getattr(template.options, field.name) for field in fields(ShotOptions)} | options
     return Shot(
         {},
-        prompt=_prompts(entry.get("prompt", template.prompt), where),
-        sketches=parse_sketches([f"{f}:{base / p}" for f, p in sketches.items()], dark_lines=dark_lines, where=where),
-        timing=_by_frame(entry["timing"], where) if "timing" in entry else template.timing,
-        exposure=_by_frame(entry["exposure"], where) if "exposure" in entry else template.exposure,
-        seed=_whole(entry, "seed", template.seed, where),
-        fps=_whole(entry, "fps", template.fps, where),
-        negative_prompt=text_of(entry.get("negative_prompt", template.negative_prompt), f"{where} has negative_prompt"),
-        loop=_switch(entry.get("loop", template.loop), where),
-        options=from_dict(ShotOptions, how, where),
+        prompt=_prompts(entry) if "prompt" in entry else template.prompt,
+        sketches=sketches_of_entry(entry, dark_lines),
+        timing=_by_frame(entry, "timing") if "timing" in entry else template.timing,
+        exposure=_by_frame(entry, "exposure") if "exposure" in entry else template.exposure,
+        seed=entry.whole("seed", template.seed),
+        fps=entry.whole("fps", template.fps),
+        negative_prompt=entry.text("negative_prompt", template.negative_prompt),
+        loop=entry.switch("loop", template.loop),
+        options=from_dict(ShotOptions, how, entry.where),
     )
-
-
-def name_of_entry(entry: Mapping[str, object], where: str, file: Path) -> str:
-    """What a manifest's line calls its clip; without a name, as a file.
-
-    Raises:
-      UserError: no file can be called so.
-    """
-    name = text_of(entry.get("name", ""), f"{where} has name")
-    return checked_name(name, where) if "name" in entry else default_name(file)
 
 
 def inputs_of_shot(shot: Shot) -> list[Path]:
@@ -300,67 +270,33 @@ def inputs_of_shot(shot: Shot) -> list[Path]:
     return [Path(os.fspath(one)) for one in found if isinstance(one, os.PathLike)]
 
 
-def _keys(given: object, where: str, base: Path) -> list[tuple[int, Path]]:
-    if isinstance(given, str):
-        return keys_in(base / given, where)
-    keys = _mapping(given, f"{where} has keys", '{"0": "a.png", "24": "b.png"}, or the name of a folder')
+def _keys(entry: Entry) -> list[tuple[int, Path]]:
+    if isinstance(entry.values["keys"], str):
+        return keys_in(entry.path("keys"), entry.where)
+    keys = entry.texts("keys", '{"0": "a.png", "24": "b.png"}, or the name of a folder')
     for frame in keys:
         if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", frame):
-            raise UserError(f"{where} has a key on frame {frame!r}, which should be a whole number")
+            raise UserError(f"{entry.where} has a key on frame {frame!r}, which should be a whole number")
     if len(keys) < 2:
         raise UserError(
-            f"{where} has {len(keys)} key{'' if len(keys) == 1 else 's'}, and a shot needs at least two, such as "
+            f"{entry.where} has {len(keys)} key{'' if len(keys) == 1 else 's'}, and a shot needs at least two, such as "
             '{"0": "a.png", "24": "b.png"}'
         )
-    return [(int(frame), base / path) for frame, path in keys.items()]
+    return [(int(frame), entry.base / path) for frame, path in keys.items()]
 
 
-def _mapping(given: object, what: str, like: str) -> dict[str, str]:
-    if not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()):
-        raise UserError(f"{what} = {printable(repr(given), 80)}, which should be like {like}")
-    return dict(given)
+def _prompts(entry: Entry) -> str | Mapping[int | tuple[int, int], str]:
+    if not isinstance(entry.values["prompt"], Mapping):
+        return entry.text("prompt")
+    return parse_prompts(entry.texts("prompt", '{"0-24": "walks", "25": "runs"}').items(), "", entry.where)
 
 
-def _prompts(given: object, where: str) -> str | Mapping[int | tuple[int, int], str]:
-    if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
-        texts = _mapping(given, f"{where} has prompt", '{"0-24": "walks", "25": "runs"}')
-        return parse_prompts(texts.items(), "", where)
-    if isinstance(given, Mapping):  # of the command line
-        return dict(given)
-    return text_of(given, f"{where} has prompt")
-
-
-def _by_frame(given: object, where: str) -> Any:
+def _by_frame(entry: Entry, key: str) -> Any:
     """A timing or an exposure of a line: a value, or one a gap by frames."""
+    given = entry.values[key]
     if not isinstance(given, Mapping):
         return given
     for frame in given:
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", frame):
-            raise UserError(
-                f"{where} has a timing or exposure for {frame!r}, which should be the frame where a gap begins"
-            )
+            raise UserError(f"{entry.where} has {key} for {frame!r}, which should be the frame where a gap begins")
     return {int(frame): value for frame, value in given.items()}
-
-
-def text_of(given: object, what: str) -> str:
-    """A text of a manifest's line.
-
-    Raises:
-      UserError: it is none.
-    """
-    if not isinstance(given, str):
-        raise UserError(f"{what} = {printable(repr(given), 80)}, which should be text")
-    return given
-
-
-def _whole(entry: Mapping[str, object], key: str, default: int, where: str) -> int:
-    value = entry.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"{where} has {key} = {value!r}, which should be a whole number")
-    return value
-
-
-def _switch(given: object, where: str) -> bool:
-    if not isinstance(given, bool):
-        raise UserError(f"{where} has loop = {given!r}, which should be true or false")
-    return given
