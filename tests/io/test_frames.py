@@ -9,7 +9,7 @@ import pytest
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import check_playback_rate, to_uint8
-from tooncrafter_jax.io.frames import durations
+from tooncrafter_jax.io.frames import as_bytes, durations, in_range
 
 
 def test_to_uint8_truncates_and_clamps():
@@ -43,3 +43,9 @@ def test_rounding_errors_of_durations_do_not_add_up(rate: Fraction, ticks: int):
         shown = durations(count, rate, ticks)
         assert len(shown) == count and abs(sum(shown) - count * ticks / rate) <= 0.5 and min(shown) >= 0
         assert max(shown) - min(shown) <= 1
+
+
+def test_what_bytes_become_for_a_network_comes_back_as_it_was() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(as_bytes(in_range(every)), every)
+    assert as_bytes(np.array([-1.5, 1.5])).tolist() == [0, 255]

@@ -10,7 +10,7 @@ import pytest
 from tests.io.drawn_cels import disc
 from tests.sampling.test_request import drawing, lines
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.cels import in_range
+from tooncrafter_jax.io.frames import in_range
 from tooncrafter_jax.io.transparency import over
 from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.notes import collected

@@ -16,7 +16,7 @@ from tests.io.line_sheets import WIDTH as SHEET_WIDTH
 from tests.io.line_sheets import sheet, soiled
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import fit_image
-from tooncrafter_jax.io.cels import in_range
+from tooncrafter_jax.io.frames import in_range
 from tooncrafter_jax.io.sizes import Colour
 from tooncrafter_jax.io.transparency import over
 from tooncrafter_jax.models.configuration import tiny

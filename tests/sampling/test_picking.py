@@ -8,7 +8,7 @@ import pytest
 from tests.io.drifting import FRAMES, clip, drifted
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.blending import cross_fade
-from tooncrafter_jax.io.cels import in_range
+from tooncrafter_jax.io.frames import in_range
 from tooncrafter_jax.models.configuration import tiny
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.picking import Picking, candidate_sheet, judged, picked, picked_clips

@@ -26,7 +26,7 @@ def plan_of(
 
 @pytest.mark.parametrize("gap", range(2, 16))
 def test_gaps_shorter_than_a_clip_are_chosen_from_one(gap: int) -> None:
-    assert plan_of(gap).clips() == 1
+    assert plan_of(gap).by_level() == [1]
 
 
 def test_a_gap_of_a_clips_length_is_the_clip() -> None:
@@ -39,8 +39,8 @@ def test_longer_gaps_are_drawn_again_between_drawn_frames_with_few_clips(gap: in
     16.
     """
     plan = plan_of(gap)
-    assert plan.levels() > 1
-    assert gap / 15 <= plan.clips() <= clips
+    assert len(plan.by_level()) > 1
+    assert gap / 15 <= sum(plan.by_level()) <= clips
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,7 +66,7 @@ def test_every_drawing_is_a_frame_of_its_own_in_order_and_near_its_place(
     assert (
         max(abs(places[i] - one.position) for i, one in enumerate(found)) <= (0.5 + 0.5 * step / (1 - step)) * step * 2
     )
-    assert len(plan.drawn(frames)) == plan.clips() * (frames - 2)
+    assert len(plan.drawn(frames)) == sum(plan.by_level()) * (frames - 2)
 
 
 @pytest.mark.parametrize("unevenness", [0.5, 0.25, 0.1, 0.01])
@@ -93,4 +93,4 @@ def test_a_search_among_thousands_of_frames_is_bounded() -> None:
     plan = planned({number: (number + 1) / 3800 for number in range(3799)}, 64, 0.5)
     places = reached(plan, 64)
     assert sorted(places) == list(range(3799))
-    assert plan.levels() == 2 and plan.clips() <= 64
+    assert len(plan.by_level()) == 2 and sum(plan.by_level()) <= 64

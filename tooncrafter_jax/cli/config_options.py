@@ -79,7 +79,7 @@ def _read_config(file: str, local: str, overrides: list[str]) -> TrainConfig:
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, SyntaxError, ImportError) as error:
         changes = f" with {' '.join(overrides)}" if overrides else ""
         reason = _reason(error)
-        moved = filter(None, (_moved(key) for key in [*_keys(overrides), *re.findall(r"'(\w+)'", reason)]))
+        moved = filter(None, (former_keys.advice(key) for key in [*_keys(overrides), *re.findall(r"'(\w+)'", reason)]))
         raise UserError(f"the config '{file}'{changes} cannot be used: {next(moved, reason)}") from error
     return train_config(config.to_dict())
 
@@ -87,11 +87,6 @@ def _read_config(file: str, local: str, overrides: list[str]) -> TrainConfig:
 def _keys(overrides: Sequence[str]) -> list[str]:
     """The keys of `--config.KEY=VALUE`."""
     return [override.removeprefix("--config.").partition("=")[0] for override in overrides]
-
-
-def _moved(key: str) -> str | None:
-    """Where a key of an earlier version is now; None for those of now."""
-    return former_keys.advice(key)
 
 
 def _reason(error: BaseException) -> str:

@@ -267,7 +267,7 @@ def main(argv: list[str]) -> int:
     kept = "what was drawn is kept, and the same command goes on" if shots else KEPT
     with interruption_note(kept):
         if pairs:
-            BatchRequest(pairs, *common, 1 if size is None else size).make(listener, outcome)
+            BatchRequest(pairs, *common, size).make(listener, outcome)
         if shots:
             rate_is_given = hasattr(arguments, "playback_fps")
             ShotRequest(shots, *common, size, rate_is_given).make(listener, outcome)

@@ -156,10 +156,9 @@ def add_attention(add: Add) -> None:
     )
 
 
-def add_batch_size(add: Add, what: str, default: int, published: str = "") -> None:
+def add_batch_size(add: Add, what: str, default: int) -> None:
     """The option --batch-size; `what` are worked on."""
-    shown = f" [{published}]" if published else ""
-    more = f": {what}{shown} (default: %(default)s)"
+    more = f": {what} (default: %(default)s)"
     add_shared(add, "--batch-size", more, type=int, default=default, metavar="N")
 
 

@@ -22,7 +22,7 @@ from tooncrafter_jax.io.backgrounds import (
     nearness,
 )
 from tooncrafter_jax.io.fitting import fit_cel
-from tooncrafter_jax.io.frames import Cels, Frames, each_made
+from tooncrafter_jax.io.frames import Cels, Frames, each_made, in_range
 from tooncrafter_jax.io.mattes import drawn_colours, matte, matte_of_two
 from tooncrafter_jax.io.sizes import Colour
 from tooncrafter_jax.io.transparency import over
@@ -150,8 +150,3 @@ def check_is_cel(picture: UInt8[np.ndarray, "H W C"], name: str) -> None:
         )
     if not (picture[..., 3] >= SEEN).any():
         raise UserError(f"{name} is transparent everywhere: there is nothing to draw from")
-
-
-def in_range(picture: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:
-    """A picture in [-1, 1]."""
-    return picture.astype(np.float32) / 255 * 2 - 1

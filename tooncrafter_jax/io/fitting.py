@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.frames import in_range
 from tooncrafter_jax.io.sizes import WHITE, Colour, check_picture, check_size, checked_colour
 
 
@@ -50,7 +51,7 @@ def fit_image(
     """
     check_picture(image)
     fill = checked_colour(background) if fit == "pad" else (0, 0, 0)
-    return _fitted(image, height, width, fit, fill).astype(np.float32) / 255 * 2 - 1
+    return in_range(_fitted(image, height, width, fit, fill))
 
 
 def fit_cel(

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from tooncrafter_jax.errors import UserError
 
@@ -42,6 +42,16 @@ def to_uint8(frames: Float[Array, "*shape"] | Float[np.ndarray, "*shape"]) -> UI
     if np.isnan(values).any():
         raise UserError("the frames contain NaN: check the weights, or compute in float32 instead of a narrower dtype")
     return ((np.clip(values, -1, 1) + 1) / 2 * 255).astype(np.uint8)
+
+
+def in_range(pictures: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """Bytes as pixel values in [-1, 1], as networks see pictures."""
+    return pictures.astype(np.float32) / 255 * 2 - 1
+
+
+def as_bytes(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Pixel values in [-1, 1] as bytes, rounded: what `in_range` made of bytes comes back as it was."""
+    return np.rint((values + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
 
 def check_frames(frames: object, has_alpha: bool = False) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from tooncrafter_jax.io import WHITE, Colour, to_uint8
 from tooncrafter_jax.io.cels import CelKeys
 from tooncrafter_jax.io.colour_lock import locked_colours
-from tooncrafter_jax.io.frames import Cels, Frames
+from tooncrafter_jax.io.frames import Cels, Frames, as_bytes
 from tooncrafter_jax.io.line_drawings import grey_cels, kept_lines
 from tooncrafter_jax.io.palettes import snapped_to_palette
 from tooncrafter_jax.sampling.observation import Progress
@@ -103,7 +103,7 @@ def corrected(
     lines = options.lines and background == WHITE
     if not (lines or options.lock_colours or options.palette):
         return frames
-    keys = np.round((ends + 1) * 127.5).astype(np.uint8)
+    keys = as_bytes(ends)
     if lines:
         frames = kept_lines(frames, list(keys))
     if options.lock_colours:

@@ -123,7 +123,7 @@ class PairSampler:
             solver=solver,
             rows=rows,
             branches=branches,
-            rows_per_chunk=options.steps_per_chunk or None,
+            rows_per_chunk=options.steps_per_chunk,
             with_predictions=on_progress is not None,
             in_sequence=at_once < branches,
         ):

@@ -26,7 +26,7 @@ from jaxtyping import Float32, UInt8
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import WHITE, over
 from tooncrafter_jax.io.cielab import lab_of_srgb
-from tooncrafter_jax.io.frames import AnyFrames
+from tooncrafter_jax.io.frames import AnyFrames, as_bytes
 from tooncrafter_jax.io.transparency import over_checks
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.request import PreparedPair
@@ -221,7 +221,7 @@ def candidate_sheet(
 
 def _keys_of(pair: PreparedPair) -> tuple[Picture, Picture | None]:
     if pair.cels is None:
-        first, last = np.round((pair.ends + 1) * 127.5).astype(np.uint8)
+        first, last = as_bytes(pair.ends)
     else:
         first, last = (over(picture, WHITE) for picture in pair.cels.pictures)
     return first, None if pair.open_end else last

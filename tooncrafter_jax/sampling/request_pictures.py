@@ -25,9 +25,10 @@ from tooncrafter_jax.io import (
     read_sheet,
     sketch_to_hint,
 )
-from tooncrafter_jax.io.backgrounds import AUTO, colour_named
-from tooncrafter_jax.io.cels import CelKeys, cel_keys, check_is_cel, in_range, is_transparent
+from tooncrafter_jax.io.backgrounds import AUTO
+from tooncrafter_jax.io.cels import CelKeys, cel_keys, check_is_cel, is_transparent
 from tooncrafter_jax.io.fitting import fit_cel
+from tooncrafter_jax.io.frames import as_bytes, in_range
 from tooncrafter_jax.io.line_drawings import as_line_drawing, grey_cels, looks_like_lines
 from tooncrafter_jax.io.timesheets import PlacedCel
 from tooncrafter_jax.notes import note, remark
@@ -184,11 +185,10 @@ def fitted(
     Raises:
       UserError: it should be a line drawing, and is none; `name` names it.
     """
-    below = WHITE if options.background is None else colour_named(options.background)
-    opaque = over(picture, below)
+    opaque = over(picture, options.paper)
     if options.lines:
         opaque = as_line_drawing(opaque, name)
-    return fit_image(opaque, height, width, options.fit or "crop", below)
+    return fit_image(opaque, height, width, options.chosen_fit, options.paper)
 
 
 def prepare_cels(
@@ -210,7 +210,7 @@ def prepare_cels(
         names,
         height,
         width,
-        fit=options.fit or "crop",
+        fit=options.chosen_fit,
         background=options.background or AUTO,
         preferred=WHITE if options.lines else None,
         two_backgrounds=options.two_backgrounds,
@@ -263,7 +263,7 @@ def prepare_draft(
             frames.append(fitted(array, name, options, height, width))
         else:
             check_is_cel(array, name)
-            frames.append(in_range(over(fit_cel(array, height, width, options.fit or "crop"), cels.background)))
+            frames.append(in_range(over(fit_cel(array, height, width, options.chosen_fit), cels.background)))
     return np.stack(frames)
 
 
@@ -360,13 +360,6 @@ def note_transparency(pictures: Sequence[np.ndarray], names: Sequence[str], back
         )
 
 
-def prepare_hint(
-    frame: int, sketch: Sketch | Picture, drawing: tuple[int, ...], height: int, width: int, fit: Fit | None
-) -> Float[np.ndarray, "H W 1"]:
-    """`read_hint` without the sheet."""
-    return read_hint(frame, sketch, drawing, height, width, fit)[0]
-
-
 def read_hint(
     frame: int, sketch: Sketch | Picture, drawing: tuple[int, ...], height: int, width: int, fit: Fit | None
 ) -> tuple[Float[np.ndarray, "H W 1"], SketchSheet]:
@@ -403,7 +396,7 @@ def read_hint(
     if fit == "pad":
         paper = WHITE if sheet.dark_lines else BLACK
         fitted = fit_image(np.repeat(grey[..., None], 3, axis=2), height, width, "pad", paper)
-        grey = np.round((fitted[..., 0] + 1) * 127.5).astype(np.uint8)
+        grey = as_bytes(fitted[..., 0])
     return sketch_to_hint(grey, height, width, sheet.dark_lines), sheet
 
 

@@ -13,6 +13,7 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SOLVERS, SolverOptions, solver_named
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.backgrounds import AUTO, colour_named
+from tooncrafter_jax.io.sizes import WHITE, Colour
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.options import Option, check_ranges, declared, with_attributes
 from tooncrafter_jax.sampling.guidance_interval import guided_times
@@ -264,6 +265,16 @@ class SamplingOptions(SolverOptions):
     def solver_options(self) -> SolverOptions:
         """What the solver is asked for."""
         return SolverOptions(**{field.name: getattr(self, field.name) for field in fields(SolverOptions)})
+
+    @property
+    def chosen_fit(self) -> Fit:
+        """How pictures of another shape than the clip are fitted."""
+        return self.fit or "crop"
+
+    @property
+    def paper(self) -> Colour:
+        """What transparent pixels lie on where no opacity is kept."""
+        return WHITE if self.background is None else colour_named(self.background)
 
     @property
     def is_guided(self) -> bool:

@@ -10,8 +10,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from tooncrafter_jax.errors import UserError, printable
-from tooncrafter_jax.io import WHITE
-from tooncrafter_jax.io.backgrounds import colour_named
 from tooncrafter_jax.io.fitting import fit_cel
 from tooncrafter_jax.io.frames import Cels
 from tooncrafter_jax.io.timesheets import (
@@ -104,10 +102,9 @@ def draw_sheet(
     written = DrawnSheet(replace(sheet, layers=tuple(found), size=(size[1], size[0])), pictures)
     if options.alpha:
         return DrawnScene(result, lambda: written)
-    background = WHITE if options.background is None else colour_named(options.background)
     opaque = room((*result.shape[:3], 3))
     for frame, shown in enumerate(result):
-        opaque[frame] = over(shown, background)
+        opaque[frame] = over(shown, options.paper)
     return DrawnScene(opaque, lambda: written)
 
 
@@ -120,9 +117,8 @@ def _draw_run(cels: Cels, run: SheetRun, options: SamplingOptions, draw: Draw) -
     if run.shot is None:
         picture = _opaque(_read(run.picture))
         if not options.alpha:
-            below = WHITE if options.background is None else colour_named(options.background)
-            picture = _opaque(over(picture, below))
-        cels[run.start : run.end] = fit_cel(picture, cels.shape[1], cels.shape[2], options.fit or "crop")
+            picture = _opaque(over(picture, options.paper))
+        cels[run.start : run.end] = fit_cel(picture, cels.shape[1], cels.shape[2], options.chosen_fit)
         return
     frames = draw(run.shot, options)
     end = run.start + len(frames)

@@ -7,8 +7,9 @@ their places at once, and these may lie on a disk.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import ceil
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -16,15 +17,16 @@ import numpy as np
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import to_uint8
+from tooncrafter_jax.io.frames import in_range
 from tooncrafter_jax.sampling.finishing import Sample, corrected
 from tooncrafter_jax.sampling.frame_room import Room, memory
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.sampling.request_pictures import whole_number
-from tooncrafter_jax.sampling.sequence import Place
+from tooncrafter_jax.sampling.sequence import Layout, Place
 from tooncrafter_jax.sampling.shot_film import Film
 from tooncrafter_jax.sampling.shot_plan import PlannedClip
-from tooncrafter_jax.sampling.shot_preparation import Drawn, PreparedShot, as_values
+from tooncrafter_jax.sampling.shot_preparation import Drawn, PreparedShot
 from tooncrafter_jax.sampling.through_keys import Bridge, Source, bridges, options_of_bridges
 from tooncrafter_jax.typing import JsonObject, Uint8Clip, Uint8Video
 
@@ -101,9 +103,16 @@ def draw_shot(
     """
     if batch_size is not None and whole_number(batch_size, "the batch size") < 1:
         raise UserError(f"the batch size must be at least 1, not {batch_size}")
-    gaps = sum(gap.clip is not None for gap in prepared.layout.gaps)
-    size = batch_size or max(1, min(gaps, MOST_TOGETHER * devices))
+    size = batch_size or drawn_together([prepared.layout], devices)
     return _Run(prepared, options, sample, size, store, room, on_progress).draw()
+
+
+def drawn_together(layouts: Iterable[Layout], devices: int) -> int:
+    """Clips of a batch, where no number is asked for: one for each gap of the shot that has the most, up to
+    `MOST_TOGETHER` a device.
+    """
+    most = max((sum(gap.clip is not None for gap in layout.gaps) for layout in layouts), default=1)
+    return max(1, min(most, MOST_TOGETHER * devices))
 
 
 def seed_of(seed: int, frames_before: int, path: Sequence[int] = (), kind: int = 0) -> int:
@@ -231,13 +240,13 @@ class _Run:
             layout.prompt_of(layout.gaps[gap], [drawing]),
             seed_of(prepared.shot.seed, bridge.key - layout.gaps[0].first, kind=1),
         )
-        return pair._replace(draft=as_values(draft))
+        return pair._replace(draft=in_range(draft))
 
     def _prepared_pair(
         self, first: Drawn, last: Drawn, hints: np.ndarray | None, prompt: str, seed: int
     ) -> PreparedPair:
         shot = self._prepared.shot
-        ends = as_values(np.stack([first, last]))
+        ends = in_range(np.stack([first, last]))
         return PreparedPair(ends, hints, prompt, seed, int(shot.fps), negative_prompt=shot.negative_prompt)
 
     def _empty_hints(self) -> np.ndarray:
@@ -265,13 +274,8 @@ class _Run:
     # ---------------------------------------------------------------------------------------------------------- batches
 
     def _count_batches(self) -> int:
-        def levels(clip: PlannedClip, level: int) -> Iterator[int]:
-            yield level
-            for part in clip.parts:
-                yield from levels(part.clip, level + 1)
-
-        found = [level for gap in self._prepared.layout.gaps if gap.clip for level in levels(gap.clip, 0)]
-        counts = [*(found.count(level) for level in set(found)), len(self._bridges)]
+        gaps = (gap.clip.by_level() for gap in self._prepared.layout.gaps if gap.clip is not None)
+        counts = [*(sum(level) for level in zip_longest(*gaps, fillvalue=0)), len(self._bridges)]
         return sum(ceil(count / self._size) for count in counts)
 
     def _drawn(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from math import ceil, floor, log
 from typing import Any, NamedTuple
 
@@ -42,13 +42,10 @@ class PlannedClip:
     shown: Mapping[int, int]
     parts: tuple[Part, ...] = ()
 
-    def levels(self) -> int:
-        """How many clips must be drawn one after another."""
-        return 1 + max((part.clip.levels() for part in self.parts), default=0)
-
-    def clips(self) -> int:
-        """How many clips must be drawn in all."""
-        return 1 + sum(part.clip.clips() for part in self.parts)
+    def by_level(self) -> list[int]:
+        """How many clips are drawn at a time: this one, then those between its frames, and so on."""
+        below = zip_longest(*(part.clip.by_level() for part in self.parts), fillvalue=0)
+        return [1, *(sum(counts) for counts in below)]
 
     def drawn(self, frames: int) -> list[DrawnFrame]:
         """The frames between the ends of this clip, then those of its parts, and so on, level by level.

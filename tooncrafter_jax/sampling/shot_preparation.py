@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import WHITE, Colour, over
 from tooncrafter_jax.io.cels import CelKeys
+from tooncrafter_jax.io.frames import as_bytes
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.frame_room import Room, memory
@@ -23,7 +24,7 @@ from tooncrafter_jax.sampling.request_pictures import (
     note_cut,
     note_transparency,
     prepare_cels,
-    prepare_hint,
+    read_hint,
     same_shape,
     tell_lines,
 )
@@ -113,20 +114,10 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room
     if shot.loop:
         _check_loop(keys)
     hints = {
-        place: prepare_hint(frame, sketch, shapes[layout.gaps[place[0]].first], height, width, options.fit)
+        place: read_hint(frame, sketch, shapes[layout.gaps[place[0]].first], height, width, options.fit)[0]
         for place, (frame, sketch) in layout.sketches.items()
     }
     return PreparedShot(shot, layout, keys, hints, found)
-
-
-def as_bytes(picture: Float[np.ndarray, "H W 3"]) -> Drawn:
-    """A picture in [-1, 1] as bytes, rounded: what came from bytes comes back as it was."""
-    return np.rint((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
-
-
-def as_values(pictures: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Bytes in [-1, 1], as `fit_image` gives them."""
-    return pictures.astype(np.float32) / 255 * 2 - 1
 
 
 def _check_loop(keys: Mapping[int, Drawn]) -> None:

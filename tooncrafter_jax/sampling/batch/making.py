@@ -50,7 +50,7 @@ class BatchRequest(RunRequest[Job]):
         Raises:
           UserError: something is wrong that concerns all clips, or the only one.
         """
-        result, size = self.begun(result), self.batch_size or 1
+        result, size = self.begun(result), 1 if self.batch_size is None else self.batch_size
         most = max([PICTURES, *(len(inputs_of(job.pair)) for job in self.jobs)])
         pictures = RecentPictures(most, self.plan.stamps)
 

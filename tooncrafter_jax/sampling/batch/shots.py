@@ -32,7 +32,7 @@ from tooncrafter_jax.sampling.frame_room import FrameRoom
 from tooncrafter_jax.sampling.records import record_of, request_of_shot
 from tooncrafter_jax.sampling.request import SamplingOptions, check_sketch_encoder
 from tooncrafter_jax.sampling.sequence import Shot, lay_out
-from tooncrafter_jax.sampling.shot_drawing import MOST_TOGETHER
+from tooncrafter_jax.sampling.shot_drawing import drawn_together
 from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
 from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
@@ -175,7 +175,8 @@ class ShotRequest(RunRequest[SceneJob]):
         try:
             toon, request = self.load(), self._request_of(job)
             store = ClipStore(self.plan.directory / store_name(job.name), self._made_by())
-            batch_size = self.batch_size or self._together(job, len(toon.devices))
+            layouts = (lay_out(shot, options) for shot, options in job.shots(self.options))
+            batch_size = self.batch_size or drawn_together(layouts, len(toon.devices))  # one program for all shots
             with listener.sampling(job, result, self.options.steps) as on_progress, memory_explained():
 
                 def draw(shot: Shot, options: SamplingOptions) -> Uint8Clip:
@@ -203,14 +204,6 @@ class ShotRequest(RunRequest[SceneJob]):
         result.made.append(job.name)
         if self.several:
             listener.made(job.name, result, seconds)
-
-    def _together(self, job: SceneJob, devices: int) -> int:
-        """Clips of a batch, one number for all shots of a job, so that one program serves them: as `draw_shot` chooses
-        for the one with the most gaps.
-        """
-        gaps = [lay_out(shot, options).gaps for shot, options in job.shots(self.options)]
-        most = max((sum(gap.clip is not None for gap in one) for one in gaps), default=1)
-        return max(1, min(most, MOST_TOGETHER * devices))
 
     def _made_by(self) -> JsonObject:
         """What decides how a clip looks beside its own request, before its colours are corrected."""
