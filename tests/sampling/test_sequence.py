@@ -363,7 +363,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"keys": [A, B]}, "frame numbers with pictures"),
     ({"keys": "a.png"}, "mapping of frame numbers"),
     ({"keys": {0: A, 10_000: B}}, "10,001 frames: at most"),
-    ({"keys": {0: A, 24: noisy(0)[:32]}}, "other shapes and cannot line up"),
+    ({"keys": {0: A, 24: noisy(0)[:32]}}, "different shapes and cannot line up"),
     ({"keys": {0: A, 24: A.astype(float)}}, "the key on frame 24 must be uint8"),
     ({"keys": {0: A, 24: "missing.png"}}, "'missing.png' does not exist"),
     ({"timing": "bounce"}, "none of linear"),

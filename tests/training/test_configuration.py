@@ -265,6 +265,7 @@ def test_mistakes(tmp_path, clips, changes, message):
         ([f"--config={CONFIGS}/tiny.py:paint", "--workdir=x"], "no variant 'paint'"),
         ([f"--config={CONFIGS}/tiny.py", "--workdir=x", "--config.stepps=1"], "stepps"),
         ([f"--config={CONFIGS}/tiny.py", "--workdir=x", "--config.steps=soon"], "soon"),
+        ([f"--config={CONFIGS}/tiny.py", "--workdir=x", "--config.steps", "2000"], "write --config.steps=2000"),
         ([f"--config={CONFIGS}/tiny.py", "--workdir=x", "--process-id=1"], "belong together"),
     ],
 )

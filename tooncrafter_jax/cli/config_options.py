@@ -8,6 +8,7 @@ import re
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def parse_with_config(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Nam
       UserError: an argument is wrong, or the config cannot be used.
     """
     overrides = [arg for arg in argv if arg.startswith("--config.")]
+    for arg, value in pairwise(argv):
+        if arg in overrides and "=" not in arg and not value.startswith("-"):
+            raise UserError(f"the value of {arg} is to stand behind '=': write {arg}={value}")
     arguments = parser.parse_args([arg for arg in argv if arg not in overrides])
     return arguments, read_config(arguments.config, overrides)
 

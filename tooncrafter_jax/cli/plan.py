@@ -53,7 +53,9 @@ def main(argv: list[str]) -> int:
     args, config = parse_with_config(build_parser(), argv)
     topology = parse_topology(args.topology)
     if args.hosts and args.sampling is not None:
-        raise UserError("--hosts and --sampling do not go together: sampling loads no batches")
+        raise UserError(
+            "--hosts and --sampling do not go together: sampling loads no batches, so leave one of them out"
+        )
     if args.step_only and (args.hosts or args.sampling is not None):
         raise UserError(
             f"--step-only leaves out validation and samples, which --{'hosts' if args.hosts else 'sampling'} does not "

@@ -212,7 +212,9 @@ def make_pairs(
         if not isinstance(value, list | tuple):
             return [value] * len(firsts)
         if len(value) != len(firsts):
-            raise UserError(f"there are {len(firsts)} first pictures but {len(value)} {what}")
+            raise UserError(
+                f"there are {len(firsts)} first pictures but {len(value)} {what}: give as many, or one for all"
+            )
         return list(value)
 
     return [

@@ -147,8 +147,8 @@ def prepare_pictures(
     if fit is None and not same_shape(*shapes):
         raise UserError(
             f"{names[0]} is {shapes[0][1]} x {shapes[0][0]} pixels, {names[1]} {shapes[1][1]} x {shapes[1][0]}: they "
-            "have other shapes and cannot line up, so crop one of them, or say what to do by the option fit, crop or "
-            "pad"
+            "have different shapes and cannot line up, so crop one of them, or say what to do by the option fit, crop "
+            "or pad"
         )
     if fit != "pad":
         for name, shape in zip(names, shapes, strict=True):
@@ -257,7 +257,8 @@ def prepare_draft(
         if options.fit is None and not same_shape(shape, array.shape[:2]):
             raise UserError(
                 f"{name} is {array.shape[1]} x {array.shape[0]} pixels, the first picture {shape[1]} x {shape[0]}: "
-                "they have other shapes and cannot line up"
+                "they have different shapes and cannot line up, so crop it, or say what to do by the option fit, crop "
+                "or pad"
             )
         if cels is None:
             frames.append(fitted(array, name, options, height, width))
@@ -386,7 +387,7 @@ def read_hint(
     if not same_shape(picture.shape, drawing):
         raise UserError(
             f"{what} is {picture.shape[1]} x {picture.shape[0]} pixels, the drawings are "
-            f"{drawing[1]} x {drawing[0]}: it has another shape and cannot line up with them"
+            f"{drawing[1]} x {drawing[0]}: it has another shape and cannot line up with them, so crop it"
         )
     name = what if name_of(sketch.image, what) == what else f"{what}, {name_of(sketch.image, what)},"
     sheet = read_sheet(picture, plain(sketch.dark_lines), name, may_be_blank=sketch.may_be_blank)

@@ -258,7 +258,7 @@ class SamplingOptions(SolverOptions):
         most, least = schedule.noise_levels[timesteps[[0, -1]]]
         raise UserError(
             f"no step has a noise level in the guidance interval {self.guidance_interval}: those of this run are from "
-            f"{most:.3g} down to {least:.3g}"
+            f"{most:.3g} down to {least:.3g}, so choose one of these, or more steps"
         )
 
     @property

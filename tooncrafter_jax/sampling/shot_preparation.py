@@ -90,8 +90,8 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (shapes[frame], shapes[first])]
         if options.fit is None and not same_shape(shapes[frame], shapes[first]):
             raise UserError(
-                f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: the keys have other shapes and cannot line up, so "
-                "crop them, or say what to do by the option fit, crop or pad"
+                f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: the keys have different shapes and cannot line up, "
+                "so crop them, or say what to do by the option fit, crop or pad"
             )
         if shapes[frame] != shapes[first]:
             note(f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: both are brought to {width} x {height}")

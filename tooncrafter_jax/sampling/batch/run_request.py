@@ -124,5 +124,8 @@ def memory_explained() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        remedy = "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --dtype=bfloat16"
+        remedy = (
+            "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --dtype=bfloat16 or "
+            "--sequential-guidance"
+        )
         raise out_of_memory("to sample", remedy) from error
