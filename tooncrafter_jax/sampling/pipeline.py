@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Unpack
 
-import jax
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.configuration import ModelConfig, preset
-from tooncrafter_jax.models.network import AnyNetwork
-from tooncrafter_jax.nn.attention import Backend, check_backend
-from tooncrafter_jax.nn.platform import tracing_on
 from tooncrafter_jax.notes import once
-from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.runtime.processes import check_not_forked
 from tooncrafter_jax.sampling.finishing import finished, sample_all
 from tooncrafter_jax.sampling.frame_room import Room, memory
-from tooncrafter_jax.sampling.model_loading import (
-    DEFAULT_MODEL,
-    compute_dtype,
-    find_checkpoint,
-    load_components,
-    random_components,
-)
+from tooncrafter_jax.sampling.model import Model
 from tooncrafter_jax.sampling.observation import Progress
-from tooncrafter_jax.sampling.pair_sampler import PairSampler
 from tooncrafter_jax.sampling.picking import Picking, picked_clips
 from tooncrafter_jax.sampling.request import (
     ARGUMENTS,
@@ -36,7 +22,6 @@ from tooncrafter_jax.sampling.request import (
     Draft,
     Pair,
     Picture,
-    PreparedPair,
     SamplingOptions,
     Sketch,
     Sketches,
@@ -51,20 +36,15 @@ from tooncrafter_jax.sampling.request import (
     with_variations,
 )
 from tooncrafter_jax.sampling.request_pictures import Series, whole_number
-from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.sampling.sampling_keywords import SamplingKeywords
 from tooncrafter_jax.sampling.sequence import SHOT_ARGUMENTS, Keys, Prompts, Shot, ShotOptions
 from tooncrafter_jax.sampling.shot_drawing import Store, draw_shot
 from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
 from tooncrafter_jax.sampling.timing import ExposureLike, TimingLike
-from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostArray, HostVideos, JsonObject, Uint8Clip, Uint8Clips
-from tooncrafter_jax.weights.hub_download import Access
-from tooncrafter_jax.weights.hub_names import with_revision
-from tooncrafter_jax.weights.lora import load_lora, merged
-from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+from tooncrafter_jax.typing import AnyArray, HostArray, Uint8Clip, Uint8Clips
 
 
-class ToonCrafter:
+class ToonCrafter(Model):
     """A model ready to sample.
 
     Make one with `load` or `random`.
@@ -78,179 +58,6 @@ class ToonCrafter:
       devices: what it runs on.
       sampling: options of `SamplingOptions` that suit this model; `interpolate` takes them where none are given.
     """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        params: Mapping[str, Mapping[str, AnyArray]],
-        *,
-        dtype: Dtype | None = None,
-        devices: Sequence[Device] | None = None,
-        networks: Mapping[str, AnyNetwork] | None = None,
-        sampling: JsonObject | None = None,
-        attention: Backend = "auto",
-    ) -> None:
-        check_not_forked()
-        self.config, self.sampling = config, dict(sampling or {})
-        self.devices = list(devices or jax.devices())
-        self.dtype = compute_dtype(dtype, self.devices)
-        with tracing_on(self.devices[0]):
-            check_backend(attention, self.dtype, "attention")
-        if networks is None:
-            networks = config.networks(self.dtype, attention=attention)
-        self._pairs = PairSampler(config, params, networks, self.devices)
-
-    @property
-    def params(self) -> Mapping[str, Mapping[str, AnyArray]]:
-        """Component -> flat parameters, on all devices."""
-        return self._pairs.params
-
-    # ---------------------------------------------------------------------------------------------------------- loading
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path = DEFAULT_MODEL,
-        *,
-        lora: str | Path | None = None,
-        dtype: Dtype | None = None,
-        devices: Sequence[Device] | None = None,
-        attention: Backend = "auto",
-    ) -> ToonCrafter:
-        """Loads a model.
-
-        Args:
-          source: a checkpoint directory that `tooncrafter convert` or `tooncrafter train` wrote, the name of a bundled
-            model (see `DEFAULT_MODEL`), or that of a published one, "Doubiiu/ToonCrafter" or any
-            `OWNER/NAME[@REVISION][/FILE]` of the Hugging Face hub (see `weights.hub_names`), which is downloaded and
-            converted the first time.
-          lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights.
-          dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere.
-            Norms and biases are kept in float32.
-          devices: what to run on; all by default.
-          attention: the back end that attention is computed with where it can be, "auto" elsewhere; see `nn.attention`.
-
-        Raises:
-          UserError: if there is no such model, it is damaged or incomplete or cannot be fetched, or it does not compute
-            in this dtype or with this back end.
-        """
-        check_not_forked()
-        return cls._loaded(find_checkpoint(source), lora, dtype, devices, attention)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path = DEFAULT_MODEL,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        lora: str | Path | None = None,
-        dtype: Dtype | None = None,
-        devices: Sequence[Device] | None = None,
-        attention: Backend = "auto",
-    ) -> ToonCrafter:
-        """`load`, with the arguments that diffusers and transformers have for models of the hub.
-
-        Args:
-          source: as in `load`.
-          revision: branch, tag or commit of the repository.
-          cache_dir: where downloads and what is converted of them are kept; as `HF_HUB_CACHE` and `XDG_CACHE_HOME` say
-            without.
-          token: of an account that may read the repository; as `HF_TOKEN` says without, or with True; False: none.
-          local_files_only: whether nothing may be asked for over the network.
-          lora: as in `load`.
-          dtype: as in `load`.
-          devices: as in `load`.
-          attention: as in `load`.
-
-        Raises:
-          UserError: as in `load`, or a revision is asked for of what is no repository.
-        """
-        check_not_forked()
-        access = Access(None if cache_dir is None else Path(cache_dir), token, local_files_only)
-        named = source if revision is None else with_revision(source, revision)
-        return cls._loaded(find_checkpoint(named, access=access), lora, dtype, devices, attention)
-
-    @classmethod
-    def _loaded(
-        cls,
-        checkpoint: Checkpoint,
-        lora: str | Path | None,
-        dtype: Dtype | None,
-        devices: Sequence[Device] | None,
-        attention: Backend,
-    ) -> ToonCrafter:
-        chosen = list(devices or jax.devices())
-        make_options(checkpoint.sampling).check(checkpoint.config)  # refused before anything is loaded
-        factors = None if lora is None else load_lora(lora)
-        compute = compute_dtype(dtype, chosen)
-        with tracing_on(chosen[0]):
-            check_backend(attention, compute, "attention")
-        networks = checkpoint.config.networks(compute, attention=attention)
-        params = load_components(checkpoint, checkpoint.components, networks, devices=chosen)
-        if factors is not None:
-            params = merged(params, factors)
-        return cls(
-            checkpoint.config,
-            params,
-            dtype=compute,
-            devices=chosen,
-            networks=networks,
-            sampling=checkpoint.sampling,
-            attention=attention,
-        )
-
-    @classmethod
-    def random(
-        cls,
-        preset_name: str = "tiny",
-        *,
-        seed: int = 0,
-        dtype: Dtype | None = None,
-        devices: Sequence[Device] | None = None,
-        attention: Backend = "auto",
-    ) -> ToonCrafter:
-        """A model of this preset with random weights: it draws noise, but exercises everything.
-
-        Args:
-          preset_name: "tiny" or "tooncrafter_512".
-          seed: of the weights.
-          dtype: as in `load`.
-          devices: as in `load`.
-          attention: as in `load`.
-
-        Raises:
-          UserError: if there is no such preset, or it does not compute in this dtype.
-        """
-        check_not_forked()
-        config, chosen = preset(preset_name), list(devices or jax.devices())
-        compute = compute_dtype(dtype, chosen)
-        params = random_components(config.networks(), compute, seed, devices=chosen)
-        return cls(config, params, dtype=compute, devices=chosen, attention=attention)
-
-    def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
-        """Writes the model as a checkpoint directory, for `load` and --model.
-
-        Merged low-rank factors are part of it, and parameters are stored in the dtype that they have here. Of several
-        processes, all of which may call this, the first one writes.
-
-        Args:
-          directory: the result.
-          overwrite: whether a checkpoint directory that is there already is replaced.
-
-        Raises:
-          UserError: if the directory exists, or cannot be written.
-        """
-        if not is_main_process():
-            return
-        origin = {"saved_from": "ToonCrafter.save_pretrained"}
-        with CheckpointWriter(directory, self.config, origin, overwrite=overwrite, sampling=self.sampling) as writer:
-            for component, params in self.params.items():
-                writer.write(component, {path: np.asarray(value) for path, value in params.items()})
-
-    # --------------------------------------------------------------------------------------------------------- sampling
 
     def interpolate(
         self,
@@ -480,30 +287,3 @@ class ToonCrafter:
         sampled = sample_all(self.sample_prepared, prepared, options, on_progress)
         clips = [finished(one, pair, options) for one, pair in zip(sampled, prepared, strict=True)]
         return np.stack(clips if picking is None else picked_clips(clips, prepared, picking))
-
-    def sample_prepared(
-        self,
-        pairs: Sequence[PreparedPair],
-        options: SamplingOptions,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> HostVideos:
-        """`interpolate_pairs` behind the checks.
-
-        Args:
-          pairs: B clips to make, of one size.
-          options: how; must have been checked.
-          on_progress: called after every chunk of steps.
-
-        Returns:
-          The frames (B, T, H, W, 3), float32 in about [-1, 1].
-        """
-        check_not_forked()
-        return self._pairs.sample(pairs, options, on_progress)
-
-    def sampler(self, rows: int, frames: int) -> Sampler:
-        """See `PairSampler.sampler`."""
-        return self._pairs.sampler(rows, frames)
-
-    def add_missing_motion(self, cache: Path | None = None) -> None:
-        """See `PairSampler.add_missing_motion`."""
-        self._pairs.add_missing_motion(cache)
