@@ -14,24 +14,23 @@ DIR gets a sheet of each of the first clips, a row a way of drawing it.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from held_out import end, held_out, parser_of
 
 from tooncrafter_jax import ToonCrafter
-from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
-from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips, WindowRule
+from tooncrafter_jax.evaluation.true_clips import TrueClip
 from tooncrafter_jax.io import write_contact_sheet
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.notes import heard_by
 from tooncrafter_jax.sampling.finishing import finished, sample_all
-from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, Sketch, make_options, prepare
+from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, Sketch, prepare
 from tooncrafter_jax.sketches import SketchExtractor, load_extractor
 from tooncrafter_jax.typing import Uint8Video
 
@@ -98,22 +97,13 @@ def print_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[
 
 def main() -> None:
     """Prints both tables and writes the sheets."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", type=Path, required=True, help="directory of a clip set")
+    parser = parser_of(__doc__, limit=64)
     parser.add_argument("--out", type=Path, required=True, help="a directory for the sheets")
-    parser.add_argument("--split", default="test", help="of the set (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=64, help="how many clips (default: %(default)s)")
-    parser.add_argument("--model", default="small", help="checkpoint directory, or a name (default: %(default)s)")
     parser.add_argument("--extractor", default="hed", help="draws the sketches (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     parser.add_argument("--sheets", type=int, default=4, help="of how many clips (default: %(default)s)")
     arguments = parser.parse_args()
-    toon, extractor = ToonCrafter.load(arguments.model), load_extractor(arguments.extractor)
-    options = make_options({**toon.sampling, **({} if arguments.steps is None else {"steps": arguments.steps})})
-    height, width = options.size(toon.config)
-    clips = TrueClips(
-        ClipSet(arguments.set, arguments.split), WindowRule(options.frames, height, width), arguments.limit
-    )
+    extractor = load_extractor(arguments.extractor)
+    toon, options, _, clips = held_out(arguments)
     metric, coloured, lined = LpipsMetric.load("alexnet"), Rows(), Rows()
     for number in range(len(clips)):
         clip = clips[number]
@@ -149,4 +139,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

@@ -10,21 +10,16 @@ does to them is.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
+from held_out import end, held_out, parser_of
 
-from tooncrafter_jax import ToonCrafter
-from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.evaluation.metrics.colour_drift import ColourDrift
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 from tooncrafter_jax.evaluation.metrics.ssim import Ssim
-from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
 from tooncrafter_jax.io.cielab import lab_of_srgb
 from tooncrafter_jax.io.colour_lock import locked_colours
 from tooncrafter_jax.io.palettes import snapped_to_palette
-from tooncrafter_jax.sampling.request import Pair, make_options
+from tooncrafter_jax.sampling.request import Pair
 from tooncrafter_jax.typing import Uint8Video
 
 
@@ -49,21 +44,12 @@ def measured(frames: np.ndarray, truth: np.ndarray) -> list[float]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", type=Path, required=True, help="directory of a clip set")
-    parser.add_argument("--split", default="test", help="of the set (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=64, help="how many clips (default: %(default)s)")
-    parser.add_argument("--model", default="small", help="checkpoint directory, or a name (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=25, help="sampling steps (default: %(default)s)")
+    parser = parser_of(__doc__, limit=64, steps=25)
     parser.add_argument(
         "--batch-size", type=int, default=1, help="clips that are drawn together (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    toon = ToonCrafter.load(arguments.model)
-    options = make_options({**toon.sampling, "steps": arguments.steps})
-    height, width = options.size(toon.config)
-    rule = WindowRule(options.frames, height, width)
-    clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
+    toon, options, _, clips = held_out(arguments)
     rows: dict[tuple[str, str], list[list[float]]] = {}
     for start in range(0, len(clips), arguments.batch_size):
         batch = [clips[index] for index in range(start, min(start + arguments.batch_size, len(clips)))]
@@ -80,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

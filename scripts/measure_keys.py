@@ -13,28 +13,28 @@ when it is started again; more clips can be asked for later with a larger --limi
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from held_out import end, held_out, parser_of
 from scipy.special import stdtrit
 
 from tooncrafter_jax import ClipStore, ToonCrafter, UserError
 from tooncrafter_jax.curation.motion import DisFlow
-from tooncrafter_jax.data.clip_sets import ClipSet
+from tooncrafter_jax.diffusion.schedule import NoiseSchedule
+from tooncrafter_jax.diffusion.solvers.visits import visits
 from tooncrafter_jax.evaluation.key_speeds import key_speeds, speeds_along
 from tooncrafter_jax.evaluation.metrics.intervals import LEVEL, Interval
-from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips, WindowRule
+from tooncrafter_jax.evaluation.true_clips import TrueClip
 from tooncrafter_jax.io import write_gif, write_json
 from tooncrafter_jax.io.figures import new_figure, save_figure
 from tooncrafter_jax.io.json_files import read_json
-from tooncrafter_jax.sampling.request import SamplingOptions, make_options
+from tooncrafter_jax.sampling.request import SamplingOptions
 from tooncrafter_jax.sampling.sequence import Shot, ShotOptions
-from tooncrafter_jax.sampling.through_keys import LEAST_STEPS, REDRAWN_SHARE
+from tooncrafter_jax.sampling.through_keys import options_of_bridges
 from tooncrafter_jax.typing import JsonObject, Uint8Video
 
 Row = Mapping[str, dict[str, Any]]
@@ -156,37 +156,26 @@ def check_same_request(path: Path, request: JsonObject) -> None:
     write_json(path, request)
 
 
-def main() -> int:
+def main() -> None:
     """Draws what is not drawn yet, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", type=Path, required=True, help="directory of a clip set")
+    parser = parser_of(__doc__, limit=20)
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--split", default="test", help="of the set (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=20, help="how many clips (default: %(default)s)")
     parser.add_argument("--gap", type=int, default=8, help="frames between keys, 4 at least (default: %(default)s)")
-    parser.add_argument("--model", default="small", help="checkpoint directory, or a name (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     parser.add_argument("--size", type=int, help="pixels of a side (default: the model's)")
     arguments = parser.parse_args()
     if arguments.gap < 4:
         raise UserError(f"--gap is {arguments.gap}: drawing through a key takes three drawings on either side, so 4")
-    toon = ToonCrafter.load(arguments.model)
-    given = {"steps": arguments.steps, "height": arguments.size, "width": arguments.size}
-    options = make_options({**toon.sampling, **{name: value for name, value in given.items() if value is not None}})
-    options.check(toon.config)
-    height, width = options.size(toon.config)
-    rule = WindowRule(2 * arguments.gap + 1, height, width, start="motion")
-    clips = TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit)
+    toon, options, rule, clips = held_out(arguments, frames=2 * arguments.gap + 1, start="motion", size=arguments.size)
     setting = Setting(toon, options, arguments.gap, arguments.out)
     of_set = {"set": str(arguments.set.resolve()), "split": arguments.split, "rule": repr(rule)}
     request = of_set | {"model": arguments.model, "options": repr(options)}
     check_same_request(arguments.out / "request.json", request)
 
     left = [one for one in range(len(clips)) if not row_path(setting, clips.ids[one]).exists()]
-    again = max(options.steps, LEAST_STEPS)
+    again = len(visits(NoiseSchedule(toon.config.schedule), options_of_bridges(options).solver_options).timestep)
     print(
         f"{len(clips)} shots of three keys, {len(left)} of them to draw: each takes two clips of {options.frames} "
-        f"frames at {width} x {height} in {options.steps} steps, and one in {round(REDRAWN_SHARE * again)}",
+        f"frames at {rule.width} x {rule.height} in {options.steps} steps, and one in {again}",
         flush=True,
     )
     for number, index in enumerate(left):
@@ -205,7 +194,6 @@ def main() -> int:
     print("\n".join(["", *table(rows), "", f"Behind ± are {100 * LEVEL:.0f} % intervals over clips."]))
     write_plot(arguments.out / "speeds.png", rows, arguments.gap)
     print(f"the speed along the shots: {arguments.out / 'speeds.png'}; {SHOWN} of them: shot_*.gif, {', '.join(WAYS)}")
-    return 0
 
 
 def row_path(setting: Setting, clip_id: str) -> Path:
@@ -214,7 +202,4 @@ def row_path(setting: Setting, clip_id: str) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    end(main)
