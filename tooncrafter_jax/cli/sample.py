@@ -12,26 +12,16 @@ from pathlib import Path
 
 from tooncrafter_jax.cli.batch_report import Terminal, report
 from tooncrafter_jax.cli.common import Parser, interruption_note
-from tooncrafter_jax.cli.declared_options import add_declared, given_options
+from tooncrafter_jax.cli.declared_options import given_options
 from tooncrafter_jax.cli.sample_jobs import asked_for
-from tooncrafter_jax.cli.sampling_options import OF_THE_CLIP, add_sampling, sampling_options
+from tooncrafter_jax.cli.sample_options import add_files, add_how, add_lists, add_model, add_pictures, add_places
+from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.cli.shot_options import add_shot, check_shot_options
-from tooncrafter_jax.cli.vocabulary import (
-    MEANINGS,
-    add_compilation_cache,
-    add_dtype,
-    add_hosts,
-    add_out,
-    add_quiet,
-    add_shared,
-    check_at_least_one,
-)
+from tooncrafter_jax.cli.vocabulary import Add, check_at_least_one
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
-from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS
+from tooncrafter_jax.io.formats import DEFAULT_FORMAT
 from tooncrafter_jax.io.images import check_is_picture_file
-from tooncrafter_jax.io.timesheets import TIMESHEETS
-from tooncrafter_jax.models.configuration import PRESETS
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import collected, note
 from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
@@ -40,7 +30,7 @@ from tooncrafter_jax.sampling.batch.jobs import Job, with_fitting_names
 from tooncrafter_jax.sampling.batch.making import BatchRequest, BatchResult
 from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
-from tooncrafter_jax.sampling.batch.prompt_folders import ORDERS, shown_pairs
+from tooncrafter_jax.sampling.batch.prompt_folders import shown_pairs
 from tooncrafter_jax.sampling.batch.scenes import SceneJob
 from tooncrafter_jax.sampling.batch.selection import inputs_of
 from tooncrafter_jax.sampling.batch.shot_jobs import with_scene_variations
@@ -48,7 +38,7 @@ from tooncrafter_jax.sampling.batch.shots import ShotRequest
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
 from tooncrafter_jax.sampling.picking import Picking
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.request import Pair, SamplingOptions
+from tooncrafter_jax.sampling.request import SamplingOptions
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "demo.jsonl"
 """Beside the package, where that is used as it was cloned."""
@@ -89,136 +79,17 @@ def build_parser() -> Parser:
     """All options with their defaults (spec section 11.1; where `run.sh` and the script differ, `run.sh`'s)."""
     parser = Parser("tooncrafter sample", usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
 
-    what = parser.add_argument_group("what to draw").add_argument
-    what("--first", type=Path, metavar="PICTURE", help="first picture of a single pair")
-    what("--last", type=Path, metavar="PICTURE", help="last picture of a single pair")
-    add_declared(what, Pair, ["prompt", "negative_prompt"])
-    what(
-        "--sketch",
-        action="append",
-        default=[],
-        metavar="FRAME:PICTURE",
-        help="a drawing that guides one frame, e.g. 7:middle.png; frames count from 0; may be given several times",
-    )
-    what(
-        "--reference",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="PICTURE",
-        help="colours the sketches of a clip: its first frame in colours, or, given twice, its first and its last; "
-        "with --sketches",
-    )
-    what(
-        "--sketches",
-        type=Path,
-        metavar="DIR",
-        help="with --reference: a folder with a sketch for each frame, in the order of the numbers in their names; "
-        "some may be blank",
-    )
-    what(
-        "--draft",
-        type=Path,
-        metavar="DIR",
-        help="a rough version of the clip to be drawn anew with a --strength below 1: a folder with a picture for each "
-        "frame, in the order of the numbers in their names",
-    )
-    what("--dark-sketches", action="store_true", help="sketches have dark lines on white (default: as each shows)")
-    what("--bright-sketches", action="store_true", help="sketches have bright lines on black")
-    what(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help="prompts.txt (or another .txt file) with one prompt a line, and two pictures for each, in the order of "
-        "their names "
-        "[--prompt_dir]",
-    )
-    what(
-        "--order",
-        choices=ORDERS,
-        metavar="NAME",
-        help="of a folder's pictures: numbers puts 2.png before 10.png, text 10.png before 2.png as the published "
-        "script does "
-        "(default: numbers)",
-    )
-    what(
-        "--manifest",
-        type=Path,
-        metavar="FILE",
-        help='a line of JSON for each clip: {"first": "a.png", "last": "b.png"} and, if wanted, "prompt", '
-        '"negative_prompt", "sketches": {"7": "c.png"}, "draft" (a folder), "seed", "fps", "name"; for sketches to be '
-        'coloured: {"references": ["a.png"], "sketches": "DIR"}; or for a shot: '
-        '{"keys": {"0": "a.png", "24": "b.png"}} or {"timesheet": "cut.xdts"} and, beside these, "timing", "exposure"; '
-        "paths are relative to the file",
-    )
-    what(
-        "--loop",
-        action="store_true",
-        help="each clip ends as it begins: takes one picture instead of two, and drops the repeated last frame; of a "
-        "shot, the last key is the first again [--loop]",
-    )
-    add_shot(parser.add_argument_group("a shot").add_argument)
+    def group(title: str) -> Add:
+        return parser.add_argument_group(title).add_argument
 
-    out = parser.add_argument_group("where it goes").add_argument
-    add_out(out, "a file for a single pair, else a directory [--savedir]", "PATH")
-    out(
-        "--format",
-        default="",
-        metavar="LIST",
-        help=f"one or more of {','.join(FORMATS)}; png makes a folder of frames, {', '.join(TIMESHEETS)} a folder each "
-        f"with a time sheet and its drawings (default: by the ending of --out, else {DEFAULT_FORMAT})",
-    )
-    add_declared(out, OutputPlan)
-    add_quiet(out)
-
-    model = parser.add_argument_group("the model").add_argument
-    model(
-        "--model",
-        metavar="DIR|NAME",
-        help=f"{MEANINGS['--model']}, that `tooncrafter convert` or `tooncrafter train` wrote, or the name of the "
-        "bundled one or, as OWNER/NAME[@REVISION][/FILE], of a published one [--ckpt_path] (default: "
-        f"{DEFAULT_MODEL})",
-    )
-    model(
-        "--random-weights",
-        metavar="ARCHITECTURE",
-        help=f"instead of --model: random weights, which draw noise, to try things out; {' or '.join(PRESETS)}",
-    )
-    model(
-        "--lora", metavar="FILE", help="low-rank factors that training wrote (lora.safetensors), merged into the model"
-    )
-    add_dtype(model)
-
-    where = parser.add_argument_group("where it runs").add_argument
-    where(
-        "--server",
-        metavar="URL",
-        help="draw a single pair with a server that `tooncrafter app` runs, --model being one of its names; a token "
-        "that it needs is taken from $TOONCRAFTER_TOKEN",
-    )
-    add_hosts(where)
-    add_compilation_cache(where)
-
-    how = add_sampling(parser)
-    add_declared(how, Pair, ["seed"])
-    how(
-        "--samples-per-pair",
-        type=int,
-        default=1,
-        metavar="N",
-        help="clips of each pair, with seeds counting up from --seed [--n_samples] (default: %(default)s)",
-    )
-    how(
-        "--pick",
-        type=int,
-        metavar="M",
-        help="draw the --samples-per-pair together, keep the best M of them by what is measured of each, and write a "
-        "sheet of all (default: keep all)",
-    )
-    more = ": pairs, or clips of a shot [--bs] (default: 1 pair; of a shot, one for each gap)"
-    add_shared(how, "--batch-size", more, type=int, default=None, metavar="N")
-    add_declared(how, Pair, ["fps"])
-    add_declared(how, SamplingOptions, OF_THE_CLIP)
+    what = group("what to draw")
+    add_pictures(what)
+    add_lists(what)
+    add_shot(group("a shot"))
+    add_files(group("where it goes"))
+    add_model(group("the model"))
+    add_places(group("where it runs"))
+    add_how(add_sampling(parser))
     return parser
 
 
