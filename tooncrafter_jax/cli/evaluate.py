@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import jax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, interruption_note
+from tooncrafter_jax.cli.evaluate_options import SPLIT, add_clips, add_how, add_measured
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.cli.vocabulary import (
-    add_batch_size,
     add_clip_weights,
     add_compilation_cache,
-    add_dtype,
     add_hosts,
     add_metric_weights,
     add_out,
-    add_overwrite,
-    add_quiet,
-    add_size,
-    add_split,
 )
 from tooncrafter_jax.curation.clip_model import ClipWeights
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.evaluation import atd12k
 from tooncrafter_jax.evaluation.method_specs import (
-    DEFAULT_METHODS,
-    PRESETS,
     MethodSpec,
     chosen_methods,
     chosen_metrics,
 )
 from tooncrafter_jax.evaluation.methods import TrueSketches
-from tooncrafter_jax.evaluation.metrics import METRICS, MetricWeightFiles, make_metrics
+from tooncrafter_jax.evaluation.metrics import MetricWeightFiles, make_metrics
 from tooncrafter_jax.evaluation.row_store import RowStore
 from tooncrafter_jax.evaluation.run import Evaluation, Method, Truth
-from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, TrueSet, WindowRule
+from tooncrafter_jax.evaluation.true_clips import TrueClips, TrueSet, WindowRule
 from tooncrafter_jax.io.atomic_files import check_writable
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.options import as_shown
@@ -51,7 +42,7 @@ from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
 from tooncrafter_jax.sampling.model_loading import compute_dtype
 from tooncrafter_jax.sampling.request import SamplingOptions
-from tooncrafter_jax.sketches import EXTRACTORS, load_extractor
+from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.typing import JsonObject
 
 PROGRAM = "tooncrafter evaluate"
@@ -72,7 +63,6 @@ METHOD is one of
   reconstruction:DIR   that model's decoder on the latents of the true frames (Table 4 of the paper)
 and NAME=METHOD gives it another name in the report.
 """
-SPLIT = "test"
 EPILOG = """\
 A run that was stopped goes on with the same command; with more metrics it measures only those. Networks of metrics are
 fetched by `tooncrafter fetch-metric-weights`.
@@ -83,7 +73,6 @@ exit codes: 0 done; 2 something is wrong with the request; 130 Ctrl-C
 
 def build_parser() -> Parser:
     """All options with their defaults."""
-    rule = WindowRule()
     parser = Parser(PROGRAM, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("set", type=Path, nargs="?", metavar="SET", help="clips as `curate` wrote them")
     parser.add_argument(
@@ -94,51 +83,9 @@ def build_parser() -> Parser:
         "by the protocol of docs/evaluation.md",
     )
     add_out(parser.add_argument, "the report, numbers, plots and pictures", required=True)
-    what = parser.add_argument_group("what is measured").add_argument
-    what("--methods", nargs="+", metavar="METHOD", help=f"see above (default: {' '.join(DEFAULT_METHODS)})")
-    what("--metrics", nargs="+", metavar="NAME", help=f"of {', '.join(METRICS)} (default: those that need no CLIP)")
-    what("--preset", choices=PRESETS, metavar="NAME", help=f"the metrics of the paper's {', '.join(PRESETS)}")
-    which = parser.add_argument_group("which clips").add_argument
-    add_split(which, SPLIT)
-    which("--limit", type=int, default=0, metavar="N", help="so many clips, spread over the split; 0 for all")
-    add_size(which, dataclasses.asdict(rule), "a clip", frames=True)
-    which("--stride", type=int, default=rule.stride, metavar="N", help="step between frames (default: %(default)s)")
-    which(
-        "--start",
-        choices=get_args(Start),
-        default=rule.start,
-        metavar="NAME",
-        help=f"where in a clip the frames are taken: {', '.join(get_args(Start))} (default: %(default)s)",
-    )
-    how = parser.add_argument_group("how").add_argument
-    add_batch_size(how, "clips", 4)
-    how(
-        "--show",
-        nargs="+",
-        default=[],
-        metavar="ID",
-        help="clips that the report shows whatever their numbers: parts of ids",
-    )
-    how("--no-videos", action="store_true", help="keep numbers alone, not what was made")
-    add_overwrite(how, "another evaluation in --out")
-    how("--no-prompts", action="store_true", help="models do not get the captions")
-    how(
-        "--sketch-frames",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="frames that sketched:DIR is given sketches of, from 0 (default: the middle one)",
-    )
-    how(
-        "--sketch-extractor",
-        choices=EXTRACTORS,
-        default="hed",
-        metavar="NAME",
-        help=f"what draws them: {', '.join(EXTRACTORS)} (default: %(default)s)",
-    )
-    how("--sketch-weights", type=Path, metavar="FILE", help="of the extractor, where they are the user's to download")
-    add_dtype(how)
-    add_quiet(how)
+    add_measured(parser.add_argument_group("what is measured").add_argument)
+    add_clips(parser.add_argument_group("which clips").add_argument)
+    add_how(parser.add_argument_group("how").add_argument)
     weights = parser.add_argument_group("weights of metrics").add_argument
     add_metric_weights(weights)
     add_clip_weights(weights, "clip_image and clip_text")
