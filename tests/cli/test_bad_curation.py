@@ -314,7 +314,7 @@ REQUESTS = [
     Request("splits-leave-nothing", asking("--test=0.6", "--validation=0.5"), ("leave no clips for training",)),
     Request("unknown-option", asking("--min-moton=1"), ("'--min-moton=1'", "did you mean --min-motion?")),
     Request("unknown-shots", asking("--shots=magic"), ("--shots", "'magic'")),
-    Request("shot-threshold-nan", asking("--shot-threshold=nan"), ("--shot-threshold must be from 0 to 255, not nan",)),
+    Request("shot-threshold-nan", asking("--shot-threshold=nan"), ("the shot threshold must be from 0 to", "nan")),
     Request("shot-threshold-below", asking("--shot-threshold=-1"), ("from 0 to 255, not -1",)),
     Request("shot-threshold-above", asking("--shot-threshold=300"), ("from 0 to 255, not 300",)),
     Request("impossible-lengths", asking("--shortest=9"), ("from 9.0 s to 10.0 s", "twice the shortest")),

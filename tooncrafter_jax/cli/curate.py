@@ -23,6 +23,7 @@ from tooncrafter_jax.cli.curation_options import (
     without_beam_flags,
 )
 from tooncrafter_jax.cli.curation_stages import add_measurements, measurements_of
+from tooncrafter_jax.cli.declared_options import add_declared, given_options
 from tooncrafter_jax.cli.vocabulary import add_shared, add_size
 from tooncrafter_jax.curation.measurements import notes_on
 from tooncrafter_jax.curation.protocols import Production
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 def films_parser() -> Parser:
     """All options of `films`."""
-    from tooncrafter_jax.curation.films import COVER
+    from tooncrafter_jax.curation.films import FilmOptions
 
     parser = _parser(
         "films",
@@ -77,39 +78,7 @@ def films_parser() -> Parser:
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="a film, or a folder to look for films in")
     add_where(parser)
-    add = parser.add_argument_group("how films become clips").add_argument
-    add(
-        "--shots",
-        choices=("cuts", "gradual", "transnet"),
-        default="gradual",
-        metavar="NAME",
-        help="where shots end: cuts (hard ones alone, as in the paper), gradual (dissolves, fades and wipes too) or "
-        "transnet "
-        "(TransNet V2, with the extra torch-data) (default: %(default)s)",
-    )
-    add("--shot-threshold", type=float, metavar="X", help="change between frames that is a cut, 0 to 255 (default: 27)")
-    add("--shortest", type=float, default=1.0, metavar="SECONDS", help="shortest clip (default: %(default)g)")
-    add(
-        "--longest",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="longest; longer shots are divided (default: %(default)g)",
-    )
-    add(
-        "--trim",
-        type=int,
-        default=3,
-        metavar="FRAMES",
-        help="left out where a shot borders on another (default: %(default)s)",
-    )
-    add(
-        "--cover",
-        default="x".join(map(str, COVER)),
-        metavar="HxW",
-        help="frames are shrunk while they cover this many pixels (default: %(default)s)",
-    )
-    add("--film-fps", type=float, metavar="N", help="frame rate of the clips (default: each film's own)")
+    add_declared(parser.add_argument_group("how films become clips").add_argument, FilmOptions)
     add_measurements(parser, films=True)
     add_choice(parser)
     return parser
@@ -117,18 +86,10 @@ def films_parser() -> Parser:
 
 def films(argv: list[str]) -> int:
     """Films into clips of their shots."""
-    from tooncrafter_jax.curation.films import Films
+    from tooncrafter_jax.curation.films import FilmOptions
 
     arguments, flags = _parse(films_parser(), argv)
-    production = Films(
-        arguments.sources,
-        detectors=_detectors(arguments),
-        cover=_size(arguments.cover),
-        shortest=arguments.shortest,
-        longest=arguments.longest,
-        trim=arguments.trim,
-        fps=arguments.film_fps,
-    )
+    production = FilmOptions(**given_options(arguments, FilmOptions)).films(arguments.sources)
     return _curate(production, arguments, flags)
 
 
@@ -283,27 +244,6 @@ def _parse(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, lis
 def _add_rendering(add: Callable[..., object], default: Mapping[str, object], *, frames: bool = False) -> None:
     add_size(add, default, "a clip", frames=frames)
     add_shared(add, "--seed", "s (default: %(default)s)", type=int, default=default["seed"], metavar="N")
-
-
-def _detectors(arguments: argparse.Namespace):
-    from tooncrafter_jax.curation.shots import ContentShots, GradualShots
-    from tooncrafter_jax.curation.transnet_shots import TransNetShots
-
-    if arguments.shots == "transnet":
-        if arguments.shot_threshold is not None:
-            raise UserError("--shot-threshold goes with --shots cuts or gradual, not with transnet")
-        return [TransNetShots()]
-    if arguments.shot_threshold is not None and not 0 <= arguments.shot_threshold <= 255:  # NaN is neither
-        raise UserError(f"--shot-threshold must be from 0 to 255, not {arguments.shot_threshold:g}")
-    cuts = ContentShots() if arguments.shot_threshold is None else ContentShots(arguments.shot_threshold)
-    return [cuts] if arguments.shots == "cuts" else [cuts, GradualShots()]
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise UserError(f"--cover={text} is not of the form HEIGHTxWIDTH, e.g. 320x512")
-    return int(height), int(width)
 
 
 def _curate(production: Production, arguments: argparse.Namespace, flags: Sequence[str]) -> int:

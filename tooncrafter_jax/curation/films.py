@@ -6,20 +6,25 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 
 from tooncrafter_jax.curation.film_reading import rate_of_film, read_film
 from tooncrafter_jax.curation.shots import (
     WATCHED_SIZE,
+    ContentShots,
+    GradualShots,
     ShotDetector,
     default_detectors,
     shots_between,
 )
 from tooncrafter_jax.data.records import JPEG_QUALITY, Clip, encode_frame
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.options import Option, check_ranges, with_attributes
 from tooncrafter_jax.typing import JsonObject
 
 EXTENSIONS = frozenset(
@@ -32,6 +37,75 @@ COVER = (320, 512)
 MIN_FRAMES = 16
 """Frames of a training example; a shorter clip is of no use (spec section 8.4)."""
 _Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class FilmOptions:
+    """How films become clips, as a user says it."""
+
+    shots: Annotated[
+        Literal["cuts", "gradual", "transnet"],
+        Option(
+            "where shots end: cuts (hard ones alone, as in the paper), gradual (dissolves, fades and wipes too) or "
+            "transnet (TransNet V2, with the extra torch-data)"
+        ),
+    ] = "gradual"
+    shot_threshold: Annotated[
+        float | None,
+        Option("change between frames that is a cut", least=0, most=255, unset=f"{ContentShots.threshold:g}"),
+    ] = None
+    shortest: Annotated[float, Option("shortest clip", metavar="SECONDS")] = 1.0
+    longest: Annotated[float, Option("longest; longer shots are divided", metavar="SECONDS")] = 10.0
+    trim: Annotated[int, Option("left out where a shot borders on another", metavar="FRAMES")] = 3
+    cover: Annotated[str, Option("frames are shrunk while they cover this many pixels", metavar="HxW")] = (
+        f"{COVER[0]}x{COVER[1]}"
+    )
+    film_fps: Annotated[float | None, Option("frame rate of the clips", unset="each film's own", metavar="N")] = None
+
+    def films(self, paths: _Path | Iterable[_Path]) -> Films:
+        """The production.
+
+        Args:
+          paths: films, and folders of them.
+
+        Raises:
+          UserError: an option is out of range, or as of `Films`.
+        """
+        check_ranges(self)
+        return Films(
+            paths,
+            detectors=self.detectors(),
+            cover=self._cover,
+            shortest=self.shortest,
+            longest=self.longest,
+            trim=self.trim,
+            fps=self.film_fps,
+        )
+
+    def detectors(self) -> list[ShotDetector]:
+        """What finds the ends of shots.
+
+        Raises:
+          UserError: there is a threshold for what has none, or TransNet is not installed.
+        """
+        if self.shots == "transnet":
+            from tooncrafter_jax.curation.transnet_shots import TransNetShots
+
+            if self.shot_threshold is not None:
+                raise UserError("--shot-threshold goes with --shots cuts or gradual, not with transnet: leave it out")
+            return [TransNetShots()]
+        cuts = ContentShots() if self.shot_threshold is None else ContentShots(self.shot_threshold)
+        return [cuts] if self.shots == "cuts" else [cuts, GradualShots()]
+
+    @property
+    def _cover(self) -> tuple[int, int]:
+        height, _, width = self.cover.partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            raise UserError(f"--cover={self.cover} is not of the form HEIGHTxWIDTH, e.g. 320x512")
+        return int(height), int(width)
+
+
+FilmOptions.__doc__ = with_attributes(FilmOptions.__doc__, FilmOptions)
 
 
 class Films:
@@ -62,9 +136,9 @@ class Films:
         *,
         detectors: Sequence[ShotDetector] | None = None,
         cover: tuple[int, int] = COVER,
-        shortest: float = 1.0,
-        longest: float = 10.0,
-        trim: int = 3,
+        shortest: float = FilmOptions.shortest,
+        longest: float = FilmOptions.longest,
+        trim: int = FilmOptions.trim,
         fps: float | None = None,
     ):
         if not 0 < shortest <= longest / 2:
