@@ -104,13 +104,7 @@ def main(argv: list[str]) -> int:
     """
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    if (arguments.set is None) == (arguments.atd12k is None):
-        raise UserError("give a SET of clips or --atd12k=DIR, one of them")
-    if arguments.atd12k is not None and arguments.preset is not None:
-        raise UserError(
-            f"--preset={arguments.preset} names metrics of whole clips: with --atd12k give --metrics, of "
-            f"{', '.join(atd12k.OF_ONE_FRAME)}, or leave both out"
-        )
+    _check_truth(arguments)
     named = arguments.metrics or (None if arguments.atd12k is None else atd12k.METRIC_NAMES)
     names = chosen_metrics(named, arguments.preset, with_clip=arguments.clip_weights is not None)
     specs = [MethodSpec.parse(text) for text in chosen_methods(arguments.methods, arguments.preset)]
@@ -151,6 +145,17 @@ def main(argv: list[str]) -> int:
         request = {"methods": " ".join(spec.text for spec in specs), "metrics": " ".join(names)}
         print(f"report: {printable(write_report(evaluation, measured, request, shown))}")
     return EXIT_OK
+
+
+def _check_truth(arguments: argparse.Namespace) -> None:
+    """Raises UserError unless there is one truth, and a preset goes with it."""
+    if (arguments.set is None) == (arguments.atd12k is None):
+        raise UserError("give a SET of clips or --atd12k=DIR, one of them")
+    if arguments.atd12k is not None and arguments.preset is not None:
+        raise UserError(
+            f"--preset={arguments.preset} names metrics of whole clips: with --atd12k give --metrics, of "
+            f"{', '.join(atd12k.OF_ONE_FRAME)}, or leave both out"
+        )
 
 
 def _check_triplets(arguments: argparse.Namespace, metrics: Sequence[str], specs: Sequence[MethodSpec]) -> None:
