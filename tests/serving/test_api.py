@@ -111,6 +111,23 @@ def test_events_tell_of_progress_and_previews(tmp_path: Path) -> None:
         assert answer.headers["content-type"] == "image/webp" and answer.body[8:12] == b"WEBP"
 
 
+def test_events_of_several_jobs_come_on_one_connection(tmp_path: Path) -> None:
+    with serving(tmp_path, FakeModel(seconds=0.02)) as server:
+        client, stranger = server.client(), server.client()
+        ids = [client.submit(pair(seed), PAIR)["id"] for seed in (1, 2)]
+        others = [stranger.submit(pair(3), PAIR)["id"], "0" * 32]
+        wanted = "&".join(f"id={id}" for id in ids + others + ids)
+        answer = server.ask("GET", f"/v1/events?{wanted}", client.key)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        seen = [block.split("\n") for block in answer.body.decode().split("\n\n") if block.startswith("event: ")]
+        told = [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in seen]
+        assert [data["id"] for kind, data in told if kind == "removed"] == others
+        ends = {data["id"]: data["state"] for kind, data in told if kind == "job"}
+        assert ends == dict.fromkeys(ids, "done")
+        assert server.ask("GET", "/v1/events", client.key).status == 422
+        assert server.ask("GET", f"/v1/events?{wanted}").status == 401
+
+
 def test_jobs_of_others_are_not_there(server: Server, client: Client, done: dict[str, Any]) -> None:
     stranger = server.client()
     assert stranger.key != client.key

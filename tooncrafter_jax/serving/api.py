@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Req
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from pydantic import Field
 from starlette.requests import ClientDisconnect
 
 from tooncrafter_jax import __version__
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 ROUTES = APIRouter(prefix="/v1")
 AUTHORIZATION: dict[str, Any] = {"security": [{"bearer": []}, {"cookie": []}]}
 """Of routes that are a client's own, in the OpenAPI description."""
+ID = "^[0-9a-f]{32}$"
+"""Of a job."""
 if TYPE_CHECKING:
     Form = PixelFormat = str
 else:
@@ -59,6 +62,17 @@ class Service:
     def answer(self, job: Job) -> answers.JobAnswer:
         """What is said of a job."""
         return answers.job_answer(job, self.engine.board.live(job.id))
+
+    def events(self, ids: Sequence[str], client: str) -> JobEvents:
+        """What becomes of jobs of a client's; others are not there."""
+
+        def look(id: str) -> tuple[answers.JobAnswer | None, bool]:
+            now = self.database.job(id)
+            if now is None or now.client != client:
+                return None, True
+            return self.answer(now), not now.is_open or self.engine.is_ending
+
+        return JobEvents(self.engine.board, ids, look)
 
     def check_rate(self, client: str) -> None:
         """Raises `Busy` for a client that asks too often."""
@@ -86,7 +100,7 @@ def client_of(request: Request, service: Served) -> str:
 Client = Annotated[str, Depends(client_of)]
 
 
-def own_job(id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")], client: Client, service: Served) -> Job:
+def own_job(id: Annotated[str, Path(pattern=ID)], client: Client, service: Served) -> Job:
     """A job of the client's; of another's nothing is said."""
     job = service.database.job(id)
     if job is None or job.client != client:
@@ -252,14 +266,24 @@ def events(job: OwnJob, service: Served) -> Response:
     """What becomes of a job, until it ends: `job` is what `/v1/jobs/{id}` says, whenever that changes. While anybody
     listens, previews are made: `previews` counts them.
     """
+    return service.events([job.id], job.client)
 
-    def look() -> tuple[answers.JobAnswer | None, bool]:
-        now = service.database.job(job.id)
-        if now is None:
-            return None, True
-        return service.answer(now), not now.is_open or service.engine.is_ending
 
-    return JobEvents(service.engine.board, job.id, look)
+@ROUTES.get(
+    "/events",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Events"}},
+    openapi_extra=AUTHORIZATION,
+)
+def events_of_all(
+    client: Client,
+    service: Served,
+    id: Annotated[list[Annotated[str, Field(pattern=ID)]], Query(min_length=1, max_length=100)],
+) -> Response:
+    """What becomes of several jobs, until all have ended, on one connection: `job` as of one; `removed` has the `id` of
+    one that is not there.
+    """
+    return service.events(list(dict.fromkeys(id)), client)
 
 
 @ROUTES.get("/jobs/{id}/preview", response_class=FileResponse, openapi_extra=AUTHORIZATION)

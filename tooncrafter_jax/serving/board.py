@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 
@@ -58,15 +58,17 @@ class Board:
         self.tell(id)
 
     @contextlib.contextmanager
-    def listening(self, id: str) -> Iterator[asyncio.Event]:
-        """Inside, the event of this loop is set whenever a job changes."""
+    def listening(self, ids: Collection[str]) -> Iterator[asyncio.Event]:
+        """Inside, the event of this loop is set whenever one of these jobs changes."""
         entry = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
-            self._listeners[id].append(entry)
+            for id in ids:
+                self._listeners[id].append(entry)
         try:
             yield entry[1]
         finally:
             with self._lock:
-                self._listeners[id].remove(entry)
-                if not self._listeners[id]:
-                    del self._listeners[id]
+                for id in ids:
+                    self._listeners[id].remove(entry)
+                    if not self._listeners[id]:
+                        del self._listeners[id]

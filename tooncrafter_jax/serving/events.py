@@ -1,9 +1,10 @@
-"""Server-sent events of one job (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+"""Server-sent events of jobs (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -19,27 +20,27 @@ PING_SECONDS = 15.0
 
 
 class JobEvents(Response):
-    """An answer that goes on for as long as a job is open and somebody listens.
+    """An answer that goes on for as long as one of the jobs is open and somebody listens.
 
     Args:
-      board: says when the job changes.
-      id: of the job.
-      look: what is said of the job, None if it is no longer there, and whether nothing more will come.
+      board: says when a job changes.
+      ids: of the jobs, each once.
+      look: what is said of a job, None if it is not there, and whether nothing more will come of it.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, board: Board, id: str, look: Callable[[], tuple[BaseModel | None, bool]]) -> None:
+    def __init__(self, board: Board, ids: Sequence[str], look: Callable[[str], tuple[BaseModel | None, bool]]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._board, self._id, self._look = board, id, look
+        self._board, self._ids, self._look = board, ids, look
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, as ASGI has it."""
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            with self._board.listening(self._id) as changed:
+            with self._board.listening(self._ids) as changed:
                 await self._follow(changed, gone, send)
             if not gone.done():
                 await send({"type": "http.response.body", "body": b""})
@@ -49,17 +50,18 @@ class JobEvents(Response):
             gone.cancel()
 
     async def _follow(self, changed: asyncio.Event, gone: asyncio.Future[None], send: Send) -> None:
-        sent = None
+        sent: dict[str, BaseModel | None] = dict.fromkeys(self._ids)
         while not gone.done():
             changed.clear()
-            answer, is_last = await run_in_threadpool(self._look)
-            if answer is None:
-                await _write(send, format_sse_event(event="removed", data_str="{}"))
-            elif answer != sent:
-                data = answer.model_dump_json()
-                await _write(send, format_sse_event(event="job", data_str=data))
-                sent = answer
-            if is_last:
+            for id, (answer, is_last) in (await run_in_threadpool(self._look_at, list(sent))).items():
+                if answer is None:
+                    await _write(send, format_sse_event(event="removed", data_str=json.dumps({"id": id})))
+                elif answer != sent[id]:
+                    await _write(send, format_sse_event(event="job", data_str=answer.model_dump_json()))
+                sent[id] = answer
+                if is_last:
+                    del sent[id]
+            if not sent:
                 return
             news = asyncio.ensure_future(changed.wait())
             waits: set[asyncio.Future[Any]] = {gone, news}
@@ -67,6 +69,9 @@ class JobEvents(Response):
             news.cancel()
             if not done:
                 await _write(send, format_sse_event(comment="nothing new"))
+
+    def _look_at(self, ids: Sequence[str]) -> dict[str, tuple[BaseModel | None, bool]]:
+        return {id: self._look(id) for id in ids}
 
 
 async def _disconnected(receive: Receive) -> None:
