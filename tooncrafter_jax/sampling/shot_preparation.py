@@ -86,17 +86,9 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room
         what = f"the key on frame {frame}"
         read = as_picture(picture, what)
         shapes[frame] = read.shape[:2]
-        name, other = name_of(picture, what), name_of(layout.keys[first], f"the key on frame {first}")
-        sizes = [f"{shape[1]} x {shape[0]}" for shape in (shapes[frame], shapes[first])]
-        if options.fit is None and not same_shape(shapes[frame], shapes[first]):
-            raise UserError(
-                f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: the keys have different shapes and cannot line up, "
-                "so crop them, or say what to do by the option fit, crop or pad"
-            )
-        if shapes[frame] != shapes[first]:
-            note(f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: both are brought to {width} x {height}")
-        if options.fit != "pad":
-            note_cut(name, shapes[frame], height, width)
+        name = name_of(picture, what)
+        other = name_of(layout.keys[first], f"the key on frame {first}")
+        _check_fit((name, other), (shapes[frame], shapes[first]), options, height, width)
         if options.alpha:
             cels.append((read, name))
             continue
@@ -118,6 +110,38 @@ def prepare_shot(shot: Shot, options: SamplingOptions, config: ModelConfig, room
         for place, (frame, sketch) in layout.sketches.items()
     }
     return PreparedShot(shot, layout, keys, hints, found)
+
+
+def _check_fit(
+    names: tuple[str, str],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    options: SamplingOptions,
+    height: int,
+    width: int,
+) -> None:
+    """Says how a key is brought to the result's size.
+
+    Args:
+      names: of the key, and of the first one.
+      shapes: (height, width) of both.
+      options: how keys are fitted.
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+
+    Raises:
+      UserError: their shapes differ, and it is not said what to do.
+    """
+    name, other = names
+    sizes = [f"{shape[1]} x {shape[0]}" for shape in shapes]
+    if options.fit is None and not same_shape(*shapes):
+        raise UserError(
+            f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: the keys have different shapes and cannot line up, so "
+            "crop them, or say what to do by the option fit, crop or pad"
+        )
+    if shapes[0] != shapes[1]:
+        note(f"{name} is {sizes[0]} pixels, {other} {sizes[1]}: both are brought to {width} x {height}")
+    if options.fit != "pad":
+        note_cut(name, shapes[0], height, width)
 
 
 def _check_loop(keys: Mapping[int, Drawn]) -> None:
