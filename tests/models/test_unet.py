@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import pytest
 from tests.models.tiny_networks import ints, no_controls, run_unet, tiny_inputs, values
 from tests.reference import NETWORK_TOLERANCE, channels_first, deviation, golden, noise_params
 from tooncrafter_jax.models.network import AnyNetwork, Network
-from tooncrafter_jax.models.unet import UNet, UNetConfig
+from tooncrafter_jax.models.unet import Reused, UNet, UNetConfig
 from tooncrafter_jax.models.unet_blocks import BlockOptions, CrossAttention, TemporalConvBlock, TemporalTransformer
 from tooncrafter_jax.nn.platform import tracing_for
 
@@ -218,6 +218,31 @@ class TestSwitches:
         for place in range(len(zeros)):
             controls = [values("control", *z.shape) if i == place else z for i, z in enumerate(zeros)]
             assert np.abs(run_micro()(controls=controls) - before).max() > 1e-2, place
+
+    @pytest.mark.gate
+    @pytest.mark.parametrize("blocks", [1, 2])
+    def test_the_outermost_blocks_go_on_from_what_a_whole_call_kept(self, blocks: int) -> None:
+        """Of the same call they give the same, and of another one something near."""
+        network, params = micro()
+
+        @jax.jit
+        def both(params: Any, times: Any, before: Any) -> Any:
+            unet, given = network.bind(params), micro_inputs()
+            keys = unet.context_keys(given["context"], FRAMES)
+            controls = [values(f"control {i}", CLIPS, FRAMES, *shape) for i, shape in enumerate(MICRO_CONTROLS)]
+            outputs: dict[str, Any] = {}
+            whole = partial(unet, given["x"], context=keys, fps=given["fps"], controls=controls)
+            v = whole(times)
+            whole(before, observe=outputs.__setitem__)
+            features = outputs[unet.reused_output(blocks)]
+            assert features.shape[-1] == MICRO.reused_channels(blocks)
+            return v, whole(times, reused=Reused(blocks, features), controls=controls[:blocks])
+
+        times, later = ints(5, 700), ints(45, 660)
+        v, same = both(params, times, times)
+        np.testing.assert_allclose(same, v, atol=1e-5)
+        _, near = both(params, times, later)
+        assert 1e-4 < np.abs(near - v).max() < 0.5 * np.abs(v).max()
 
     def test_sizes_that_do_not_fit_are_named(self) -> None:
         network, params = micro()

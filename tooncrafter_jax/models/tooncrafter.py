@@ -19,6 +19,7 @@ from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import MOTION, ModelConfig
 from tooncrafter_jax.models.dual_reference_decoder import References, map_chunks
 from tooncrafter_jax.models.motion import Motion
+from tooncrafter_jax.models.unet import Reused
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
@@ -74,6 +75,18 @@ class Conditions(NamedTuple):
     fps: FramesPerSecond
     sketch: SketchCondition | None = None
     motion: tuple[Motion, ...] | None = None
+
+
+class Kept(NamedTuple):
+    """What a whole prediction leaves for those after it that compute the denoiser's outermost blocks alone.
+
+    Attributes:
+      features: (B, T, h, w, C) that the outermost blocks start from.
+      controls: of the sketch encoder, for the skips of these blocks, scaled; empty without sketches.
+    """
+
+    features: VideoFeatures
+    controls: tuple[VideoFeatures, ...] = ()
 
 
 class BoundModel:
@@ -241,22 +254,55 @@ class BoundModel:
           bypass_temporal: skips the temporal layers (variant III of the paper's Table 3).
           dropout_key: turns dropout on: the sketch encoder's where sketches guide, else the denoiser's.
         """
-        controls, sketch = None, conditions.sketch
-        if sketch is not None:
-            encoder = self.network("sketch_encoder")
-            controls = encoder(noisy, times, sketch.context, sketch.hint_features, dropout_key=dropout_key)
-            scale = sketch.scale[:, None, None, None, None]
-            controls = [control * scale.astype(control.dtype) for control in controls]
+        controls = self._controls(noisy, times, conditions, dropout_key)
+        if controls is not None:
             dropout_key = None
+        return self._denoiser(
+            noisy,
+            times,
+            conditions,
+            controls=controls,
+            bypass_temporal=bypass_temporal,
+            dropout_key=dropout_key,
+        )
+
+    def predict_keeping(
+        self, noisy: Latents, times: Timesteps, conditions: Conditions, blocks: int
+    ) -> tuple[Latents, Kept]:
+        """`predict_v`, and what `predict_reusing` with so many outermost blocks takes of it."""
+        controls = self._controls(noisy, times, conditions)
+        outputs: dict[str, VideoFeatures] = {}
+        v = self._denoiser(noisy, times, conditions, controls=controls, observe=outputs.__setitem__)
+        features = outputs[self.network("unet").reused_output(blocks)]
+        return v, Kept(features, tuple((controls or ())[:blocks]))
+
+    def predict_reusing(
+        self, noisy: Latents, times: Timesteps, conditions: Conditions, kept: Kept, blocks: int
+    ) -> Latents:
+        """V by so many outermost blocks of the denoiser alone; all else is that of an earlier time."""
+        controls = list(kept.controls) or None
+        return self._denoiser(noisy, times, conditions, controls=controls, reused=Reused(blocks, kept.features))
+
+    def _controls(
+        self, noisy: Latents, times: Timesteps, conditions: Conditions, dropout_key: Key | None = None
+    ) -> list[VideoFeatures] | None:
+        """What the sketch encoder adds to the denoiser's skips and middle; None without sketches."""
+        sketch = conditions.sketch
+        if sketch is None:
+            return None
+        encoder = self.network("sketch_encoder")
+        controls = encoder(noisy, times, sketch.context, sketch.hint_features, dropout_key=dropout_key)
+        scale = sketch.scale[:, None, None, None, None]
+        return [control * scale.astype(control.dtype) for control in controls]
+
+    def _denoiser(self, noisy: Latents, times: Timesteps, conditions: Conditions, **others: Any) -> Latents:
         return self.network("unet")(
             jnp.concatenate([noisy, conditions.concat], axis=-1),
             times,
             conditions.context,
             conditions.fps,
-            controls=controls,
             motion=conditions.motion,
-            bypass_temporal=bypass_temporal,
-            dropout_key=dropout_key,
+            **others,
         )
 
     # -------------------------------------------------------------------------------------------------------- decoding

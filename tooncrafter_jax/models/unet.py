@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +79,30 @@ class UNetConfig:
         return 2 ** (len(self.multipliers) - 1)
 
     @property
+    def most_reused_blocks(self) -> int:
+        """The number of blocks on the way up that are at full resolution."""
+        return self.blocks_per_level + 1
+
+    def reused_channels(self, blocks: int) -> int:
+        """Channels of the features that a call with so many outermost blocks starts from."""
+        return self.width * self.multipliers[1 if blocks == self.most_reused_blocks else 0]
+
+    @property
     def block_options(self) -> BlockOptions:
         """What all blocks have in common."""
         return BlockOptions.of(self, temporal=True, image_stream=True)
+
+
+class Reused(NamedTuple):
+    """What a former call left for a call that computes only the outermost blocks.
+
+    Attributes:
+      blocks: the last blocks on the way up that are computed, all at full resolution.
+      features: what they start from: the output that `UNet.reused_output` names, of the former call.
+    """
+
+    blocks: int
+    features: VideoFeatures
 
 
 class Level(nnx.Module):
@@ -193,6 +214,11 @@ class UNet(nnx.Module):
         for level in reversed(range(len(self.up))):
             yield from ((f"up.{level}.blocks.{i}", block) for i, block in enumerate(self.up[level].blocks))
 
+    def reused_output(self, blocks: int) -> str:
+        """The name of the output, as `observe` gets it, from which a call with so many outermost blocks can start."""
+        most = self.config.most_reused_blocks
+        return f"up.0.blocks.{most - blocks - 1}" if blocks < most else f"up.1.blocks.{most - 1}"
+
     def context_keys(self, context: Context, frames: int) -> dict[str, list[ContextKeys]]:
         """Keys and values of the context for every cross-attention; they do not depend on the time.
 
@@ -225,6 +251,7 @@ class UNet(nnx.Module):
         dropout_key: PRNGKeyArray | None = None,
         bypass_temporal: bool = False,
         observe: Observer | None = None,
+        reused: Reused | None = None,
     ) -> Float[Array, "B T h w out"]:
         """Predicts v, in float32 whatever the dtype of the computation.
 
@@ -241,6 +268,8 @@ class UNet(nnx.Module):
           dropout_key: turns dropout on.
           bypass_temporal: skips stem, temporal convolutions and temporal transformers (variant III of Table 3).
           observe: called with each block's name and output.
+          reused: of a former call, nearly the same: then the stem and the outermost blocks alone are computed (Ma et
+            al. 2024, "DeepCache", arXiv:2312.00858, section 3), with the controls of their skips.
 
         Raises:
           ValueError: if h or w do not fit the levels.
@@ -282,27 +311,38 @@ class UNet(nnx.Module):
         skips = [h]
         for level, row in enumerate(self.down):
             for i, block in enumerate(row.blocks):
+                if reused is not None and i == reused.blocks - 1:
+                    break
                 name = f"down.{level}.blocks.{i}"
                 h = run(name, block, h, of_level[level])
                 observe(name, h)
                 skips.append(h)
+            if reused is not None:
+                break
             if row.downsample is not None:
                 h = row.downsample(h)
                 observe(f"down.{level}.downsample", h)
                 skips.append(h)
 
         # Middle.
-        for i, block in enumerate(self.mid.blocks):
-            h = run(f"mid.blocks.{i}", block, h, of_level[-1])
-        observe("mid", h)
+        if reused is None:
+            for i, block in enumerate(self.mid.blocks):
+                h = run(f"mid.blocks.{i}", block, h, of_level[-1])
+            observe("mid", h)
         if controls is not None:
-            h = h + controls[-1]
-            skips = [skip + control for skip, control in zip(skips, controls[:-1], strict=True)]
+            h = h + controls[-1] if reused is None else h
+            of_skips = controls[: len(skips)]
+            skips = [skip + control for skip, control in zip(skips, of_skips, strict=True)]
 
         # Up.
-        for level in reversed(range(len(self.up))):
+        first = 0
+        if reused is not None:
+            h, first = reused.features, self.config.most_reused_blocks - reused.blocks
+        for level in reversed(range(len(self.up) if reused is None else 1)):
             row = self.up[level]
             for i, block in enumerate(row.blocks):
+                if i < first:
+                    continue
                 name = f"up.{level}.blocks.{i}"
                 h = run(name, block, jnp.concatenate([h, skips.pop()], axis=-1))
                 if i == len(row.blocks) - 1 and row.upsample is not None:

@@ -26,6 +26,7 @@ from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, Conditions
 from tooncrafter_jax.runtime.distributed import to_host
 from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.encoded_pictures import EncodedPictures, HostMoments, HostPictures
+from tooncrafter_jax.sampling.feature_reuse import Reuse
 from tooncrafter_jax.sampling.guidance_interval import guided_times
 from tooncrafter_jax.sampling.model_loading import replicated
 from tooncrafter_jax.sampling.motion_source import missing_motion
@@ -126,6 +127,7 @@ class PairSampler:
             rows_per_chunk=options.steps_per_chunk,
             with_predictions=on_progress is not None,
             in_sequence=at_once < branches,
+            reuse=None if options.reuse is None else Reuse.parse(options.reuse, self.config.unet),
         ):
             latents = reached.latents
             if on_progress is not None and reached.predictions is not None:

@@ -33,6 +33,7 @@ from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import (
     BoundModel,
     Conditions,
+    Kept,
     Moments,
     SketchCondition,
     condition_latents,
@@ -40,9 +41,10 @@ from tooncrafter_jax.models.tooncrafter import (
     guided_by_motion,
 )
 from tooncrafter_jax.models.unet_blocks import ContextKeys
-from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, dividing_axes
+from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
-from tooncrafter_jax.sampling.denoise import Guidance, denoise_chunk
+from tooncrafter_jax.sampling.denoise import Guidance, Remembered, denoise_chunk
+from tooncrafter_jax.sampling.feature_reuse import Reuse
 from tooncrafter_jax.typing import (
     AllParams,
     Device,
@@ -166,9 +168,12 @@ class Sampler:
         self.sketch_condition = self._jit(self._sketch_condition)
         self.motion = self._jit(self._motion, static_argnames=("frames",))
         self.guided_by_motion = self._jit(self._guided_by_motion)
+        self.nothing_kept = self._jit(
+            self._nothing_kept, static_argnames=("rows", "frames", "frame_size", "blocks", "with_controls")
+        )
         self.denoise = self._jit(
             self._denoise,
-            static_argnames=("solver", "branches", "with_predictions", "in_sequence"),
+            static_argnames=("solver", "branches", "with_predictions", "in_sequence", "reused_blocks"),
             donate_argnames=("carry",),
         )
         self.decode = self._jit(self._decode, static_argnames=("frames_per_chunk",))
@@ -341,6 +346,7 @@ class Sampler:
         with_predictions: bool = False,
         in_sequence: bool = False,
         noise: Float[np.ndarray, "K B T h w C"] | None = None,
+        reuse: Reuse | None = None,
     ) -> Iterator[Sampled]:
         """Runs a solver over all of its rows, chunk by chunk; what a chunk gives is valid until the next one is asked for.
 
@@ -357,10 +363,22 @@ class Sampler:
           with_predictions: whether the clean latents predicted for each row are wanted.
           in_sequence: whether one branch is predicted after another, which needs less memory, instead of all together.
           noise: (rows, B, T, h, w, C), instead of what the seeds draw.
+          reuse: how features of the denoiser are reused; None: all are computed in every row.
         """
-        size, done, carry = rows_per_chunk or number_of_rows(rows), 0, solver.init(x)
+        size, done, carry, fresh = rows_per_chunk or number_of_rows(rows), 0, solver.init(x), None
+        if reuse is not None:
+            clips, frames, height, width, _ = x.shape
+            kept = self.nothing_kept(
+                rows=branches * clips,
+                frames=frames,
+                frame_size=(height, width),
+                blocks=reuse.blocks,
+                with_controls=conditions.sketch is not None,
+            )
+            carry = Remembered(carry, kept)
+            fresh = reuse.fresh(np.asarray(rows.timestep), _on_host(guidance.times))
         used = only(params, "unet", *(() if conditions.sketch is None else ("sketch_encoder",)))
-        for chunk in chunks(rows, size):
+        for chunk in chunks(rows, size, fresh):
             carry, predictions = self.denoise(
                 used,
                 carry,
@@ -373,15 +391,30 @@ class Sampler:
                 with_predictions=with_predictions,
                 in_sequence=in_sequence,
                 noise=None if noise is None else self.place(noise[done : done + size]),
+                reused_blocks=None if reuse is None else reuse.blocks,
             )
             active = int(np.sum(chunk.active))
             done += active
-            yield Sampled(done, solver.latents(carry), None if predictions is None else predictions[:active])
+            latents = solver.latents(carry.carry if isinstance(carry, Remembered) else carry)
+            yield Sampled(done, latents, None if predictions is None else predictions[:active])
+
+    def _nothing_kept(
+        self, *, rows: int, frames: int, frame_size: tuple[int, int], blocks: int, with_controls: bool
+    ) -> Kept:
+        """Zeros in the place of what a whole prediction keeps."""
+        unet, dtype = self.config.unet, self.networks["unet"].dtype
+
+        def zeros(channels: int) -> jax.Array:
+            x = jnp.zeros((rows, frames, *frame_size, channels), dtype)
+            return constrain(x, "batch", "frames", None, None, None)
+
+        widths = (unet.width, *[unet.width * unet.multipliers[0]] * (blocks - 1)) if with_controls else ()
+        return Kept(zeros(unet.reused_channels(blocks)), tuple(zeros(width) for width in widths))
 
     def _denoise(
         self,
         params: AllParams,
-        carry: Carry,
+        carry: Carry | Remembered,
         chunk: Chunk,
         seeds: Seeds,
         conditions: Conditions,
@@ -392,7 +425,8 @@ class Sampler:
         with_predictions: bool = False,
         in_sequence: bool = False,
         noise: Trajectory | None = None,
-    ) -> tuple[Carry, Trajectory | None]:
+        reused_blocks: int | None = None,
+    ) -> tuple[Carry | Remembered, Trajectory | None]:
         """`denoise_chunk` with the components `unet` and, with sketches, `sketch_encoder`; the carry is donated."""
         return denoise_chunk(
             self._model(params),
@@ -406,6 +440,7 @@ class Sampler:
             rows_at_a_time=self._rows_at_a_time((1 if in_sequence else branches) * conditions.concat.shape[0]),
             with_predictions=with_predictions,
             noise=noise,
+            reused_blocks=reused_blocks,
         )
 
     # ---------------------------------------------------------------------------------------------------------- decoding
@@ -421,6 +456,12 @@ class Sampler:
     ) -> Video:
         """Scaled latents (B, T, h, w, C) to frames (B, T, H, W, 3), float32, about [-1, 1]."""
         return self._model(params).decode(latents, references, frames_per_chunk, motion)
+
+
+def _on_host(
+    times: tuple[jax.Array | np.ndarray, jax.Array | np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    return None if times is None else (np.asarray(times[0]), np.asarray(times[1]))
 
 
 def only(params: AllParams, *components: str) -> dict[str, Params]:

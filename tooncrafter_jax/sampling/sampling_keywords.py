@@ -33,6 +33,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Guide by the pictures apart from the prompt, which takes a third pass of the network; 0 to 100."""
     guidance_interval: str | None
     """Guide at noise levels between these two alone, e.g. 0.3:5, which takes a pass of the network less at all others; a level is the deviation of the noise over the signal, inf of pure noise."""
+    reuse: str | None
+    """Compute the deep layers of the denoiser in one of so many predictions alone, e.g. 3, or 3:2 with the two outermost blocks in all of them: much quicker, and another clip."""
     sequential_guidance: bool
     """Make the passes of guidance one after another, not together: less memory, more time where the device is not full, and the same clip up to rounding."""
     frames: int

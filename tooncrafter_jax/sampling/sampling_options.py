@@ -16,6 +16,7 @@ from tooncrafter_jax.io.backgrounds import AUTO, colour_named
 from tooncrafter_jax.io.sizes import WHITE, Colour
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.options import Option, check_ranges, declared, with_attributes
+from tooncrafter_jax.sampling.feature_reuse import Reuse
 from tooncrafter_jax.sampling.guidance_interval import guided_times
 
 Fit = Literal["crop", "pad"]
@@ -80,6 +81,15 @@ class SamplingOptions(SolverOptions):
             "others; a level is the deviation of the noise over the signal, inf of pure noise",
             unset="all of them",
             metavar="FROM:TO",
+        ),
+    ] = None
+    reuse: Annotated[
+        str | None,
+        Option(
+            "compute the deep layers of the denoiser in one of so many predictions alone, e.g. 3, or 3:2 with the two "
+            "outermost blocks in all of them: much quicker, and another clip",
+            unset="off",
+            metavar="EVERY[:BLOCKS]",
         ),
     ] = None
     sequential_guidance: Annotated[
@@ -217,6 +227,8 @@ class SamplingOptions(SolverOptions):
         schedule = NoiseSchedule(config.schedule)
         rows = solver_named(self.solver).rows(schedule, self.solver_options)
         self._check_interval(schedule, np.asarray(rows.timestep))
+        if self.reuse is not None:
+            Reuse.parse(self.reuse, config.unet)
 
         def need(condition: bool, sentence: str) -> None:
             if not condition:
