@@ -15,10 +15,13 @@ from tooncrafter_jax.diffusion.loop import chunks, run_remembering_chunk
 from tooncrafter_jax.diffusion.solvers.solver import SolverOptions
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tiny, tooncrafter_512
+from tooncrafter_jax.nn.logical_axes import axis_rules, constrain
 from tooncrafter_jax.sampling.denoise import Guidance, guided_remembering
 from tooncrafter_jax.sampling.feature_reuse import Reuse
 from tooncrafter_jax.sampling.guidance_interval import guided_times
 from tooncrafter_jax.sampling.request import SamplingOptions
+from tooncrafter_jax.sampling.sampler import mesh_rules, sampling_mesh
+from tooncrafter_jax.typing import Device
 
 
 @pytest.mark.parametrize(("text", "reuse"), [("2", Reuse(2, 1)), ("3:1", Reuse(3, 1)), ("5:3", Reuse(5, 3))])
@@ -100,6 +103,30 @@ def test_each_branch_uses_what_it_kept_itself(interval: str | None, whole_at: se
         done += 1
     np.testing.assert_allclose(EULER.latents(carry), EULER.latents(expected), atol=1e-3)
     assert memory.shape == (4, 1, 1, 1, 1) and done == 5
+
+
+def test_devices_that_share_clips_and_frames_give_the_same(devices: list[Device]) -> None:
+    """What two branches of one clip keep lies on eight devices, as their latents do."""
+    rows, guidance = (
+        EULER.rows(SCHEDULE, SolverOptions(steps=5)),
+        Guidance(7.5, 0.7, 1.0, guided_times("1:4", SCHEDULE)),
+    )
+    chunk = next(chunks(rows, 5, Reuse(2).fresh(np.asarray(rows.timestep), guidance.times)))
+
+    def run(at_a_time: int | None = None) -> jax.Array:
+        @jax.jit
+        def compiled(x: jax.Array, memory: jax.Array) -> jax.Array:
+            denoise = guided_remembering(Network(), conditions_of(1, 2), guidance, branches=2, rows_at_a_time=at_a_time)
+            memory = constrain(memory, "batch", "frames", None, None, None)
+            return run_remembering_chunk(EULER, denoise, EULER.init(x), memory, chunk, row_noise)[0]
+
+        return compiled(jax.random.normal(jax.random.key(0), (1, *FRAME)), jnp.zeros((2, FRAME[0], 1, 1, 1)))
+
+    one, mesh = run(), sampling_mesh(devices, rows=2, frames=FRAME[0])
+    assert mesh is not None
+    with axis_rules(mesh, mesh_rules(mesh)):
+        many = run(at_a_time=mesh.shape["data"])
+    np.testing.assert_allclose(many, one, atol=2e-5)
 
 
 def test_a_request_for_the_tiny_model() -> None:

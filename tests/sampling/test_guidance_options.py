@@ -40,9 +40,14 @@ def test_an_interval_without_guidance_is_told() -> None:
 def test_a_record_knows_what_changes_a_clip() -> None:
     """An interval and times do, none are what records of before stand for; the order of branches does not."""
     before = shown(SamplingOptions())
-    del before["guidance_interval"], before["timesteps"], before["solver"]
+    del before["guidance_interval"], before["timesteps"], before["solver"], before["reuse"]
     assert as_shown(SamplingOptions, before) == shown(SamplingOptions(sequential_guidance=True))
-    changes: list[dict[str, Any]] = [{"guidance_interval": "0.3:5"}, {"timesteps": "999,500"}, {"solver": "heun"}]
+    changes: list[dict[str, Any]] = [
+        {"guidance_interval": "0.3:5"},
+        {"timesteps": "999,500"},
+        {"solver": "heun"},
+        {"reuse": "2"},
+    ]
     for change in changes:
         assert as_shown(SamplingOptions, before) != shown(SamplingOptions(**change))
 

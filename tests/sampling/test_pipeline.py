@@ -291,6 +291,10 @@ def test_batches_on_several_devices(pictures: Any, clip: np.ndarray, devices: li
         [last, first, first], [first, last, first], ["a", "walking man", "b"], seed=[1, 5, 9], **SETTINGS
     )
     assert_nearly_equal(batch[1], clip)
+    reusing = {"seed": 5, "reuse": "2", **SETTINGS}
+    assert_nearly_equal(
+        toon.interpolate(first, last, **reusing), make_toon(devices[:1]).interpolate(first, last, **reusing)
+    )
 
 
 @pytest.mark.gate
