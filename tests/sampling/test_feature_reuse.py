@@ -107,11 +107,9 @@ def test_each_branch_uses_what_it_kept_itself(interval: str | None, whole_at: se
 
 def test_devices_that_share_clips_and_frames_give_the_same(devices: list[Device]) -> None:
     """What two branches of one clip keep lies on eight devices, as their latents do."""
-    rows, guidance = (
-        EULER.rows(SCHEDULE, SolverOptions(steps=5)),
-        Guidance(7.5, 0.7, 1.0, guided_times("1:4", SCHEDULE)),
-    )
-    chunk = next(chunks(rows, 5, Reuse(2).fresh(np.asarray(rows.timestep), guidance.times)))
+    rows, guided_at = EULER.rows(SCHEDULE, SolverOptions(steps=5)), guided_times("1:4", SCHEDULE)
+    chunk = next(chunks(rows, 5, Reuse(2).fresh(np.asarray(rows.timestep), guided_at)))
+    guidance = Guidance(7.5, 0.7, 1.0, guided_at)
 
     def run(at_a_time: int | None = None) -> jax.Array:
         @jax.jit
