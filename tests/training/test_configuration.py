@@ -225,6 +225,11 @@ def _trainer(tmp_path, clips, **changes):
         ({"data": {"split": "holiday"}}, "no split 'holiday'"),
         ({"data": {"batch": 64}}, "12 clips, fewer than config.data.batch=64"),
         ({"data": {"height": 30}}, "must be multiples of 16"),
+        (
+            {"data": {"frames": 1}},
+            "config.data.frames is 1, but the stage 'rectify' learns what lies between two frames",
+        ),
+        ({"stage": "joint", "data": {"frames": 1}}, "config.data.frames is 1, but the stage 'joint' learns"),
         ({"remat": "offload"}, "needs a TPU or a GPU"),
         ({"attention": "splash"}, "config.attention is 'splash', which needs a TPU"),
         ({"options": {"lora": {"rank": 2, "targets": ["nothing"]}}}, "rectify.lora.targets .* match no kernel"),

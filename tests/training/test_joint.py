@@ -13,8 +13,7 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import step_rows
 from tooncrafter_jax.training.stages import make_stage
-from tooncrafter_jax.training.stages.decoder import true_latents
-from tooncrafter_jax.training.stages.encoding import clean_latents
+from tooncrafter_jax.training.stages.encoding import clean_latents, drawn_latents
 from tooncrafter_jax.training.stages.joint import Joint
 from tooncrafter_jax.training.stages.stage import MODEL
 from tooncrafter_jax.training.start import architecture
@@ -35,7 +34,7 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
         batch = {name: jnp.asarray(rows) for name, rows in step_rows(next(loader)).items()}
     model = stage.bound(params)
     drawn = stage.latents(model, batch, None)
-    truth = true_latents(model, batch)
+    truth = drawn_latents(model, batch)
     assert np.abs(drawn - truth).max() > 0.1
 
     def perfect(noisy, times, conditions):

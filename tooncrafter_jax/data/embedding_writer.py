@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +36,7 @@ from tooncrafter_jax.data.embeddings import (
     clipped_moments,
     read_settings,
     shard_name,
+    weights_digest,
 )
 from tooncrafter_jax.data.records import Clip
 from tooncrafter_jax.data.transforms import resize_and_crop
@@ -53,11 +53,9 @@ from tooncrafter_jax.typing import (
     AllParams,
     AnyArray,
     Device,
-    DeviceParams,
     Dtype,
     HostArray,
     JsonObject,
-    Params,
     TokenIds,
     Tokens,
 )
@@ -137,20 +135,6 @@ def embed(
     index = json.dumps({"shards": _cover(_shards(directory))})
     write_atomically(directory / INDEX_FILE, (index + "\n").encode())
     return True
-
-
-def weights_digest(params: AllParams) -> str:
-    """A digest of the encoders' weights: the first entries of every parameter, whatever dtype it was loaded in."""
-    flat = {f"{component}.{name}": value for component in ENCODERS for name, value in params[component].items()}
-    digest = hashlib.sha256()
-    for name, value in sorted(jax.device_get(_first_entries(flat)).items()):
-        digest.update(f"{name} {flat[name].shape} {np.asarray(value).view(np.uint16).tolist()}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-@jax.jit
-def _first_entries(params: Params) -> DeviceParams:
-    return {name: value[(0,) * (value.ndim - 1)][:4].astype(jnp.bfloat16) for name, value in params.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- encoding
@@ -361,11 +345,12 @@ def _begin(
         "first_clip": name_of(0),
         "last_clip": name_of(len(clips) - 1),
         "weights": weights_digest(encoders.params),
+        "weights_of": {name: weights_digest(encoders.params, (name,)) for name in ENCODERS},
     }
     if (directory / SETTINGS_FILE).is_file():
         before = read_settings(directory)
         for name, value in settings.items():
-            if before.get(name) != value:
+            if before.get(name, value if name == "weights_of" else None) != value:  # earlier versions do not tell it
                 raise UserError(
                     f"'{directory}' holds embeddings with {name} = {before.get(name)}, but now it is {value}: choose "
                     "another directory, or remove that one"

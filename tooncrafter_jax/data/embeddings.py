@@ -23,14 +23,17 @@ from __future__ import annotations
 
 import bisect
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding
 from jaxtyping import Int32
 from safetensors import SafetensorError, safe_open
 
@@ -43,7 +46,7 @@ from tooncrafter_jax.io.paths import local_path
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tooncrafter import Moments
-from tooncrafter_jax.typing import HostArray, HostParams
+from tooncrafter_jax.typing import AllParams, DeviceParams, HostArray, HostParams, Params
 from tooncrafter_jax.weights.safetensors_header import read_header
 
 FORMAT_VERSION = 1
@@ -97,6 +100,25 @@ def clipped_moments(moments: Moments) -> Moments:
     return jnp.concatenate(Posterior.from_moments(moments), axis=-1)
 
 
+def weights_digest(params: AllParams, components: Sequence[str] = ENCODERS, place: NamedSharding | None = None) -> str:
+    """A digest of the encoders' weights: the first entries of every parameter, whatever dtype it was loaded in.
+
+    Args:
+      params: component -> path -> parameter.
+      components: whose weights count.
+      place: where the entries are brought together; on every device of a mesh whose processes all ask.
+    """
+    flat = {f"{component}.{name}": value for component in components for name, value in params[component].items()}
+    digest = hashlib.sha256()
+    for name, value in sorted(jax.device_get(jax.jit(_first_entries, out_shardings=place)(flat)).items()):
+        digest.update(f"{name} {flat[name].shape} {np.asarray(value).view(np.uint16).tolist()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _first_entries(params: Params) -> DeviceParams:
+    return {name: value[(0,) * (value.ndim - 1)][:4].astype(jnp.bfloat16) for name, value in params.items()}
+
+
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
@@ -107,7 +129,8 @@ class EmbeddingSource:
 
     Attributes:
       directory: of the embeddings.
-      settings: what is in `settings.json`; its "weights" is the `weights_digest` of the model they were made with.
+      settings: what is in `settings.json`; its "weights" is the `weights_digest` of the model they were made with, and
+        its "weights_of" those of each encoder, which earlier versions do not tell.
       config: what they are made of.
     """
 

@@ -22,6 +22,7 @@ from tooncrafter_jax.runtime.distributed import check_joined, describe_machine, 
 from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import config_values
+from tooncrafter_jax.training.embedded import check_encoders
 from tooncrafter_jax.training.hints import HintDrawing
 from tooncrafter_jax.training.interruption import watched
 from tooncrafter_jax.training.pacing import Pacing
@@ -132,9 +133,26 @@ class Trainer:
             row were not finite, a clip is damaged, a checkpoint cannot be written, or another run is going on in the
             working directory.
         """
+        self._check_pictures()
         self._hints = self._sketcher()
         with self._loader(self.config.data.split) as loader, only_run_in(self.workdir):
             return self._run(loader)
+
+    def _check_pictures(self) -> None:
+        """Checks that there are pictures to validate on and to make samples of, which embeddings alone do not have.
+
+        Raises:
+          UserError: there are none.
+        """
+        config = self.config
+        if not config.data.embeddings or config.data.directory:
+            return
+        for key, value, never in (("validation", config.validation, "''"), ("sample_every", config.sample_every, "0")):
+            if value:
+                raise UserError(
+                    f"config.{key} is {value}, which needs pictures: set config.data.directory to the set that the "
+                    f"embeddings were made of, or config.{key} to {never}"
+                )
 
     def _run(self, loader: Loader) -> TrainingResult:
         config = self.config
@@ -145,6 +163,8 @@ class Trainer:
             else:
                 state, position = checkpoints.restore(self.mesh)
                 loader.restore(position)
+            if config.data.embeddings:
+                check_encoders(config.data.embeddings, state.frozen, self.mesh)
             done = int(state.step)
             reporter = Reporter(
                 self.workdir,

@@ -15,10 +15,10 @@ from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.motion import Motion
-from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
+from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.training.run_config import TrainConfig, ranged
-from tooncrafter_jax.training.stages.encoding import ends_of, frame_moments, motion_of
+from tooncrafter_jax.training.stages.encoding import drawn_latents, ends_of, motion_of
 from tooncrafter_jax.training.stages.reconstruction import Encoded, Reconstruction, ReconstructionOptions
 from tooncrafter_jax.training.stages.stage import Batch, Derived, replace_config
 from tooncrafter_jax.typing import Latents
@@ -43,6 +43,7 @@ class DualReferenceStage(Reconstruction):
         "decoder.carried",
     )
     follows_motion = True
+    reads_embeddings = True
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
         super().__init__(config, model, mesh)
@@ -111,7 +112,7 @@ class Decoder(DualReferenceStage):
     def latents(self, model: BoundModel, batch: Batch, motion: Motion | None) -> Latents:
         """The latents that the decoder is to decode, not scaled: the true ones, with noise where that is asked for."""
         del motion
-        return self.noisy(true_latents(model, batch), batch["seed"])
+        return self.noisy(drawn_latents(model, batch), batch["seed"])
 
     def noisy(self, latents: Latents, seeds: jax.Array) -> Latents:
         """The latents with as much noise as the config asks for, by the examples' seeds."""
@@ -122,8 +123,3 @@ class Decoder(DualReferenceStage):
         share = clip_timesteps(seeds, schedule.timesteps)[:, None, None, None, None] / schedule.timesteps
         noise = clip_noise(seeds, Stream.STEP, jnp.arange(latents.shape[1]), latents.shape[2:])
         return latents + most / schedule.scale_factor * share * noise
-
-
-def true_latents(model: BoundModel, batch: Batch) -> Latents:
-    """Latents of a batch's frames, not scaled, without gradient to the encoder."""
-    return jax.lax.stop_gradient(draw_latents(frame_moments(model, batch["video"]), batch["seed"]))

@@ -35,6 +35,8 @@ class Denoising(Stage):
     """Whether the training forward skips the temporal layers."""
     uses = ("unet", "image_projector", "clip_text", "clip_image", "autoencoder", "decoder")
     follows_motion = True
+    reads_embeddings = True
+    fewest_frames = 2
 
     def conditions(
         self,

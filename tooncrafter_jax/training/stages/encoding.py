@@ -24,8 +24,13 @@ def frame_moments(model: BoundModel, video: UInt8[Array, "B T H W 3"]) -> Moment
 
 def clean_latents(model: BoundModel, batch: Batch) -> Latents:
     """Scaled latents of all frames, drawn from the posterior by the examples' seeds, without gradient."""
+    return model.config.schedule.scale_factor * drawn_latents(model, batch)
+
+
+def drawn_latents(model: BoundModel, batch: Batch) -> Latents:
+    """The same, not scaled: of the batch's moments where it has them, else of its frames."""
     moments = batch["moments"] if "moments" in batch else frame_moments(model, batch["video"])
-    return jax.lax.stop_gradient(model.config.schedule.scale_factor * draw_latents(moments, batch["seed"]))
+    return jax.lax.stop_gradient(draw_latents(moments, batch["seed"]))
 
 
 def ends_of(video: Array) -> Array:

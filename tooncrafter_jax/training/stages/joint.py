@@ -55,6 +55,7 @@ class Joint(DualReferenceStage):
 
     Options: ClassVar[type] = JointOptions
     options: JointOptions
+    fewest_frames = 2
     may_train = (*DualReferenceStage.may_train, *Rectify.may_train, *Sketch.may_train)
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32
 
+from tooncrafter_jax.data.embeddings import ENCODERS
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import MOTION, ModelConfig
 from tooncrafter_jax.models.network import AnyNetwork
@@ -128,6 +129,10 @@ class Stage:
     """Groups that it is able to train."""
     fresh: tuple[str, ...] = ()
     """Components that need not be in the checkpoint that training starts from."""
+    reads_embeddings: ClassVar[bool] = False
+    """Whether embeddings (`config.data.embeddings`) can stand for what its frozen encoders would make of clips."""
+    fewest_frames: ClassVar[int] = 1
+    """Of a clip."""
     needs_pixels: bool = False
     """Whether batches must have pixels where embeddings are read, too."""
     follows_motion: ClassVar[bool] = False
@@ -142,19 +147,11 @@ class Stage:
             if not self.follows_motion:
                 raise UserError(
                     f"config.motion_share is {config.motion_share}, but motion guides nothing in the stage "
-                    f"'{config.stage}'"
+                    f"'{config.stage}': set it to 0"
                 )
             self.uses, self.fresh, self.needs_pixels = (*self.uses, MOTION), (*self.fresh, MOTION), True
-        if MOTION in self.uses and config.data.frames < 3:
-            raise UserError(f"config.data.frames is {config.data.frames}, but motion needs a frame between two others")
         groups = config.groups or self.trains
-        for key, named in (("groups", groups), ("optimizer.group_rates", config.optimizer.factors)):
-            wrong = [name for name in named if name not in self.may_train]
-            if wrong:
-                raise UserError(
-                    f"config.{key} has '{wrong[0]}', which the stage '{config.stage}' cannot train; it can train "
-                    f"{', '.join(self.may_train)}"
-                )
+        self._check(groups)
         networks = self.model.networks(config.dtype, attention=config.attention)
         chosen = {name: networks[name] for name in self.uses} | self.more_networks()
         self.components = Components(chosen, mesh, self.lora, config.gradient_dtype)
@@ -172,6 +169,43 @@ class Stage:
                 raise UserError("config.optimizer.group_rates means nothing to low-rank factors, which are in no group")
             self.lora_targets = targets(self.lora, self.components.abstract_params, self.is_chosen)
             self.is_trained = lambda path: path.startswith(PREFIX)
+
+    def _check(self, groups: Sequence[str]) -> None:
+        """Checks that the stage can train these groups on the config's data.
+
+        Raises:
+          UserError: it cannot.
+        """
+        config, data = self.config, self.config.data
+        for key, named in (("groups", groups), ("optimizer.group_rates", config.optimizer.factors)):
+            wrong = [name for name in named if name not in self.may_train]
+            if wrong:
+                raise UserError(
+                    f"config.{key} has '{wrong[0]}', which the stage '{config.stage}' cannot train; it can train "
+                    f"{', '.join(self.may_train)}"
+                )
+        if MOTION in self.uses and data.frames < 3:
+            raise UserError(
+                f"config.data.frames is {data.frames}, but motion needs a frame between two others: set at least 3"
+            )
+        if data.frames < self.fewest_frames:
+            raise UserError(
+                f"config.data.frames is {data.frames}, but the stage '{config.stage}' learns what lies between two "
+                f"frames: set at least {self.fewest_frames}"
+            )
+        if not data.embeddings:
+            return
+        if not self.reads_embeddings:
+            raise UserError(
+                f"config.data.embeddings is set, but the stage '{config.stage}' cannot learn from embeddings: leave it "
+                "empty"
+            )
+        embedded = [name for name in groups if name in ENCODERS]
+        if embedded:
+            raise UserError(
+                f"config.groups has '{embedded[0]}', which learns nothing where config.data.embeddings stands for what "
+                "it makes of clips: leave out one of the two"
+            )
 
     # Hooks that stages override.
 
