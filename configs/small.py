@@ -13,6 +13,8 @@ docs/experiments/small-model.md what each run gained and took.
 
 from tooncrafter_jax.training.configuration import default_config
 
+NEVER = 2**31 - 1
+"""The last step that can be counted."""
 SPATIAL = ("projector", "spatial", "image_kv", "fps")
 DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 FULL = {"model_changes.decoder": {"temporal": True, "references": True}}
@@ -294,5 +296,5 @@ def get_config(run=""):
     starts = filter(None, row.get("start", "").split(","))
     config.start = ",".join(f"runs/small/{name}/export" for name in starts)
     if config.stage in ("autoencoder", "decoder", "joint", "motion"):
-        config[config.stage].discriminator.start_step = config.steps  # never: it would take most of the time
+        config[config.stage].discriminator.start_step = NEVER  # it would take most of the time
     return config

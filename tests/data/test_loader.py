@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -437,6 +438,17 @@ def _runs(pid):
 def test_mistakes_are_reported(clips, options, message):
     with pytest.raises(UserError, match=message):
         _loader(clips, **options)
+
+
+def test_a_set_that_has_moved_is_known_by_its_clips(clips, tmp_path):
+    state = _loader(clips).state()
+    moved = make_set(tmp_path / "moved")
+    _loader(moved).restore(state)
+    del state["ends"]  # as earlier versions wrote it
+    _loader(moved).restore(state)
+    other = [replace(clip, id=f"other {clip.id}") for clip in clips]
+    with pytest.raises(UserError, match="a set that begins or ends with another clip"):
+        _loader(clips).restore(_loader(other).state())
 
 
 @pytest.mark.parametrize(

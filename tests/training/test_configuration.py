@@ -107,6 +107,9 @@ def test_every_run_of_the_small_model_starts_from_runs_of_its_table():
         read = read_config(f"{CONFIGS}/small.py:{name}", [])
         starts = [start.split("/")[2] for start in filter(None, read.start.split(","))]
         assert set(starts) <= set(module["RUNS"]) and (starts or name in ("autoencoder", "motion"))
+        if hasattr(read.options, "discriminator"):
+            longer = read_config(f"{CONFIGS}/small.py:{name}", ["--config.steps=1000000"])
+            assert longer.options.discriminator.start_step > longer.steps, "it never joins, however long the run"
 
 
 def test_a_mistake_in_a_config_file_is_reported_with_its_line(tmp_path):
@@ -211,6 +214,21 @@ def _trainer(tmp_path, clips, **changes):
             "config.stage must be one of base, rectify, sketch, decoder, joint, autoencoder, motion, not 'paint'",
         ),
         ({"ema_decay": 1.0}, r"config.ema_decay must be in \[0, 1\)"),
+        ({"seed": -1}, "config.seed must be at least 0, not -1"),
+        ({"optimizer": {"clip_norm": -0.5}}, "config.optimizer.clip_norm must be at least 0, not -0.5"),
+        ({"optimizer": {"warmup_steps": -1}}, "config.optimizer.warmup_steps must be at least 0"),
+        ({"optimizer": {"weight_decay": -0.1}}, "config.optimizer.weight_decay must be at least 0"),
+        ({"optimizer": {"beta1": 1.0}}, r"config.optimizer.beta1 must be in \[0, 1\), not 1.0"),
+        ({"optimizer": {"beta2": -0.1}}, r"config.optimizer.beta2 must be in \[0, 1\)"),
+        ({"options": {"lora": {"rank": -1}}}, "config.rectify.lora.rank must be at least 0"),
+        (
+            {"stage": "decoder", "options": {"discriminator": {"weight": -1.0}}},
+            "config.decoder.discriminator.weight must be at least 0",
+        ),
+        (
+            {"stage": "decoder", "options": {"discriminator": {"learning_rate": -1.0}}},
+            "config.decoder.discriminator.learning_rate must be at least 0",
+        ),
         ({"groups": ["temporall"]}, "did you mean 'temporal'"),
         ({"groups": ["decoder"]}, "the stage 'rectify' cannot train"),
         ({"mesh": "data=8"}, "not like 'data:4,fsdp:8'"),

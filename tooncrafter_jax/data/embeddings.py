@@ -190,15 +190,22 @@ class EmbeddingSource:
 
     def open(self, record: int) -> OpenEmbeddings:
         """See `Source.open`."""
+        shard, row = self._row(record)
+        if shard.lengths[row] == 0:
+            raise UserError(f"clip '{shard.ids[row]}' was damaged when the embeddings in '{self.directory}' were made")
+        return OpenEmbeddings(self, shard, row, record)
+
+    def identity(self, record: int) -> str:
+        """See `Source.identity`."""
+        shard, row = self._row(record)
+        return shard.ids[row]
+
+    def _row(self, record: int) -> tuple[_Shard, int]:
+        """The file that holds a clip, and its place there."""
         if not 0 <= record < len(self):
             raise IndexError(record)
         first, stop = self._shards[bisect.bisect_right(self._firsts, record) - 1]
-        shard = _open_shard(self.directory / shard_name(first, stop))
-        if shard.lengths[record - first] == 0:
-            raise UserError(
-                f"clip '{shard.ids[record - first]}' was damaged when the embeddings in '{self.directory}' were made"
-            )
-        return OpenEmbeddings(self, shard, record - first, record)
+        return _open_shard(self.directory / shard_name(first, stop)), record - first
 
     def pixels(self, record: int, identity: str) -> OpenPixels:
         """The clip of which this record's embeddings were made.

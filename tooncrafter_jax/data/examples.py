@@ -222,6 +222,10 @@ class Source(Protocol):
         """
         ...
 
+    def identity(self, record: int) -> str:
+        """The id of the clip of this index; empty where it is damaged."""
+        ...
+
 
 class PixelSource:
     """Examples of the clips themselves: decoded, resized, cropped."""
@@ -238,6 +242,13 @@ class PixelSource:
     def open(self, record: int) -> OpenPixels:
         """See `Source.open`."""
         return OpenPixels(self._clips[record])
+
+    def identity(self, record: int) -> str:
+        """See `Source.identity`."""
+        try:
+            return self._clips[record].id
+        except UserError:
+            return ""
 
 
 class OpenPixels:

@@ -14,6 +14,9 @@ workers import its file.
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -150,7 +153,13 @@ class Loader(Iterator[Batch]):
 
         It may be restored with another number of processes or workers, and with another batch.
         """
-        return {"examples": self._examples, "clips": self.clips, "seed": self.config.seed}
+        return {"examples": self._examples, "clips": self.clips, "seed": self.config.seed, "ends": self._ends}
+
+    @functools.cached_property
+    def _ends(self) -> int:
+        """Stands for the ids of the first and the last clip: a set that lies elsewhere now is known by them."""
+        ends = [self._source.identity(record) for record in (0, self.clips - 1)]
+        return int.from_bytes(hashlib.sha256(json.dumps(ends).encode()).digest()[:6])
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Goes on where a loader of the same set and seed stood, as if it had never been interrupted.
@@ -158,15 +167,23 @@ class Loader(Iterator[Batch]):
         Raises:
           UserError: the state is of another set or seed, or no state.
         """
-        given = {name: state.get(name) for name in self.state()}
+        own = self.state()
+        given = {name: state.get(name) for name in own}
+        if given["ends"] is None:  # earlier versions did not note them down
+            given["ends"] = own["ends"]
         if not all(isinstance(value, int) and value >= 0 for value in given.values()):
             raise UserError(f"{dict(state)} is no state of the loader: start the data afresh")
-        for name, own in (("clips", self.clips), ("seed", self.config.seed)):
-            if given[name] != own:
+        for name in ("clips", "seed"):
+            if given[name] != own[name]:
                 raise UserError(
-                    f"the data loader's state was saved with {name} = {given[name]}, but now it is {own}: go on with "
-                    "the same set and seed, or start the data afresh"
+                    f"the data loader's state was saved with {name} = {given[name]}, but now it is {own[name]}: go on "
+                    "with the same set and seed, or start the data afresh"
                 )
+        if given["ends"] != own["ends"]:
+            raise UserError(
+                "the data loader's state was saved with a set that begins or ends with another clip: go on with the "
+                "same set, or start the data afresh"
+            )
         self._stop()
         self._examples = int(state["examples"])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -39,11 +39,12 @@ from tooncrafter_jax.weights.store import CheckpointWriter
 
 MAY_CHANGE = frozenset(
     "steps validation validate_every validation_batches max_skipped_steps mesh remat attention gradient_dtype "
-    "log_every "
-    "save_every sample_every keep_last keep_every accumulation start".split()
+    "log_every save_every sample_every keep_last keep_every accumulation start data.directory data.embeddings "
+    "data.num_workers data.prefetch data.on_damaged sketch.weights joint.weights motion.weights".split()
 )
-"""What a run may be resumed with another value of; `data`'s workers and prefetching too."""
-_LOADER_MAY_CHANGE = frozenset(("num_workers", "prefetch", "on_damaged"))
+"""What a run may be resumed with another value of: its length, what it tells, how it is computed, and where things lie
+that it reads. Clips are known again by the loader's state, the start by its fingerprint.
+"""
 
 _START = "start"
 
@@ -317,7 +318,9 @@ def _as_dict(state: TrainState[Leaf]) -> dict[str, PyTree]:
 
 
 def _check_config(workdir: AnyPath, config: TrainConfig, *, write: bool = True) -> None:
-    """Compares with the config that the directory was made with, and writes it down: the first process, for all."""
+    """Compares with the config that the directory's checkpoints were made with, and writes it down: the first process,
+    for all.
+    """
     mistake = None
     if is_main_process():
         try:
@@ -332,13 +335,16 @@ def _check_config(workdir: AnyPath, config: TrainConfig, *, write: bool = True) 
 def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> None:
     file = workdir / "config.json"
     now = json.loads(json.dumps(config_values(config)))
-    if file.is_file():
+    if file.is_file() and any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*")):
         try:
             before = json.loads(json.dumps(saved_values(read_json(file))))
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UserError(f"{file} is damaged: choose another --workdir") from error
         stages = before["stage"], now["stage"]
-        difference = ("stage", *stages) if stages[0] != stages[1] else next(iter(_differences(before, now)), None)
+        ignored = MAY_CHANGE
+        if not _has_adversary(before) and not _has_adversary(now):
+            ignored |= {f"{stages[0]}.discriminator.start_step"}
+        difference = ("stage", *stages) if stages[0] != stages[1] else next(_differences(before, now, ignored), None)
         if difference:
             key, old, new = difference
             raise UserError(
@@ -349,13 +355,23 @@ def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> No
         write_atomically(file, (json.dumps(now, indent=1) + "\n").encode())
 
 
-def _differences(before: JsonObject, now: JsonObject, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+def _has_adversary(values: JsonObject) -> bool:
+    """Whether a discriminator takes part in a run of this config."""
+    match values.get(str(values["stage"])):
+        case {"discriminator": {"start_step": start}}:
+            return start < values["steps"]
+    return False
+
+
+def _differences(
+    before: JsonObject, now: JsonObject, ignored: Set[str], prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
     for key in sorted({*before, *now}):
         path = f"{prefix}{key}"
-        if path in MAY_CHANGE or path in {f"data.{name}" for name in _LOADER_MAY_CHANGE}:
+        if path in ignored:
             continue
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{path}.")
+            yield from _differences(old, new, ignored, f"{path}.")
         elif old != new:
             yield path, old, new

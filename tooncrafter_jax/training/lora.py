@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.training.run_config import ranged
 from tooncrafter_jax.typing import HasShape, HostParams
 from tooncrafter_jax.weights.lora import PREFIX, matrix_shape
 
@@ -27,7 +28,7 @@ class LoraConfig:
         convolutions too (e.g. "conv_").
     """
 
-    rank: int = 0
+    rank: int = ranged(0, least=0)
     alpha: float = 16.0
     targets: tuple[str, ...] = ("attention.", "feed_forward.")
 

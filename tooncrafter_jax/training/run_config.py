@@ -19,9 +19,9 @@ from tooncrafter_jax.weights.groups import in_groups
 DtypeName = Literal["float32", "bfloat16"]
 
 
-def ranged(default: float | int, *, least: float | int, most: float | int = inf) -> Any:
-    """A field of a config whose value must lie in a range; `check_ranges` tells."""
-    return field(default=default, metadata={"range": (least, most)})
+def ranged(default: float | int, *, least: float | int, most: float | int = inf, below: float = inf) -> Any:
+    """A field of a config whose value must lie in a range, or below its end; `check_ranges` tells."""
+    return field(default=default, metadata={"range": (least, most, below)})
 
 
 def check_ranges(config: object, where: str) -> None:
@@ -36,10 +36,12 @@ def check_ranges(config: object, where: str) -> None:
         value = getattr(config, one.name)
         if one.name != "options":
             check_ranges(value, f"{where}.{one.name}")
-        least, most = one.metadata.get("range", (None, None))
-        if least is None or least <= value <= most:
+        least, most, below = one.metadata.get("range", (None, None, None))
+        if least is None or (least <= value <= most and value < below):
             continue
-        wanted = f"at least {least}" if most == inf else f"in [{least}, {most}]"
+        wanted = (
+            f"in [{least}, {most}]" if most < inf else f"in [{least}, {below})" if below < inf else f"at least {least}"
+        )
         raise UserError(f"{where}.{one.name} must be {wanted}, not {value}")
 
 
@@ -64,12 +66,12 @@ class OptimizerConfig:
     name: Literal["adamw", "adam", "muon"] = "adamw"
     learning_rate: float = 1e-5
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.01
-    clip_norm: float = 0.5
+    warmup_steps: int = ranged(0, least=0)
+    beta1: float = ranged(0.9, least=0, below=1)
+    beta2: float = ranged(0.999, least=0, below=1)
+    epsilon: float = ranged(1e-8, least=0)
+    weight_decay: float = ranged(0.01, least=0)
+    clip_norm: float = ranged(0.5, least=0)
     group_rates: str = ""
 
     def __post_init__(self):
@@ -146,14 +148,14 @@ class TrainConfig:
     groups: tuple[str, ...] = ()
     motion_share: float = ranged(0.0, least=0, most=1)
     steps: int = ranged(50_000, least=1)
-    seed: int = 20230211
+    seed: int = ranged(20230211, least=0)
     data: LoaderConfig = LoaderConfig()
     validation: str = ""
     validate_every: int = ranged(1000, least=1)
     validation_batches: int = ranged(8, least=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     accumulation: int = ranged(1, least=1)
-    ema_decay: float = 0.0
+    ema_decay: float = ranged(0.0, least=0, below=1)
     max_skipped_steps: int = ranged(20, least=1)
     mesh: str = "auto"
     dtype: DtypeName = "bfloat16"
@@ -172,7 +174,5 @@ class TrainConfig:
         in_groups(self.groups)
         check_ranges(self, "config")
         check_ranges(self.options, f"config.{self.stage}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"config.ema_decay must be in [0, 1), not {self.ema_decay}")
         if not self.optimizer.learning_rate > 0:
             raise UserError(f"config.optimizer.learning_rate must be above 0, not {self.optimizer.learning_rate}")

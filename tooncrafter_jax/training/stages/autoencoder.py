@@ -18,6 +18,7 @@ from tooncrafter_jax.models.tooncrafter import BoundModel, draw_latents
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.training.components import FlatParams
+from tooncrafter_jax.training.run_config import ranged
 from tooncrafter_jax.training.stages.reconstruction import (
     DISCRIMINATOR,
     Encoded,
@@ -38,7 +39,7 @@ class AutoencoderOptions(ReconstructionOptions):
       kl_weight: of the posterior's divergence.
     """
 
-    kl_weight: float = 1e-6
+    kl_weight: float = ranged(1e-6, least=0)
 
 
 class Autoencoder(Reconstruction):

@@ -56,8 +56,8 @@ class DiscriminatorOptions:
 
     width: int = ranged(64, least=1)
     start_step: int = ranged(50_001, least=0)
-    weight: float = 0.5
-    learning_rate: float = 4.5e-6
+    weight: float = ranged(0.5, least=0)
+    learning_rate: float = ranged(4.5e-6, least=0)
 
     @property
     def optimizer(self) -> OptimizerConfig:
@@ -79,7 +79,7 @@ class ReconstructionOptions:
       discriminator: from its start step on.
     """
 
-    perceptual_weight: float = 0.1
+    perceptual_weight: float = ranged(0.1, least=0)
     perceptual_network: LpipsNet = "vgg16"
     perceptual_frames: int = ranged(0, least=0)
     discriminator: DiscriminatorOptions = DiscriminatorOptions()
