@@ -18,7 +18,7 @@ import numpy as np
 def read(run: Path, quantity: str) -> dict[int, float]:
     """Step -> value; of a step that was taken twice, after a kill, the later one."""
     lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().split("\n") if line)
-    return {line["step"]: line[quantity] for line in lines if quantity in line}
+    return {line["step"]: line[quantity] for line in lines if line.get(quantity) is not None}
 
 
 def smoothed(values: np.ndarray, share: float = 0.05) -> np.ndarray:

@@ -104,6 +104,13 @@ def _merged(values, changes):
     return result
 
 
+def fresh_params(stage, seed, names=None):
+    """Freshly drawn parameters of some of a stage's networks, or of all, on the host."""
+    networks = stage.components.networks
+    drawn = {name: networks[name].drawn(seed) for name in (networks if names is None else names)}
+    return {f"{name}.{path}": value for name, params in drawn.items() for path, value in params}
+
+
 def start_params(stage):
     """All parameters that a stage starts from, on the host, in float32."""
     state = abstract_state(stage)

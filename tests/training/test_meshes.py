@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
 from tests.training.small import config
@@ -13,8 +14,19 @@ from tooncrafter_jax.cli.config_options import read_config
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.planning.topologies import has_tpu_compiler, parse_topology, topology_devices
 from tooncrafter_jax.planning.utilisation import peak_of
-from tooncrafter_jax.training.run_mesh import run_mesh
-from tooncrafter_jax.training.sharding import AXES, automatic_mesh, bytes_a_device, make_mesh, process_rows, put_batch
+from tooncrafter_jax.runtime import distributed
+from tooncrafter_jax.runtime.distributed import least_of_all_processes
+from tooncrafter_jax.training import run_mesh as run_mesh_module
+from tooncrafter_jax.training.run_mesh import least_memory, run_mesh
+from tooncrafter_jax.training.sharding import (
+    AXES,
+    automatic_mesh,
+    bytes_a_device,
+    check_frames,
+    make_mesh,
+    process_rows,
+    put_batch,
+)
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import abstract_state
@@ -98,6 +110,33 @@ def test_auto_is_all_data_on_cpus(devices):
     settings = config("", mesh="auto")
     assert run_mesh(settings, architecture(settings)).shape["data"] == 8
     assert run_mesh(settings, architecture(settings), devices[:4], 1e6).shape["fsdp"] == 4
+
+
+@pytest.mark.parametrize(
+    ("own", "of_all", "least"),
+    [([80e9, 79e9], [79e9, 40e9], 40e9), ([80e9, None], [80e9], None), ([80e9], [80e9, None], None)],
+)
+def test_all_hosts_reckon_with_the_smallest_device(monkeypatch, own, of_all, least):
+    """Or their automatic meshes would differ."""
+    mebibytes = [-1 if memory is None else int(memory // 2**20) for memory in of_all]
+    monkeypatch.setattr(run_mesh_module, "device_memory", lambda memory: memory)
+    monkeypatch.setattr(run_mesh_module.jax, "local_devices", lambda: own)
+    monkeypatch.setattr(run_mesh_module, "least_of_all_processes", lambda value: min(value, *mebibytes))
+    found = least_memory()
+    assert found == (None if least is None else least // 2**20 * 2**20)
+
+
+def test_the_smallest_of_several_processes(monkeypatch):
+    assert least_of_all_processes(7) == 7
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda value: np.stack([value, value - 3]))
+    assert least_of_all_processes(7) == 4
+
+
+def test_a_mesh_that_cannot_share_a_clip_is_told(devices):
+    check_frames(16, make_mesh("data:4,frames:2", devices))
+    with pytest.raises(UserError, match=r"config.data.frames is 15, which must be a multiple of 2"):
+        check_frames(15, make_mesh("data:4,frames:2", devices))
 
 
 # ----------------------------------------------------------------------------------------------------------------- plan

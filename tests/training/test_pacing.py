@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +107,9 @@ def test_speed_is_that_of_steps_alone(run):
 
 
 def test_the_clock_stands_still_where_it_is_told_to(tmp_path):
-    reporter = Reporter(tmp_path, steps=2, done=0, clips=8, seconds_at_peak=0.1)
+    at_peak: Future[float | None] = Future()
+    at_peak.set_result(0.1)
+    reporter = Reporter(tmp_path, steps=2, done=0, clips=8, seconds_at_peak=at_peak)
     reporter.advance(0.0)
     time.sleep(0.2)
     with reporter.paused():

@@ -1,6 +1,9 @@
 """What a run tells of its speed: utilisation where the device's peak is known, and a profile of a few steps."""
 
 import json
+import math
+import threading
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from tooncrafter_jax.planning import utilisation
 from tooncrafter_jax.planning.plan import minimum_flops
 from tooncrafter_jax.training import reporting
 from tooncrafter_jax.training.profiling import TRACED, WARM_UP, Profile
-from tooncrafter_jax.training.reporting import Reporter, mean_of_batches
+from tooncrafter_jax.training.reporting import Reporter, in_background, mean_of_batches
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
 
@@ -46,13 +49,17 @@ def test_kinds_of_devices(monkeypatch, kind, peak):
 def test_utilisation_is_reported(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(reporting.time, "monotonic", lambda: now[0])
-    reporter = Reporter(tmp_path, steps=2, done=0, clips=8, seconds_at_peak=0.5)
+    at_peak: Future[float | None] = Future()
+    reporter = Reporter(tmp_path, steps=2, done=0, clips=8, seconds_at_peak=at_peak)
+    reporter.advance(0.0)
+    assert "model_flop_utilisation" not in reporter.training(0, {"loss": jnp.asarray(1.5)})
+    at_peak.set_result(0.5)
     reporter.advance(0.0)
     reporter.advance(1.0)
     now[0] += 4.0
     reporter.training(2, {"loss": jnp.asarray(1.5)})
     reporter.close()
-    (line,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    _, line = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert line == {
         "step": 2,
         "loss": 1.5,
@@ -61,6 +68,39 @@ def test_utilisation_is_reported(tmp_path, monkeypatch):
         "data_wait_share": 0.25,
         "model_flop_utilisation": 0.25,
     }
+
+
+def test_what_takes_long_to_compute_is_not_waited_for():
+    waiting = threading.Event()
+    future = in_background(lambda: waiting.wait(60))
+    assert not future.done()
+    waiting.set()
+    assert future.result(60) is True
+    with pytest.raises(ZeroDivisionError):
+        in_background(lambda: 1 / 0).result(60)
+
+
+def test_lines_of_steps_that_are_taken_again_are_dropped(tmp_path):
+    """And one that was cut off; what was validated after the last step that counts need not be again."""
+    file = tmp_path / "metrics.jsonl"
+    lines = [{"step": 2, "loss": 1.0}, {"step": 2, "validation/loss": 2.0}, {"step": 3, "loss": 1.0}]
+
+    def going_on_after(done):
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "lo')
+        reporter = Reporter(tmp_path, steps=9, done=done, clips=8)
+        reporter.write(4, {"loss": math.nan, "psnr": 3.0})
+        reporter.close()
+        text = file.read_text()
+        assert "NaN" not in text
+        return reporter, [json.loads(line) for line in text.splitlines()]
+
+    reporter, found = going_on_after(2)
+    assert found == [*lines[:2], {"step": 4, "loss": None, "psnr": 3.0}]
+    assert reporter.has_validated(2) and not reporter.has_validated(1) and not reporter.has_validated(4)
+    reporter, found = going_on_after(3)
+    assert found[:-1] == lines and not reporter.has_validated(3)
+    reporter, found = going_on_after(0)
+    assert len(found) == 1 and not reporter.has_validated(0)
 
 
 def test_means_of_batches_count_clips_not_batches():

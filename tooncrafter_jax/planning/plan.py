@@ -34,7 +34,7 @@ from tooncrafter_jax.training.components import split
 from tooncrafter_jax.training.hints import hints_spec
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.run_mesh import run_mesh
-from tooncrafter_jax.training.sharding import batch_sharding, bytes_a_device, check_batch, process_rows
+from tooncrafter_jax.training.sharding import batch_sharding, bytes_a_device, check_batch, check_frames, process_rows
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
@@ -157,8 +157,7 @@ def planned_mesh(config: TrainConfig, model: ModelConfig, topology: Topology) ->
     devices = topology_devices(topology)
     mesh = run_mesh(config, model, devices, topology.chip and topology.chip.memory)
     check_batch(config.data.batch, config.accumulation, mesh)
-    if config.data.frames % mesh.shape["frames"]:
-        raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
+    check_frames(config.data.frames, mesh)
     return mesh
 
 

@@ -168,6 +168,15 @@ def as_all_processes_say(answers: Sequence[bool]) -> list[bool]:
     return [bool(answer) for answer in multihost_utils.process_allgather(np.asarray(answers)).all(axis=0)]
 
 
+def least_of_all_processes(value: int) -> int:
+    """The smallest of what the processes give, each below 2**31 in size, on every process; all must ask."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.asarray(value, np.int32)).min())
+
+
 def to_host(x: AnyArray) -> HostArray:
     """The whole array as numpy, on every process; all must ask."""
     if x.is_fully_addressable:

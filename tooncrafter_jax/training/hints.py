@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, UInt8
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn.logical_axes import dividing_axes
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sketches import NetworkExtractor
-from tooncrafter_jax.training.sharding import ACTIVATION_RULES
+from tooncrafter_jax.training.sharding import ACTIVATION_RULES, put_everywhere
 from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.typing import Hints, Params
 
@@ -26,8 +26,8 @@ def hints_spec(mesh: Mesh, clips: int, frames: int) -> PartitionSpec:
 class HintDrawing:
     """Draws hints: bright lines on black, for the frames that the loader chose; the others stay empty.
 
-    Every device draws the chosen frames of its own clips, a few at a time and as often as it has some, so one program
-    serves every batch of a size, nothing is drawn that is not needed, and nothing goes back to the host.
+    Every device draws the chosen frames of its own clips, a group at a time and as often as it has some, so one program
+    serves every batch of a size, no more is drawn in vain than the rest of a group, and nothing goes back to the host.
 
     Args:
       extractor: draws dark lines on light paper.
@@ -37,12 +37,7 @@ class HintDrawing:
 
     def __init__(self, extractor: NetworkExtractor, mesh: Mesh, *, every_frame: bool) -> None:
         self._mesh = mesh
-        everywhere = NamedSharding(mesh, PartitionSpec())
-
-        def place(value: np.ndarray) -> jax.Array:
-            return jax.make_array_from_callback(value.shape, everywhere, lambda index: value[index])
-
-        self._params = {path: place(np.asarray(value)) for path, value in extractor.params.items()}
+        self._params = put_everywhere({path: np.asarray(value) for path, value in extractor.params.items()}, mesh)
 
         def draw(params: Params, video: jax.Array, sketched: jax.Array) -> jax.Array:
             spec = hints_spec(mesh, *video.shape[:2])

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +19,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from tooncrafter_jax.io.paths import AnyPath, Mirror
+from tooncrafter_jax.runtime.distributed import as_the_main_process_says
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.state import abstract_state
@@ -22,6 +28,9 @@ from tooncrafter_jax.weights.groups import GROUPS
 
 SECONDS_BETWEEN_COPIES = 60.0
 """How often scalars go to a bucket, where a file that has grown is written anew."""
+
+LINES_FILE = "metrics.jsonl"
+Result = TypeVar("Result")
 
 Reported = Mapping[str, AnyArray | HostArray | float | int]
 """Metrics by name, on devices or on the host."""
@@ -54,21 +63,35 @@ class Reporter:
       workdir: of the run.
       steps: length of the run; `done`: steps that an earlier run took.
       clips: of a global batch.
-      seconds_at_peak: see `utilisation.seconds_at_peak`.
+      seconds_at_peak: see `utilisation.seconds_at_peak`; utilisation is told once they are known.
     """
 
     def __init__(
-        self, workdir: AnyPath, *, steps: int, done: int, clips: int, seconds_at_peak: float | None = None
+        self,
+        workdir: AnyPath,
+        *,
+        steps: int,
+        done: int,
+        clips: int,
+        seconds_at_peak: Future[float | None] | None = None,
     ) -> None:
         self._main = jax.process_index() == 0
-        self._clips, self._seconds_at_peak = clips, seconds_at_peak
+        self._clips, self._done, self._seconds_at_peak = clips, done, seconds_at_peak
         self._since, self._steps, self._waited = time.monotonic(), 0, 0.0
         self._paused = 0.0
+        has_validated = False
         if self._main:
-            self._mirror = Mirror(workdir, fetch=["metrics.jsonl"])
-            self._lines = (self._mirror.local / "metrics.jsonl").open("a")
+            self._mirror = Mirror(workdir, fetch=[LINES_FILE])
+            file = self._mirror.local / LINES_FILE
+            has_validated = _keep_lines(file, done)
+            self._lines = file.open("a")
             self._board = SummaryWriter(str(self._mirror.local / "tensorboard"), purge_step=done + 1)
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True)
+        (self._has_validated,) = as_the_main_process_says([has_validated])
+
+    def has_validated(self, step: int) -> bool:
+        """Whether an earlier run, which took this step, told its validation; the same on every process."""
+        return self._has_validated and step == self._done
 
     def advance(self, waited: float) -> None:
         """Counts a step, before which the host waited so many seconds for data."""
@@ -99,8 +122,10 @@ class Reporter:
             "clips_per_second": self._clips * self._steps / elapsed,
             "data_wait_share": self._waited / elapsed,
         }
-        if self._seconds_at_peak is not None:
-            speed["model_flop_utilisation"] = self._seconds_at_peak / speed["seconds_per_step"]
+        if self._seconds_at_peak is not None and self._seconds_at_peak.done():
+            seconds = self._seconds_at_peak.result()
+            if seconds is not None:
+                speed["model_flop_utilisation"] = seconds / speed["seconds_per_step"]
         self._since, self._steps, self._waited, self._paused = now, 0, 0.0, 0.0
         scalars |= speed
         self.write(step, scalars)
@@ -109,10 +134,11 @@ class Reporter:
         return scalars
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes scalars of a step as they are."""
+        """Writes scalars of a step; of what is no number, which JSON has no word for, the line says null."""
         if not self._main:
             return
-        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        self._lines.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._lines.flush()
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
@@ -135,6 +161,41 @@ class Reporter:
             self._lines.close()
             self._board.close()
             self._mirror.close()
+
+
+def _keep_lines(file: Path, done: int) -> bool:
+    """Leaves the lines of the steps that a run need not take again, and says whether one is the last one's validation.
+
+    A run that begins anew keeps none.
+    """
+    if not file.is_file():
+        return False
+    kept, has_validated = [], False
+    for line in file.read_text(errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+            step = int(values["step"])
+        except (ValueError, TypeError, KeyError):  # cut off
+            continue
+        if done and step <= done:
+            kept.append(f"{line}\n")
+            has_validated |= step == done and any(name.startswith("validation/") for name in values)
+    file.write_text("".join(kept))
+    return has_validated
+
+
+def in_background(function: Callable[[], Result]) -> Future[Result]:
+    """What a function will return, which runs in a thread that the end of the program does not wait for."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def mean_of_batches(found: Iterable[Reported]) -> dict[str, float]:

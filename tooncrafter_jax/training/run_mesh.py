@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from tooncrafter_jax.models.configuration import ModelConfig
+from tooncrafter_jax.runtime.distributed import least_of_all_processes
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import automatic_mesh, make_mesh
 from tooncrafter_jax.training.stages import make_stage
@@ -24,7 +25,8 @@ def run_mesh(
       config: of the run.
       model: the architecture.
       devices: of the run; all there are by default.
-      memory: of a device in bytes; by default what the first device says, which a CPU does not.
+      memory: of a device in bytes; by default the least that any device of the run says it has, which a CPU does not
+        say.
 
     Raises:
       UserError: see `sharding.make_mesh`.
@@ -33,10 +35,21 @@ def run_mesh(
         return make_mesh(config.mesh, devices)
     if devices is None:
         devices = jax.devices()
-        memory = device_memory(jax.local_devices()[0]) if memory is None else memory
+        memory = least_memory() if memory is None else memory
     if memory is None or len(devices) == 1:
         return make_mesh("auto", devices)
     return make_mesh(automatic_mesh(abstract_state(make_stage(config, model)), devices, memory), devices)
+
+
+def least_memory() -> float | None:
+    """Bytes of the smallest device's own memory, so that all hosts choose the same mesh; None where one does not tell.
+
+    Every process must ask.
+    """
+    told = [device_memory(device) for device in jax.local_devices()]
+    mebibytes = [-1 if memory is None else int(memory // 2**20) for memory in told]
+    least = least_of_all_processes(min(mebibytes))
+    return None if least < 0 else float(least * 2**20)
 
 
 def device_memory(device: Device) -> float | None:

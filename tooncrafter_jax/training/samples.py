@@ -26,7 +26,7 @@ from tooncrafter_jax.runtime.distributed import is_main_process
 from tooncrafter_jax.training.components import FlatParams
 from tooncrafter_jax.training.reporting import Reporter
 from tooncrafter_jax.training.run_config import TrainConfig
-from tooncrafter_jax.training.sharding import BATCH_AXES, step_rows
+from tooncrafter_jax.training.sharding import BATCH_AXES, put_everywhere, step_rows
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.stage import Batch
 
@@ -61,13 +61,8 @@ class Samples:
         """
         if self._clips is None:
             self._clips = first_clips(self._config)
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
         for number, clip in enumerate(self._clips):
-            placed: Batch = {
-                name: jax.make_array_from_callback(rows.shape, everywhere, lambda index, rows=rows: rows[index])
-                for name, rows in clip.items()
-            }
-            made = self._make(params, self._with_hints(placed))
+            made = self._make(params, self._with_hints(put_everywhere(clip, self._mesh)))
             if is_main_process():
                 frames, name = to_uint8(np.asarray(made)), f"{step:08}-{number}"
                 reporter.pictures(step, f"sample/{number}", _write(directory, name, frames, clip["video"][0]))

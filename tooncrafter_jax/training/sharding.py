@@ -210,6 +210,19 @@ def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
         )
 
 
+def check_frames(frames: int, mesh: Mesh) -> None:
+    """Checks that every device gets as many frames of a clip.
+
+    Raises:
+      UserError: it does not.
+    """
+    if frames % mesh.shape["frames"]:
+        raise UserError(
+            f"config.data.frames is {frames}, which must be a multiple of {mesh.shape['frames']}, which share "
+            "a clip by config.mesh"
+        )
+
+
 def process_rows(mesh: Mesh, clips: int, process: int | None = None) -> Int64[np.ndarray, "b"]:
     """Numbers of the rows of a global batch that lie on a process's devices, ascending.
 
@@ -230,6 +243,16 @@ def process_rows(mesh: Mesh, clips: int, process: int | None = None) -> Int64[np
 def step_rows(batch: Batch) -> dict[str, HostArray]:
     """What a step is given of a loaded batch: all but the numbers of records and strides."""
     return {name: np.asarray(rows) for name, rows in batch.items() if name not in ("record", "stride")}
+
+
+def put_whole(value: HostArray, place: NamedSharding) -> AnyArray:
+    """On the devices, what every process has whole."""
+    return jax.make_array_from_callback(value.shape, place, lambda index: value[index])
+
+
+def put_everywhere(values: Mapping[str, HostArray], mesh: Mesh) -> dict[str, AnyArray]:
+    """The same arrays whole on every device."""
+    return {name: put_whole(value, NamedSharding(mesh, PartitionSpec())) for name, value in values.items()}
 
 
 def put_batch(

@@ -21,7 +21,7 @@ from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.sampling.motion_source import published_motion
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.run_config import TrainConfig
-from tooncrafter_jax.training.sharding import parameter_spec, tree_shardings
+from tooncrafter_jax.training.sharding import parameter_spec, put_whole, tree_shardings
 from tooncrafter_jax.training.stages import Stage
 from tooncrafter_jax.training.stages.reconstruction import PERCEPTUAL
 from tooncrafter_jax.training.stages.stage import Derived
@@ -131,8 +131,8 @@ class _Place(Protocol[Placed]):
         """Where parameters are loaded to that others are made of."""
         ...
 
-    def make(self, path: str, derived: Derived, source: Placed) -> Placed:
-        """A parameter that is made of another, which was loaded to `of_sources()`."""
+    def make(self, derived: Mapping[str, Derived], sources: Mapping[str, Placed]) -> Mapping[str, Placed]:
+        """Parameters by path that are made of others, which were loaded to `of_sources()`."""
         ...
 
 
@@ -227,8 +227,7 @@ class Start:
         others = {path: self._derived[path] for path in wanted - set(loaded)}
         if others:
             sources = {derived.source for derived in others.values() if derived.source}
-            given = self._load(sources, place.of_sources())
-            loaded |= {path: place.make(path, one, given[one.source or ""]) for path, one in others.items()}
+            loaded |= place.make(others, self._load(sources, place.of_sources()))
         return loaded
 
     def _made(self, wanted: Set[str]) -> Iterator[tuple[str, AnyArray | HostArray]]:
@@ -282,8 +281,8 @@ class _OnHost:
     def of_sources(self) -> _OnHost:
         return self
 
-    def make(self, path: str, derived: Derived, source: HostArray) -> HostArray:
-        return np.asarray(derived.make(source))
+    def make(self, derived: Mapping[str, Derived], sources: Mapping[str, HostArray]) -> HostParams:
+        return {path: np.asarray(one.value(sources)) for path, one in derived.items()}
 
 
 class _OnMesh:
@@ -307,14 +306,16 @@ class _OnMesh:
 
     def put(self, path: str, value: AnyArray | HostArray) -> AnyArray:
         whole = np.asarray(value, self._dtype(path))
-        return jax.make_array_from_callback(whole.shape, self._sharding(path), lambda index: whole[index])
+        return put_whole(whole, self._sharding(path))
 
     def of_sources(self) -> _OnMesh:
         return _OnMesh(self._mesh, self._shapes, lambda path: np.dtype(np.float32))
 
-    def make(self, path: str, derived: Derived, source: AnyArray) -> AnyArray:
-        made = jax.jit(lambda value: derived.make(value).astype(self._dtype(path)), out_shardings=self._sharding(path))
-        return made(source)
+    def make(self, derived: Mapping[str, Derived], sources: Mapping[str, AnyArray]) -> DeviceParams:
+        def made(sources: Mapping[str, AnyArray]) -> DeviceParams:
+            return {path: one.value(sources).astype(self._dtype(path)) for path, one in derived.items()}
+
+        return jax.jit(made, out_shardings={path: self._sharding(path) for path in derived})(dict(sources))
 
 
 def _givers(stage: Stage, checkpoints: Sequence[Checkpoint]) -> list[_Giver]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,20 +19,21 @@ from tooncrafter_jax.io.paths import GivenPath, Mirror, any_path, local_path
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import remark
 from tooncrafter_jax.planning.utilisation import seconds_at_peak
-from tooncrafter_jax.runtime.distributed import check_joined, describe_machine, only_run_in
+from tooncrafter_jax.runtime.distributed import check_joined, describe_machine, is_main_process, only_run_in
 from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.training.checkpoints import Checkpoints, export
 from tooncrafter_jax.training.configuration import config_values
 from tooncrafter_jax.training.embedded import check_encoders
 from tooncrafter_jax.training.hints import HintDrawing
-from tooncrafter_jax.training.interruption import watched
+from tooncrafter_jax.training.interruption import Interruption, watched
+from tooncrafter_jax.training.memory import told_if_memory_is_short
 from tooncrafter_jax.training.pacing import Pacing
 from tooncrafter_jax.training.profiling import Profile
-from tooncrafter_jax.training.reporting import Reporter, mean_of_batches, parameter_table
+from tooncrafter_jax.training.reporting import Reporter, in_background, mean_of_batches, parameter_table
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.run_mesh import run_mesh
 from tooncrafter_jax.training.samples import Samples
-from tooncrafter_jax.training.sharding import check_batch, process_rows, put_batch, step_rows
+from tooncrafter_jax.training.sharding import check_batch, check_frames, process_rows, put_batch, step_rows
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.stage import Batch, Metrics
 from tooncrafter_jax.training.start import architecture
@@ -72,13 +74,12 @@ class Trainer:
         self.config, self.workdir = config, any_path(workdir)
         self._profile = Profile(self.workdir / "profile" if profile else None)
         check_joined()
-        model = architecture(config)
+        model = self._architecture = architecture(config)
         self.mesh: Mesh = run_mesh(config, model)
         if self.mesh.size > 1:
             remark(describe_machine(self.mesh))
         check_batch(config.data.batch, config.accumulation, self.mesh)
-        if config.mesh != "auto" and config.data.frames % self.mesh.shape["frames"]:
-            raise UserError(f"config.mesh shares frames, which must divide {config.data.frames}")
+        check_frames(config.data.frames, self.mesh)
         if config.remat == "offload" and jax.default_backend() == "cpu":
             raise UserError("config.remat 'offload' needs a TPU or a GPU: choose 'blocks'")
         check_backend(config.attention, config.dtype, "config.attention")
@@ -96,8 +97,8 @@ class Trainer:
 
     def _loader(self, split: str, *, evaluation: bool = False) -> Loader:
         settings = replace(self.config.data, split=split)
-        if evaluation:
-            settings = replace(settings.evaluation(), embeddings="")
+        if evaluation:  # a few batches, for which no processes are started every time
+            settings = replace(settings.evaluation(), embeddings="", num_workers=0)
         if self.stage.needs_pixels:
             settings = replace(settings, video=True)
         loader = Loader.open(settings, rows=process_rows(self.mesh, settings.batch))
@@ -155,65 +156,87 @@ class Trainer:
                 )
 
     def _run(self, loader: Loader) -> TrainingResult:
-        config = self.config
         checkpoints = Checkpoints(self.workdir, self.stage)
-        with jax.set_mesh(self.mesh), watched() as interruption:
-            if checkpoints.latest is None:
-                state = checkpoints.start.state(self.mesh)
+        with (
+            jax.set_mesh(self.mesh),
+            watched() as interruption,
+            told_if_memory_is_short(self.config),
+            contextlib.ExitStack() as stack,
+        ):
+            stack.callback(checkpoints.close)
+            state = self._begin(checkpoints, loader)
+            reporter = self._reporter(int(state.step))
+            stack.callback(reporter.close)
+            stack.callback(self._profile.close)
+            state, finished, outcome = self._train(state, loader, checkpoints, reporter, interruption)
+            checkpoints.save(state, loader.state(), wait=True)
+            if finished:
+                self._validate_and_sample(state, self.config.steps, reporter, last=True)
+                self._export(state)
             else:
-                state, position = checkpoints.restore(self.mesh)
-                loader.restore(position)
-            if config.data.embeddings:
-                check_encoders(config.data.embeddings, state.frozen, self.mesh)
-            done = int(state.step)
-            reporter = Reporter(
-                self.workdir,
-                steps=config.steps,
-                done=done,
-                clips=config.data.batch,
-                seconds_at_peak=seconds_at_peak(config, architecture(config)),
-            )
-            reporter.say(parameter_table(self.stage))
-            if done:
-                reporter.say(f"going on after step {done}")
-            step_fn, metrics, outcome = make_step(self.stage, self.mesh), {}, {}
-            pacing, finished = Pacing(), True
-            try:
-                for step in range(done, config.steps):
-                    saves = config.save_every and step % config.save_every == 0 and step > done
-                    if saves or self._validates(step) or self._makes_samples(step):
-                        pacing.finish()  # their time is the steps', what follows is not
-                        with reporter.paused():
-                            self._validate_and_sample(state, step, reporter)
-                            if saves:
-                                checkpoints.save(state, loader.state())
-                    pacing.before_step()
-                    started = time.monotonic()
-                    batch = self._placed(next(loader))
-                    waited = time.monotonic() - started
-                    self._profile.before_step()
-                    state, metrics = step_fn(state, batch)
-                    pacing.after_step(metrics)
-                    self._profile.after_step(metrics)
-                    reporter.advance(waited)
-                    if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-                        outcome = reporter.training(step + 1, metrics)
-                        self._check_finite(metrics, step + 1)
-                    if interruption.requested(step + 1):
-                        finished = step + 1 == config.steps
-                        break
-                self._check_finite(metrics, int(state.step))
-                checkpoints.save(state, loader.state(), wait=True)
-                if finished:
-                    self._validate_and_sample(state, config.steps, reporter, last=True)
-                    self._export(state)
-                else:
-                    reporter.say(f"told to stop: saved step {int(state.step)}; the same command goes on from there")
-                return TrainingResult(int(state.step), finished, outcome)
-            finally:
-                self._profile.close()
-                reporter.close()
-                checkpoints.close()
+                reporter.say(f"told to stop: saved step {int(state.step)}; the same command goes on from there")
+            return TrainingResult(int(state.step), finished, outcome)
+
+    def _begin(self, checkpoints: Checkpoints, loader: Loader) -> State:
+        """The state that the run goes on from, and the loader where it stood then."""
+        if checkpoints.latest is None:
+            state = checkpoints.start.state(self.mesh)
+        else:
+            state, position = checkpoints.restore(self.mesh)
+            loader.restore(position)
+        if self.config.data.embeddings:
+            check_encoders(self.config.data.embeddings, state.frozen, self.mesh)
+        return state
+
+    def _reporter(self, done: int) -> Reporter:
+        config, at_peak = self.config, None
+        if is_main_process():
+            at_peak = in_background(lambda: seconds_at_peak(config, self._architecture))
+        reporter = Reporter(
+            self.workdir, steps=config.steps, done=done, clips=config.data.batch, seconds_at_peak=at_peak
+        )
+        reporter.say(parameter_table(self.stage))
+        if done:
+            reporter.say(f"going on after step {done}")
+        return reporter
+
+    def _train(
+        self,
+        state: State,
+        loader: Loader,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+        interruption: Interruption,
+    ) -> tuple[State, bool, dict[str, float]]:
+        """Takes the steps that are left; the state after them, whether they were all, and the last report."""
+        config, done = self.config, int(state.step)
+        step_fn, metrics, outcome = make_step(self.stage, self.mesh), {}, {}
+        pacing, finished = Pacing(), True
+        for step in range(done, config.steps):
+            saves = config.save_every and step % config.save_every == 0 and step > done
+            if saves or self._validates(step) or self._makes_samples(step):
+                pacing.finish()  # their time is the steps', what follows is not
+                with reporter.paused():
+                    self._validate_and_sample(state, step, reporter)
+                    if saves:
+                        checkpoints.save(state, loader.state())
+            pacing.before_step()
+            started = time.monotonic()
+            batch = self._placed(next(loader))
+            waited = time.monotonic() - started
+            self._profile.before_step()
+            state, metrics = step_fn(state, batch)
+            pacing.after_step(metrics)
+            self._profile.after_step(metrics)
+            reporter.advance(waited)
+            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+                outcome = reporter.training(step + 1, metrics)
+                self._check_finite(metrics, step + 1)
+            if interruption.requested(step + 1):
+                finished = step + 1 == config.steps
+                break
+        self._check_finite(metrics, int(state.step))
+        return state, finished, outcome
 
     def export(self) -> int:
         """Exports the newest checkpoint, without training on; a run that goes on meanwhile is not disturbed.
@@ -252,7 +275,7 @@ class Trainer:
         return bool(every and step) and (last or step % every == 0)
 
     def _validate_and_sample(self, state: State, step: int, reporter: Reporter, *, last: bool = False) -> None:
-        if self._validates(step, last=last):
+        if self._validates(step, last=last) and not reporter.has_validated(step):
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
         if self._makes_samples(step, last=last):
             with Mirror(self.workdir / "samples") as mirror:
