@@ -14,9 +14,10 @@ import pytest
 from tests.models.tiny_networks import values
 from tests.reference import noise_params
 from tooncrafter_jax.models.carried_references import CARRIED_AT_START
-from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig, map_chunks
+from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.nn.chunks import map_chunks
 
 pytestmark = pytest.mark.heavy
 
@@ -71,7 +72,7 @@ def params() -> dict[str, jax.Array]:
 @cache
 def started() -> dict[str, jax.Array]:
     """As they are when a decoder starts to learn to carry."""
-    fresh = network(CARRYING).init_on_host(0)
+    fresh = dict(network(CARRYING).drawn(0))
     return {
         path: jnp.asarray(fresh[path]) if ".carried." in path or path.startswith("carried_pictures.") else value
         for path, value in params().items()

@@ -7,22 +7,23 @@ blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from tooncrafter_jax.models.autoencoder import EPSILON, Middle, Res
 from tooncrafter_jax.models.carried_references import CarriedPictures, CarriedReferences, Corrections, FrameMotion
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet import Observer
 from tooncrafter_jax.nn.attention import Attends, Keys, attention
+from tooncrafter_jax.nn.chunks import Chunk, map_chunks
 from tooncrafter_jax.nn.layers import (
     NORM_GROUPS,
     Conv,
@@ -35,7 +36,7 @@ from tooncrafter_jax.nn.layers import (
 )
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
-from tooncrafter_jax.typing import AnyArray, FloatArray, Latents, Video, VideoFeatures
+from tooncrafter_jax.typing import FloatArray, Latents, Video, VideoFeatures
 
 TEMPORAL_EPSILON = 1e-5
 REFERENCE_HEADS = 8
@@ -78,9 +79,6 @@ class DecoderConfig:
     reference_head_dim: int = 64
 
 
-Chunk = int | None
-
-
 class References(NamedTuple):
     """What `Decoder.prepare_references` makes of the two reference frames.
 
@@ -109,41 +107,6 @@ class References(NamedTuple):
 
         levels = [level if level is None or isinstance(level, tuple) else known(level) for level in self.levels]
         return self._replace(levels=levels, head=known(self.head))
-
-
-Parts = TypeVar("Parts")
-"""Arrays that have frames, or rows, in common."""
-Made = TypeVar("Made")
-
-
-def map_chunks(fn: Callable[[Parts], Made], x: Parts, axis: int, chunk: Chunk) -> Made:
-    """fn(x) computed on at most `chunk` slices along `axis` at a time; `fn` must treat the slices independently.
-
-    Slices are read from the arrays of `x` and written into those of one result in place, so that nothing but these two
-    is ever whole. Where `chunk` does not divide the axis, the last chunk computes some slices a second time.
-    """
-    leader = jax.tree.leaves(x)[0]
-    size = leader.shape[axis]
-    if chunk is None or chunk >= size:
-        return fn(x)
-
-    def slices(start: Int[Array, ""] | int) -> Parts:
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, chunk, axis), x)
-
-    def body(i: Int[Array, ""], out: Made) -> Made:
-        start = jnp.minimum(i * chunk, size - chunk)
-        return jax.tree.map(
-            lambda whole, made: jax.lax.dynamic_update_slice_in_dim(whole, made, start, axis), out, fn(slices(start))
-        )
-
-    # Every entry is overwritten. A constant here would have no inputs, and XLA would allocate all of a network's
-    # results at its start; this one cannot be made before `x` is.
-    def anything(made: jax.ShapeDtypeStruct) -> AnyArray:
-        value = leader[(0,) * leader.ndim].astype(made.dtype) * 0
-        return jnp.broadcast_to(value, (*made.shape[:axis], size, *made.shape[axis + 1 :]))
-
-    whole = jax.tree.map(anything, jax.eval_shape(lambda: fn(slices(0))))
-    return jax.lax.fori_loop(0, -(-size // chunk), body, whole)
 
 
 class TemporalRes(nnx.Module):
@@ -384,7 +347,7 @@ class Decoder(nnx.Module):
         with jax.named_scope("mid"):
             h = run_block(partial(self.mid.blocks[0], chunk=chunk), h)
             observe("mid.blocks.0", h)
-            h = map_chunks(self.mid.attention, h, 1, chunk)
+            h = run_block(lambda x: map_chunks(self.mid.attention, x, 1, chunk), h)
             observe("mid.attention", h)
             h = run_block(partial(self.mid.blocks[1], chunk=chunk), h)
             observe("mid.blocks.1", h)
@@ -404,19 +367,14 @@ class Decoder(nnx.Module):
                     h, corrections = self._carried(row.carried, level, h, references, motion, corrections, chunk)
                     observe(f"up.{level}.carried", h)
                 if row.upsample is not None:
-                    upsample = row.upsample
-                    h = map_chunks(lambda part, conv=upsample: conv(upsample_nearest(part)), h, 1, chunk)
+                    h = run_block(partial(_upsampled, row.upsample, chunk), h)
                     observe(f"up.{level}.upsample", h)
 
         # Head.
         with jax.named_scope("head"):
-            h = map_chunks(lambda part: silu(self.norm_out(part, batch_axes=2)), h, 1, chunk)
+            drawn, h = run_block(partial(self._head, chunk), h, None if references is None else references.head)
             if self.final_reference_residual is not None and references is not None:
-                h = self.final_reference_residual(h, references.head)
                 observe("final_reference", h)
-            drawn = map_chunks(self.conv_out, h, 1, chunk)
-            if self.conv_out_temporal is not None:
-                drawn = self.conv_out_temporal(drawn)
             if self.carried_pictures is None or references is None or motion is None:
                 return drawn
             if references.pictures is None:
@@ -428,6 +386,16 @@ class Decoder(nnx.Module):
                 1,
                 chunk,
             )
+
+    def _head(
+        self, chunk: Chunk, h: VideoFeatures, of_references: Float[Array, "B 2 H W C"] | None
+    ) -> tuple[Video, VideoFeatures]:
+        """A clip (B, T, H, W, 3), and the features that it is drawn of."""
+        h = map_chunks(lambda part: silu(self.norm_out(part, batch_axes=2)), h, 1, chunk)
+        if self.final_reference_residual is not None and of_references is not None:
+            h = self.final_reference_residual(h, of_references)
+        drawn = map_chunks(self.conv_out, h, 1, chunk)
+        return drawn if self.conv_out_temporal is None else self.conv_out_temporal(drawn), h
 
     def _carried(
         self,
@@ -455,3 +423,7 @@ class Decoder(nnx.Module):
         if not self.config.corrects_motion:
             return h, None
         return h, more if before is None else Corrections(before.flows + more.flows, before.logit + more.logit)
+
+
+def _upsampled(conv: Conv, chunk: Chunk, x: VideoFeatures) -> VideoFeatures:
+    return map_chunks(lambda part: conv(upsample_nearest(part)), x, 1, chunk)

@@ -304,7 +304,7 @@ class UNet(nnx.Module):
         observe("conv_in", h)
         if not bypass_temporal:
             with jax.named_scope("stem_temporal_transformer"):
-                h = self.stem_temporal_transformer(h, of_level[0])
+                h = run_block(self.stem_temporal_transformer, h, of_level[0])
         observe("stem_temporal_transformer", h)
 
         # Down.
