@@ -194,7 +194,7 @@ def test_bfloat16_keeps_statistics_in_float32() -> None:
     half = {path: params()[path].astype(leaf.dtype) for path, leaf in network.abstract_params.items()}
     logits, statistics = jax.jit(lambda p, x: network.bind(p).logits_and_statistics(x))(half, images(3, 48, 40))
     expected = np.asarray(judged(params(), images(3, 48, 40))[0])
-    assert logits.dtype == jnp.bfloat16 and {s.dtype for s in statistics.values()} == {jnp.dtype("float32")}
+    assert {one.dtype for one in (logits, *statistics.values())} == {jnp.dtype("float32")}
     deviation = np.abs(np.asarray(logits, np.float32) - expected).max() / expected.std()
     assert 1e-4 < deviation < 0.1  # 8 bits in each of five layers
 
@@ -208,8 +208,7 @@ def test_the_published_architecture_and_its_initialisation() -> None:
         "convs.0.bias",
         "convs.4.bias",
     ]
-    key = jax.random.key(0, impl="unsafe_rbg")  # compiles sooner than the default
-    new = {path: np.asarray(value) for path, value in jax.jit(network.init)(key).items()}
+    new = dict(network.drawn(0))
     for i in range(1, 4):
         assert abs(float(new[f"convs.{i}.kernel"].std()) / 0.02 - 1) < 0.02
         assert abs(float(new[f"norms.{i - 1}.scale"].mean()) - 1) < 0.006
@@ -228,3 +227,23 @@ def test_the_published_architecture_and_its_initialisation() -> None:
 def test_pictures_that_do_not_fit(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SMALL.bind(params())(jnp.zeros(shape))
+
+
+def test_in_16_bits_logits_and_gradients_are_float32s() -> None:
+    """What several devices sum is not rounded before."""
+    network = Network(Discriminator, DiscriminatorConfig(width=4, layers=1), dtype=jnp.bfloat16)
+    shapes = network.abstract_params
+    drawn = {path: jnp.asarray(unit_noise(path, leaf.shape)) for path, leaf in shapes.items()}
+
+    @jax.jit
+    def judge(params: Any, x: Any) -> Any:
+        def mean(params: Any) -> Any:
+            logits = network.bind(params)(x)
+            return logits.mean(), logits
+
+        return jax.grad(mean, has_aux=True)(params)
+
+    gradients, logits = judge(drawn, images(2, 24, 24))
+    assert logits.dtype == jnp.float32
+    kernel = gradients["convs.0.kernel"]
+    assert kernel.dtype == jnp.float32 and (kernel != kernel.astype(jnp.bfloat16).astype(jnp.float32)).any()

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from tooncrafter_jax.nn.layers import LayerOptions, normal, uniform_fan_in
+from tooncrafter_jax.nn.layers import Conv, LayerOptions, normal
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.typing import DeviceParams, Dtype
 
@@ -138,15 +138,14 @@ class Discriminator(nnx.Module):
         self.config = config
         self.convs = nnx.List(
             [
-                nnx.Conv(
+                Conv(
                     widths[i],
                     widths[i + 1],
-                    (KERNEL_SIZE, KERNEL_SIZE),
-                    strides=stride,
-                    padding=((1, 1), (1, 1)),
+                    KERNEL_SIZE,
+                    stride=stride,
+                    padding=1,
                     use_bias=i in (0, last),
                     kernel_init=normal(INITIAL_STD),
-                    bias_init=uniform_fan_in(widths[i] * KERNEL_SIZE**2),
                     **kw,
                 )
                 for i, stride in enumerate(config.strides)
@@ -162,7 +161,7 @@ class Discriminator(nnx.Module):
           training: normalises with the statistics of these pictures, else with the running ones.
 
         Returns:
-          One number for each patch, of 70x70 pixels with the default config; unbounded.
+          One number for each patch, of 70x70 pixels with the default config; unbounded, in float32.
 
         Raises:
           ValueError: if the pictures are smaller than a patch's stride allows or have the wrong number of channels.
@@ -202,5 +201,5 @@ class Discriminator(nnx.Module):
                     statistics |= {f"norms.{i - 1}.{name}": value for name, value in new.items()}
                 h = norm(h, mean, variance)
             h = jax.nn.leaky_relu(h, LEAKY_SLOPE)
-        logits = self.convs[-1](h)
+        logits = self.convs[-1](h).astype(jnp.float32)
         return logits.reshape(*images.shape[:-3], *logits.shape[-3:]), statistics

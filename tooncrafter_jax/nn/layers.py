@@ -191,7 +191,7 @@ class Conv(nnx.Conv):
     """A 2-D convolution of (... H W C), kernel (kh, kw, in, out); padding as in the published code (same, symmetric).
 
     With `full_products`, float32 operands keep at least 16 bits on accelerators too, whose default products keep 7 or
-    10: on TPUs three products of bfloat16 make one.
+    10: on TPUs three products of bfloat16 make one. `kernel_init` draws the kernel otherwise than published.
     """
 
     def __init__(
@@ -205,6 +205,7 @@ class Conv(nnx.Conv):
         zero_init: bool = False,
         use_bias: bool = True,
         full_products: bool = False,
+        kernel_init: Initialiser | None = None,
         rngs: nnx.Rngs,
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
@@ -213,6 +214,9 @@ class Conv(nnx.Conv):
         pad = kernel_size // 2 if padding is None else padding
         sides = ((pad, pad), (pad, pad)) if isinstance(pad, int) else pad
         self.window = Window((stride, stride), sides)
+        initialisers = _initialisers(in_features * kernel_size**2, zero_init)
+        if kernel_init is not None:
+            initialisers["kernel_init"] = kernel_init
         super().__init__(
             in_features,
             out_features,
@@ -223,7 +227,7 @@ class Conv(nnx.Conv):
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
-            **_initialisers(in_features * kernel_size**2, zero_init),
+            **initialisers,
         )
 
     def __call__(self, x: Float[Array, "*B H W I"]) -> Float[Array, "*B h w O"]:  # pyright: ignore[reportIncompatibleMethodOverride]
