@@ -16,7 +16,7 @@ def world():
     """The tiny model: architecture, networks, drawn parameters of the two that see pixels; and a video of uint8."""
     config = tiny()
     networks = config.networks()
-    params = {name: networks[name].init_on_host(0) for name in ("autoencoder", "decoder")}
+    params = {name: dict(networks[name].drawn(0)) for name in ("autoencoder", "decoder")}
     video = np.random.default_rng(0).integers(0, 256, (2, FRAMES, SIZE, SIZE, 3), np.uint8)
     return config, networks, params, video
 

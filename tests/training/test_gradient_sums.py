@@ -44,7 +44,7 @@ def compiled(mesh_text: str, gradient_dtype: str, dtype: str = "bfloat16") -> tu
     devices = jax.devices("cpu")[: 1 if mesh_text == "data:1" else 8]
     mesh = make_mesh(mesh_text, devices)
     parts = Components({"net": network}, mesh, None, gradient_dtype)
-    params = {f"net.{path}": value for path, value in network.init_on_host(0).items()}
+    params = {f"net.{path}": value for path, value in network.drawn(0)}
     rng = np.random.default_rng(0)
     batch = {name: rng.normal(size=(CLIPS, 2, 4, 4, size)).astype(np.float32) for name, size in (("x", 64), ("y", 128))}
 

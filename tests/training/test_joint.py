@@ -1,5 +1,8 @@
 """Denoiser, decoder and sketch encoder on decoded pictures."""
 
+import types
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,10 +52,20 @@ def test_a_perfect_denoiser_gives_the_decoder_the_true_latents(clips, monkeypatc
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.usefixtures("unchecked_types")  # of fakes
 def test_the_last_time_has_its_share_of_what_is_decoded(clips, share):
-    settings = config(clips, "joint", options={"last_time_share": share})
-    times = make_joint(settings).times({"seed": jnp.arange(8, dtype=jnp.uint32)})
-    assert (np.asarray(times) == 999).all() == bool(share)
+    stage, seen = make_joint(config(clips, "joint", options={"last_time_share": share})), []
+
+    def predict_v(noisy, times, conditions):
+        seen.append(np.asarray(times))
+        return noisy
+
+    parts = {"image_tokens": lambda tokens: tokens, "condition": lambda *_: None, "predict_v": predict_v}
+    model = cast(Any, types.SimpleNamespace(config=stage.model, **parts))
+    embedded = {name: jnp.zeros((8, 1, 1)) for name in ("text", "image")}
+    batch = {"moments": jnp.zeros((8, 4, 2, 2, 8)), "seed": jnp.arange(8, dtype=jnp.uint32), "fps": jnp.ones(8)}
+    stage.latents(model, batch | embedded, None)
+    assert (seen[0] == 999).all() == bool(share)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.training.small import NARROW_CHANGES, config
+from tests.training.small import NARROW_CHANGES, config, fresh_params
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.motion import Motion
@@ -36,7 +36,7 @@ def batch_of(clips, stage):
 
 
 def drawn(stage):
-    return {path: jnp.asarray(value) for path, value in stage.components.init(0).items()}
+    return {path: jnp.asarray(value) for path, value in fresh_params(stage, 0).items()}
 
 
 @pytest.fixture(scope="module", params=[1, 100])

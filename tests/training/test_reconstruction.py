@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.training.small import config
+from tests.training.small import config, fresh_params
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.training import start, trainer
@@ -207,7 +207,7 @@ def test_new_parts_of_a_decoder_start_so_that_they_change_nothing(clips):
     videos, params = [], {}
     for settings in (plain, full):
         stage = make_decoder(settings)
-        fresh = stage.components.init(7, list(stage.components.networks))
+        fresh = fresh_params(stage, 7)
         missing = set(fresh) - set(params)
         params = {**fresh, **params}
         if stage.model.decoder.temporal:
@@ -230,7 +230,7 @@ def test_new_parts_alone_learn_against_the_discriminator(clips):
         assert isinstance(stage, Decoder)
         with Loader.open(settings.data) as loader:
             batch = step_rows(next(loader))
-        params = stage.components.init(3, list(stage.components.networks))
+        params = fresh_params(stage, 3)
         found = jax.jit(stage.gradients)(params, put_batch(batch, mesh), jax.random.key(0), jax.numpy.zeros((), int))
         weights.append(float(found.metrics["adversarial_weight"]))
         trained = {path for path in params if stage.is_trained(path)}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.small import FRAMES, MODEL_CHANGES, SIZE, config
+from tests.training.small import FRAMES, MODEL_CHANGES, SIZE, config, fresh_params
 from tooncrafter_jax.training import samples
 from tooncrafter_jax.training.reporting import Reporter
 from tooncrafter_jax.training.samples import CLIPS, Samples, first_clips, make_sampling, sampling_rules
@@ -44,7 +44,7 @@ def of_run(settings, mesh):
     draw = np.random.default_rng(0)
     fresh = {
         path: value if value.any() else draw.normal(0.0, 0.01, value.shape).astype(value.dtype)
-        for path, value in stage.components.init(0).items()
+        for path, value in fresh_params(stage, 0).items()
     }
     places = tree_shardings(fresh, mesh)
     return stage, {

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.reference import noise_params
-from tests.training.small import SIZE, config
+from tests.training.small import SIZE, config, fresh_params
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.pixels import to_pixels
@@ -24,7 +24,7 @@ def encoder(request, tmp_path_factory):
     """How its hint convolutions begin, and the new encoder bound to its parameters."""
     run = config(tmp_path_factory.mktemp("set"), "sketch", options={"hint_start": request.param})
     stage = make_stage(run, architecture(run))
-    fresh = dict(stage.components.init(0, ["unet", "sketch_encoder"]))
+    fresh = fresh_params(stage, 0, ["unet", "sketch_encoder"])
     missing = {path for path in fresh if path.startswith("sketch_encoder.")}
     derived = {path: one.value(fresh) for path, one in stage.derive(missing).items()}
     params = {path: jnp.asarray(value) for path, value in (fresh | derived).items()}

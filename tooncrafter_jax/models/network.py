@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from tooncrafter_jax.nn.attention import Attends, Backend
 from tooncrafter_jax.nn.layers import Drawn, HostKey, count_parameters
-from tooncrafter_jax.typing import AnyArray, DeviceParams, Dtype, HostArray, HostParams, Params
+from tooncrafter_jax.typing import AnyArray, Dtype, HostArray, Params
 
 Module = TypeVar("Module", bound=nnx.Module, covariant=True)
 View = Callable[[str, AnyArray], AnyArray]
@@ -33,17 +33,6 @@ class _ConstantRngs(nnx.Rngs):
 
     def params(self) -> PRNGKeyArray:
         return self._key
-
-
-class _FoldingRngs(nnx.Rngs):
-    """A fresh key each time, without NNX state."""
-
-    def __init__(self, key: PRNGKeyArray) -> None:
-        self._key, self._count = key, 0
-
-    def params(self) -> PRNGKeyArray:
-        self._count += 1
-        return jax.random.fold_in(self._key, self._count)
 
 
 class _HostRngs(nnx.Rngs):
@@ -126,18 +115,10 @@ class Network(Generic[Module]):
         """How many numbers the network has."""
         return count_parameters(self.abstract_params)
 
-    def init(self, key: PRNGKeyArray) -> DeviceParams:
-        """Freshly initialised parameters (jittable; under `jax.jit` with `out_shardings` they are made in place)."""
-        _, state = nnx.split(self._build(_FoldingRngs(key)))
-        return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
-
-    def init_on_host(self, seed: int) -> HostParams:
-        """Freshly initialised parameters as numpy arrays: nothing is compiled, and every machine draws the same."""
-        return dict(self.drawn(seed))
-
     def drawn(self, seed: int) -> Iterator[tuple[str, HostArray]]:
-        """The parameters of `init_on_host` by path, one after another, so that only one need be in memory; zeros and
-        ones come last.
+        """Freshly initialised parameters by path, as numpy arrays: nothing is compiled, and all machines draw the same.
+
+        They come one after another, so that only one need be in memory; zeros and ones come last.
         """
         rngs, path_of, constants = _HostRngs(), {}, {}
         _, state = nnx.split(self._build(rngs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,8 +13,8 @@ from jaxtyping import Array, Float32, Shaped
 from tooncrafter_jax.models.network import AnyNetwork, View
 from tooncrafter_jax.training.lora import LoraConfig
 from tooncrafter_jax.training.sharding import gathering_view
-from tooncrafter_jax.typing import Dtype, HostParams, Leaf, Params
-from tooncrafter_jax.weights.lora import merge
+from tooncrafter_jax.typing import Dtype, Leaf, Params
+from tooncrafter_jax.weights.lora import PREFIX, merge
 
 FlatParams = Params
 """Path that starts with the component ("unet.conv_in.kernel") -> array: the parameters of several networks in one
@@ -61,21 +61,17 @@ class Components:
             gather = gathering_view(component, self.mesh, self.networks[component].dtype, self._gradient_dtype)
         if self._lora is None or not self._lora.rank:
             return gather
-        scale = self._lora.scale
+        scale, is_exact = self._lora.scale, jnp.dtype(self._gradient_dtype) == jnp.float32
 
         def view(name: str, value: jax.Array) -> jax.Array:
+            path = f"{component}.{name}"
             value = value if gather is None else gather(name, value)
-            return merge(f"{component}.{name}", value, params, scale)
+            if is_exact and f"{PREFIX}{path}.a" in params:
+                # What the layer sees decides in which dtype its gradient is summed, which becomes that of the factors.
+                value = value.astype(jnp.float32)
+            return merge(path, value, params, scale)
 
         return view
-
-    def init(self, seed: int, names: Iterable[str] | None = None) -> HostParams:
-        """Freshly initialised parameters of some components, on the host; the same on every machine."""
-        fresh = {}
-        for name in self.networks if names is None else names:
-            for path, value in self.networks[name].init_on_host(seed).items():
-                fresh[f"{name}.{path}"] = value
-        return fresh
 
 
 def of_component(params: Mapping[str, Leaf], component: str) -> dict[str, Leaf]:

@@ -189,6 +189,15 @@ class Start:
         """
         return self._load(set(paths), _OnHost())
 
+    def check_published(self) -> None:
+        """Checks that the weights of others are there, before anything large is read or computed.
+
+        Raises:
+          UserError: they were not fetched, or are damaged.
+        """
+        for _ in self._published(set(self._shapes)):
+            pass
+
     def whole_giver(self, component: str) -> Checkpoint | None:
         """The checkpoint whose component is taken as it is; None where more than one gives a part, or it holds more."""
         givers = [giver for giver in self._givers if giver.component == component and giver.gives]
@@ -368,5 +377,5 @@ def _check_same(stored: object, wanted: object, name: str, checkpoint: Checkpoin
     if set(differing) - ignorable:
         raise UserError(
             f"{checkpoint.directory} has another {name} than the config asks for (they differ in "
-            f"{', '.join(differing)})"
+            f"{', '.join(differing)}): choose another config.start, or leave config.model_changes.{name} out"
         )

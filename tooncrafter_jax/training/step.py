@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tooncrafter_jax.diffusion.noise import GENERATOR
 from tooncrafter_jax.nn.logical_axes import axis_rules
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.training.components import FlatParams
@@ -95,7 +96,7 @@ def _step(stage: Stage, state: State, batch: Batch) -> tuple[State, Metrics]:
 def accumulated_gradients(stage: Stage, state: State, batch: Batch) -> Gradients:
     """Gradients of the batch, one micro-batch after another; losses, gradients and metrics are averaged."""
     count = stage.config.accumulation
-    key = jax.random.fold_in(jax.random.key(stage.config.seed), state.step)
+    key = jax.random.fold_in(jax.random.key(stage.config.seed, impl=GENERATOR), state.step)
     params = state.params
     if count == 1:
         return stage.gradients(params, batch, key, state.step)

@@ -36,7 +36,7 @@ from tooncrafter_jax.training.samples import Samples
 from tooncrafter_jax.training.sharding import check_batch, check_frames, process_rows, put_batch, step_rows
 from tooncrafter_jax.training.stages import Stage, make_stage
 from tooncrafter_jax.training.stages.stage import Batch, Metrics
-from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.state import State
 from tooncrafter_jax.training.step import make_step, make_validation
 from tooncrafter_jax.typing import JsonObject
@@ -130,11 +130,12 @@ class Trainer:
         """Trains to the last step, or until the run is asked to stop.
 
         Raises:
-          UserError: the clips or the extractor's weights are missing, before anything is written; too many steps in a
-            row were not finite, a clip is damaged, a checkpoint cannot be written, or another run is going on in the
-            working directory.
+          UserError: the clips, the extractor's weights or those of LPIPS are missing, before anything is written; too
+            many steps in a row were not finite, a clip is damaged, a checkpoint cannot be written, a device's memory is
+            full, or another run is going on in the working directory.
         """
         self._check_pictures()
+        Start(self.stage).check_published()
         self._hints = self._sketcher()
         with self._loader(self.config.data.split) as loader, only_run_in(self.workdir):
             return self._run(loader)

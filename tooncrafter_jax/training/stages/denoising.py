@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.diffusion.loop import chunks
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
@@ -17,7 +17,7 @@ from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.sampling.denoise import denoise_chunk
 from tooncrafter_jax.training.components import as_float32
-from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, motion_of
+from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, motion_of, times_of
 from tooncrafter_jax.training.stages.stage import Batch, Losses, Metrics, Stage
 from tooncrafter_jax.typing import Hints, Latents, Video
 
@@ -56,16 +56,12 @@ class Denoising(Stage):
         del batch
         return None, None
 
-    def times(self, batch: Batch) -> Int[Array, "B"]:
-        """The diffusion time of each clip, by its seed."""
-        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.last_time_share)
-
     def losses(self, model: BoundModel, batch: Batch, key: jax.Array | None) -> tuple[Losses, Metrics]:
         """Mean squared error of v over valid clips, at times and with noise drawn by the examples' seeds."""
         latents = clean_latents(model, batch)
         motion = motion_of(model, batch, self.config.motion_share)
         conditions = self.conditions(model, batch, ends_of(latents), latents.shape[1], motion)
-        times = self.times(batch)
+        times = times_of(batch, self.model.schedule.timesteps, self.last_time_share)
         noise = clip_noise(batch["seed"], Stream.INITIAL, jnp.arange(latents.shape[1]), latents.shape[2:])
         errors = self.errors(model, latents, conditions, noise, times, key)
         weights = batch["valid"].astype(jnp.float32)
@@ -93,9 +89,12 @@ class Denoising(Stage):
         conditions: Conditions,
         key: jax.Array | None = None,
     ) -> Latents:
-        """The denoiser's v; `key` turns dropout on."""
+        """The denoiser's v; `key` is a training step's: it turns dropout on, and the temporal layers off where they are
+        bypassed.
+        """
+        bypasses = self.bypass_temporal and key is not None
         with remat_policy(self.config.remat):
-            return model.predict_v(noisy, times, conditions, bypass_temporal=self.bypass_temporal, dropout_key=key)
+            return model.predict_v(noisy, times, conditions, bypass_temporal=bypasses, dropout_key=key)
 
     def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
         """Clips drawn from their end frames in 25 steps, without guidance, as a user of the exported model would draw

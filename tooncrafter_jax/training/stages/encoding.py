@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
-from tooncrafter_jax.diffusion.noise import clips_with_motion
+from tooncrafter_jax.diffusion.noise import clip_timesteps, clips_with_motion
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import FRAMES_AT_A_TIME, BoundModel, Conditions, Moments, draw_latents
 from tooncrafter_jax.nn.logical_axes import constrain, devices_sharing
@@ -31,6 +31,11 @@ def drawn_latents(model: BoundModel, batch: Batch) -> Latents:
     """The same, not scaled: of the batch's moments where it has them, else of its frames."""
     moments = batch["moments"] if "moments" in batch else frame_moments(model, batch["video"])
     return jax.lax.stop_gradient(draw_latents(moments, batch["seed"]))
+
+
+def times_of(batch: Batch, timesteps: int, last_time_share: float) -> Int[Array, "B"]:
+    """The diffusion time of each clip, by its seed: the last one for this share, drawn evenly for the others."""
+    return clip_timesteps(batch["seed"], timesteps, last_time_share)
 
 
 def ends_of(video: Array) -> Array:

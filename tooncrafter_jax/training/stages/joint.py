@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 
-from tooncrafter_jax.diffusion.noise import Stream, clip_noise, clip_timesteps
+from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.objective import clean_from_v, noisy_target, without_rescale
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.configuration import ModelConfig
@@ -19,7 +18,7 @@ from tooncrafter_jax.training.components import as_float32
 from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.decoder import DualReferenceStage
 from tooncrafter_jax.training.stages.denoising import Denoising
-from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, guided_hints
+from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, guided_hints, times_of
 from tooncrafter_jax.training.stages.reconstruction import ReconstructionOptions
 from tooncrafter_jax.training.stages.rectify import Rectify
 from tooncrafter_jax.training.stages.sketch import Sketch
@@ -59,25 +58,21 @@ class Joint(DualReferenceStage):
     may_train = (*DualReferenceStage.may_train, *Rectify.may_train, *Sketch.may_train)
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
-        self._is_guided = any(group in Sketch.may_train for group in config.groups)
-        denoiser = Sketch.uses if self._is_guided else Denoising.uses
+        denoiser = Sketch.uses if _trains_sketches(config) else Denoising.uses
         self.uses = tuple(dict.fromkeys((*denoiser, *DualReferenceStage.uses)))
         super().__init__(config, model, mesh)
 
     @property
     def sketches(self) -> SketchSource | None:
         """As the options say, if the sketch encoder is trained."""
-        if not self._is_guided:
+        if not _trains_sketches(self.config):
             return None
         return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
 
-    def times(self, batch: Batch) -> Int[Array, "B"]:
-        """The diffusion time of each clip, by its seed."""
-        return clip_timesteps(batch["seed"], self.model.schedule.timesteps, self.options.last_time_share)
-
     def latents(self, model: BoundModel, batch: Batch, motion: Motion | None) -> Latents:
         """The denoiser's prediction of the clean latents, from each clip's own time."""
-        latents, times = clean_latents(model, batch), self.times(batch)
+        latents = clean_latents(model, batch)
+        times = times_of(batch, self.model.schedule.timesteps, self.options.last_time_share)
         hints = guided_hints(batch)
         given = conditions_of(
             model, batch, ends_of(latents), latents.shape[1], self.config.dtype, *hints, motion=motion
@@ -88,3 +83,7 @@ class Joint(DualReferenceStage):
         v = as_float32(model.predict_v(noisy, times, given))
         clean = without_rescale(schedule, clean_from_v(schedule, noisy, v, times), times)
         return clean / self.model.schedule.scale_factor
+
+
+def _trains_sketches(config: TrainConfig) -> bool:
+    return any(group in Sketch.may_train for group in config.groups)

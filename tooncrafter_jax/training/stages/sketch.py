@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from tooncrafter_jax.diffusion.noise import GENERATOR
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
 from tooncrafter_jax.training.components import FlatParams
@@ -86,7 +87,7 @@ class Sketch(Denoising):
 
     def _scaled_hints(self, missing: Collection[str]) -> dict[str, Derived]:
         """Kernels of the new hint convolutions, normal with variance 4 / fan-in: SiLU halves small values."""
-        key = jax.random.key(self.config.seed)
+        key = jax.random.key(self.config.seed, impl=GENERATOR)
         initialise = jax.nn.initializers.variance_scaling(4.0, "fan_in", "normal")
         paths = sorted(path for path in missing if path.startswith("sketch_encoder.hint.") and path.endswith(".kernel"))
 
