@@ -226,7 +226,7 @@ def test_a_damaged_clip_is_named_or_left_out(toon, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"height": 24}, "made with height = 16, but the loader has 24"),
+        ({"height": 24}, "made with height = 16, but config.data.height is 24"),
         ({"antialias": True}, "made with antialias = False"),
         ({"frames": 15}, "examples of 16 frames or more, not 15"),
         ({"start_multiple": 6}, "start at multiples of 4, not of 6"),

@@ -164,15 +164,15 @@ class EmbeddingSource:
 
     def check(self, config: LoaderConfig) -> None:
         """See `Source.check`: the same size, and windows whose beginnings were embedded."""
-        where, again = f"the embeddings in '{self.directory}'", "change the loader's config, or make them again"
+        where, again = f"the embeddings in '{self.directory}'", "change that, or make them again"
         for name in ("height", "width", "antialias"):
             if getattr(config, name) != getattr(self.config, name):
                 raise UserError(
-                    f"{where} were made with {name} = {getattr(self.config, name)}, but the loader has "
-                    f"{getattr(config, name)}: {again}"
+                    f"{where} were made with {name} = {getattr(self.config, name)}, but config.data.{name} "
+                    f"is {getattr(config, name)}: {again}"
                 )
         if config.crop_from:
-            raise UserError(f"{where} are of whole pictures, but the loader's crop_from is {config.crop_from}: {again}")
+            raise UserError(f"{where} are of whole pictures, but config.data.crop_from is {config.crop_from}: {again}")
         if config.frames < self.config.frames:
             raise UserError(
                 f"{where} are for examples of {self.config.frames} frames or more, not {config.frames}: {again}"
@@ -183,7 +183,7 @@ class EmbeddingSource:
                 f"{config.start_multiple}: {again}"
             )
         if config.video and self._clips is None:
-            raise UserError(f"{where} hold no pixels: give the loader the set that they were made of too")
+            raise UserError(f"{where} hold no pixels: set config.data.directory to the set that they were made of")
 
     def __len__(self) -> int:
         return self._length

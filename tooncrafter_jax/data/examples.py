@@ -99,31 +99,31 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         for name in ("batch", "frames", "height", "width", "start_multiple"):
             if getattr(self, name) < 1:
-                raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be at least 1")
+                raise UserError(f"config.data.{name} is {getattr(self, name)}, but must be at least 1")
         size = self.crop_from
         if size and (len(size) != 2 or size[0] < self.height or size[1] < self.width):
             raise UserError(
-                f"the loader's crop_from is {size}, but must be empty, or a height and a width from {self.height} and "
+                f"config.data.crop_from is {size}, but must be empty, or a height and a width from {self.height} and "
                 f"{self.width} on, out of which examples are cut"
             )
         for name in ("num_workers", "prefetch", "most_random_sketches"):
             if getattr(self, name) < 0:
-                raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be at least 0")
+                raise UserError(f"config.data.{name} is {getattr(self, name)}, but must be at least 0")
         if len(self.strides) != 2 or not 1 <= self.strides[0] <= self.strides[1]:
             raise UserError(
-                f"the loader's strides are {self.strides}, but must be a smallest and a largest one from 1 on"
+                f"config.data.strides are {self.strides}, but must be a smallest and a largest one from 1 on"
             )
         if not 0 <= self.dropout <= 1 / 3:
             raise UserError(
-                f"the loader's dropout is {self.dropout}, but must be from 0 to 1/3, as it is used three times"
+                f"config.data.dropout is {self.dropout}, but must be from 0 to 1/3, as it is used three times"
             )
         for name in ("bisection_share", "sketched_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"the loader's {name} is {getattr(self, name)}, but must be from 0 to 1")
+                raise UserError(f"config.data.{name} is {getattr(self, name)}, but must be from 0 to 1")
         if not self.bisection_depths or min(self.bisection_depths) < 1:
-            raise UserError(f"the loader's bisection_depths are {self.bisection_depths}, but must be numbers from 1 on")
+            raise UserError(f"config.data.bisection_depths are {self.bisection_depths}, but must be numbers from 1 on")
         if not 0 <= self.seed <= MAX_SEED:
-            raise UserError(f"the loader's seed is {self.seed}, but must be from 0 to 2**64 - 1")
+            raise UserError(f"config.data.seed is {self.seed}, but must be from 0 to 2**64 - 1")
 
     def evaluation(self) -> LoaderConfig:
         """The same for evaluation: every clip once, in the order of the set, with all conditions."""
@@ -318,7 +318,8 @@ class Examples:
             record = int(redraw.integers(len(self._source)))
         raise UserError(
             f"{REPLACEMENTS} clips in a row cannot be used ({unusable['too_short']} have fewer than "
-            f"{self._config.frames} frames, {unusable['damaged']} are damaged): check the set, or ask for fewer frames"
+            f"{self._config.frames} frames, {unusable['damaged']} are damaged): check the set, or lower "
+            "config.data.frames"
         )
 
     def _sketched(self, rng: np.random.Generator) -> Bool[np.ndarray, "T"]:

@@ -99,7 +99,7 @@ class Loader(Iterator[Batch]):
           UserError: as the constructor, and where the set or the embeddings are missing or damaged.
         """
         if not config.directory and (config.video or not config.embeddings):
-            raise UserError("the loader's directory is empty: name the directory of a set that `curate` made")
+            raise UserError("config.data.directory is empty: name the directory of a set that `curate` made")
         clips = ClipSet(config.directory, config.split) if config.directory else None
         source = EmbeddingSource(config.embeddings, clips) if config.embeddings else clips
         return cls(cast(Source, source), config, rows=rows)
@@ -126,8 +126,8 @@ class Loader(Iterator[Batch]):
             self._stop()
             if isinstance(error, RuntimeError) and "terminated unexpectedly" in str(error):
                 raise UserError(
-                    "a worker process of the loader was ended from outside, probably because memory ran out: use fewer "
-                    "num_workers or a smaller prefetch"
+                    "a worker process of the loader was ended from outside, probably because memory ran out: lower "
+                    "config.data.num_workers or config.data.prefetch"
                 ) from error
             raise
         self._examples += self.config.batch

@@ -19,7 +19,7 @@ from tooncrafter_jax.weights.groups import in_groups
 DtypeName = Literal["float32", "bfloat16"]
 
 
-def ranged(default: float | int, *, least: float | int, most: float | int = inf, below: float = inf) -> Any:
+def ranged(default: float | int, *, least: float | int, most: float | int = inf, below: float | int = inf) -> Any:
     """A field of a config whose value must lie in a range, or below its end; `check_ranges` tells."""
     return field(default=default, metadata={"range": (least, most, below)})
 

@@ -218,8 +218,8 @@ def check_frames(frames: int, mesh: Mesh) -> None:
     """
     if frames % mesh.shape["frames"]:
         raise UserError(
-            f"config.data.frames is {frames}, which must be a multiple of {mesh.shape['frames']}, which share "
-            "a clip by config.mesh"
+            f"config.data.frames is {frames}, which must be a multiple of {mesh.shape['frames']}: as many "
+            "devices share a clip by config.mesh"
         )
 
 

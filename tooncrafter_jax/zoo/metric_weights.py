@@ -251,7 +251,7 @@ def load_lpips(net: LpipsNet, cache: Path | None = None, *, dtype: Dtype = jnp.f
     """LPIPS with the published weights.
 
     Args:
-      net: "vgg16" for training the decoder, "alexnet" for evaluation.
+      net: "vgg16" as in the published training, "alexnet" as is usual in evaluation.
       cache: the directory that `fetch_metric_weights` wrote to (`default_cache()` without).
       dtype: of computation and parameters; float32 for evaluation.
 

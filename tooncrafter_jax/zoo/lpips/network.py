@@ -2,8 +2,8 @@
 
 Two pictures pass through a classification network; at five depths the features of each cell are brought to length 1,
 and the squared differences are weighted channel by channel and averaged over the picture. VGG16 is the network of the
-decoder's training, AlexNet the usual one for evaluation. `zoo.metric_weights.load_lpips` reads the published
-weights.
+paper's training, AlexNet the usual one for evaluation and the cheaper one to train with.
+`zoo.metric_weights.load_lpips` reads the published weights.
 """
 
 from __future__ import annotations
