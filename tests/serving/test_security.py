@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from starlette.datastructures import Headers
 
 from tests.serving.world import PAIR, FakeModel, Held, Server, pair, serving, until
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.limits import Limits
-from tooncrafter_jax.serving.security import COOKIE, HEADERS, is_local
+from tooncrafter_jax.serving.security import COOKIE, HEADERS, Access, is_encrypted, is_local, token_is_needed
+from tooncrafter_jax.serving.storage import Storage
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +68,10 @@ def test_a_key_is_a_cookie_that_no_script_and_no_other_site_gets(server: Server)
     answer = server.ask("POST", "/v1/session")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
-    key = answer.json["key"]
-    assert server.ask("GET", "/v1/jobs", headers={"Cookie": f"{COOKIE}={key}"}).status == 200
-    for wrong in (f"{COOKIE}={key}x", f"{COOKIE}=", "=;;", f"{COOKIE}={'x' * 9999}"):
+    key, name = answer.json["key"], server.access.cookie
+    assert cookie.startswith(f"{name}={key};") and name.startswith(f"{COOKIE}-")
+    assert server.ask("GET", "/v1/jobs", headers={"Cookie": f"{name}={key}"}).status == 200
+    for wrong in (f"{name}={key}x", f"{COOKIE}-other={key}", f"{name}=", "=;;", f"{name}={'x' * 9999}"):
         assert server.ask("GET", "/v1/jobs", headers={"Cookie": wrong}).status == 401
     for wrong in ("Bearer", "Bearer ", "Basic eDp5", "Bearer x", f"Bearer {key} {key}", "\xff"):
         assert server.ask("GET", "/v1/jobs", headers={"Authorization": wrong}).status == 401
@@ -83,6 +86,78 @@ def test_a_key_is_a_cookie_that_no_script_and_no_other_site_gets(server: Server)
 )
 def test_which_addresses_need_a_token(host: str, local: bool) -> None:
     assert is_local(host) == local
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "needed"),
+    [
+        ("127.0.0.1", (), False),
+        ("127.0.0.1", ("localhost",), False),
+        ("127.0.0.1", ("draw.studio.example",), True),  # a proxy on this machine lets others in
+        ("0.0.0.0", (), True),
+    ],
+)
+def test_a_server_that_others_reach_needs_a_token(host: str, names: tuple[str, ...], needed: bool) -> None:
+    assert token_is_needed(host, names) == needed
+
+
+@pytest.mark.parametrize(
+    ("headers", "encrypted"),
+    [
+        ({"host": "draw.studio.example", "origin": "https://draw.studio.example"}, True),
+        ({"host": "draw.studio.example", "origin": "http://draw.studio.example"}, False),
+        ({"host": "draw.studio.example", "sec-fetch-site": "same-origin"}, True),  # a page reads: without Origin
+        ({"host": "localhost:8512", "sec-fetch-site": "same-origin"}, False),
+        ({"host": "[::1]:8512", "sec-fetch-site": "none"}, False),
+        ({"host": "draw.studio.example"}, False),
+    ],
+)
+def test_whether_a_browser_came_by_https(headers: dict[str, str], encrypted: bool) -> None:
+    assert is_encrypted(Headers(headers)) == encrypted
+
+
+def test_a_cookie_lasts_as_long_as_it_is_used_and_goes_by_https_alone_where_it_came_so(server: Server) -> None:
+    made = server.ask("POST", "/v1/session", headers={"Host": "localhost", "Origin": "https://localhost"})
+    assert "Secure" in made.headers["set-cookie"]
+    key, name = made.json["key"], server.access.cookie
+    renewed = server.ask("GET", "/v1/models", headers={"Cookie": f"{name}={key}"}).headers["set-cookie"]
+    assert renewed.startswith(f"{name}={key};") and "Max-Age=31536000" in renewed and "Secure" not in renewed
+    assert "set-cookie" not in server.ask("GET", "/v1/models", key).headers  # which is no browser
+
+
+def test_two_servers_of_a_machine_have_cookies_of_their_own(tmp_path: Path) -> None:
+    names = []
+    for folder in ("one", "other", "one"):
+        with Storage(tmp_path / folder) as storage:
+            names.append(Access(storage.database, needs_token=False).cookie)
+    assert names[0] == names[2] != names[1]
+
+
+def test_who_has_jobs_is_known_again_once_the_token_is_given(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        client = server.client()
+        id = client.submit(pair(), PAIR)["id"]
+        old, idle = server.access.cookie, server.client().key
+    with serving(tmp_path, token=True, host="0.0.0.0") as server:
+        token = server.access.new_token()  # which forgets everybody
+        for name in (old, COOKIE):  # that of an earlier version, or of a database that was built again
+            cookie = {"Cookie": f"{name}={client.key}"}
+            assert server.ask("POST", "/v1/session", headers=cookie).status == 401
+            assert server.ask("POST", "/v1/session", token, headers=cookie).json["key"] == client.key
+            assert server.ask("GET", f"/v1/jobs/{id}", client.key).status == 200
+            server.engine.storage.database.forget_clients()
+        assert server.ask("POST", "/v1/session", token, headers={"Cookie": f"{old}={idle}"}).json["key"] != idle
+
+
+def test_no_key_is_that_of_the_token_s_own_client(tmp_path: Path) -> None:
+    with serving(tmp_path, token=True, host="0.0.0.0") as server:
+        token = server.access.new_token()
+        server.client(key=token).submit(pair(), PAIR)
+        guess = "the token"
+        server.engine.storage.database.add_client(server.access.id_of(guess))  # as where the database is built again
+        assert server.ask("GET", "/v1/jobs", guess).status == 401
+        cookie = {"Cookie": f'{server.access.cookie}="{guess}"'}
+        assert server.ask("POST", "/v1/session", token, headers=cookie).json["key"] != guess
 
 
 def test_a_token_opens_the_door(tmp_path: Path) -> None:
@@ -112,7 +187,7 @@ def test_who_asks_too_often_waits(tmp_path: Path) -> None:
         answers = [server.ask("GET", "/v1/jobs", key) for _ in range(40)]
         assert {answer.status for answer in answers} == {200, 429}
         late = answers[-1]
-        assert 1 <= int(late.headers["retry-after"]) <= 4 and "more often" in late.json["detail"]
+        assert 1 <= int(late.headers["retry-after"]) <= 4 and "too many requests" in late.json["detail"]
         assert server.ask("POST", "/v1/session").status == 201  # another client is none of it
 
 

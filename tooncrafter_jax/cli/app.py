@@ -33,7 +33,8 @@ Serves an HTTP API that draws: jobs wait in a queue, are drawn in batches, and o
   tooncrafter app --model=film=DIR --model=small --keep=30
   tooncrafter app --host=0.0.0.0 --host-name=draw.studio.example
 
-On 127.0.0.1, which is listened on without --host, no token is needed; elsewhere one is made and shown once.
+On 127.0.0.1, which is listened on without --host, no token is needed. With another --host, and with a --host-name,
+as behind a proxy on the same machine, one is made and shown once.
 docs/serving.md has a session with curl; `tooncrafter sample --server=URL` draws with it, too.
 """
 

@@ -27,7 +27,7 @@ from tooncrafter_jax.serving.limits import Limits, Rate
 from tooncrafter_jax.serving.metrics import CONTENT_TYPE, Metrics
 from tooncrafter_jax.serving.page_files import add_page
 from tooncrafter_jax.serving.results import RESULTS, ending, media_type, result
-from tooncrafter_jax.serving.security import COOKIE, Access, Guard, given_key
+from tooncrafter_jax.serving.security import COOKIE_SECONDS, Access, Guard, bearer, is_encrypted
 from tooncrafter_jax.serving.storage import NoRoom, is_full, room_explained
 from tooncrafter_jax.serving.uploads import REQUEST, Uploads
 
@@ -77,7 +77,7 @@ class Service:
     def check_rate(self, client: str) -> None:
         """Raises `Busy` for a client that asks too often."""
         if seconds := self.rate.wait(client):
-            raise Busy("you ask more often than this server answers", seconds)
+            raise Busy("too many requests in a minute: wait a little before the next one", seconds)
 
 
 def service_of(request: Request) -> Service:
@@ -115,17 +115,31 @@ OwnJob = Annotated[Job, Depends(own_job)]
 
 @ROUTES.post("/session", status_code=201, openapi_extra={"security": [{}, {"bearer": []}]})
 def new_session(request: Request, response: Response, service: Served) -> answers.Session:
-    """Makes the caller a client; where the server needs a token, with `Authorization: Bearer TOKEN`."""
+    """Makes the caller a client; where the server needs a token, with `Authorization: Bearer TOKEN`. A browser whose
+    cookie has jobs here keeps its key.
+    """
     service.check_rate(_address(request))
-    if service.access.needs_token and not service.access.is_token(given_key(request.headers) or ""):
+    if service.access.needs_token and not service.access.is_token(bearer(request.headers) or ""):
         raise HTTPException(
             401, "this server needs its token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
         )
-    key = service.access.new_client()
+    key = service.access.same_client(request.headers) or service.access.new_client()
     if service.has_example and request.headers.get("sec-fetch-site") == "same-origin":  # which a page alone sends
         give_example(service.engine, service.access.id_of(key))
-    response.set_cookie(COOKIE, key, max_age=365 * 86400, httponly=True, samesite="strict", path="/")
+    _set_cookie(request, response, service, key)
     return answers.Session(key=key)
+
+
+def _set_cookie(request: Request, response: Response, service: Service, key: str) -> None:
+    response.set_cookie(
+        service.access.cookie,
+        key,
+        max_age=COOKIE_SECONDS,
+        httponly=True,
+        secure=is_encrypted(request.headers),
+        samesite="strict",
+        path="/",
+    )
 
 
 @ROUTES.get("/health")
@@ -145,8 +159,10 @@ def metrics(request: Request, service: Served) -> Response:
 
 
 @ROUTES.get("/models", openapi_extra=AUTHORIZATION)
-def models(client: Client, service: Served) -> answers.Models:
-    """The models that can be named in requests."""
+def models(request: Request, response: Response, client: Client, service: Served) -> answers.Models:
+    """The models that can be named in requests. A browser's cookie is renewed: every page asks for them first."""
+    if bearer(request.headers) is None and (key := service.access.cookie_key(request.headers)):
+        _set_cookie(request, response, service, key)
     return answers.Models(models=[answers.model_answer(model) for model in service.engine.models.values()])
 
 
@@ -393,7 +409,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
         schemas["JobDescription"] = {"title": "JobDescription", "anyOf": either}
         document["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
-            "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+            "cookie": {"type": "apiKey", "in": "cookie", "name": app.state.service.access.cookie},
         }
         app.openapi_schema = document
     return app.openapi_schema

@@ -29,8 +29,10 @@ from tooncrafter_jax.serving.database import Database
 from tooncrafter_jax.serving.limits import Limits
 
 COOKIE = "tooncrafter"
+"""How names of cookies begin. Browsers send the cookies of all servers of a machine to each: a folder has its own."""
+COOKIE_SECONDS = 365 * 86400
 TOKEN_CLIENT = hashlib.sha256(b"the token").hexdigest()
-"""The client that sends the server's token instead of a key of its own."""
+"""The client that sends the server's token instead of a key of its own. No key opens what it has."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -57,16 +59,33 @@ def is_local(host: str) -> bool:
         return False
 
 
+def token_is_needed(host: str, names: Sequence[str]) -> bool:
+    """Whether others than this machine's users may reach the server, perhaps by way of a proxy on this machine.
+
+    Args:
+      host: that the server listens on.
+      names: other names that it is reached by.
+    """
+    return not all(map(is_local, (host, *names)))
+
+
 class Access:
     """Keys and the token.
 
     Args:
       database: knows the clients.
       needs_token: whether a token opens the door.
+
+    Attributes:
+      cookie: name of the cookie that has a client's key.
     """
 
     def __init__(self, database: Database, *, needs_token: bool) -> None:
         self._database, self.needs_token = database, needs_token
+        if (name := database.setting("cookie")) is None:
+            name = f"{COOKIE}-{secrets.token_hex(4)}"
+            database.set_setting("cookie", name)
+        self.cookie = name
 
     def new_token(self) -> str:
         """Makes a token, which is kept as a checksum alone; keys that the one before has opened are forgotten."""
@@ -87,7 +106,21 @@ class Access:
 
     def new_client(self) -> str:
         """Makes a client known; gives its key."""
-        key = secrets.token_urlsafe(32)
+        return self._known(secrets.token_urlsafe(32))
+
+    def same_client(self, headers: Headers) -> str | None:
+        """The key of a browser that has jobs here, known again if it was forgotten; None if it has none.
+
+        Its cookie may have the name that a database before this one gave it.
+        """
+        cookies = _cookies(headers)
+        names = sorted((name for name in cookies if name.startswith(COOKIE)), key=lambda name: name != self.cookie)
+        for key in (cookies[name] for name in names):
+            if self.id_of(key) != TOKEN_CLIENT and self._database.jobs(client=self.id_of(key), most=1):
+                return self._known(key)
+        return None
+
+    def _known(self, key: str) -> str:
         self._database.add_client(self.id_of(key))
         return key
 
@@ -97,25 +130,51 @@ class Access:
 
     def client(self, headers: Headers) -> str | None:
         """Whose request this is; None if nobody's."""
-        key = given_key(headers)
+        key = bearer(headers) or self.cookie_key(headers)
         if key is None:
             return None
         if self.needs_token and self.is_token(key):
             return TOKEN_CLIENT
         client = _digest(key)
-        return client if self._database.has_client(client) else None
+        return client if client != TOKEN_CLIENT and self._database.has_client(client) else None
+
+    def cookie_key(self, headers: Headers) -> str | None:
+        """The key in the cookie of a request; None without."""
+        return _cookies(headers).get(self.cookie)
 
 
-def given_key(headers: Headers) -> str | None:
-    """The key or token of a request: `Authorization: Bearer`, else the cookie."""
+def bearer(headers: Headers) -> str | None:
+    """The key or token of `Authorization: Bearer`; None without."""
     kind, _, value = headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer" and value.strip():
-        return value.strip()
+    return (value.strip() or None) if kind.lower() == "bearer" else None
+
+
+def is_encrypted(headers: Headers) -> bool:
+    """Whether a browser sent a request by https, as far as it says so.
+
+    `Origin` is missing where a page reads; where a request comes from, browsers say to this machine and by https alone
+    (https://www.w3.org/TR/fetch-metadata/).
+    """
+    origin = headers.get("origin")
+    if origin is not None:
+        return origin.startswith("https:")
+    return "sec-fetch-site" in headers and not is_local(_host_name(headers.get("host", "")))
+
+
+def _cookies(headers: Headers) -> dict[str, str]:
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
     except CookieError:
-        return None
-    return None if found is None else found.value
+        return {}
+
+
+def _host_name(host: str) -> str:
+    """The name in `Host`, without its port.
+
+    Raises:
+      ValueError: it is none.
+    """
+    return (urlsplit(f"//{host}").hostname or "").rstrip(".")
 
 
 class Guard:
@@ -168,7 +227,7 @@ class Guard:
     def _problem(self, headers: Headers, path: str) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if not self._is_ours(host):
-            return 421, "this server is not called so: start it with --host-name to give it another name"
+            return 421, "the server does not know the name in this address: start it with --host-name=NAME"
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != host.lower():
             return 403, "the request comes from another site"
@@ -176,7 +235,7 @@ class Guard:
             return 403, "the request comes from another site"
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()):
-            return 400, "the length of the request is no number"
+            return 400, "the header Content-Length must be a number"
         if int(length) > self._limits.upload_megabytes * 10**6:
             return 413, self._too_large
         return None
@@ -188,10 +247,10 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         """Whether the server may be called so. An address is no name that leads elsewhere."""
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            name = _host_name(host)
         except ValueError:
             return False
-        if name.rstrip(".") in self._names:
+        if name in self._names:
             return True
         try:
             ipaddress.ip_address(name)

@@ -17,7 +17,7 @@ from tooncrafter_jax.serving.api import make_app
 from tooncrafter_jax.serving.devices import ServedModel
 from tooncrafter_jax.serving.engine import Engine
 from tooncrafter_jax.serving.limits import Limits
-from tooncrafter_jax.serving.security import Access, is_local
+from tooncrafter_jax.serving.security import Access, token_is_needed
 from tooncrafter_jax.serving.storage import Storage
 
 DEFAULT_HOST = "127.0.0.1"
@@ -88,9 +88,9 @@ def serve(
       storage: where everything is kept; no other server uses it.
       models: by name.
       limits: see there.
-      host: the address to listen on; other machines reach it only with a token, unless it is this one's own.
+      host: the address to listen on; a token is needed unless it is this machine's own.
       port: of TCP; 0: any that is free.
-      names: other names that the server is reached by.
+      names: other names that the server is reached by; with one that is not this machine's own, a token is needed.
       batch_size: clips that are drawn together at most; a power of two.
       new_token: whether the token is made anew.
       warm_up: whether the first model is compiled for its usual size at the start.
@@ -100,7 +100,7 @@ def serve(
     Raises:
       UserError: the address cannot be listened on.
     """
-    access = Access(storage.database, needs_token=not is_local(host))
+    access = Access(storage.database, needs_token=token_is_needed(host, names))
     if access.needs_token and (new_token or not access.has_token):
         say(f"the token, which is shown this once: {access.new_token()}")
     engine = Engine(storage, models, limits, batch_size=batch_size, warm_up=warm_up)
