@@ -196,6 +196,8 @@ def test_what_goes_wrong_is_one_sentence(
         ({"server": "draw.example"}, "is no server"),
         ({"server": "http://["}, "is no server"),
         ({"server": "http://x:99999"}, "is no server"),
+        ({"server": "http://x:85l2"}, "is no server"),
+        ({"server": "http://user:password@x"}, "no user and no password"),
         ({"options": "{"}, "not JSON"),
         ({"options": "[]"}, "must be an object"),
         ({"sketch_frames": "4, x"}, "must be numbers of frames"),
@@ -207,6 +209,15 @@ def test_what_is_wrong_with_an_input_is_told_before_anything_runs(given: dict[st
     assert isinstance(said, str) and words in said
     assert comfyui_node.ToonCrafterInBetween.VALIDATE_INPUTS(**dict.fromkeys(given)) is True  # of another node
     assert comfyui_node.ToonCrafterInBetween.VALIDATE_INPUTS("https://x/y", "", "4, 9") is True
+
+
+def test_a_token_that_cannot_be_sent_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(comfyui_node.TOKEN, "a\nb")
+    with pytest.raises(comfyui_node.ServerError, match="copy it again"):
+        comfyui_node.Server("http://localhost:9")
+    monkeypatch.setenv(comfyui_node.TOKEN, "a\n")
+    with pytest.raises(comfyui_node.Unreachable, match="cannot be reached"):
+        comfyui_node.Server("http://localhost:9/ü").json("GET", "/v1/models")
 
 
 def test_pictures_are_sent_as_they_are() -> None:

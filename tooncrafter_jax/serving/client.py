@@ -1,4 +1,4 @@
-"""A client of the service, with the standard library alone.
+"""A client of the service, which needs nothing but this package.
 
 client = Client("http://127.0.0.1:8512")
 job = client.submit({"first": "a", "last": "b", "prompt": "walking man"}, {"a": "a.png", "b": "b.png"})
@@ -26,10 +26,9 @@ import numpy as np
 from PIL import Image
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.serving.comfyui_node import LATER, key_problem, seconds_of, url_problem
 from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
-LATER = (429, 503)
-"""Statuses that ask to come again."""
 Upload = str | os.PathLike[str] | bytes
 """A picture's path, or the bytes of its file."""
 
@@ -58,16 +57,16 @@ class Client:
     def __init__(
         self, url: str, *, key: str = "", token: str = "", timeout: float = 120.0, patience: float = 3600.0
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise UserError(f"'{printable(url, 100)}' is no server: give a URL such as http://127.0.0.1:8512")
+        self.key = (key or token).strip()
+        if (problem := url_problem(printable(url, 100)) or key_problem(self.key)) is not None:
+            raise UserError(problem)
         self._url, self._parts, self._timeout, self._patience = url.rstrip("/"), urlsplit(url), timeout, patience
-        self.key = key or token
         if not key:
-            self.key = self._json("POST", "/v1/session")["key"]
+            self.key = self._read("POST", "/v1/session", "key")
 
     def models(self) -> list[dict[str, Any]]:
         """The server's models; the first one counts where a request names none."""
-        return self._json("GET", "/v1/models")["models"]
+        return self._read("GET", "/v1/models", "models")
 
     def submit(self, request: JsonObject, pictures: Mapping[str, Upload]) -> dict[str, Any]:
         """Asks for a pair or a shot.
@@ -147,7 +146,20 @@ class Client:
 
     def _json(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
         with self._open(method, path, body, kind) as answer:
-            return json.load(answer)
+            try:
+                return json.load(answer)
+            except ValueError as error:
+                raise self._stranger() from error
+
+    def _read(self, method: str, path: str, name: str) -> Any:
+        """What an answer has under a name."""
+        try:
+            return self._json(method, path)[name]
+        except (LookupError, TypeError) as error:
+            raise self._stranger() from error
+
+    def _stranger(self) -> UserError:
+        return UserError(f"{self._url} is no server of tooncrafter-jax: check its address")
 
     def _open(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> HTTPResponse:
         until = time.monotonic() + self._patience
@@ -155,17 +167,17 @@ class Client:
         headers |= {"Content-Type": kind} if kind else {}
         while True:
             kind_of = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
-            connection = kind_of(self._parts.netloc, timeout=self._timeout)
+            connection = kind_of(self._parts.netloc, timeout=self._timeout)  # whose form `url_problem` has looked at
             try:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it answers before it has all
                     connection.request(method, self._parts.path.rstrip("/") + path, body, headers)
                 answer = connection.getresponse()
-            except (OSError, HTTPException) as error:
+            except (OSError, HTTPException, ValueError) as error:  # ValueError: of a name or path that cannot be sent
                 connection.close()
                 raise Unreachable(f"{self._url} cannot be reached ({error}): check --server") from error
             if answer.status < 400:
                 return answer
-            seconds = float(answer.headers.get("Retry-After") or 1)
+            seconds = seconds_of(answer.headers.get("Retry-After"))
             with answer:
                 if answer.status not in LATER or time.monotonic() + seconds > until:
                     raise UserError(f"{self._url} refuses: {_detail(answer)}")

@@ -67,10 +67,10 @@ class Server:
     """
 
     def __init__(self, url: str, interrupted: Callable[[], None] = lambda: None) -> None:
-        if (problem := url_problem(url)) is not None:
+        self._token = os.environ.get(TOKEN, "").strip()
+        if (problem := url_problem(url) or key_problem(self._token)) is not None:
             raise ServerError(problem)
         self._url, self._parts, self._interrupted = url.rstrip("/"), urlsplit(url), interrupted
-        self._token = os.environ.get(TOKEN, "")
 
     def json(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
         """Asks, and reads the JSON of the answer."""
@@ -120,15 +120,15 @@ class Server:
     ) -> tuple[int, float, bytes]:
         """Status, seconds after which to come again, and the body."""
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
-        connection = kind(self._parts.netloc, timeout=ANSWER_SECONDS)
+        connection = kind(self._parts.netloc, timeout=ANSWER_SECONDS)  # whose form `url_problem` has looked at
         try:
             try:
                 connection.request(method, self._parts.path.rstrip("/") + path, body, dict(headers))
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it answers before it has all
             answer = connection.getresponse()
-            return answer.status, _seconds(answer.headers.get("Retry-After")), answer.read()
-        except (OSError, HTTPException) as error:
+            return answer.status, seconds_of(answer.headers.get("Retry-After")), answer.read()
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: of a name or path that cannot be sent
             reason = str(error) or type(error).__name__
             raise Unreachable(
                 f"{self._url} cannot be reached ({reason}): start it with `tooncrafter app`, or check its address"
@@ -319,9 +319,26 @@ def url_problem(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_password = "@" in parts.netloc
     except ValueError:
-        is_server = False
+        is_server = has_password = False
+    if has_password:
+        return f"a server's URL has no user and no password: give one such as {DEFAULT_SERVER}"
     return None if is_server else f"'{url}' is no server: give a URL such as {DEFAULT_SERVER}"
+
+
+def key_problem(key: str) -> str | None:
+    """What is wrong with a key or a token; None if nothing is."""
+    is_key = key.isascii() and key.isprintable() and " " not in key
+    return None if is_key else "the token, or key, has characters that none has: copy it again, as one line"
+
+
+def seconds_of(text: str | None) -> float:
+    """When to come again, as `Retry-After` says, within a minute; 1 where it names a date or is missing."""
+    try:
+        return min(60.0, max(0.1, float(text or 1)))
+    except ValueError:
+        return 1.0
 
 
 def options_of(text: str) -> dict[str, Any]:
@@ -386,13 +403,6 @@ def _detail(status: int, data: bytes) -> str:
         return str(json.loads(data)["detail"])[:1000]
     except (ValueError, KeyError, TypeError):
         return f"status {status}"
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        return min(60.0, max(0.1, float(text or 1)))
-    except ValueError:
-        return 1.0
 
 
 def _interruption() -> Callable[[], None]:
