@@ -165,7 +165,13 @@ def _check_remote(arguments: argparse.Namespace) -> None:
         "--process-id": arguments.process_id,
     }
     for flag in (flag for flag, value in given.items() if value is not None):
-        raise UserError(f"{flag} cannot be had of a --server: leave one of them out")
+        is_page_s = flag in ("--keys", "--timesheet", "--folder", "--manifest")
+        remedy = (
+            "draw shots, and lists, on its page or by its API (docs/serving.md)"
+            if is_page_s
+            else "leave one of them out"
+        )
+        raise UserError(f"{flag} cannot be had of a --server: {remedy}")
 
 
 def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: OutputPlan) -> int:
