@@ -156,6 +156,21 @@ def test_what_waits_when_the_devices_end_is_told(drawing) -> None:
             job.result(9)
 
 
+def test_news_that_nobody_can_be_told_do_not_end_the_thread() -> None:
+    def fail(*values: object) -> None:
+        raise BrokenPipeError
+
+    devices = Devices(1, chores=[lambda tell: None])
+    devices.on_ready = devices.on_batch = fail
+    devices.start()
+    until(lambda: not devices.has_chores)
+    for seed in range(2):
+        devices.sample("a", 1, FakeModel(), [prepared(seed)], OPTIONS, None, lambda: False)
+    assert devices.works
+    devices.stop()
+    assert not devices.works
+
+
 def test_clips_come_before_the_chores_that_are_left() -> None:
     done: list[str] = []
     asked: list[bool] = []

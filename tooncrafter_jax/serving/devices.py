@@ -4,6 +4,7 @@ take turns, and a long shot is many small clips among those of others.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -166,6 +167,11 @@ class Devices:
         self.on_ready: Callable[[], None] = lambda: None
 
     @property
+    def works(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread.is_alive()
+
+    @property
     def has_chores(self) -> bool:
         """Whether there are chores that are not done."""
         return bool(self._chores)
@@ -258,7 +264,7 @@ class Devices:
                 self._each_alone(batch)  # what is wrong with one must not cost the others
             else:
                 self._failed(batch, error)
-        self.on_batch(len(batch), time.monotonic() - start)
+        _tell(self.on_batch, len(batch), time.monotonic() - start)
         with self._changed:
             self._changed.notify_all()
 
@@ -281,7 +287,7 @@ class Devices:
                 return
             del self._chores[0]
             if not self._chores:
-                self.on_ready()
+                _tell(self.on_ready)
 
     def _gathered(self) -> list[Clip]:
         """The next batch, which waits a little to be full; nothing when the server ends, or there are chores."""
@@ -316,7 +322,6 @@ class Devices:
 
     def _draw(self, batch: Sequence[Clip]) -> None:
         first = batch[0].task
-        made: dict[int, np.ndarray] = {}
 
         def listen(progress: Progress) -> None:
             if self._ends or all(clip.task.is_stopped() for clip in batch):
@@ -324,19 +329,13 @@ class Devices:
             for clip in batch:
                 clip.share = progress.done / progress.total
 
-            def previews() -> np.ndarray:
-                if 0 not in made or len(made) > 1:
-                    made.clear()
-                    made[0] = progress.preview()
-                return made[0]
-
-            made.clear()
+            preview = functools.cache(progress.preview)  # one for all
             for task in dict.fromkeys(clip.task for clip in batch):
                 if task.on_progress is not None and not task.is_stopped():
                     rows = [row for row, clip in enumerate(batch) if clip.task is task]
                     share = sum(clip.share for clip in task.clips) / len(task.clips)
                     done = int(share * progress.total + 1e-6)
-                    task.on_progress(Progress(done, progress.total, lambda rows=rows: previews()[rows]))
+                    task.on_progress(Progress(done, progress.total, lambda rows=rows: preview()[rows]))
 
         with memory_explained():
             videos = first.model.sample([clip.pair for clip in batch], first.options, listen)
@@ -360,6 +359,14 @@ class Devices:
             for task in tasks.values():
                 task.error = task.error or error
             self._waiting = [clip for clip in self._waiting if id(clip.task) not in tasks]
+
+
+def _tell(listener: Callable[..., None], *values: object) -> None:
+    """Tells somebody whose failing, as to print where nobody reads any more, must not end the thread."""
+    try:
+        listener(*values)
+    except Exception as error:
+        _log.warning("the news of the devices are not heard", exc_info=error)
 
 
 def _kind(model: ServedModel, pair: PreparedPair, options: SamplingOptions) -> tuple[object, ...]:

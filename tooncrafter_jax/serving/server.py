@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -95,7 +96,7 @@ def serve(
       new_token: whether the token is made anew.
       warm_up: whether the first model is compiled for its usual size at the start.
       opens_page: whether this machine's browser is shown the server; the first time, with an example.
-      say: prints a line.
+      say: prints a line; one that it cannot print is left out, but for the token.
 
     Raises:
       UserError: the address cannot be listened on.
@@ -104,7 +105,8 @@ def serve(
     if access.needs_token and (new_token or not access.has_token):
         say(f"the token, which is shown this once: {access.new_token()}")
     engine = Engine(storage, models, limits, batch_size=batch_size, warm_up=warm_up)
-    engine.devices.on_ready = lambda: say("ready: the usual clip is compiled")
+    tell = _while_heard(say)
+    engine.devices.on_ready = lambda: tell("ready: the usual clip is compiled")
     app = make_app(engine, access, limits, host=host, names=names, has_example=opens_page)
     config = configured(app, host, port)
     try:
@@ -116,15 +118,15 @@ def serve(
 
         def started() -> None:
             shown = f"[{host}]" if ":" in host else host
-            say(f"listening on http://{shown}:{bound.getsockname()[1]}")
+            tell(f"listening on http://{shown}:{bound.getsockname()[1]}")
             if engine.devices.has_chores:
-                say("compiling for the usual clip: what is asked for meanwhile waits")
+                tell("compiling for the usual clip: what is asked for meanwhile waits")
             if opens_page:
-                threading.Thread(target=_open, args=(url, say), daemon=True).start()
+                threading.Thread(target=_open, args=(url, tell), daemon=True).start()
 
         def ending() -> None:
             if engine.devices.has_chores:
-                say("ending, once what is being compiled is done")
+                tell("ending, once what is being compiled is done")
 
         _Server(config, started, ending).run([bound])
 
@@ -138,6 +140,16 @@ def page_address(host: str, port: int) -> str:
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _while_heard(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Prints a line, unless nobody reads what is printed any more."""
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            say(line)
+
+    return tell
 
 
 def _open(url: str, say: Callable[[str], None]) -> None:
