@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tooncrafter_jax.sampling.request import Pair, SamplingOptions, make_options
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.results import RESULTS
+from tooncrafter_jax.serving.uploads import AT_ONCE, LARGEST_REQUEST
 
 JSON = {"Content-Type": "application/json"}
 
@@ -182,6 +186,88 @@ def test_a_job_is_cancelled_and_removed(tmp_path: Path) -> None:
             until(lambda id=id: not (tmp_path / "jobs" / id).exists())
 
 
+def test_pictures_go_with_the_job_that_they_came_with(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        client = server.client()
+        with pytest.raises(UserError, match="'seed'"):
+            client.submit(pair(-1), PAIR)
+        with pytest.raises(UserError, match="must be"):
+            client.submit(pair(options={"steps": 0}), PAIR)
+        assert not list((tmp_path / "pictures").iterdir())
+        ids = [client.wait(client.submit(pair(seed), PAIR)["id"])["id"] for seed in (1, 2)]
+        client.remove(ids[0])
+        assert len(list((tmp_path / "pictures").iterdir())) == 2
+        client.remove(ids[1])
+        until(lambda: not list((tmp_path / "pictures").iterdir()))
+
+
+def test_a_job_that_is_removed_while_it_ends_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as server:
+        engine, client = server.engine, server.client()
+        record, removed = engine.storage.record, list[str]()
+
+        def record_and_remove(id: str) -> None:
+            record(id)
+            job = engine.storage.database.job(id)
+            if job is not None and job.state == "done":
+                removed.append(id)
+                engine.remove(job)
+
+        monkeypatch.setattr(engine.storage, "record", record_and_remove)
+        id = client.submit(pair(), PAIR)["id"]
+        until(lambda: removed == [id])
+        until(lambda: not (tmp_path / "jobs" / id).exists())
+
+
+def test_few_pictures_are_decoded_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as server:
+        submit, running, most = server.engine.submit, list[int](), 0
+
+        def watched(*given: Any) -> Any:
+            nonlocal most
+            running.append(1)
+            most = max(most, len(running))
+            time.sleep(0.05)
+            try:
+                return submit(*given)
+            finally:
+                running.pop()
+
+        monkeypatch.setattr(server.engine, "submit", watched)
+        client = server.client()
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda seed: client.submit(pair(seed), PAIR), range(6)))
+        assert most == AT_ONCE
+
+
+def test_a_client_listens_to_so_many_jobs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tooncrafter_jax.serving.api.MOST_STREAMS", 1)
+    held = Held()
+    with serving(tmp_path, held.model) as server:
+        client, board = server.client(), server.engine.board
+        id = client.submit(pair(), PAIR)["id"]
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("GET", f"/v1/jobs/{id}/events", headers={"Authorization": f"Bearer {client.key}"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        until(lambda: board.has_listeners(id))
+        refused = server.ask("GET", f"/v1/jobs/{id}/events", client.key)
+        assert refused.status == 429 and "as many as this server gives" in refused.json["detail"]
+        answer.close()
+        connection.close()
+        until(lambda: not board.has_listeners(id))
+        held.let_go()
+        assert client.wait(id)["state"] == "done"
+        assert until(lambda: server.ask("GET", f"/v1/jobs/{id}/events", client.key).status == 200)
+
+
+def test_a_server_that_draws_no_longer_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.engine.devices.stop()
+        answer = server.ask("GET", "/v1/health")
+        assert answer.status == 503 and "has ended" in answer.json["detail"]
+
+
 def test_a_failed_job_says_why(client: Client) -> None:
     with pytest.raises(UserError, match="the frames contain NaN"):
         client.wait(client.submit(pair(666), PAIR)["id"])
@@ -196,8 +282,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a size that the model has not": ({"options": {"height": 65}}, "must be a multiple of"),
     "a clip that is too large": ({"options": {"height": 64, "width": 1024}}, "larger than this server draws"),
     "a clip that is too long": ({"options": {"frames": 33}}, "longer than this server draws"),
-    "a picture that is not there": ({"first": "c"}, "which the request names not"),
-    "a path": ({"first": "/etc/passwd"}, "names not"),
+    "a picture that is not there": ({"first": "c"}, "but the request does not name it"),
+    "a path": ({"first": "/etc/passwd"}, "does not name it"),
     "a model that is not there": ({"model": "large"}, "choose one of tiny, other"),
     "a sketch for no frame": ({"sketches": {"99": "a"}}, "there is no frame 99"),
     "a frame that is no number": ({"sketches": {"x": "a"}}, "cannot be read"),
@@ -261,6 +347,16 @@ def test_a_body_that_is_no_request(server: Server, client: Client, body: bytes, 
     headers = {"Content-Type": kind} if kind else {}
     answer = server.ask("POST", "/v1/jobs", client.key, body, headers)
     assert answer.status == status and isinstance(answer.json["detail"], str), answer
+
+
+@pytest.mark.parametrize("form", ["field", "file"])
+def test_a_request_in_a_form_is_bounded(server: Server, client: Client, form: str) -> None:
+    head = 'name="request"' + ('; filename="job.json"' if form == "file" else "")
+    data = json.dumps(pair(prompt="x" * LARGEST_REQUEST)).encode()
+    body = f"--y\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n--y--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=y"}
+    answer = server.ask("POST", "/v1/jobs", client.key, body, kind)
+    assert answer.status == 413 and "beside its pictures" in answer.json["detail"]
 
 
 def test_notes_of_the_pictures_come_with_the_job(client: Client) -> None:

@@ -20,7 +20,7 @@ from tests.serving.world import PAIR, FakeModel, Held, Process, pair, serving, s
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.database import Job
-from tooncrafter_jax.serving.engine import MOST_ATTEMPTS
+from tooncrafter_jax.serving.engine import ALONE, MOST_ATTEMPTS
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.storage import Storage
 
@@ -199,11 +199,44 @@ def test_a_database_that_the_disk_has_no_room_for_takes_nothing_and_loses_nothin
         client = server.client()
         first = client.wait(client.submit(pair(1), PAIR)["id"])["id"]
         opened[0].execute("PRAGMA max_page_count=1")  # no page more than there are
-        with pytest.raises(UserError, match="disk is full"):
+        with pytest.raises(UserError, match="nearly full"):
             client.submit(pair(2, prompt="walks " * 9000), PAIR)
         assert client.job(first)["state"] == "done" and len(list((tmp_path / "jobs").iterdir())) == 1
         opened[0].execute("PRAGMA max_page_count=1000000")
         assert client.wait(client.submit(pair(2, prompt="walks " * 9000), PAIR)["id"])["state"] == "done"
+
+
+def were_running(folder: Path, attempts: int) -> list[str]:
+    """The ids of three jobs that a server was drawing when it ended."""
+    ids = [f"{number:032x}" for number in range(3)]
+    with Storage(folder) as storage:
+        for number, id in enumerate(ids):
+            pictures = {}
+            for name, data in PAIR.items():
+                path = storage.incoming()
+                path.write_bytes(data)
+                pictures[name] = storage.take_picture(path, "me", name).sha256
+            storage.database.add_job(Job(id, "me", pair(number), pictures, state="running", attempts=attempts))
+    return ids
+
+
+def test_what_ran_when_a_server_ended_runs_alone(tmp_path: Path) -> None:
+    ids, model = were_running(tmp_path, 1), FakeModel()
+    with serving(tmp_path, model, batch_size=4, gathering_seconds=0.2) as server:
+        database = server.engine.storage.database
+        until(lambda: database.count("done") == len(ids))
+    assert model.batches == [[0], [1], [2]]
+
+
+def test_what_ran_beside_the_job_that_is_to_blame_goes_on(tmp_path: Path) -> None:
+    ids = were_running(tmp_path, MOST_ATTEMPTS)
+    with Storage(tmp_path) as storage:
+        storage.database.set_setting(ALONE, ids[1])
+    with serving(tmp_path) as server:
+        database = server.engine.storage.database
+        until(lambda: not database.count("waiting", "running"))
+        states = [job.state for job in database.jobs()]
+        assert states == ["done", "failed", "done"] and not database.setting(ALONE)
 
 
 @pytest.mark.gate

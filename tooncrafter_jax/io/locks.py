@@ -15,6 +15,11 @@ except ImportError:  # not a POSIX system
     fcntl = None
 
 
+def has_locks() -> bool:
+    """Whether this system has locks between processes."""
+    return fcntl is not None
+
+
 @contextlib.contextmanager
 def held(lock: Path, waiting: str) -> Iterator[None]:
     """Holds a lock file, which is made if it is missing and stays; waits for whoever else holds it.

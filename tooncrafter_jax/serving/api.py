@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from pydantic import Field
-from starlette.requests import ClientDisconnect
 
 from tooncrafter_jax import __version__
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PIXEL_FORMATS, PUBLISHED_FPS, PUBLISHED_PIXEL_FORMAT
 from tooncrafter_jax.serving import answers
 from tooncrafter_jax.serving.database import Job
 from tooncrafter_jax.serving.descriptions import Options, PairDescription, ShotDescription
 from tooncrafter_jax.serving.engine import Busy, Engine
-from tooncrafter_jax.serving.events import JobEvents
+from tooncrafter_jax.serving.events import MOST_STREAMS, JobEvents
 from tooncrafter_jax.serving.example import give_example
 from tooncrafter_jax.serving.limits import Limits, Rate
 from tooncrafter_jax.serving.metrics import CONTENT_TYPE, Metrics
 from tooncrafter_jax.serving.page_files import add_page
-from tooncrafter_jax.serving.results import RESULTS, ending, media_type, result
+from tooncrafter_jax.serving.refusals import add_refusals
+from tooncrafter_jax.serving.results import RESULTS, Results, ending, media_type
 from tooncrafter_jax.serving.security import COOKIE_SECONDS, Access, Guard, bearer, is_encrypted
-from tooncrafter_jax.serving.storage import NoRoom, is_full, room_explained
+from tooncrafter_jax.serving.storage import room_explained
 from tooncrafter_jax.serving.uploads import REQUEST, Uploads
 
-_log = logging.getLogger(__name__)
 ROUTES = APIRouter(prefix="/v1")
 AUTHORIZATION: dict[str, Any] = {"security": [{"bearer": []}, {"cookie": []}]}
 """Of routes that are a client's own, in the OpenAPI description."""
@@ -57,14 +54,21 @@ class Service:
         self.engine, self.access, self.limits, self.has_example = engine, access, limits, has_example
         self.storage, self.database = engine.storage, engine.storage.database
         self.rate, self.metrics = Rate(limits.requests_per_minute), Metrics(engine)
-        self.uploads = Uploads(engine.storage, limits)
+        self.uploads, self.results = Uploads(engine.storage, limits), Results(engine.storage)
+        self.streams: Counter[str] = Counter()
 
     def answer(self, job: Job) -> answers.JobAnswer:
         """What is said of a job."""
         return answers.job_answer(job, self.engine.board.live(job.id))
 
     def events(self, ids: Sequence[str], client: str) -> JobEvents:
-        """What becomes of jobs of a client's; others are not there."""
+        """What becomes of jobs of a client's; others are not there.
+
+        Raises:
+          Busy: the client listens to too many answers.
+        """
+        if self.streams[client] >= MOST_STREAMS:
+            raise Busy(f"you have {MOST_STREAMS} streams of events, which is as many as this server gives", 5.0)
 
         def look(id: str) -> tuple[answers.JobAnswer | None, bool]:
             now = self.database.job(id)
@@ -72,7 +76,7 @@ class Service:
                 return None, True
             return self.answer(now), not now.is_open or self.engine.is_ending
 
-        return JobEvents(self.engine.board, ids, look)
+        return JobEvents(self.engine.board, ids, look, client, self.streams)
 
     def check_rate(self, client: str) -> None:
         """Raises `Busy` for a client that asks too often."""
@@ -146,6 +150,8 @@ def _set_cookie(request: Request, response: Response, service: Service, key: str
 def health(service: Served) -> answers.Health:
     """Whether the server works."""
     service.database.count("waiting")
+    if not service.engine.works:
+        raise HTTPException(503, "what draws has ended: look at the server's log, and start it again")
     devices = "compiling" if service.engine.devices.has_chores else "ready"
     return answers.Health(status="ok", version=__version__, devices=devices)
 
@@ -248,8 +254,10 @@ async def read_timesheet(request: Request, client: Client, service: Served) -> a
 )
 async def new_job(request: Request, client: Client, service: Served) -> answers.JobAnswer:
     """Asks for a pair (`first`, `last`) or a shot (`keys`). Pictures are parts of the form, or were sent before."""
-    values, asked, pictures = await service.uploads.job(request, client)
-    job, _ = await run_in_threadpool(service.engine.submit, client, values, asked, pictures)
+    async with service.uploads.holding(client) as held:
+        values, asked, pictures = await service.uploads.job(request, client, held)
+        async with service.uploads.decoding:
+            job = await run_in_threadpool(service.engine.submit, client, values, asked, pictures)
     return service.answer(job)
 
 
@@ -313,7 +321,7 @@ def preview(job: OwnJob, service: Served) -> Response:
 
 
 @ROUTES.get("/jobs/{id}/result/{form}", response_class=FileResponse, openapi_extra=AUTHORIZATION)
-def job_result(
+async def job_result(
     job: OwnJob,
     service: Served,
     form: Form,
@@ -325,7 +333,7 @@ def job_result(
         raise HTTPException(409, f"the job is {job.state}: there are no frames")
     with room_explained(service.storage):
         try:
-            path = result(service.storage, job.id, form, playback_fps, pixel_format)
+            path = await service.results.file(job, form, playback_fps, pixel_format)
         except FileNotFoundError as error:
             raise HTTPException(404, "the frames of this job are gone") from error
     name = f"{job.id[:8]}.{ending(form)}"
@@ -369,9 +377,10 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        yield
-        await run_in_threadpool(engine.stop)
+        with engine.storage.temporary_files_here():
+            engine.start()
+            yield
+            await run_in_threadpool(engine.stop)
 
     app = FastAPI(
         title="tooncrafter-jax",
@@ -387,11 +396,7 @@ def make_app(
     app.include_router(ROUTES)
     add_page(app)
     app.openapi = lambda: _described(app)
-    for error, status in ((UserError, 422), (NoRoom, 507), (Busy, 429), (RequestValidationError, 422)):
-        app.add_exception_handler(error, _answered(status))
-    app.add_exception_handler(Exception, _unexpected)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(OSError, _unwritable)
+    add_refusals(app)
     app.add_middleware(Guard, host=host, names=names, limits=limits, answered=service.metrics.answered)
     return app
 
@@ -413,36 +418,6 @@ def _described(app: FastAPI) -> dict[str, Any]:
         }
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def _answered(status: int) -> Any:
-    async def answer(request: Request, error: Exception) -> JSONResponse:
-        headers = {"Retry-After": str(max(1, round(error.seconds + 0.5)))} if isinstance(error, Busy) else None
-        return JSONResponse({"detail": _sentence(error)}, status, headers)
-
-    return answer
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return f"'{'.'.join(map(str, first['loc']))}' cannot be read: {first['msg']}"
-    return str(error)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # which nobody reads: the client went in the middle of its request
-
-
-async def _unwritable(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, OSError) and is_full(error):
-        return JSONResponse({"detail": "the server's disk is full: nothing is lost, so try again later"}, 507)
-    _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return await _unexpected(request, error)
-
-
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": f"something went wrong inside the server ({type(error).__name__})"}, 500)
 
 
 def _address(request: Request) -> str:

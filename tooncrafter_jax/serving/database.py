@@ -6,11 +6,12 @@ which may be set back.
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -39,6 +40,10 @@ MIGRATIONS = (
     );
     CREATE INDEX jobs_of_client ON jobs (client, number);
     CREATE INDEX jobs_by_state ON jobs (state, number);
+    """,
+    """
+    ALTER TABLE pictures ADD COLUMN alone INTEGER NOT NULL DEFAULT 1;
+    CREATE INDEX jobs_by_end ON jobs (finished);
     """,
 )
 """How the file comes from each version to the next; `user_version` says how many it has behind it."""
@@ -137,13 +142,16 @@ class Database:
         self._lock = threading.RLock()
         try:
             self._sql = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        except sqlite3.OperationalError as error:
-            raise UserError(f"'{path}' cannot be opened ({error}): choose another --data") from error
-        try:
-            self._open(path)
-        except BaseException:
-            self._sql.close()
-            raise
+            try:
+                self._open(path)
+            except BaseException:
+                self._sql.close()
+                raise
+        except sqlite3.OperationalError as error:  # it is locked, or the disk is full: nothing is wrong with the file
+            raise UserError(
+                f"'{path}' cannot be opened ({error}): end the program that uses it, make room on the disk, or choose "
+                "another --data"
+            ) from error
 
     def _open(self, path: Path) -> None:
         self._sql.execute("PRAGMA journal_mode=WAL")
@@ -191,10 +199,20 @@ class Database:
 
     # --------------------------------------------------------------------------------------------------------- pictures
 
-    def add_picture(self, client: str, picture: KnownPicture) -> None:
-        """Makes a picture a client's."""
-        row = (picture.sha256, client, picture.bytes, picture.height, picture.width, time.time())
-        self._do("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?)", *row)
+    def add_picture(self, client: str, picture: KnownPicture, *, alone: bool) -> None:
+        """Makes a picture a client's.
+
+        Args:
+          client: whose.
+          picture: what is known of it.
+          alone: whether it came by itself; one that came with a request goes with its last job.
+        """
+        row = (picture.sha256, client, picture.bytes, picture.height, picture.width, time.time(), alone)
+        self._do(
+            "INSERT INTO pictures (sha256, client, bytes, height, width, created, alone) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET created = excluded.created, alone = max(alone, excluded.alone)",
+            *row,
+        )
 
     def picture(self, client: str, sha256: str) -> KnownPicture | None:
         """A picture of a client's; None if it has none of this checksum."""
@@ -203,16 +221,31 @@ class Database:
         )
         return None if row is None else KnownPicture(*row)
 
-    def unused_pictures(self, before: float) -> list[str]:
-        """Forgets the pictures that came before a time and that no job needs; gives those that nobody has any more."""
+    def picture_bytes(self, client: str) -> int:
+        """How much a client's pictures have."""
+        row = self._one("SELECT TOTAL(bytes) FROM pictures WHERE client = ?", client)
+        return 0 if row is None else int(row[0])
+
+    def forget_pictures(
+        self, held: Collection[str] = (), client: str | None = None, before: float | None = None
+    ) -> list[str]:
+        """Forgets pictures that no job of their client's names; gives those that nobody has any more.
+
+        Args:
+          held: checksums of pictures that stay.
+          client: whose; None: everybody's.
+          before: those that came before this time; None: those that came with a request, whenever.
+        """
+        own, whose = ("", ()) if client is None else (" AND client = ?", (client,))
+        named = f"SELECT picture.value, client FROM jobs, json_each(body, '$.pictures') AS picture WHERE 1{own}"
+        old, moment = ("alone = 0", ()) if before is None else ("created < ?", (before,))
+        query = f"SELECT sha256, client FROM pictures WHERE {old}{own} AND (sha256, client) NOT IN ({named})"
         with self._lock:
-            used = {sha for job in self.jobs() for sha in job.pictures.values()}
-            rows = self._all("SELECT DISTINCT sha256 FROM pictures WHERE created < ?", before)
-            old = [sha for (sha,) in rows if sha not in used]
-            for sha in old:
-                self._do("DELETE FROM pictures WHERE sha256 = ? AND created < ?", sha, before)
-            kept = {sha for (sha,) in self._all("SELECT DISTINCT sha256 FROM pictures")}
-            return [sha for sha in old if sha not in kept]
+            gone = [row for row in self._all(query, *moment, *whose, *whose) if row[0] not in held]
+            for row in gone:
+                self._do("DELETE FROM pictures WHERE sha256 = ? AND client = ?", *row)
+            found = dict.fromkeys(sha for sha, _ in gone)
+            return [sha for sha in found if self._one("SELECT 1 FROM pictures WHERE sha256 = ?", sha) is None]
 
     # ------------------------------------------------------------------------------------------------------------- jobs
 
@@ -295,9 +328,9 @@ class Database:
         """Forgets a job."""
         self._do("DELETE FROM jobs WHERE id = ?", id)
 
-    def finished_before(self, moment: float) -> list[Job]:
-        """The jobs that ended before a time."""
-        return [_job(row) for row in self._all(f"{_SELECT} WHERE finished < ? ORDER BY number", moment)]
+    def finished_before(self, moment: float) -> list[str]:
+        """The ids of the jobs that ended before a time."""
+        return [id for (id,) in self._all("SELECT id FROM jobs WHERE finished < ?", moment)]
 
     # -------------------------------------------------------------------------------------------------------------- SQL
 
@@ -319,8 +352,9 @@ class Database:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if "full" in str(error) or "disk I/O" in str(error):
-                raise OSError(f"the database cannot be written: {error}") from error
+            code = errno.ENOSPC if "full" in str(error) else errno.EIO if "disk I/O" in str(error) else None
+            if code is not None:
+                raise OSError(code, f"the database cannot be written: {error}") from error
             raise
 
 

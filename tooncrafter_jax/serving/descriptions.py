@@ -185,10 +185,20 @@ class Work(NamedTuple):
     names: Mapping[str, str]
 
     def told(self, sentence: str) -> str:
-        """A sentence in the client's words: it knows of no path."""
-        for path, name in self.names.items():
-            sentence = sentence.replace(f"'{path}'", f"'{printable(name)}'").replace(path, printable(name))
-        return sentence
+        """A sentence in the client's words."""
+        return told(sentence, self.names)
+
+
+def told(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence in a client's words: it knows of no path.
+
+    Args:
+      sentence: perhaps with paths of pictures.
+      names: path of a picture -> what the client calls it.
+    """
+    for path, name in names.items():
+        sentence = sentence.replace(path, printable(name))
+    return sentence
 
 
 def work_of(asked: AnyDescription, paths: Mapping[str, Path], model: DescribedModel) -> Work:

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -28,20 +27,29 @@ from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions
 from tooncrafter_jax.sampling.shot_drawing import draw_shot
 from tooncrafter_jax.sampling.shot_preparation import prepare_shot
 from tooncrafter_jax.serving.board import Board, Live
-from tooncrafter_jax.serving.database import ENDED, OPEN, Job, Waiting
-from tooncrafter_jax.serving.descriptions import AnyDescription, ShotDescription, Work, check, described, work_of
+from tooncrafter_jax.serving.database import ENDED, OPEN, Job
+from tooncrafter_jax.serving.descriptions import (
+    AnyDescription,
+    ShotDescription,
+    Work,
+    check,
+    described,
+    told,
+    work_of,
+)
 from tooncrafter_jax.serving.devices import GATHERING_SECONDS, Devices, ServedModel, Stopped
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.models import named
 from tooncrafter_jax.serving.storage import NoRoom, Storage, room_explained
+from tooncrafter_jax.serving.turns import Turns
 from tooncrafter_jax.serving.warm_up import chores
 from tooncrafter_jax.typing import HostVideos, JsonObject, Uint8Clip
 
 _log = logging.getLogger(__name__)
 MOST_ATTEMPTS = 3
 """How often a job is begun: one that ends the server's process each time would do so for ever."""
-MOST_SHOTS = 16
-"""Shots that run at a time; one a client. They draw clip by clip, among all others."""
+ALONE = "alone"
+"""The setting that says which job runs to which nothing else can be the fault if the server ends; empty: none."""
 LOOK_SECONDS = 1.0
 """Between two looks at the disk, where nothing else happens."""
 CLEAN_SECONDS = 60.0
@@ -93,24 +101,34 @@ class Engine:
         self.board, self.devices = Board(), Devices(batch_size, gathering_seconds, first)
         self.on_end: Callable[[str, float], None] = lambda state, seconds: None
         self._database = storage.database
-        self._places = max(4, 2 * batch_size)
+        self._turns = Turns(max(4, 2 * batch_size))
         self._active: dict[str, Job] = {}
-        self._begun: dict[str, int] = {}
         self._cancelled: set[str] = set()
         self._changed, self._ends = threading.Condition(threading.RLock()), False
-        self._turn, self._cleaned, self._not_before = 0, float("-inf"), float("-inf")
+        self._cleaned, self._not_before = float("-inf"), float("-inf")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
         """Begins: jobs that ran when the last server ended go on."""
-        for job in self._database.jobs("running"):
-            if job.attempts >= MOST_ATTEMPTS:
+        running = self._database.jobs("running")
+        alone = next((job for job in running if job.id == self._database.setting(ALONE)), None)
+        for job in running:
+            if alone is not None and job is not alone:
+                self._keep(job.id, state="waiting", attempts=job.attempts - 1)
+            elif job.attempts >= MOST_ATTEMPTS:
                 sentence = f"the server ended {job.attempts} times while it was drawn: ask for fewer pixels or frames"
                 self._keep(job.id, state="failed", error=sentence, finished=time.time())
             else:
                 self._keep(job.id, state="waiting")
+        self._nothing_alone()
+        self._turns.suspects |= {job.id for job in self._database.jobs("waiting") if job.attempts > 0}
         self.devices.start()
         self._thread.start()
+
+    @property
+    def works(self) -> bool:
+        """Whether the threads live that begin jobs and draw."""
+        return self._thread.is_alive() and self.devices.works
 
     @property
     def is_ending(self) -> bool:
@@ -131,9 +149,7 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------------- requests
 
-    def submit(
-        self, client: str, values: JsonObject, asked: AnyDescription, pictures: Mapping[str, str]
-    ) -> tuple[Job, list[str]]:
+    def submit(self, client: str, values: JsonObject, asked: AnyDescription, pictures: Mapping[str, str]) -> Job:
         """Takes a job in.
 
         Args:
@@ -143,7 +159,7 @@ class Engine:
           pictures: what it calls a picture -> checksum; must be the client's.
 
         Returns:
-          The job, and what was decided about its pictures.
+          The job; its notes say what was decided about its pictures.
 
         Raises:
           UserError: it cannot be drawn.
@@ -165,12 +181,12 @@ class Engine:
         with room_explained(self.storage):
             job = self._database.add_job(job)
             try:
-                self.storage.record(job)
+                self.storage.record(job.id)
             except BaseException:
-                self.storage.remove_job(job.id)
+                self.storage.remove_job(job)
                 raise
         self._wake()
-        return job, notes
+        return job
 
     def cancel(self, job: Job) -> Job | None:
         """Cancels a job that is still to be made, at the next chunk of its steps; gives it as it is now."""
@@ -179,7 +195,7 @@ class Engine:
             if job.id in self._active:
                 self._cancelled.add(job.id)
         if now is not None and now.state == "cancelled":
-            self._record(now)
+            self._record(job.id)
         self.devices.wake()
         self._wake()
         self.board.tell(job.id)
@@ -191,7 +207,7 @@ class Engine:
         self._database.remove_job(job.id)
         with self._changed:
             if job.id not in self._active:
-                self.storage.remove_job(job.id)
+                self.storage.remove_job(job)
         self.board.tell(job.id)
 
     def _check_queue(self, client: str) -> None:
@@ -234,40 +250,18 @@ class Engine:
     def _begun_next(self) -> Job | None:
         """The next job, which runs from now on."""
         with self._changed:
-            chosen = self._next()
+            chosen = self._turns.next(self._database.waiting(), self._active)
             job = None if chosen is None or self._ends else self._database.job(chosen.id)
             if job is None:
                 return None
+            if job.id in self._turns.suspects:
+                self._database.set_setting(ALONE, job.id)
             begun = self._database.change(job.id, unless=("cancelled",), state="running", attempts=job.attempts + 1)
             if begun is None or begun.state != "running":
                 return None
-            self._turn += 1
-            self._active[begun.id], self._begun[begun.client] = begun, self._turn
+            self._turns.begins(begun.client)
+            self._active[begun.id] = begun
             return begun
-
-    def _next(self) -> Waiting | None:
-        """The job that begins next: of the client with the fewest that run, and of those the one that waited longest
-        for its turn. Long shots leave places to others.
-        """
-        active, begun = self._active, self._begun
-        shots = [job.client for job in active.values() if job.kind == "shot"]
-        if len(active) - len(shots) >= self._places and len(shots) >= MOST_SHOTS:
-            return None
-        running = Counter(job.client for job in active.values())
-        best: tuple[int, int, int] | None = None
-        chosen = None
-        for job in self._database.waiting():
-            if job.id in active:  # it was put back, and its thread has not ended yet
-                continue
-            if job.kind == "shot":
-                if job.client in shots or len(shots) >= MOST_SHOTS:
-                    continue
-            elif len(active) - len(shots) >= self._places:
-                continue
-            key = (running[job.client], begun.get(job.client, -1), job.number)
-            if best is None or key < best:
-                best, chosen = key, job
-        return chosen
 
     def _clean(self) -> None:
         """Removes what is older than `Limits.keep`, and keys that were never used; a clock that was set back keeps
@@ -306,18 +300,28 @@ class Engine:
         seconds = time.perf_counter() - start
         if changes["state"] != "waiting":
             changes |= {"finished": time.time(), "seconds": round(seconds, 3)}
+        now: Job | None = None
         try:
             now = self._keep(job.id, **changes)
         finally:
-            with self._changed:
-                del self._active[job.id]
-                self._cancelled.discard(job.id)
-                self._changed.notify_all()
-        if now is None:
-            shutil.rmtree(self.storage.job_folder(job.id), ignore_errors=True)
-        elif not now.is_open:
+            self._ended(job, now)
+        if now is not None and not now.is_open:
             self.on_end(now.state, seconds)
         self.board.end(job.id)
+
+    def _ended(self, job: Job, now: Job | None) -> None:
+        """A job runs no longer; of one that was removed meanwhile nothing stays."""
+        with self._changed:
+            try:
+                if self._database.job(job.id) is None:
+                    self.storage.remove_job(job)
+            finally:
+                del self._active[job.id]
+                self._cancelled.discard(job.id)
+                self._turns.ends(job.id)
+                if now is None or not now.is_open:
+                    self._turns.suspects.discard(job.id)
+                self._changed.notify_all()
 
     def _made(self, job: Job) -> dict[str, object]:
         """Draws a job, and writes its frames; what is known of it then."""
@@ -345,7 +349,9 @@ class Engine:
             on_progress: Callable[[Progress], None] | None,
         ) -> HostVideos:
             stopped = partial(self._is_stopped, job.id)
-            return self.devices.sample(job.client, job.number, model, pairs, options, on_progress, stopped)
+            videos = self.devices.sample(job.client, job.number, model, pairs, options, on_progress, stopped)
+            self._has_drawn(job.id)
+            return videos
 
         options, config = work.options, model.described.config
         if isinstance(work.what, Pair):
@@ -366,14 +372,23 @@ class Engine:
             shot, options, sample, batch_size=self.batch_size, store=store, room=room, on_progress=watching
         )
 
+    def _has_drawn(self, id: str) -> None:
+        with self._changed:
+            if self._turns.draws(id):
+                self._nothing_alone()
+                self._changed.notify_all()
+
+    def _nothing_alone(self) -> None:
+        with contextlib.suppress(OSError):  # then at the next start the job may be blamed once too often
+            if self._database.setting(ALONE):
+                self._database.set_setting(ALONE, "")
+
     def _is_stopped(self, id: str) -> bool:
         return self._ends or id in self._cancelled
 
     def _told(self, job: Job, sentence: str) -> str:
         """A sentence without this machine's paths."""
-        for name, sha256 in job.pictures.items():
-            path = str(self.storage.picture(sha256))
-            sentence = sentence.replace(path, name)
+        sentence = told(sentence, {str(self.storage.picture(sha256)): name for name, sha256 in job.pictures.items()})
         return sentence.replace(str(self.storage.job_folder(job.id)), "the job's folder")
 
     def _keep(self, id: str, **changes: object) -> Job | None:
@@ -391,14 +406,13 @@ class Engine:
                     if self._ends:
                         return self._database.job(id)
                     self._changed.wait(LOOK_SECONDS)
-        if now is not None:
-            self._record(now)
+        self._record(id)
         return now
 
-    def _record(self, job: Job) -> None:
+    def _record(self, id: str) -> None:
         """Brings what stands beside a job's files up to date: if that cannot be, the database still knows."""
         with contextlib.suppress(UserError):
-            self.storage.record(job)
+            self.storage.record(id)
 
 
 class _Watching:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from tooncrafter_jax.serving.board import Board
 
+MOST_STREAMS = 16
+"""Answers of this kind that a client may have at a time."""
 PING_SECONDS = 15.0
 """Without news a comment is sent so often, so that nobody between takes the connection for dead."""
 
@@ -26,18 +29,28 @@ class JobEvents(Response):
       board: says when a job changes.
       ids: of the jobs, each once.
       look: what is said of a job, None if it is not there, and whether nothing more will come of it.
+      client: who listens.
+      streams: counts such answers of each client.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, board: Board, ids: Sequence[str], look: Callable[[str], tuple[BaseModel | None, bool]]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        ids: Sequence[str],
+        look: Callable[[str], tuple[BaseModel | None, bool]],
+        client: str,
+        streams: Counter[str],
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._board, self._ids, self._look = board, ids, look
+        self._board, self._ids, self._look, self._client, self._streams = board, ids, look, client, streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, as ASGI has it."""
         gone = asyncio.ensure_future(_disconnected(receive))
+        self._streams[self._client] += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             with self._board.listening(self._ids) as changed:
@@ -48,6 +61,9 @@ class JobEvents(Response):
             pass
         finally:
             gone.cancel()
+            self._streams[self._client] -= 1
+            if not self._streams[self._client]:
+                del self._streams[self._client]
 
     async def _follow(self, changed: asyncio.Event, gone: asyncio.Future[None], send: Send) -> None:
         sent: dict[str, BaseModel | None] = dict.fromkeys(self._ids)

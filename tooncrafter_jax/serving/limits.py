@@ -21,6 +21,9 @@ class Limits:
 
     upload_megabytes: Annotated[int, Option("largest request, its pictures included", least=1, most=4096)] = 128
     upload_pictures: Annotated[int, Option("pictures that a request may bring", least=1, most=1000)] = 64
+    client_megabytes: Annotated[
+        int, Option("pictures that are kept of a client; those that no job needs go first", least=1)
+    ] = 4096
     upload_seconds: Annotated[float, Option("how long a request may take to arrive", least=0.1, most=86400)] = 120.0
     clip_pixels: Annotated[int, Option("height times width of the largest clip", least=4096)] = 2**20
     clip_frames: Annotated[int, Option("frames of the longest clip", least=3)] = 64

@@ -22,7 +22,9 @@ import os
 import secrets
 import shutil
 import sqlite3
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import check_writable, read_picture, write_json
 from tooncrafter_jax.io.atomic_files import cannot_write, sync_file, written_whole
 from tooncrafter_jax.io.json_files import read_json
-from tooncrafter_jax.io.locks import taken
+from tooncrafter_jax.io.locks import has_locks, taken
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.serving.database import Database, Job, KnownPicture
 from tooncrafter_jax.typing import Uint8Clip
@@ -40,10 +42,17 @@ from tooncrafter_jax.typing import Uint8Clip
 _log = logging.getLogger(__name__)
 RESULT_FILES = 16
 """Files of one job's result that are kept; they can be made again."""
+SPARED_SECONDS = 86400.0
+"""A picture that no job needs, of a client that has too many, is removed when it is so old: it may still be wanted."""
+_BESIDE = ("-wal", "-shm")
+"""How the files end that SQLite has beside a database."""
 
 
 class NoRoom(UserError):
     """The disk is nearly full."""
+
+    def __init__(self) -> None:
+        super().__init__("the server's disk is nearly full: nothing is lost, so try again once there is room")
 
 
 class Storage:
@@ -65,7 +74,12 @@ class Storage:
         self.folder = folder.absolute()
         self._free = free or (lambda: shutil.disk_usage(self.folder).free)
         self._reserve = reserve
-        self._held, self._pictures = contextlib.ExitStack(), threading.Lock()
+        self._held, self._pictures, self._records = contextlib.ExitStack(), threading.Lock(), threading.Lock()
+        self._in_hand: list[set[str]] = []
+        if not has_locks():
+            raise UserError(
+                "the server needs locks of files, which this system does not have: run it on Linux or macOS"
+            )
         check_writable(self.folder)
         try:
             for name in ("pictures", "jobs"):
@@ -73,10 +87,15 @@ class Storage:
             lock = self.folder / "lock"
             lock.touch()
             if not self._held.enter_context(taken(lock)):
-                raise UserError(f"another server uses '{self.folder}': stop it, or choose another --data")
+                raise UserError(
+                    f"another server uses '{self.folder}', or its file system has no locks: stop that server, or "
+                    "choose another --data"
+                )
             shutil.rmtree(self.folder / "incoming", ignore_errors=True)  # of a server that was killed
             (self.folder / "incoming").mkdir()
             self.database = self._opened()
+            with contextlib.suppress(OSError):
+                self.forget_pictures()  # of jobs whose removal was cut short
         except OSError as error:
             self._held.close()
             raise cannot_write(str(self.folder), error) from error
@@ -98,28 +117,37 @@ class Storage:
     # --------------------------------------------------------------------------------------------------------- database
 
     def _opened(self) -> Database:
-        """The database; a damaged one is moved away, and built again from what stands beside each job."""
+        """The database; one that is damaged or gone is built again from what stands beside each job."""
         path = self.folder / "jobs.sqlite"
+        if not path.exists() and any((self.folder / "jobs").glob("*/job.json")):
+            return self._rebuilt(path, "was not there")
         try:
             return Database(path)
         except sqlite3.DatabaseError as error:
-            kept = self.folder / f"jobs.damaged-{secrets.token_hex(4)}.sqlite"
-            path.rename(kept)
-            for ending in ("-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    path.with_name(path.name + ending).rename(kept.with_name(kept.name + ending))
-            database, jobs = Database(path), self._recorded()
-            for job in sorted(jobs, key=lambda job: job.number):
+            return self._rebuilt(path, f"was damaged ({error})")
+
+    def _rebuilt(self, path: Path, what: str) -> Database:
+        """A new database in the place of the old one, which is kept; wherever this is cut short, it begins again."""
+        new = path.with_name("jobs.sqlite.new")
+        for ending in ("", *_BESIDE):
+            path.with_name(new.name + ending).unlink(missing_ok=True)
+        jobs = sorted(self._recorded(), key=lambda job: job.number)
+        with contextlib.closing(Database(new)) as database:
+            for job in jobs:
                 database.add_client(job.client)
                 database.add_job(job)
-                for sha256 in job.pictures.values():
+                for name, sha256 in job.pictures.items():
                     with contextlib.suppress(UserError, OSError):
-                        database.add_picture(job.client, self._described(self.picture(sha256), sha256))
-            note(
-                f"'{path}' was damaged ({error}): it is kept as '{kept.name}', and the {len(jobs)} jobs were found "
-                "again beside their files"
-            )
-            return database
+                        picture = self._described(self.picture(sha256), sha256)
+                        database.add_picture(job.client, picture, alone=name == sha256)
+        kept = self.folder / f"jobs.damaged-{secrets.token_hex(4)}.sqlite"
+        for ending in ("", *_BESIDE):  # the new database must not find what was beside the old one
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + ending).rename(kept.with_name(kept.name + ending))
+        os.replace(new, path)
+        saved = f"it is kept as '{kept.name}', and " if kept.exists() else ""
+        note(f"'{path}' {what}: {saved}the {len(jobs)} jobs were found again beside their files")
+        return Database(path)
 
     def _recorded(self) -> list[Job]:
         found: list[Job] = []
@@ -133,13 +161,16 @@ class Storage:
                 found.append(job)
         return found
 
-    def record(self, job: Job) -> None:
-        """Writes what the database knows of a job beside its files.
+    def record(self, id: str) -> None:
+        """Writes what the database knows of a job beside its files; of a job that was removed, nothing.
 
         Raises:
           UserError: it cannot be written.
         """
-        write_json(self.job_folder(job.id) / "job.json", job.plain())
+        with self._records:
+            job = self.database.job(id)
+            if job is not None:
+                write_json(self.job_folder(id) / "job.json", job.plain())
 
     # ------------------------------------------------------------------------------------------------------------- room
 
@@ -151,7 +182,19 @@ class Storage:
     def check_room(self, size: int = 0) -> None:
         """Raises `NoRoom` where so many bytes more would leave too little."""
         if self.free < size:
-            raise NoRoom("the server's disk is nearly full: nothing is lost, so try again once there is room")
+            raise NoRoom
+
+    @contextlib.contextmanager
+    def temporary_files_here(self) -> Iterator[None]:
+        """Inside, temporary files of this process, such as parts of forms, are on the folder's disk, whose room is
+        looked after.
+        """
+        before = tempfile.tempdir
+        tempfile.tempdir = str(self.folder / "incoming")
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
     # --------------------------------------------------------------------------------------------------------- pictures
 
@@ -163,13 +206,29 @@ class Storage:
         """The file of a picture."""
         return self.folder / "pictures" / _checked(sha256, 64)
 
-    def take_picture(self, incoming: Path, client: str, name: str) -> KnownPicture:
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[set[str]]:
+        """Inside, pictures are not removed whose checksums are in the set that this gives; see `hold`."""
+        held = set[str]()
+        self._in_hand.append(held)
+        try:
+            yield held
+        finally:
+            self._in_hand[:] = [one for one in self._in_hand if one is not held]
+
+    def hold(self, held: set[str], sha256: str) -> None:
+        """Has a picture stay, whatever is removed meanwhile."""
+        with self._pictures:
+            held.add(sha256)
+
+    def take_picture(self, incoming: Path, client: str, name: str, held: set[str] | None = None) -> KnownPicture:
         """Reads a file that came, carefully, and keeps it as a client's picture.
 
         Args:
           incoming: of `incoming`; is gone afterwards.
           client: whose.
           name: what sentences call it.
+          held: of the request that the picture came with, and goes with; None: it came by itself.
 
         Raises:
           UserError: it is no picture that can be drawn from.
@@ -185,11 +244,43 @@ class Storage:
                 raise UserError(str(error).replace(f"'{incoming}'", f"the picture '{name}'")) from error
             sync_file(str(incoming))
             with self._pictures:
+                if held is not None:
+                    held.add(sha256)
                 os.replace(incoming, self.picture(sha256))
-                self.database.add_picture(client, picture)
+                self.database.add_picture(client, picture, alone=held is None)
             return picture
         finally:
             incoming.unlink(missing_ok=True)
+
+    def forget_pictures(self, client: str | None = None, before: float | None = None) -> None:
+        """Removes pictures that no job needs.
+
+        Args:
+          client: whose; None: everybody's.
+          before: those that came before this time; None: those that came with a request, whenever.
+        """
+        with self._pictures:
+            held = set[str]().union(*self._in_hand)
+            for sha256 in self.database.forget_pictures(held, client, before):
+                self.picture(sha256).unlink(missing_ok=True)
+
+    def check_share(self, client: str, size: int, megabytes: int) -> None:
+        """Raises `UserError` where so many bytes more are too many for a client; first removes what it does not need.
+
+        Args:
+          client: whose pictures.
+          size: of what comes.
+          megabytes: that its pictures may have.
+        """
+        most = megabytes * 10**6 - size
+        if self.database.picture_bytes(client) <= most:
+            return
+        self.forget_pictures(client, time.time() - SPARED_SECONDS)
+        if self.database.picture_bytes(client) > most:
+            raise UserError(
+                f"your pictures have more than {megabytes} MB, which is as much as this server keeps of a client: "
+                "remove jobs that you no longer need"
+            )
 
     def _described(self, path: Path, sha256: str) -> KnownPicture:
         height, width = read_picture(path).shape[:2]
@@ -223,27 +314,33 @@ class Storage:
         return np.load(self.job_folder(id) / "frames.npy", mmap_mode="r")
 
     def result_file(self, id: str, name: str) -> Path:
-        """Where a result of this name is, or goes; the oldest of many others are removed."""
+        """Where a result of this name is, or goes; the oldest of many others are removed.
+
+        Raises:
+          FileNotFoundError: the job was removed.
+        """
         folder = self.job_folder(id) / "files"
-        folder.mkdir(parents=True, exist_ok=True)
-        others = sorted((path for path in folder.iterdir() if path.name != name), key=lambda path: path.stat().st_mtime)
+        folder.mkdir(exist_ok=True)
+        whole = [path for path in folder.iterdir() if path.name != name and not path.name.startswith(".")]
+        others = sorted(whole, key=_moment)
         for path in others[: max(0, len(others) - RESULT_FILES + 1)]:
             path.unlink(missing_ok=True)
         return folder / name
 
-    def remove_job(self, id: str) -> None:
-        """Removes a job with all its files."""
-        self.database.remove_job(id)
-        shutil.rmtree(self.job_folder(id), ignore_errors=True)
+    def remove_job(self, job: Job) -> None:
+        """Removes a job with all its files, and the pictures that came with it alone."""
+        self.database.remove_job(job.id)
+        with self._records:
+            shutil.rmtree(self.job_folder(job.id), ignore_errors=True)
+        self.forget_pictures(job.client)
 
     def remove_old(self, before: float) -> list[str]:
         """Removes the jobs that ended before a time, and pictures from before it that no job needs; gives the jobs."""
-        jobs = [job.id for job in self.database.finished_before(before)]
+        jobs = self.database.finished_before(before)
         for id in jobs:
-            self.remove_job(id)
-        with self._pictures:
-            for sha256 in self.database.unused_pictures(before):
-                self.picture(sha256).unlink(missing_ok=True)
+            if (job := self.database.job(id)) is not None:
+                self.remove_job(job)
+        self.forget_pictures(before=before)
         self.database.forget_clients(before)
         return jobs
 
@@ -262,13 +359,21 @@ def room_explained(storage: Storage) -> Iterator[None]:
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if isinstance(cause, OSError) and (is_full(cause) or storage.free < 0):
-            raise NoRoom(f"the server's disk is full ({cause.strerror or cause}): nothing is lost") from error
+            raise NoRoom from error
         raise
 
 
 def is_full(error: OSError) -> bool:
     """Whether an error says that the disk is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error)
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _moment(path: Path) -> float:
+    """When a file was written; 0 if it has just been removed."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _checked(name: str, digits: int) -> str:

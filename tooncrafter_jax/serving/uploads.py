@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -30,8 +31,11 @@ REQUEST = "request"
 """The part of a form that is the request itself."""
 LARGEST_REQUEST = 2**18
 """Bytes of a request without its pictures."""
+TOO_LARGE = f"a request has at most {LARGEST_REQUEST} bytes beside its pictures"
 AT_ONCE = 2
 """Pictures that are decoded at a time: a large one takes some 400 MB."""
+FORMS_AT_ONCE = 16
+"""Forms that are read at a time: each has up to a megabyte of each of its pictures in memory."""
 SHOWN = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 """How files begin that every browser shows -> media type. Each was read as a picture when it came: RIFF is WebP."""
 
@@ -42,14 +46,34 @@ class Uploads:
     Args:
       storage: keeps the pictures.
       limits: see there.
+
+    Attributes:
+      decoding: is held by whoever decodes pictures.
     """
 
     def __init__(self, storage: Storage, limits: Limits) -> None:
         self._storage, self._limits = storage, limits
-        self._decoding = asyncio.Semaphore(AT_ONCE)
+        self.decoding, self._forms = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(FORMS_AT_ONCE)
 
-    async def job(self, request: Request, client: str) -> tuple[JsonObject, AnyDescription, dict[str, str]]:
+    @asynccontextmanager
+    async def holding(self, client: str) -> AsyncIterator[set[str]]:
+        """Inside, pictures stay that a request brings or names; where it comes to no job, those that it brought go."""
+        try:
+            with self._storage.holding() as held:
+                yield held
+        except Exception:
+            await run_in_threadpool(self._storage.forget_pictures, client)
+            raise
+
+    async def job(
+        self, request: Request, client: str, held: set[str]
+    ) -> tuple[JsonObject, AnyDescription, dict[str, str]]:
         """A job's request as it was sent, what it says, and what it calls a picture -> checksum.
+
+        Args:
+          request: JSON, or a form with pictures.
+          client: whose.
+          held: of `holding`.
 
         Raises:
           UserError: it is none, or a picture that it names is not there.
@@ -57,16 +81,17 @@ class Uploads:
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            what = "a request has at most {} bytes beside its pictures"
-            values, asked = parse(await _body(request, LARGEST_REQUEST, what))
-            return values, asked, await run_in_threadpool(self._known, asked, client, {})
+            values, asked = parse(await _body(request, LARGEST_REQUEST, TOO_LARGE))
+            return values, asked, await run_in_threadpool(self._known, asked, client, {}, held)
         if kind != "multipart/form-data":
             raise HTTPException(415, "send the request as application/json, or as multipart/form-data with pictures")
-        form = await self._form(request)
-        try:
+        async with self._form(request) as form:
             text = form.get(REQUEST)
             if isinstance(text, UploadFile):  # curl -F request=@job.json
-                text = (await text.read(LARGEST_REQUEST)).decode("utf-8", "replace")
+                data = await text.read(LARGEST_REQUEST + 1)
+                if len(data) > LARGEST_REQUEST:
+                    raise HTTPException(413, TOO_LARGE)
+                text = data.decode("utf-8", "replace")
             if text is None:
                 raise UserError(f"the form has no part '{REQUEST}', which says what to draw")
             values, asked = parse(text)
@@ -74,13 +99,11 @@ class Uploads:
             unused = sorted(set(parts) - asked.references())
             if unused:
                 raise UserError(
-                    f"the form brings the picture '{printable(unused[0], 60)}', which the request names not"
+                    f"the form has a picture '{printable(unused[0], 60)}', but the request does not name it"
                 )
-            pictures = {name: await self._taken(part, client, name) for name, part in parts.items()}
-        finally:
-            await form.close()
+            pictures = {name: await self._taken(part, client, name, held) for name, part in parts.items()}
         sent = {name: picture.sha256 for name, picture in pictures.items()}
-        return values, asked, await run_in_threadpool(self._known, asked, client, sent)
+        return values, asked, await run_in_threadpool(self._known, asked, client, sent, held)
 
     async def picture(self, request: Request, client: str) -> KnownPicture:
         """The one picture of a form.
@@ -91,14 +114,11 @@ class Uploads:
         """
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
             raise HTTPException(415, "send the picture as multipart/form-data")
-        form = await self._form(request)
-        try:
+        async with self._form(request) as form:
             part = form.get("picture")
             if not isinstance(part, UploadFile):
                 raise UserError("the form has no file 'picture'")
-            return await self._taken(part, client, part.filename or "picture")
-        finally:
-            await form.close()
+            return await self._taken(part, client, part.filename or "picture", None)
 
     async def sheet(self, request: Request) -> SheetAnswer:
         """What an XDTS time sheet says.
@@ -106,7 +126,7 @@ class Uploads:
         Raises:
           UserError: it is none.
         """
-        data = await _body(request, LARGEST_SHEET, "a time sheet has at most {} bytes")
+        data = await _body(request, LARGEST_SHEET, f"a time sheet has at most {LARGEST_SHEET} bytes")
         return await run_in_threadpool(_sheet, data)
 
     async def shown(self, sha256: str, client: str) -> tuple[bytes, str]:
@@ -115,7 +135,7 @@ class Uploads:
         Raises:
           FileNotFoundError: the client has no such picture.
         """
-        async with self._decoding:
+        async with self.decoding:
             return await run_in_threadpool(self._shown, sha256, client)
 
     def _shown(self, sha256: str, client: str) -> tuple[bytes, str]:
@@ -130,35 +150,62 @@ class Uploads:
         Image.fromarray(read_picture(path)).save(buffer, "PNG")
         return buffer.getvalue(), "image/png"
 
-    async def _form(self, request: Request) -> FormData:
+    @asynccontextmanager
+    async def _form(self, request: Request) -> AsyncIterator[FormData]:
+        """The parts of a form, which are gone afterwards.
+
+        Raises:
+          HTTPException: it has too many or too large parts, or is none.
+          NoRoom: the disk is nearly full.
+        """
         length = request.headers.get("content-length", "0")
-        await run_in_threadpool(self._storage.check_room, 2 * int(length))
-        try:
-            return await request.form(
-                max_files=self._limits.upload_pictures + 1, max_fields=8, max_part_size=LARGEST_REQUEST
-            )
-        except OSError as error:  # of the temporary file that a large part goes to
-            raise NoRoom("the server's disk is full: nothing is lost, so try again once there is room") from error
+        async with self._forms:
+            await run_in_threadpool(self._storage.check_room, 2 * int(length))
+            try:
+                form = await request.form(
+                    max_files=self._limits.upload_pictures + 1, max_fields=8, max_part_size=LARGEST_REQUEST
+                )
+            except OSError as error:  # of the temporary file that a large part goes to
+                raise NoRoom from error
+            except HTTPException as error:
+                if error.status_code != 400:  # it is ours
+                    raise
+                raise self._explained(error.detail) from error
+            try:
+                yield form
+            finally:
+                await form.close()
 
-    async def _taken(self, part: UploadFile, client: str, name: str) -> KnownPicture:
-        async with self._decoding:
-            return await run_in_threadpool(self._take, part, client, printable(name, 60))
+    def _explained(self, words: str) -> HTTPException:
+        """What Starlette says of a form, in words of this program's."""
+        if words.startswith("Too many files"):
+            most = self._limits.upload_pictures
+            return HTTPException(413, f"a form has at most {most} pictures: send further ones before, one by one")
+        if "exceeded maximum size" in words:
+            return HTTPException(413, TOO_LARGE)
+        return HTTPException(400, "the body is not a form that can be read: send multipart/form-data, with few fields")
 
-    def _take(self, part: UploadFile, client: str, name: str) -> KnownPicture:
+    async def _taken(self, part: UploadFile, client: str, name: str, held: set[str] | None) -> KnownPicture:
+        async with self.decoding:
+            return await run_in_threadpool(self._take, part, client, printable(name, 60), held)
+
+    def _take(self, part: UploadFile, client: str, name: str, held: set[str] | None) -> KnownPicture:
         self._storage.check_room(part.size or 0)
+        self._storage.check_share(client, part.size or 0, self._limits.client_megabytes)
         incoming = self._storage.incoming()
         try:
             with incoming.open("xb") as target:
                 shutil.copyfileobj(part.file, target)
         except OSError as error:
             incoming.unlink(missing_ok=True)
-            raise NoRoom("the server's disk is full: nothing is lost, so try again once there is room") from error
-        return self._storage.take_picture(incoming, client, name)
+            raise NoRoom from error
+        return self._storage.take_picture(incoming, client, name, held)
 
-    def _known(self, asked: AnyDescription, client: str, sent: Mapping[str, str]) -> dict[str, str]:
+    def _known(self, asked: AnyDescription, client: str, sent: Mapping[str, str], held: set[str]) -> dict[str, str]:
         """The checksums of all pictures that a request names."""
         found = dict(sent)
         for name in asked.references() - set(found):
+            self._storage.hold(held, name)
             if self._storage.database.picture(client, name) is None:
                 raise UserError(
                     f"there is no picture '{printable(name, 100)}': send it as a part of the form of this name, or "
@@ -168,17 +215,17 @@ class Uploads:
         return found
 
 
-async def _body(request: Request, most: int, what: str) -> bytes:
+async def _body(request: Request, most: int, too_large: str) -> bytes:
     """A body that is not a form.
 
     Raises:
-      HTTPException: it is larger; says `what`, with the number in it.
+      HTTPException: it is larger, in these words.
     """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
-            raise HTTPException(413, what.format(most))
+            raise HTTPException(413, too_large)
     return bytes(body)
 
 
