@@ -11,6 +11,7 @@ import pytest
 from tests.io.formats.clips import files
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import check_writable
+from tooncrafter_jax.io.atomic_files import replace_directory, write_atomically
 
 
 def test_the_directory_is_made_and_stays_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -44,3 +45,22 @@ def test_the_reason_and_the_remedy_are_named(code: int, words: str, tmp_path: Pa
     with pytest.raises(UserError, match=words):
         check_writable(tmp_path / "out")
     assert files(tmp_path) == ["out"]
+
+
+def test_a_pipe_is_neither_replaced_nor_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UserError, match=f"{name}' is a device, a pipe or a socket: choose the name of a file"):
+            write_atomically(tmp_path / name, b"data")
+    assert (tmp_path / "pipe").is_fifo() and files(tmp_path) == ["link", "pipe"]
+    with pytest.raises(UserError, match="/dev/null' is a device"):
+        write_atomically("/dev/null", b"data")
+
+
+def test_the_older_directory_returns_if_the_new_one_cannot_take_its_place(tmp_path: Path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "part").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        replace_directory(tmp_path / "gone", tmp_path / "old", lambda name: True)
+    assert files(tmp_path) == ["old", "old/part"]

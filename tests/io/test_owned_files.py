@@ -121,3 +121,10 @@ def test_a_named_file_of_ours_is_replaced(tmp_path: Path):
     check_json_is_ours(tmp_path / "empty.json", ("rows",))
     (tmp_path / "ours.json").write_text(json.dumps({"rows": [], "more": 1}))
     check_json_is_ours(tmp_path / "ours.json", ("rows",))
+
+
+def test_a_pipe_or_a_device_is_refused_without_being_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null"), Path("/dev/zero")):
+        with pytest.raises(UserError, match="is a device, a pipe or a socket: choose the name of a file"):
+            check_json_is_ours(path, ("rows",))

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path, url_of
@@ -43,9 +44,11 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[str]:
     """Gives the name of a temporary file to write in the same directory, which is made; at the end it becomes `path`.
 
     Raises:
-      UserError: the file cannot be written; no temporary file is left, and an older file of that name is as it was.
+      UserError: the file cannot be written, or a device or the like is there; no temporary file is left, and an older
+        file of that name is as it was.
     """
     path = os.fspath(path)
+    check_no_special_file(path)
     directory = os.path.dirname(path) or "."
     temporary = temporary_name(directory)
     try:
@@ -75,6 +78,20 @@ def _write_to_bucket(path: str | os.PathLike[str], data: bytes) -> None:
         ) from error
 
 
+def check_no_special_file(path: str | os.PathLike[str]) -> None:
+    """Finds out whether a file may take this place: a device, a pipe or a socket is neither replaced nor waited for.
+
+    Raises:
+      UserError: one of these is there.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # there is nothing, or nothing that can be known
+        return
+    if not S_ISREG(mode) and not S_ISDIR(mode):
+        raise UserError(f"'{os.fspath(path)}' is a device, a pipe or a socket: choose the name of a file")
+
+
 def check_writable(directory: str | os.PathLike[str]) -> None:
     """Finds out, before anything expensive starts, whether files can be written to a directory.
 
@@ -96,7 +113,7 @@ def check_writable(directory: str | os.PathLike[str]) -> None:
         raise cannot_write(directory, error) from error
 
 
-def replace_directory(new: Path, old: Path, is_ours: Callable[[str], bool]) -> None:
+def replace_directory(new: Path, old: Path, is_ours: Callable[[str], bool], retired: Path | None = None) -> None:
     """Moves a finished directory to where an older one may be; a reader finds the one, the other, or for a moment none.
 
     Args:
@@ -104,19 +121,27 @@ def replace_directory(new: Path, old: Path, is_ours: Callable[[str], bool]) -> N
       old: where it goes.
       is_ours: of an entry's name, whether this program makes such files there; all others move on into the new
         directory.
+      retired: where the older one is for that moment, of the same directory; by default a name that two processes may
+        not use at once, as what is found there is taken for what a killed one has left.
 
     Raises:
-      OSError: as the operating system has it.
+      OSError: as the operating system has it; the older directory is where it was.
     """
-    retired = old.with_name(f".{old.name}.old")
-    if retired.exists() and not old.exists():
-        retired.rename(old)  # of a run that was killed between the two
-    elif retired.exists():
-        carry_over(retired, old, is_ours)
-        shutil.rmtree(retired, ignore_errors=True)
+    if retired is None:
+        retired = old.with_name(f".{old.name}.old")
+        if retired.exists() and not old.exists():
+            retired.rename(old)  # of a run that was killed between the two
+        elif retired.exists():
+            carry_over(retired, old, is_ours)
+            shutil.rmtree(retired, ignore_errors=True)
     if old.exists():
         old.rename(retired)
-    new.rename(old)
+    try:
+        new.rename(old)
+    except BaseException:
+        if retired.exists():
+            retired.rename(old)
+        raise
     if retired.exists():
         carry_over(retired, old, is_ours)
         shutil.rmtree(retired, ignore_errors=True)
@@ -170,7 +195,21 @@ def sync_directory(directory: str) -> None:
             os.close(descriptor)
 
 
-def cannot_write(path: str, error: OSError) -> UserError:
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> UserError:
     """The one sentence for a path that the operating system refuses to write."""
     remedy = _REMEDIES.get(error.errno or 0, "choose another place")
-    return UserError(f"'{path}' cannot be written ({error.strerror or error}): {remedy}")
+    return UserError(f"'{os.fspath(path)}' cannot be written ({error.strerror or error}): {remedy}")
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | os.PathLike[str], more: str = "") -> Iterator[None]:
+    """Turns what a full or read-only disk raises into a sentence.
+
+    Args:
+      path: what is being written.
+      more: stands behind the sentence.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{cannot_write(path, error)}{more}") from error

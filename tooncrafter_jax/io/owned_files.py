@@ -7,15 +7,18 @@ takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO, Literal, NamedTuple
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.io.atomic_files import cannot_write, check_no_special_file, sync_directory, temporary_name
 from tooncrafter_jax.io.json_files import LARGEST_JSON, parse_json, read_at_most
 from tooncrafter_jax.typing import JsonObject
 
@@ -169,6 +172,35 @@ def shortened(name: str, limit: int) -> str:
     return mark
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives the path of a folder to make, of the same name, in a temporary one beside; at the end it becomes `path`.
+
+    Args:
+      path: of the folder; must not be there. Those that it lies in are made.
+
+    Raises:
+      UserError: something is there, or it cannot be written; then nothing is left.
+    """
+    if os.path.lexists(path):
+        raise foreign(path, "choose another folder, or move it away")
+    staging = Path(temporary_name(os.fspath(path.parent)))
+    try:
+        try:
+            staging.mkdir(parents=True)
+            yield staging / path.name
+            (staging / path.name).rename(path)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        sync_directory(os.fspath(path.parent))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):  # it names the temporary folder
+            raise cannot_write(path, error.__cause__) from error
+        raise
+
+
 def check_json_is_ours(path: Path, keys: Iterable[str]) -> None:
     """Finds out whether a file that was named on the command line may be replaced: it is not there, empty, or such a
     file.
@@ -178,8 +210,9 @@ def check_json_is_ours(path: Path, keys: Iterable[str]) -> None:
       keys: what every object that is written there has.
 
     Raises:
-      UserError: it holds something else.
+      UserError: it holds something else, or is no file.
     """
+    check_no_special_file(path)
     try:
         data = read_at_most(path, LARGEST_JSON)
         found = parse_json(data) if data else {}

@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import shutil
-from fractions import Fraction
 
 from PIL import Image
 
-from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name, write_and_sync
+from tooncrafter_jax.io.atomic_files import write_and_sync
 from tooncrafter_jax.io.encoding import encode_png
-from tooncrafter_jax.io.formats.output_format import FormatOptions, picture_looks_whole
-from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_frames, check_playback_rate
-from tooncrafter_jax.io.owned_files import foreign
+from tooncrafter_jax.io.formats.output_format import AnyRate, FormatOptions, picture_looks_whole
+from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_frames
+from tooncrafter_jax.io.owned_files import new_folder
 
 STEM = "frame"
 
 
-class Png:
-    """See `OutputFormat`."""
+class Png(AnyRate):
+    """See `OutputFormat`. Pictures do not keep a rate."""
 
     name = "png"
     is_folder = True
@@ -31,14 +29,6 @@ class Png:
         """The folder is called as the clip."""
         del ending
         return clip
-
-    def check_playback_rate(self, fps: Rate) -> Fraction:
-        """The rate, which pictures do not keep.
-
-        Raises:
-          UserError: it is impossible.
-        """
-        return check_playback_rate(fps)
 
     def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """See `write_png_sequence`."""
@@ -70,24 +60,12 @@ def write_png_sequence(directory: Path, frames: AnyFrames) -> None:
     """
     check_frames(frames, has_alpha=True)
     directory = os.path.normpath(os.fspath(directory))
-    if os.path.lexists(directory):
-        raise foreign(directory, "choose another folder, or move it away")
     digits = max(2, len(str(len(frames) - 1)))
-    parent = os.path.dirname(directory) or "."
-    staging = temporary_name(parent)
-    try:
-        os.makedirs(parent, exist_ok=True)
-        os.mkdir(staging)
-        try:
-            for index, frame in enumerate(frames):
-                name = f"{STEM}_{index:0{digits}d}.png"
-                write_and_sync(os.path.join(staging, name), encode_png(Image.fromarray(frame)))
-            os.rename(staging, directory)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        sync_directory(parent)
-    except OSError as error:
-        raise cannot_write(directory, error) from error
+    with new_folder(pathlib.Path(directory)) as folder:
+        folder.mkdir()
+        for index, frame in enumerate(frames):
+            name = f"{STEM}_{index:0{digits}d}.png"
+            write_and_sync(os.fspath(folder / name), encode_png(Image.fromarray(frame)))
 
 
 def _numbered(directory: Path) -> list[str]:
