@@ -141,6 +141,24 @@ def test_a_model_is_added_to_a_sketch_encoder_that_was_there_first(
     assert report.kept == () and Checkpoint(tmp_path / "model").components == FULL
 
 
+def test_what_another_process_added_meanwhile_stays(
+    files: dict[str, Path], tmp_path: Path, tiny_config: ModelConfig
+) -> None:
+    """A conversion has read which components it takes over before the other one adds its own."""
+    sketch, other = tmp_path / "model", tmp_path / "other"
+    convert(files["sketch"], sketch, tiny_config)
+
+    def of_another_process(component: str, count: int) -> None:
+        del component, count
+        with CheckpointWriter(sketch, tiny_config, {"made": "meanwhile"}, overwrite=True) as writer:
+            writer.copy(other, ["sketch_encoder"])
+
+    convert(files["sketch"], other, tiny_config)
+    with pytest.raises(UserError, match="model was written by another process meanwhile: run the same again"):
+        convert(files["sketch"], sketch, tiny_config, overwrite=True, on_component=of_another_process)
+    assert Checkpoint(sketch).provenance == {"made": "meanwhile"}
+
+
 def test_values_that_the_dtype_does_not_hold(tmp_path: Path, tiny_config: ModelConfig) -> None:
     large = {"image_proj_model.norm_out.bias": np.full(64, 1e5, np.float32)}
     projector = layouts.model().kept(lambda name: name.startswith("image_proj_model."))

@@ -29,6 +29,7 @@ from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.motion_network import MotionConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.rife import RifeConfig
+from tooncrafter_jax.notes import collected
 from tooncrafter_jax.typing import Device
 from tooncrafter_jax.weights import store
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
@@ -177,7 +178,7 @@ class TestInterruption:
             return rename(self, target)
 
         monkeypatch.setattr(Path, "rename", failing)
-        with pytest.raises(UserError, match="cannot write .*model: Permission denied"):
+        with pytest.raises(UserError, match=r"model\' cannot be written \(Permission denied\): choose a directory"):
             write(copy, tiny_config, {path: value + 1 for path, value in PARAMS.items()}, overwrite=True)
         equal(Checkpoint(copy).restore("autoencoder", NETWORK))
         assert os.listdir(copy.parent) == [copy.name]
@@ -207,6 +208,35 @@ class TestInterruption:
         write(copy, tiny_config, overwrite=True)
         assert (copy / "more.txt").read_text() == "mine" and os.listdir(copy.parent) == [copy.name]
 
+    def test_a_checkpoint_is_back_after_a_kill_between_two_renames(self, copy: Path, tiny_config: ModelConfig) -> None:
+        host = socket.gethostname().replace("-", "_")
+        retired = copy.with_name(f".{copy.name}.old-0-{host}-999999999")
+        copy.rename(retired)
+        with collected() as notes:
+            equal(Checkpoint(copy).restore("autoencoder", NETWORK))
+        assert len(notes) == 1 and "model is back as it was" in notes[0] and os.listdir(copy.parent) == [copy.name]
+        copy.rename(retired)
+        with pytest.raises(UserError, match="exists already"):  # it is found before anything is written
+            write(copy, tiny_config)
+        copy.rename(copy.with_name(f".{copy.name}.old-0-{host}-{os.getpid()}"))  # of a process that runs
+        with pytest.raises(UserError, match="no checkpoint directory"):
+            Checkpoint(copy)
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_what_another_process_wrote_meanwhile_stays(
+        self, there: bool, copy: Path, tiny_config: ModelConfig
+    ) -> None:
+        other = {path: value + 1 for path, value in PARAMS.items()}
+        if not there:
+            shutil.rmtree(copy)
+        writer = CheckpointWriter(copy, tiny_config, {}, overwrite=True)
+        writer.write("autoencoder", PARAMS)
+        write(copy, tiny_config, other, overwrite=True)
+        with pytest.raises(UserError, match="model was written by another process meanwhile: run the same again"):
+            writer.__exit__(None)
+        equal(Checkpoint(copy).restore("autoencoder", NETWORK), other)
+        assert os.listdir(copy.parent) == [copy.name]
+
     def test_another_programs_model_json_is_never_overwritten(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
         (tmp_path / "keras").mkdir()
         (tmp_path / "keras" / "model.json").write_text('{"class_name": "Sequential"}')
@@ -222,7 +252,7 @@ class TestInterruption:
 
     def test_a_place_that_cannot_be_written(self, tmp_path: Path, tiny_config: ModelConfig) -> None:
         (tmp_path / "file").write_bytes(b"x")
-        with pytest.raises(UserError, match="cannot write .*file/model"):
+        with pytest.raises(UserError, match="file/model' cannot be written .*: choose another directory"):
             write(tmp_path / "file" / "model", tiny_config)
 
 
@@ -433,6 +463,12 @@ class TestFiles:
         with pytest.raises(UserError, match="autoencoder.moments.bias has values that float16 does not hold"):
             main(["compact", str(source), str(tmp_path / "small")])
         assert not (tmp_path / "small").exists()
+        params["moments.bias"] = params["moments.bias"] * np.float32("nan")
+        spoilt = write(tmp_path / "spoilt", Checkpoint(written).config, params)
+        with pytest.raises(
+            UserError, match="autoencoder.moments.bias has values that are not finite: train or convert"
+        ):
+            main(["compact", str(spoilt), str(tmp_path / "small"), "--stored-dtype=float32"])
         with pytest.raises(UserError, match="cannot read .*none.json as JSON"):
             main(["compact", str(source), str(tmp_path / "small"), f"--provenance={tmp_path / 'none.json'}"])
 

@@ -11,6 +11,7 @@ import numpy as np
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.typing import Dtype
+from tooncrafter_jax.weights.checkpoint_directory import restore_abandoned, version_of
 from tooncrafter_jax.weights.joining import JoinedSource
 from tooncrafter_jax.weights.loading import MappedSource, map_source
 from tooncrafter_jax.weights.relatives import adapted, is_relative, missing_towers, variant_of
@@ -72,6 +73,8 @@ def convert(
     if not files:
         raise UserError("there is nothing to convert: name a file of weights")
     destination = Path(destination)
+    restore_abandoned(destination)
+    before = version_of(destination)
     joined = JoinedSource([open_source(file) for file in files])
     kind = variant_of(files, variant)
     old = _existing(destination, joined.givers, overwrite)
@@ -97,6 +100,7 @@ def convert(
         provenance,
         overwrite=overwrite or old is not None,
         sampling={**({} if old is None else old.sampling), **kind.sampling},
+        before=before,
     ) as writer:
         if old is not None:
             writer.copy(old.directory, kept)
@@ -137,7 +141,10 @@ def _existing(destination: Path, given: Container[str], overwrite: bool) -> Chec
 def _kept(old: Checkpoint, config: ModelConfig, mapped: MappedSource, overwrite: bool) -> tuple[str, ...]:
     """The components that stay of the checkpoint that something is added to."""
     if old.config != config:
-        raise UserError(f"{old.directory} has another architecture ({old.config.name}) than {config.name}")
+        raise UserError(
+            f"{old.directory} has another architecture ({old.config.name}) than {config.name}: choose another "
+            "directory, or leave --architecture out"
+        )
     clash = [name for name in mapped.components if name in old.components]
     if clash and not overwrite:
         raise UserError(f"{old.directory} holds {', '.join(clash)} already: add --overwrite to replace it")

@@ -28,7 +28,7 @@ from safetensors.numpy import save
 
 from tooncrafter_jax.config_codec import from_dict, to_dict
 from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory, printable
-from tooncrafter_jax.io.atomic_files import carry_over, write_atomically
+from tooncrafter_jax.io.atomic_files import replace_directory, write_and_sync
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.paths import AnyPath, GivenPath, any_path, copy_file, copy_tree
 from tooncrafter_jax.models.configuration import COMPONENTS, OPTIONAL_COMPONENTS, ModelConfig
@@ -36,13 +36,17 @@ from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import AnyArray, DeviceParams, Dtype, HostArray, HostParams, JsonObject, Params
 from tooncrafter_jax.weights.checkpoint_directory import (
     MODEL_FILE,
+    Version,
     clear_checkpoint,
     component_file,
     disk_errors,
     is_checkpoint,
     is_of_checkpoint,
-    process_name,
+    partial_name,
     remove_abandoned,
+    restore_abandoned,
+    retired_name,
+    version_of,
 )
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import SafetensorsSource
@@ -68,9 +72,11 @@ class CheckpointWriter:
       safetensors: one file a component instead of a tree, which is simpler to hand on, but is read whole.
       sampling: options that suit this model better than the published ones, by their names in
         `sampling.request.SamplingOptions`.
+      before: what was there when the writing was decided on (`version_of`); None: what is there now. Where something
+        else is there at the end, it stays, and what was written is lost.
 
     Raises:
-      UserError: if the directory exists already or cannot be written.
+      UserError: if the directory exists already or cannot be written, or another process has written it meanwhile.
     """
 
     def __init__(
@@ -82,22 +88,25 @@ class CheckpointWriter:
         overwrite: bool = False,
         safetensors: bool = False,
         sampling: JsonObject | None = None,
+        before: Version | None = None,
     ) -> None:
         self.directory = directory = any_path(directory)
         self._config, self._provenance, self._safetensors = config, dict(provenance), safetensors
         self._sampling = dict(sampling or {})
         self._components: list[str] = []
         self._weights: dict[str, str] = {}
-        self._temporary = directory
-        if isinstance(directory, Path):
-            remove_abandoned(directory)
-            self._temporary = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}-{process_name()}")
+        self._temporary = partial_name(directory) if isinstance(directory, Path) else directory
         with disk_errors(directory):
+            if isinstance(directory, Path):
+                remove_abandoned(directory)
+            self._before = version_of(directory) if before is None else before
             if directory.exists():
                 if not overwrite:
                     raise UserError(f"{directory} exists already: choose another directory, or add --overwrite")
                 if not is_checkpoint(directory):
-                    raise UserError(f"{directory} is not a checkpoint directory and will not be overwritten")
+                    raise UserError(
+                        f"{directory} is not a checkpoint directory and will not be overwritten: choose another one"
+                    )
                 if not isinstance(directory, Path):
                     clear_checkpoint(directory)
             self._temporary.mkdir(parents=True, exist_ok=not isinstance(directory, Path))
@@ -119,8 +128,12 @@ class CheckpointWriter:
         self._weights[component] = fingerprint(params)
         if self._safetensors:
             on_host = {path: np.ascontiguousarray(value) for path, value in params.items()}
+            file, data = component_file(self._temporary, component), save(on_host)
             with disk_errors(self.directory):
-                write_atomically(component_file(self._temporary, component), save(on_host))
+                if isinstance(file, Path):
+                    write_and_sync(str(file), data)
+                else:
+                    file.write_bytes(data)
             return
         with disk_errors(self.directory), _quiet():
             # Compressing copies everything in memory, and so does orbax with host arrays unless it is told not to.
@@ -159,20 +172,9 @@ class CheckpointWriter:
                 (self._temporary / MODEL_FILE).write_text(json.dumps(description, indent=1) + "\n")
                 if not isinstance(self.directory, Path) or not isinstance(self._temporary, Path):
                     return
-                if self.directory.exists():
-                    old = self.directory.with_name(
-                        f".{self.directory.name}.old-{secrets.token_hex(4)}-{process_name()}"
-                    )
-                    self.directory.rename(old)
-                    try:
-                        self._temporary.rename(self.directory)
-                    except BaseException:
-                        old.rename(self.directory)
-                        raise
-                    carry_over(old, self.directory, is_of_checkpoint)
-                    shutil.rmtree(old, ignore_errors=True)
-                else:
-                    self._temporary.rename(self.directory)
+                if version_of(self.directory) not in ((), self._before):
+                    raise UserError(f"{self.directory} was written by another process meanwhile: run the same again")
+                replace_directory(self._temporary, self.directory, is_of_checkpoint, retired_name(self.directory))
         finally:
             if isinstance(self._temporary, Path):
                 self._discard()
@@ -205,8 +207,10 @@ class Checkpoint:
         directory = self.directory
         file = directory / MODEL_FILE
         try:
+            if isinstance(directory, Path):
+                restore_abandoned(directory)
             if not directory.exists():
-                raise UserError(f"no checkpoint directory {directory}")
+                raise UserError(f"no checkpoint directory {directory}: check the path, or convert a model into it")
             if not file.is_file():
                 raise UserError(
                     f"{directory} is not a checkpoint directory (it has no {MODEL_FILE}); for published weight files "
@@ -228,7 +232,7 @@ class Checkpoint:
             if len(self.components) > len(COMPONENTS):
                 raise ValueError("it names too many components")
         except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror}") from error
+            raise UserError(f"cannot read {file} ({error.strerror}): check who may read it") from error
         except KeyError as error:
             raise UserError(f"{file} is damaged, it has no {error}: convert the model again") from error
         except (ValueError, TypeError, RecursionError) as error:
@@ -236,7 +240,8 @@ class Checkpoint:
         strange = [name for name in self.components if name not in COMPONENTS]
         if strange:
             raise UserError(
-                f"{file} names the component {printable(repr(strange[0]), 50)}, which this version does not know"
+                f"{file} names the component {printable(repr(strange[0]), 50)}, which this version does not know: "
+                "update tooncrafter-jax"
             )
         self.config: ModelConfig = from_dict(ModelConfig, config, f"the config in {file}")
         self.config.check(f"the config in {file}")
