@@ -153,6 +153,30 @@ def test_parts_are_added_to_a_directory(
     assert not (models_cache() / "owner--name").exists()
 
 
+def test_an_architecture_that_is_asked_for_is_not_ignored(server: hub_server.Hub, tmp_path: Path) -> None:
+    """A directory of the cache that was made without it, or with another one, is not taken for what is asked for."""
+    named = Fetch(NAME, architecture=replace(tiny(), name="named"))
+    plain, asked = Fetch(NAME).ready(), named.ready()
+    assert plain != asked and Checkpoint(asked).config.name == "named" != Checkpoint(plain).config.name
+    assert named.found() == asked and Fetch(NAME).found() == plain and not named.run().made
+    other = replace(named, architecture=replace(tiny(), name="other"))
+    assert other.found() is None
+    mine = replace(named, directory=tmp_path / "mine")
+    assert mine.run().made and not mine.run().made and not Fetch(NAME, tmp_path / "mine").run().made
+    with pytest.raises(UserError, match="mine holds image_projector already: add --overwrite"):
+        replace(other, directory=tmp_path / "mine").run()
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter_to_a_directory_elsewhere(
+    server: hub_server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    target = tmp_path / "models" / "mine"
+    assert Fetch(NAME, target).run() == Fetched(target, made=True)
+    assert sorted(os.listdir(target.parent)) == [".mine.lock", "mine"]
+
+
 def test_a_folder_of_something_else_is_left_alone(server: hub_server.Hub, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(UserError, match="mine is not a checkpoint directory and will not be overwritten"):

@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.atomic_files import cannot_write, check_writable, replace_directory, write_atomically
+from tooncrafter_jax.io.atomic_files import check_writable, disk_errors, replace_directory, write_atomically
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.io.owned_files import shortened
@@ -119,8 +120,7 @@ class Fetch:
         known, target = known_model(self.name), self.directory or self._place(self.dtype)
         self._check_target(known)
         hub = Hub(self.access)
-        lock = self._cache / ".locks" / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:32]}.lock"
-        with _disk_errors(target), held(lock, f"another process is fetching {self.name}: waiting for it"):
+        with _disk_errors(target), held(self._lock(target), f"another process is fetching {self.name}: waiting for it"):
             if not update and (found := self.found()) is not None:
                 return Fetched(found, made=False)
             files = known.files if known else chosen_files(hub, self.name, self._before())
@@ -151,15 +151,30 @@ class Fetch:
         """Where converted models are kept."""
         return models_cache() if self.access.cache is None else self.access.cache / "tooncrafter_jax"
 
+    def _lock(self, target: Path) -> Path:
+        """The lock of a directory: beside one of the user's, and together in the cache."""
+        if self.directory is not None:
+            target = target.absolute()
+            return target.with_name(shortened(f".{target.name}", _LONGEST_NAME) + ".lock")
+        return self._cache / ".locks" / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:32]}.lock"
+
     def _place(self, dtype: str | None) -> Path:
-        """Where the cache keeps this model in this dtype."""
+        """Where the cache keeps this model in this dtype and of this architecture."""
         known = known_model(self.name)
         files = [file.file for file in known.files] if known else [self.name.file or "model"]
         revision = known.files[0].revision if known else self.name.revision
         if revision is None:
             revision = published_file(self.name).revision if self.name.file else MAIN
-        parts = "+".join(map(_as_part, [revision, *files, dtype or _AS_PUBLISHED]))
+        named = [revision, *files, dtype or _AS_PUBLISHED, *([] if self.architecture is None else [self._mark])]
+        parts = "+".join(map(_as_part, named))
         return self._cache / _as_part(self.name.repository) / shortened(parts, _LONGEST_NAME)
+
+    @property
+    def _mark(self) -> str:
+        """Stands for the architecture that was asked for; empty without."""
+        if self.architecture is None:
+            return ""
+        return hashlib.sha256(json.dumps(to_dict(self.architecture), sort_keys=True).encode()).hexdigest()[:16]
 
     def _before(self) -> list[list[JsonObject]]:
         """What is written down of the files that directories of this model in the cache were made of."""
@@ -274,6 +289,7 @@ class Fetch:
             "file": source.name.file,
             "size": source.size,
             "stored": self.dtype or _AS_PUBLISHED,
+            **({} if self.architecture is None else {"architecture": self._mark}),
         }
 
     def _record(self, made: Path, sources: Sequence[Source], before: Sequence[JsonObject] = ()) -> bytes:
@@ -286,6 +302,8 @@ class Fetch:
     def _is_made_of(self, directory: Path, sources: Sequence[Source]) -> bool:
         """Whether a directory holds a model that was made of these files."""
         files = _files_of(directory) if is_checkpoint(directory) else []
+        if self.architecture is None:  # that of the directory
+            files = [{key: value for key, value in file.items() if key != "architecture"} for file in files]
         return all(self._described(source) in files for source in sources)
 
     def _open_bar(self, title: str, size: int, there: int) -> Bar:
@@ -357,9 +375,9 @@ def _existing(path: Path) -> Path:
 @contextlib.contextmanager
 def _disk_errors(target: Path) -> Iterator[None]:
     """Turns what a full or read-only disk raises into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOTEMPTY and is_checkpoint(target):  # another host was faster
-            return
-        raise cannot_write(str(target), error) from error
+    with disk_errors(target):
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not is_checkpoint(target):  # else another host was faster
+                raise

@@ -10,7 +10,7 @@ from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.weights.hub_directories import directory_files
 from tooncrafter_jax.weights.hub_download import Hub
-from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName
+from tooncrafter_jax.weights.hub_names import FORM, MAIN, WEIGHT_ENDINGS, HubName, is_weight_file
 from tooncrafter_jax.weights.known_models import PublishedFile, published_file
 
 _MOST_NAMED = 8
@@ -30,8 +30,8 @@ def chosen_files(hub: Hub, name: HubName, before: Sequence[Sequence[JsonObject]]
       UserError: none is named and there are several, or none; or there is no answer, and nothing is here.
     """
     if name.file is not None:
-        if not name.file.endswith(WEIGHT_ENDINGS):
-            raise UserError(f"{name} is no file of weights, which end in {', '.join(WEIGHT_ENDINGS)}")
+        if not is_weight_file(name.file):
+            raise UserError(f"{name} is no file of weights, which end in {', '.join(WEIGHT_ENDINGS)}: name one")
         return [published_file(name)]
     asked = HubName(name.repository, name.revision or MAIN)
     try:
@@ -56,7 +56,7 @@ def _known_before(before: Sequence[Sequence[JsonObject]], repository: str) -> di
 
 def _only(files: dict[str, int], name: HubName, hub: Hub) -> list[str]:
     """The file of weights, if there is one."""
-    weights = [file for file in files if file.endswith(WEIGHT_ENDINGS)]
+    weights = [file for file in files if is_weight_file(file)]
     if not weights:
         raise UserError(
             f"{name} holds no file of weights at {hub.endpoint} (.safetensors, .ckpt, ...): name another repository or "

@@ -13,13 +13,13 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.atomic_files import cannot_write, sync_file, write_atomically
+from tooncrafter_jax.io.atomic_files import disk_errors, sync_file, write_atomically
 from tooncrafter_jax.io.locks import held
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.weights.hub_checks import CHUNK, Checksum
@@ -34,13 +34,13 @@ from tooncrafter_jax.weights.hub_errors import (
     token_origin,
     unreachable,
 )
-from tooncrafter_jax.weights.hub_names import MAIN, HubName, is_plain_path
+from tooncrafter_jax.weights.hub_names import MAIN, HubName, is_commit, is_plain_path
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before another try at a connection that broke; after a byte has arrived they count anew."""
 KEPT = "what was downloaded is kept, and the same command goes on from there"
 """Of a download that ends before its time."""
-_COMMIT, _ETAG = re.compile(r"[0-9a-f]{40}"), re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{,199}")
+_ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{,199}")
 _LIBRARY: dict[str, Any] = {"library_name": "tooncrafter_jax"}
 """Who asks, for the hub's statistics."""
 
@@ -145,8 +145,8 @@ class Hub:
         """Those files of a repository that are in the cache, with their sizes in bytes."""
         folder, revision = self._folder(name), name.revision or MAIN
         try:
-            commit = revision if _COMMIT.fullmatch(revision) else (folder / "refs" / revision).read_text().strip()
-            if not _COMMIT.fullmatch(commit):
+            commit = revision if is_commit(revision) else (folder / "refs" / revision).read_text().strip()
+            if not is_commit(commit):
                 return {}
             snapshot = folder / "snapshots" / commit
             there = sorted(path for path in snapshot.rglob("*") if path.is_file())
@@ -169,7 +169,7 @@ class Hub:
                 url, token=self._token, endpoint=self.endpoint, timeout=self._etag_timeout, **_LIBRARY
             )
         commit, etag, size = about.commit_hash or "", about.etag or "", about.size
-        if not _COMMIT.fullmatch(commit) or not _ETAG.fullmatch(etag) or size is None or size < 0:
+        if not is_commit(commit) or not _ETAG.fullmatch(etag) or size is None or size < 0:
             raise no_hub(name, self.endpoint)
         return RemoteFile(name, commit, size, etag)
 
@@ -214,7 +214,7 @@ class Hub:
         self._check_online(file.name)
         blob, part = self._places(file)
         lock = self.cache / ".locks" / blob.parents[1].name / f"{file.etag}.lock"  # huggingface_hub's own
-        with _disk_errors(blob):
+        with disk_errors(blob, " (HF_HUB_CACHE); what was downloaded before is kept"):
             blob.parent.mkdir(parents=True, exist_ok=True)
             with held(lock, f"another process is downloading {file.name.file}: waiting for it"):
                 if not blob.exists():
@@ -396,14 +396,3 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turns what a full or read-only disk raises into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{cannot_write(str(path), error)} (HF_HUB_CACHE); what was downloaded before is kept"
-        ) from error

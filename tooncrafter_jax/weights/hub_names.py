@@ -31,6 +31,7 @@ _SITES = ("huggingface.co", "www.huggingface.co", "hf.co")
 _PAGES = ("resolve", "blob", "tree", "raw")
 """What stands between a repository and a revision in the address of a page."""
 _OTHER_KINDS = ("datasets", "spaces", "buckets", "kernels")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PART = re.compile(r"(?![-.])[A-Za-z0-9._-]{1,96}(?<![-.])")
 
 
@@ -70,9 +71,9 @@ def parse_name(text: str) -> HubName | None:
             raise UserError(f"'{text}' names no model on the hub: write {_SCHEME}{FORM}")
         return name
     name = _of_parts(text)
-    if name is None or name.repository.endswith(WEIGHT_ENDINGS):
+    if name is None or is_weight_file(name.repository):
         return None  # a file of this machine
-    if name.revision is None and name.file is not None and not name.file.endswith(WEIGHT_ENDINGS):
+    if name.revision is None and name.file is not None and not is_weight_file(name.file):
         return None  # a folder of this machine
     return name
 
@@ -109,7 +110,7 @@ def with_revision(source: GivenPath, revision: str) -> str:
     if name.revision not in (None, revision):
         raise UserError(f"'{source}' names the revision {name.revision}, and {revision} is asked for: leave one out")
     if not is_plain_path(revision):
-        raise UserError(f"{revision!r} is no branch, tag or commit")
+        raise UserError(f"{revision!r} is no branch, tag or commit: take it as the model's page shows it")
     return f"{_SCHEME}{replace(name, revision=revision)}"
 
 
@@ -152,6 +153,16 @@ def _checked(repository: str, revision: str | None, rest: list[str]) -> HubName 
     if rest and not is_plain_path("/".join(rest)):
         return None
     return HubName(repository, revision, str(PurePosixPath(*rest)) if rest else None)
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a name is that of a file of weights, in upper or lower case."""
+    return name.lower().endswith(WEIGHT_ENDINGS)
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a commit, which stays what it is."""
+    return _COMMIT.fullmatch(revision) is not None
 
 
 def is_plain_path(text: str) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.weights.hub_download import Hub, RemoteFile
-from tooncrafter_jax.weights.hub_names import HubName
+from tooncrafter_jax.weights.hub_names import HubName, is_commit
 from tooncrafter_jax.weights.known_models import PublishedFile
 from tooncrafter_jax.weights.loading import components_in
 from tooncrafter_jax.weights.sources import SafetensorsSource
@@ -45,8 +45,7 @@ def locate(hub: Hub, file: PublishedFile) -> Source:
       UserError: there is no such file, it may not be read, there is no answer, or it is not the one that is known.
     """
     name = HubName(file.repository, file.revision, file.file)
-    is_commit = len(file.revision) == 40 and all(digit in "0123456789abcdef" for digit in file.revision)
-    if is_commit or hub.is_offline:
+    if is_commit(file.revision) or hub.is_offline:
         if (path := hub.cached(name)) is not None:
             _check_published(path.resolve().name, file, str(path))
             return _cached(name, path)
