@@ -19,6 +19,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.weights.array_pickle import UnsafePickle
 from tooncrafter_jax.weights.rule import unit_noise
 from tooncrafter_jax.weights.torch_archive import TorchSource, read_tensors
+from tooncrafter_jax.weights.torch_pickle import load_pickle
 
 torch = pytest.importorskip("torch", reason="needs the extra 'torch-data'")
 
@@ -185,6 +186,47 @@ class TestFiles:
                 archive.writestr("archive/data.pkl", listing)
             with bounded_memory(64), pytest.raises(UserError, match="was refused: it is damaged"):
                 TorchSource(tmp_path / "m.ckpt")
+
+    def test_keys_that_would_be_compared_for_ever(self, tmp_path: Path) -> None:
+        """A tuple that is twice in the next one, and so on sixty times, is small, and is looked through 2^60 times."""
+        twice = b"2\x86" * 60
+        by_number = b"q\x00h\x00\x86" * 60
+        ordered = b"ccollections\nOrderedDict\n(]N" + twice + b"K\x01\x86atR."
+        for listing in (
+            b"}N" + twice + b"Ns.",
+            b"}N" + by_number + b"Ns.",
+            b"}(N" + twice + b"Nu.",
+            b"(N" + twice + b"Nd.",
+            b"\x8f(N" + twice + b"\x90.",
+            ordered,
+        ):
+            with zipfile.ZipFile(tmp_path / "m.ckpt", "w") as archive:
+                archive.writestr("archive/data.pkl", b"\x80\x04" + listing)
+            with pytest.raises(UserError, match="was refused: (a dict|it has the instruction)"):
+                TorchSource(tmp_path / "m.ckpt")
+
+    def test_a_storage_list_that_would_be_written_out_for_ever(self, tmp_path: Path) -> None:
+        begins = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {})
+        keys = b"\x80\x02(]q\x00" + b"](h\x00h\x00eq\x00" * 60 + b"l."
+        path = tmp_path / "m.ckpt"
+        path.write_bytes(b"".join(pickle.dumps(value, protocol=2) for value in begins) + keys)
+        with pytest.raises(UserError, match="it lists other storages than its tensors are in"):
+            TorchSource(path)
+
+    def test_a_list_that_is_copied_again_and_again(self, tmp_path: Path) -> None:
+        """Each instruction would make another dict of 3,000 items, and keep it."""
+        items = b"](" + b"".join(b"U\x02%02xK\x01\x86" % (number % 256) for number in range(3000)) + b"e\x85q\x00"
+        calls = b"ccollections\nOrderedDict\nq\x010](" + b"h\x01h\x00R" * 3000 + b"e."
+        with zipfile.ZipFile(tmp_path / "m.ckpt", "w") as archive:
+            archive.writestr("archive/data.pkl", b"\x80\x02" + items + b"0" + calls)
+        with pytest.raises(UserError, match="was refused: it makes more than it holds"):
+            TorchSource(tmp_path / "m.ckpt")
+
+    def test_a_dict_of_python_2(self, tmp_path: Path) -> None:
+        """It gave the items as a list of lists."""
+        values = b"](](U\x01aK\x01e](U\x01bK\x02ee"
+        listing = b"\x80\x02}(U\x01xccollections\nOrderedDict\n" + values + b"\x85RK\x05Nu."
+        assert load_pickle(listing).value == {"x": {"a": 1, "b": 2}, 5: None}
 
     def test_what_a_pickle_names_cannot_be_changed(self, tmp_path: Path) -> None:
         """An instruction sets attributes on whatever is on the stack, so also on what stands for a function."""

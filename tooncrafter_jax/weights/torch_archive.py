@@ -184,10 +184,12 @@ def _read_legacy(file: io.BufferedIOBase) -> tuple[Find, Any]:
         raise UnsafePickle("it is of a version of the format that nobody writes")
     if system.value.get("little_endian") is not True:
         raise UnsafePickle("its numbers are in the order of big-endian machines")
-    if not isinstance(keys.value, list) or sorted(map(str, keys.value)) != sorted(content.storages):
+    named = keys.value if isinstance(keys.value, list) else [None]
+    listed = [key for key in named if isinstance(key, str)]
+    if len(listed) < len(named) or sorted(listed) != sorted(content.storages):
         raise UnsafePickle("it lists other storages than its tensors are in")
     places, end = dict[str, _Place](), keys.end
-    for key in keys.value:
+    for key in listed:
         storage = content.storages[key]
         length = storage.numbers * storage.dtype.itemsize
         places[key] = _Place(end + _COUNT, length, None)
@@ -275,7 +277,7 @@ class TorchSource:
                 f"the tensor {name} of {self.where} cannot be read: {error}; copy the file again"
             ) from error
         except OSError as error:
-            raise UserError(f"cannot read {self.where}: {error.strerror}") from error
+            raise UserError(f"cannot read {self.where} ({error.strerror}): check the disk that it is on") from error
 
 
 def _unwrapped(content: object, where: str) -> dict[str, TensorRecord]:
@@ -286,11 +288,14 @@ def _unwrapped(content: object, where: str) -> dict[str, TensorRecord]:
     if isinstance(content, Mapping) and isinstance(content.get("module"), Mapping):
         content = {str(name)[DEEPSPEED_PREFIX_LENGTH:]: value for name, value in content["module"].items()}
     if not isinstance(content, Mapping):
-        raise UserError(f"{where} holds no mapping from names to tensors")
+        raise UserError(f"{where} holds no mapping from names to tensors: name a file of weights")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, TensorRecord)}
     if not tensors:
-        raise UserError(f"{where} holds no tensors")
+        raise UserError(f"{where} holds no tensors: name a file of weights")
     longest = max(map(len, tensors))
     if longest > LONGEST_NAME:
-        raise UserError(f"{where} has a tensor with a name of {longest:,} characters: it is damaged or no weight file")
+        raise UserError(
+            f"{where} has a tensor with a name of {longest:,} characters: it is damaged or no weight file, copy it "
+            "again"
+        )
     return tensors

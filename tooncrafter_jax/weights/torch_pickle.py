@@ -33,9 +33,14 @@ DTYPES = {
     "BoolStorage": np.dtype(np.bool_),
 }
 """Name of a type of storage in the module `torch` -> what its numbers are."""
-_REFUSED_INSTRUCTIONS = frozenset({"INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER"})
+_REFUSED_INSTRUCTIONS = frozenset(
+    "INST OBJ EXT1 EXT2 EXT4 PERSID NEXT_BUFFER READONLY_BUFFER EMPTY_SET ADDITEMS FROZENSET".split()
+)
 """Which no PyTorch file has."""
-_MEMO_INSTRUCTIONS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_PUTS, _GETS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"}), frozenset({"GET", "BINGET", "LONG_BINGET"})
+_PLAIN_TYPES = (int, float, bool, str, bytes, type(None))
+_MOST_ARGUMENTS = 10
+"""Of a function; that which makes a tensor takes up to eight."""
 
 
 class Storage(NamedTuple):
@@ -105,6 +110,8 @@ class _Makes:
         raise UnsafePickle("it changes what it names")
 
     def __call__(self, *arguments: object) -> object:
+        if len(arguments) > _MOST_ARGUMENTS:
+            raise UnsafePickle("it gives a function more than PyTorch does")
         return self._make(*arguments)
 
 
@@ -116,11 +123,11 @@ def _tensor(storage: object, offset: object, shape: object, strides: object, *_:
     """
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise UnsafePickle("a tensor is not described by a storage, a shape and strides")
-    numbers = (offset, *shape, *strides)
-    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers) or len(shape) != len(strides):
-        raise UnsafePickle("a tensor's shape or strides are no numbers")
     if len(shape) > MOST_DIMENSIONS:
         raise UnsafePickle(f"a tensor has {len(shape)} dimensions, which no weights have")
+    numbers = (offset, *shape, *strides) if len(shape) == len(strides) else ()
+    if not numbers or not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+        raise UnsafePickle("a tensor's shape or strides are no numbers")
     if prod(n or 1 for n in shape) > LARGEST_DIMENSION:  # one without numbers could state any other
         raise UnsafePickle("a tensor states a shape that no weights have")
     assert isinstance(offset, int)
@@ -140,19 +147,52 @@ def _parameter(data: object, *_: object) -> object:
     return data
 
 
+def _size(sizes: object) -> tuple[object, ...]:
+    """Stands for `torch.Size`.
+
+    Raises:
+      UnsafePickle: if it is given no short list.
+    """
+    if not isinstance(sizes, tuple | list) or len(sizes) > MOST_DIMENSIONS:
+        raise UnsafePickle("a tensor's shape is no short list")
+    return tuple(sizes)
+
+
 _KNOWN: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): _Makes(lambda *items: _Dict(*items)),
     ("torch._utils", "_rebuild_tensor_v2"): _Makes(_tensor),
     ("torch._utils", "_rebuild_parameter"): _Makes(_parameter),
-    ("torch", "Size"): _Makes(lambda *sizes: tuple(*sizes)),
+    ("torch", "Size"): _Makes(_size),
     **{("torch", name): _Kind(dtype) for name, dtype in DTYPES.items()},
 }
+
+
+_PLAIN_INSTRUCTIONS = frozenset({"NONE", "NEWTRUE", "NEWFALSE"})
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self.storages: dict[str, Storage] = {}
+        self._items_left = len(data)
+        self._ordered = _Makes(self._ordered_dict)
+
+    def _ordered_dict(self, items: object = ()) -> _Dict:
+        """Stands for `OrderedDict`; Python 2 gave it all of its items, each once.
+
+        Raises:
+          UnsafePickle: if it is given no pairs of a plain key and a value, or the same ones again and again.
+        """
+        if not isinstance(items, tuple | list | dict):
+            raise UnsafePickle("a dict is made of something that is no list")
+        self._items_left -= len(items)
+        if self._items_left < 0:
+            raise UnsafePickle("it makes more than it holds")
+        found = _Dict()
+        for pair in items.items() if isinstance(items, dict) else items:
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or not _is_plain(pair[0]):
+                raise UnsafePickle("a dict is made of something that is no list of keys and values")
+            found[pair[0]] = pair[1]
+        return found
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         """The stand-in for a name.
@@ -160,6 +200,8 @@ class _Unpickler(pickle.Unpickler):
         Raises:
           UnsafePickle: for every name but those of tensors.
         """
+        if (module_name, global_name) == ("collections", "OrderedDict"):
+            return self._ordered
         found = _KNOWN.get((module_name, global_name))
         if found is not None:
             return found
@@ -211,11 +253,67 @@ def _checked_end(data: bytes, start: int) -> int:
     """Where the pickle that begins at `start` ends, if its instructions are such as PyTorch writes."""
     instructions = io.BytesIO(data)
     instructions.seek(start)
-    end = start
+    end, stack = start, _ShadowStack()
     for instruction, argument, place in pickletools.genops(instructions):
         if instruction.name in _REFUSED_INSTRUCTIONS:
             raise UnsafePickle(f"it has the instruction {instruction.name}, which PyTorch does not write")
-        if instruction.name in _MEMO_INSTRUCTIONS and not 0 <= int(str(argument)) <= len(data):
+        if instruction.name in _PUTS and not 0 <= int(str(argument)) <= len(data):
             raise UnsafePickle("it is damaged (a number of more than it has bytes)")
+        stack.step(instruction, argument)
         end = start if place is None else place + 1
     return end
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value can be the key of a dict. Tuples cannot: of sixty, each twice in the next one, a dict would look
+    at the innermost 2^60 times.
+    """
+    return isinstance(value, _PLAIN_TYPES) and (not isinstance(value, int) or -(2**63) <= value < 2**64)
+
+
+class _ShadowStack:
+    """What a pickle's instructions do to its stack, of which only is known what is plain (`_is_plain`)."""
+
+    def __init__(self) -> None:
+        self._stack: list[bool | None] = []  # None: a mark
+        self._memo: dict[int, bool | None] = {}
+
+    def step(self, instruction: pickletools.OpcodeInfo, argument: object) -> None:
+        """Follows an instruction.
+
+        Raises:
+          UnsafePickle: it gives a dict a key that is not plain.
+          IndexError, KeyError, ValueError: the pickle is damaged.
+        """
+        name, stack = instruction.name, self._stack
+        before, after = instruction.stack_before, instruction.stack_after
+        if name == "MARK":
+            stack.append(None)
+        elif name in _PUTS:
+            self._memo[int(str(argument))] = stack[-1]
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = stack[-1]
+        elif name in _GETS:
+            stack.append(self._memo[int(str(argument))])
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif pickletools.markobject in before:
+            taken = self._to_mark()
+            if name in ("SETITEMS", "DICT") and not all(taken[::2]):
+                raise UnsafePickle("a dict has a key that is neither a name nor a number")
+            if name in ("TUPLE", "LIST", "DICT"):
+                stack.append(False)
+        else:
+            if name == "SETITEM" and not stack[-2]:
+                raise UnsafePickle("a dict has a key that is neither a name nor a number")
+            del stack[len(stack) - len(before) :]
+            # What instructions push that take nothing states itself: a number, a text or nothing.
+            plain = not before and (_is_plain(argument) if argument is not None else name in _PLAIN_INSTRUCTIONS)
+            stack.extend([plain and name != "GLOBAL"] * len(after))
+
+    def _to_mark(self) -> list[bool | None]:
+        """Takes what is above the uppermost mark, and the mark."""
+        taken: list[bool | None] = []
+        while (top := self._stack.pop()) is not None:
+            taken.append(top)
+        return taken[::-1]
