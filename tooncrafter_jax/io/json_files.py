@@ -15,11 +15,16 @@ LARGEST_JSON = 2**26
 """Bytes of a file that is read unless said otherwise; JSON grows twentyfold in memory."""
 
 
+class RepeatedKey(ValueError):
+    """An object has a key twice."""
+
+
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-      ValueError: it is no JSON in UTF-8, is nested too deep, or an object has a key twice.
+      RepeatedKey: an object has a key twice.
+      ValueError: it is no JSON in UTF-8, or is nested too deep.
     """
     try:
         return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text, object_pairs_hook=_object)
@@ -73,6 +78,7 @@ def write_json(path: str | os.PathLike[str], obj: object) -> None:
     Raises:
       UserError: a path that cannot be written.
       TypeError: something else in `obj`.
+      ValueError: `obj` holds itself.
     """
     text = json.dumps(_jsonable(obj), indent=2, ensure_ascii=False, allow_nan=False)
     # half a surrogate is escaped, as JSON allows
@@ -84,7 +90,7 @@ def _object(items: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(items):
         seen: set[str] = set()
         twice = next(name for name, _ in items if name in seen or seen.add(name))
-        raise ValueError(f"it has the key '{twice[:100]}' twice")
+        raise RepeatedKey(f"it has the key '{twice[:100]}' twice")
     return found
 
 

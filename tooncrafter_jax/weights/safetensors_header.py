@@ -7,7 +7,6 @@ Nothing in it is trusted: a file can come from anybody.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from math import prod
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.json_files import is_text
+from tooncrafter_jax.io.json_files import RepeatedKey, is_text, parse_json
 
 LARGEST_HEADER = 2**24
 """Bytes. The format allows 100 MB; all names of the published model take less than 0.5 MB, and JSON grows twentyfold
@@ -89,10 +88,10 @@ def read_header(path: Path) -> Header:
             )
         text = file.read(length)
     try:
-        content = json.loads(text.decode(), object_pairs_hook=_without_repeats)
-    except _Repeated as error:
-        raise UserError(f"{path} is damaged: its header has the name '{_short(str(error))}' twice") from error
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except RepeatedKey as error:
+        raise UserError(f"the header of {path} is damaged, {error}: copy the file again") from error
+    except ValueError as error:
         raise UserError(broken) from error
     metadata = content.pop("__metadata__", {}) if isinstance(content, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -105,18 +104,6 @@ def read_header(path: Path) -> Header:
     }
     _check(path, entries, 8 + length, size)
     return Header(entries, metadata)
-
-
-class _Repeated(ValueError):
-    """A name that a JSON object has twice."""
-
-
-def _without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(items)
-    if len(found) != len(items):
-        seen: set[str] = set()
-        raise _Repeated(next(name for name, _ in items if name in seen or seen.add(name)))
-    return found
 
 
 def _is_entry(entry: object) -> bool:
@@ -141,15 +128,15 @@ def _check(path: Path, entries: Mapping[str, Entry], start: int, size: int) -> N
     for name, entry in entries.items():
         if len(name) > LONGEST_NAME:
             raise UserError(
-                f"{path} has a tensor with a name of {len(name):,} characters: it is damaged or no weight file"
+                f"{path} has a tensor with a name of {len(name):,} characters: it is damaged or no weight file, copy "
+                "it again"
             )
         if not is_text(name):
             raise UserError(f"{path} has a tensor whose name is not text: it is damaged, copy it again")
-        of_none = prod(n or 1 for n in entry.shape) if 0 in entry.shape else 0
-        if len(entry.shape) > MOST_DIMENSIONS or max(of_none, *entry.shape, 0) > LARGEST_DIMENSION:
+        if len(entry.shape) > MOST_DIMENSIONS or _largest(entry.shape) > LARGEST_DIMENSION:
             raise UserError(
                 f"{path} states the shape {'x'.join(map(str, entry.shape[:MOST_DIMENSIONS]))}... of {len(entry.shape)} "
-                f"dimensions for the tensor {name}, which no weights have: it is damaged or no weight file"
+                f"dimensions for the tensor {name}, which no weights have: copy the file again if it is one of weights"
             )
         bits = _BITS.get(entry.dtype)
         if bits is not None and (entry.stop - entry.start) * 8 != prod(entry.shape) * bits:
@@ -164,5 +151,6 @@ def _check(path: Path, entries: Mapping[str, Entry], start: int, size: int) -> N
         raise UserError(f"{path} is damaged: {size - place:,} bytes behind its tensors belong to none; copy it again")
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+def _largest(shape: tuple[int, ...]) -> int:
+    """The largest dimension of a shape, or where it has no numbers, the product of its others."""
+    return max(prod(n or 1 for n in shape) if 0 in shape else 0, *shape, 0)
