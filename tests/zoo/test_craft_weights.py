@@ -112,3 +112,14 @@ def test_an_own_file_comes_back(tmp_path: Path) -> None:
 def test_the_model_is_not_taken_for_it() -> None:
     assert not is_craft(RuleSource(key_list("tiny/keys.tsv") | key_list("anime2sketch/keys.tsv")))
     assert is_craft(RuleSource(key_list("craft/keys.tsv")))
+
+
+def test_values_that_a_dtype_does_not_hold_are_named(tmp_path: Path) -> None:
+    values = tensors()
+    values["conv_cls.8.bias"] = values["conv_cls.8.bias"] + np.float32(1e6)
+    path = saved(tmp_path, values)
+    with pytest.raises(UserError, match="conv_cls.8.bias of .* has values that float16 does not hold"):
+        load_craft(path, SMALL, dtype=np.float16)
+    convert_craft(path, tmp_path / "ours.safetensors", SMALL)
+    with pytest.raises(UserError, match="head.4.bias of .* has values that float16 does not hold"):
+        load_craft(tmp_path / "ours.safetensors", SMALL, dtype=np.float16)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.hostile.amounts import bounded_memory
 from tests.reference import key_list
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
@@ -179,4 +180,19 @@ def test_missing_files(tmp_path: Path) -> None:
 def test_without_h5py_the_extra_is_named(h5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"pip install 'tooncrafter-jax\[data\]'"):
+        read_hdf5(h5)
+
+
+def test_a_small_file_that_states_huge_numbers_is_not_read(h5: Path) -> None:
+    """A data set that was never written takes no room in a file, and a terabyte in memory."""
+    import h5py
+
+    with h5py.File(h5, "a") as file:
+        file.create_dataset("optimizer/huge", (2**38,), np.float32)
+    with bounded_memory(512), pytest.raises(UserError, match="1 unexpected: optimizer/huge"):
+        read_hdf5(h5)
+    with h5py.File(h5, "a") as file:
+        del file["optimizer/huge"]
+        file["text"] = "no number"
+    with pytest.raises(UserError, match="is not an HDF5 file or is cut off: copy it again"):
         read_hdf5(h5)

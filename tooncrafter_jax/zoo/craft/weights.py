@@ -12,12 +12,12 @@ import numpy as np
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.typing import Dtype, HostArray, HostParams
-from tooncrafter_jax.weights.misfit import check_shapes
 from tooncrafter_jax.weights.sources import TensorSource
 from tooncrafter_jax.zoo.craft.network import Craft, CraftConfig
 from tooncrafter_jax.zoo.network_file import (
     CONV_AXES,
     Target,
+    check_tensors,
     convert_network,
     map_tensors,
     network_kind,
@@ -96,8 +96,11 @@ def check_craft(path: Path, config: CraftConfig | None = None) -> None:
       UserError: if not; see `load_craft`.
     """
     network = Network(Craft, config or CraftConfig())
-    if _open(path, network) is None:
+    source = _open(path, network)
+    if source is None:
         read_network(path, KIND, network)
+    else:
+        check_tensors(source, name_table(network.config), network)
 
 
 def load_craft(path: Path, config: CraftConfig | None = None, *, dtype: Dtype = np.float32) -> HostParams:
@@ -113,8 +116,8 @@ def load_craft(path: Path, config: CraftConfig | None = None, *, dtype: Dtype = 
       Our paths and layouts.
 
     Raises:
-      UserError: if the file is missing, damaged or of another network, or tensors are missing, left over or misshaped;
-        all of them are named.
+      UserError: if the file is missing, damaged or of another network, tensors are missing, left over or misshaped, or
+        a value does not fit the dtype.
     """
     network = Network(Craft, config or CraftConfig())
     source = _open(path, network)
@@ -130,11 +133,9 @@ convert_craft = partial(convert_network, load_craft, KIND)
 
 
 def _open(path: Path, network: Network[Craft]) -> TensorSource | None:
-    """The tensors of a published file, checked, without its counters; None for a file of ours, whose reader checks
-    it.
-    """
+    """The tensors of a published file without its counters; None for a file of ours."""
     source = open_saved_module(path)
-    if path.suffix == ".safetensors" and (kind := network_kind(path)) is not None:
+    if path.suffix.lower() == ".safetensors" and (kind := network_kind(path)) is not None:
         if kind != KIND:
             raise UserError(f"'{path}' holds {kind}, not the parameters of {KIND}: name another file")
         return None
@@ -142,11 +143,7 @@ def _open(path: Path, network: Network[Craft]) -> TensorSource | None:
         raise UserError(
             f"'{path}' does not hold CRAFT, as it has no {DILATED_SLICE}: name the published craft_mlt_25k.pth"
         )
-    uncounted = _Without(source, counters(network.config))
-    shapes = {path: tuple(leaf.shape) for path, leaf in network.abstract_params.items()}
-    wanted = {name: to.official_shape(shapes[to.path]) for name, to in name_table(network.config).items()}
-    check_shapes(uncounted.shapes, wanted, uncounted.where)
-    return uncounted
+    return _Without(source, counters(network.config))
 
 
 class _Without:

