@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 from PIL import Image
+
+from tooncrafter_jax.errors import UserError
+
+LONGEST_DELAY = {"PNG": 65.535, "GIF": 655.35}
+"""Pillow's name of a format -> seconds that a picture can be shown, as 16 bits count them."""
 
 
 def encode_animation(pictures: list[Image.Image], form: str, delays: list[int], **options: Any) -> bytes:
@@ -16,10 +22,19 @@ def encode_animation(pictures: list[Image.Image], form: str, delays: list[int], 
       form: Pillow's name of the format.
       delays: milliseconds that each picture is shown.
       **options: of Pillow's writer.
+
+    Raises:
+      UserError: a picture, or equal ones in a row, are shown for longer than the format can say.
     """
     buffer = io.BytesIO()
     first, *rest = pictures
-    first.save(buffer, form, save_all=True, append_images=rest, duration=delays, loop=0, **options)
+    try:
+        first.save(buffer, form, save_all=True, append_images=rest, duration=delays, loop=0, **options)
+    except struct.error as error:
+        raise UserError(
+            f"a drawing is shown for longer than the {LONGEST_DELAY.get(form, 0):g} seconds that animated {form} can "
+            "hold: choose a higher playback fps, or write mp4"
+        ) from error
     return buffer.getvalue()
 
 

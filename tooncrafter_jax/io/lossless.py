@@ -18,7 +18,7 @@ def write_lossless(path: Path, frames: Frames) -> None:
 
 
 def read_lossless(path: Path) -> Frames | None:
-    """All frames of a file; None if it is not there or not whole."""
+    """All frames of a file, of one that was cut off perhaps fewer; None if it is not there or cannot be read."""
     try:
         with av.open(os.fspath(path)) as container:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -11,6 +11,7 @@ from tests.io.formats.animations import read_animation
 from tests.io.formats.clips import cartoon, cel, files
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import write_apng
+from tooncrafter_jax.io.formats import FORMATS
 
 
 @pytest.mark.parametrize(("fps", "seconds"), [(8, 2.0), (7, 16 / 7), (24, 2 / 3)])
@@ -32,4 +33,12 @@ def test_a_held_drawing_is_stored_once_and_shown_as_long(tmp_path: Path):
 def test_impossible_settings_are_named(tmp_path: Path):
     with pytest.raises(UserError, match="fps is 0"):
         write_apng(tmp_path / "a.apng", cel(), fps=0)
+    assert files(tmp_path) == []
+
+
+def test_a_drawing_that_is_shown_for_longer_than_the_format_can_say(tmp_path: Path):
+    with pytest.raises(UserError, match="fps is 0.01, but frames of an animated PNG last 65.535 seconds at most"):
+        FORMATS["apng"].check_playback_rate(0.01)
+    with pytest.raises(UserError, match="longer than the 65.535 seconds that animated PNG can hold: choose a higher"):
+        write_apng(tmp_path / "a.apng", np.repeat(cel(1), 3, axis=0), fps=0.02)  # equal frames are one
     assert files(tmp_path) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.io.formats.clips import cartoon, cel, contents, files, largest_file, noise
 from tooncrafter_jax.errors import UserError
@@ -161,3 +162,19 @@ def test_paths_that_cannot_be_written(form: OutputFormat, tmp_path: Path):
     with pytest.raises(UserError, match="file/below"):
         write(form, tmp_path / "file" / "below", cartoon(2))
     assert files(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("clip", ["cut 1 ", "x" * 210, "cut\udcff", " .a"])
+def test_a_clip_of_any_name_becomes_a_sheet(clip: str, tmp_path: Path):
+    """A layer's name cannot have all that a folder's has."""
+    form = FORMATS["oca"]
+    path = tmp_path / form.file_name(clip)
+    form.write(path, cartoon(2), PUBLISHED_FPS, FormatOptions())
+    assert form.looks_whole(path)
+
+
+def test_only_pictures_of_our_formats_are_looked_at(tmp_path: Path):
+    """Others have readers that fail in many ways, or are slow."""
+    path = tmp_path / "ab.gif"
+    Image.fromarray(cartoon(1)[0]).save(path, "TIFF")
+    assert not FORMATS["gif"].looks_whole(path)

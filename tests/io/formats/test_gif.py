@@ -38,3 +38,9 @@ def test_viewers_do_not_show_more_than_50_frames_a_second(tmp_path: Path):
     with pytest.raises(UserError, match="fps is 60"):
         write_gif(tmp_path / "a.gif", cartoon(), fps=60)
     assert files(tmp_path) == []
+
+
+def test_a_drawing_that_is_shown_for_longer_than_the_format_can_say(tmp_path: Path):
+    with pytest.raises(UserError, match="longer than the 655.35 seconds that animated GIF can hold: choose a higher"):
+        write_gif(tmp_path / "a.gif", np.repeat(cartoon(1), 8, axis=0), fps=0.01)  # equal frames are one
+    assert files(tmp_path) == []

@@ -38,7 +38,8 @@ def write_gif(path: Path, frames: Frames, fps: Rate = PUBLISHED_FPS) -> None:
       fps: playback rate, at most 50.
 
     Raises:
-      UserError: not such frames, an impossible `fps`, or a path that cannot be written.
+      UserError: not such frames, an impossible `fps`, a drawing that is shown for more than 655 seconds, or a path that
+        cannot be written.
     """
     check_frames(frames)
     rate = Gif().check_playback_rate(fps)

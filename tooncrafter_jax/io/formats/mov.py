@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tooncrafter_jax.io.atomic_files import sync_file, written_whole
-from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, encode_video
-from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames, check_playback_rate
+from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, write_video
+from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames
 
 PRORES_ENCODER = "prores_ks"
 _OPTIONS = {"profile": "4444", "vendor": "apl0", "bits_per_mb": "8000"}
@@ -32,9 +31,7 @@ def write_mov(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None:
         pixel_format="yuva444p10le" if transparent else "yuv444p10le",
         options=_OPTIONS | (_ALPHA_OPTIONS if transparent else {}),
     )
-    with written_whole(path) as temporary:
-        encode_video(temporary, frames, check_playback_rate(fps), settings)
-        sync_file(temporary)
+    write_video(path, frames, fps, settings)
 
 
 class Mov(OneVideo):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.atomic_files import sync_file, written_whole
 from tooncrafter_jax.io.formats.output_format import PUBLISHED_PIXEL_FORMAT, FormatOptions
-from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, encode_video
-from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Frames, Path, Rate, check_frames, check_playback_rate
+from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, write_video
+from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Frames, Path, Rate, check_frames
 
 PUBLISHED_CRF = 10
 """H.264 constant rate factor of the published commands (spec section 11.1)."""
@@ -57,9 +56,7 @@ def write_mp4(
             f"'{os.fspath(path)}' cannot hold frames of {width} x {height} pixels: H.264 video needs an even width and "
             "height, so crop a pixel or write PNG, GIF or WebP"
         )
-    with written_whole(path) as temporary:
-        encode_video(temporary, frames, check_playback_rate(fps), _settings(pixel_format))
-        sync_file(temporary)
+    write_video(path, frames, fps, _settings(pixel_format))
 
 
 def _settings(pixel_format: str) -> VideoSettings:

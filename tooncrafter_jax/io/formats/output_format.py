@@ -11,9 +11,12 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 
 from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_playback_rate
+from tooncrafter_jax.io.repairs import DECODING_ERRORS
 from tooncrafter_jax.io.timesheets.building import DrawnSheet
 
 PUBLISHED_PIXEL_FORMAT = "yuv420p"
+_PICTURES = ("GIF", "PNG", "WEBP")
+"""Pillow's names of what formats here write."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,23 @@ class OutputFormat(Protocol):
         ...
 
     def looks_whole(self, path: pathlib.Path) -> bool:
-        """Whether what is there is of this format and not cut short, as far as its beginning tells."""
+        """Whether what is there can be read: of an animation or a video the first frame, of a folder each picture."""
         ...
 
 
-class OneFile:
+class AnyRate:
+    """What all formats share that can have every playback rate."""
+
+    def check_playback_rate(self, fps: Rate) -> Fraction:
+        """The rate.
+
+        Raises:
+          UserError: it is impossible.
+        """
+        return check_playback_rate(fps)
+
+
+class OneFile(AnyRate):
     """What all formats share whose clips are one file that Pillow reads.
 
     Attributes:
@@ -116,14 +131,6 @@ class OneFile:
         """The clip's name with an ending."""
         return f"{clip}.{ending or self.endings[0]}"
 
-    def check_playback_rate(self, fps: Rate) -> Fraction:
-        """The rate.
-
-        Raises:
-          UserError: it is impossible.
-        """
-        return check_playback_rate(fps)
-
     def files(self, path: pathlib.Path) -> list[str]:
         """The file itself."""
         return [path.name]
@@ -136,8 +143,8 @@ class OneFile:
 def picture_looks_whole(path: pathlib.Path) -> bool:
     """Whether a picture, or the first of an animation, can be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_PICTURES) as image:
             image.load()
         return True
-    except (OSError, ValueError, SyntaxError, IndexError):
+    except (*DECODING_ERRORS, Image.DecompressionBombError):
         return False

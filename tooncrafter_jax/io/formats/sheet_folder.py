@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 from dataclasses import replace
-from fractions import Fraction
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.atomic_files import cannot_write, sync_directory, temporary_name
-from tooncrafter_jax.io.formats.output_format import FormatOptions, picture_looks_whole
+from tooncrafter_jax.io.formats.output_format import AnyRate, FormatOptions, picture_looks_whole
 from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_frames, check_playback_rate
-from tooncrafter_jax.io.owned_files import foreign
+from tooncrafter_jax.io.owned_files import new_folder
 from tooncrafter_jax.io.timesheets import TimeSheetFormat, read_timesheet, sheet_of_frames, write_timesheet
+from tooncrafter_jax.io.timesheets.levels import safe_name
 
 
-class SheetFolder:
-    """See `OutputFormat`.
+class SheetFolder(AnyRate):
+    """See `OutputFormat`. XDTS does not keep a rate.
 
     Args:
       form: of the sheet. One whose sheet is a file gets a folder around it and its drawings: `clip_xdts/clip.xdts`.
@@ -36,14 +34,6 @@ class SheetFolder:
         del ending
         return f"{clip}{self._tail}"
 
-    def check_playback_rate(self, fps: Rate) -> Fraction:
-        """The rate, which XDTS does not keep.
-
-        Raises:
-          UserError: it is impossible.
-        """
-        return check_playback_rate(fps)
-
     def write(self, path: Path, frames: AnyFrames, fps: Rate, options: FormatOptions) -> None:
         """Writes the sheet and its drawings into a new folder, which appears complete.
 
@@ -58,23 +48,11 @@ class SheetFolder:
         """
         check_frames(frames, has_alpha=True)
         path = pathlib.Path(os.path.normpath(os.fspath(path)))
-        if os.path.lexists(path):
-            raise foreign(path, "choose another folder, or move it away")
-        clip = self._clip(path)
-        drawn = sheet_of_frames({clip: frames}, name=clip) if options.drawn is None else options.drawn()
-        staging = pathlib.Path(temporary_name(os.fspath(path.parent)))
-        try:
+        with new_folder(path) as folder:
+            name = safe_name(self._clip(path))
+            drawn = sheet_of_frames({name: frames}, name=name) if options.drawn is None else options.drawn()
             sheet = replace(drawn.sheet, fps=float(check_playback_rate(fps)))
-            write_timesheet(self._sheet(staging / path.name), sheet, drawn.pictures, form=self.name)
-            (staging / path.name).rename(path)
-            sync_directory(os.fspath(path.parent))
-        except (OSError, UserError) as error:
-            reason = error if isinstance(error, OSError) else error.__cause__
-            if isinstance(reason, OSError):
-                raise cannot_write(os.fspath(path), reason) from reason
-            raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            write_timesheet(self._sheet(folder), sheet, drawn.pictures, form=self.name)
 
     def files(self, path: pathlib.Path) -> list[str]:
         """Everything in the folder, after its name; none if there is no such folder."""

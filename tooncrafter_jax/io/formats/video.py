@@ -13,8 +13,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.io.atomic_files import sync_file, written_whole
 from tooncrafter_jax.io.formats.output_format import OneFile
-from tooncrafter_jax.io.frames import AnyFrames
+from tooncrafter_jax.io.frames import AnyFrames, Path, Rate, check_playback_rate
 
 _RGB_MATRIX, _FULL_RANGE = 0, 2
 """The codes of RGB without a matrix, and of the full range."""
@@ -79,6 +80,24 @@ def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSe
                 )
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
+
+
+def write_video(path: Path, frames: AnyFrames, fps: Rate, settings: VideoSettings) -> None:
+    """Writes a video file, whole or not at all.
+
+    Args:
+      path: of the file; its directory is made if it is missing.
+      frames: see `encode_video`.
+      fps: playback rate.
+      settings: see `VideoSettings`.
+
+    Raises:
+      UserError: an impossible `fps`, PyAV without such an encoder, or a path that cannot be written.
+    """
+    rate = check_playback_rate(fps)
+    with written_whole(path) as temporary:
+        encode_video(temporary, frames, rate, settings)
+        sync_file(temporary)
 
 
 class OneVideo(OneFile):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tooncrafter_jax.io.atomic_files import sync_file, written_whole
 from tooncrafter_jax.io.filling import filled
-from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, encode_video
-from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames, check_playback_rate
+from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, write_video
+from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames
 
 VP9_ENCODER = "libvpx-vp9"
 CRF = 6
@@ -39,9 +38,7 @@ def write_webm(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None
         pixel_format="yuva420p" if transparent else "yuv420p",
         options=_OPTIONS,
     )
-    with written_whole(path) as temporary:
-        encode_video(temporary, _spread(frames) if transparent else frames, check_playback_rate(fps), settings)
-        sync_file(temporary)
+    write_video(path, _spread(frames) if transparent else frames, fps, settings)
 
 
 class Webm(OneVideo):

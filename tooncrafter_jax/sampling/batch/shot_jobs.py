@@ -16,6 +16,7 @@ from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.ordering import pictures_in
 from tooncrafter_jax.io.owned_files import Stamps
 from tooncrafter_jax.io.timesheets import DrawnSheet, sheet_of_frames
+from tooncrafter_jax.io.timesheets.levels import safe_name
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.batch.entries import Entry
 from tooncrafter_jax.sampling.batch.jobs import Job, name_of_entry, sketches_of_entry, with_variations
@@ -85,6 +86,7 @@ def sheet_of_shot(video: Uint8Clip, keys: Sequence[int], name: str) -> DrawnShee
       keys: their frames; the first is that of the video's first frame.
       name: of the sheet and the layer.
     """
+    name = safe_name(name)  # of a file, which may have more than a layer's
     sheet, pictures = sheet_of_frames({name: video}, name=name)
     (layer,) = sheet.layers
     frames = {frame - keys[0] for frame in keys}
