@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -48,6 +49,17 @@ def test_runs_end_where_nothing_is_shown():
         Run(14, 16, {14: "1"}, ()),
     )
     assert LAYER.runs(7) == (Run(0, 7, {0: "1", 6: "2"}, (2, 4)),)
+
+
+def test_runs_of_a_long_layer_take_no_long_time():
+    """A drawing and a mark at every other frame, and a gap now and then."""
+    exposures = tuple(Exposure(frame, None if frame % 100 == 98 else str(frame)) for frame in range(0, MAX_FRAMES, 2))
+    marks = tuple(Mark(frame, "in-between") for frame in range(1, MAX_FRAMES, 2))
+    start = time.process_time()
+    runs = Layer("A", exposures, marks).runs(MAX_FRAMES)
+    assert time.process_time() - start < 20  # or many minutes
+    assert len(runs) == MAX_FRAMES // 100
+    assert runs[1] == Run(100, 198, {f: str(f) for f in range(100, 198, 2)}, tuple(range(101, 196, 2)))
 
 
 def test_in_betweens_are_wanted_between_drawings_alone():

@@ -223,3 +223,9 @@ def test_links_that_lead_out_are_refused(tmp_path: Path):
 def test_bytes_that_are_no_text(tmp_path: Path):
     (tmp_path / "a.csv").write_bytes(KRITA.replace("ink", "線").encode("shift-jis"))
     assert re.search(r"\(byte \d+ is no UTF-8\)", refusal(tmp_path / "a.csv", "a TVPaint CSV"))
+
+
+def test_a_cell_that_is_no_name_is_refused(tmp_path: Path):
+    text = KRITA.replace("frame00001-00003.png", "1" * 1001 + "!")
+    with pytest.raises(ValueError, match="line 11 has a cell of 1,002 characters: at most 1,000 are read"):
+        parse_csv(text.encode(), tmp_path / "a.csv")

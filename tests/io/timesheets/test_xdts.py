@@ -355,3 +355,13 @@ def test_files_that_are_none(tmp_path: Path, data: bytes, message: str):
     path = tmp_path / "cut.xdts"
     path.write_bytes(data)
     assert message in refusal(path, "an XDTS time sheet")
+
+
+def test_layers_whose_folders_would_be_one_are_said(tmp_path: Path):
+    drawn = sheet_of_frames({name: disc(2) for name in ("A", "a")})
+    with notes.collected() as said:
+        write_timesheet(tmp_path / "cut.xdts", *drawn)
+    assert any("layer 'a' is written to 'a~2/" in sentence and "give one another name" in sentence for sentence in said)
+    with notes.collected() as said:
+        write_timesheet(tmp_path / "other.xdts", *sheet_of_frames({"B": disc(2), "C": disc(2)}))
+    assert not any("is written to" in sentence for sentence in said)

@@ -6,6 +6,7 @@ Frames count from 0, layers from the bottom. An exposure holds until the next on
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
@@ -145,21 +146,19 @@ class Layer:
 
     def runs(self, duration: int) -> tuple[Run, ...]:
         """The parts of the first `duration` frames that show something without a gap, in their order."""
-        found: list[Run] = []
+        parts: list[dict[int, str]] = []
+        ends: list[int] = []
         for exposure, end in self.held(duration):
             if exposure.drawing is None:
                 continue
-            if found and found[-1].end == exposure.frame:
-                found[-1] = found[-1]._replace(
-                    end=end, drawings=found[-1].drawings | {exposure.frame: exposure.drawing}
-                )
+            if ends and ends[-1] == exposure.frame:
+                ends[-1] = end
             else:
-                found.append(Run(exposure.frame, end, {exposure.frame: exposure.drawing}, ()))
+                parts.append({})
+                ends.append(end)
+            parts[-1][exposure.frame] = exposure.drawing
         wanted = [mark.frame for mark in self.marks if mark.kind == "in-between"]
-        return tuple(
-            run._replace(in_betweens=tuple(frame for frame in wanted if run.start < frame < max(run.drawings)))
-            for run in found
-        )
+        return tuple(_run(drawings, end, wanted) for drawings, end in zip(parts, ends, strict=True))
 
     def in_betweens(self) -> tuple[int, ...]:
         """Frames between two drawings where one more is asked for, ascending.
@@ -168,6 +167,12 @@ class Layer:
         """
         end = 1 + max((frame for frame, *_ in (*self.exposures, *self.marks)), default=0)
         return tuple(frame for run in self.runs(end) for frame in run.in_betweens)
+
+
+def _run(drawings: dict[int, str], end: int, wanted: list[int]) -> Run:
+    """A run of these drawings; `wanted` is where in-betweens are asked for anywhere in the layer, ascending."""
+    start, last = next(iter(drawings)), next(reversed(drawings))
+    return Run(start, end, drawings, tuple(wanted[bisect_right(wanted, start) : bisect_left(wanted, last)]))
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ _TITLES = (
 _ROW = re.compile(r"#([0-9]{1,9})")
 _TVPAINT = re.compile(r"\[([0-9]{1,6})\]\s*\[([0-9]{1,6})\]\s*(.*)", re.S)
 """A file as TVPaint calls it: number of the layer, number of the first frame, label."""
+_LONGEST_CELL = 1000
+"""Characters; a longer one is no name of a file."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -188,6 +190,10 @@ def _rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             if len(row) > MAX_LAYERS + 1:
                 raise ValueError(f"line {reader.line_num} has {len(row):,} cells: at most {MAX_LAYERS + 1:,} are read")
+            if (longest := max(map(len, row), default=0)) > _LONGEST_CELL:
+                raise ValueError(
+                    f"line {reader.line_num} has a cell of {longest:,} characters: at most {_LONGEST_CELL:,} are read"
+                )
             if any(cell.strip() for cell in row):
                 yield reader.line_num, row
     except csv.Error as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from tooncrafter_jax.io.json_files import parse_json, read_at_most
 from tooncrafter_jax.io.timesheets.cel_files import CelFile, CelWriter, Pictures, written_together
 from tooncrafter_jax.io.timesheets.fields import LARGEST_SHEET, MAX_ENTRIES, Fields, kind_of
 from tooncrafter_jax.io.timesheets.levels import (
+    drawing_file_name,
     drawing_name,
     is_numbered,
     level_files,
@@ -81,7 +82,9 @@ class Xdts:
         folders: dict[str, dict[str, Callable[[], bytes]]] = {}
         if pictures is not None:
             cels = CelWriter(pictures)
-            for level, files in level_paths(sheet.levels()).items():
+            paths = level_paths(sheet.levels())
+            _note_other_paths(paths)
+            for level, files in paths.items():
                 for drawing, file in files.items():
                     folder, _, name = file.partition("/")
                     folders.setdefault(folder, {})[name] = partial(cels.png, level, drawing)
@@ -317,6 +320,23 @@ def _note_what_is_lost(sheet: TimeSheet) -> None:
         )
     if any(not layer.visible or layer.opacity != 1 for layer in sheet.layers):
         note("an XDTS time sheet says nothing of hidden or half-transparent layers: they are written as all others")
+
+
+def _note_other_paths(paths: Mapping[str, Mapping[str, str]]) -> None:
+    """Says which drawings have no file of their name, and so are not found where the sheet is read."""
+    odd = [
+        (level, file)
+        for level, files in paths.items()
+        for drawing, file in files.items()
+        if file != f"{safe_name(level)}/{drawing_file_name(level, drawing)}"
+    ]
+    if odd:
+        level, file = odd[0]
+        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        note(
+            f"a drawing of the layer '{printable(level, SHOWN)}' is written to '{file}'{more}, as another layer or "
+            "drawing has its name but for capitals or signs: programs do not find it there, so give one another name"
+        )
 
 
 def _is_header_number(text: str) -> bool:
