@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,13 @@ def test_what_may_be_either_is_refused(share):
     with pytest.raises(UserError, match=f"could have dark or bright lines, {100 * share:.0f} % of it is dark"):
         read_sheet(picture)
     assert read_sheet(picture, dark_lines=True).recognised is None
+
+
+def test_translucent_strokes_of_several_colours_are_read():
+    """None of them is as opaque as it is transparent."""
+    picture = transparent(220, opacity=80)
+    drawn = np.flatnonzero(picture[..., 3])
+    picture.reshape(-1, 4)[drawn[::3], :3] = 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a median of nothing
+        assert read_sheet(picture).dark_lines

@@ -164,12 +164,11 @@ def _lines_on_transparency(picture: np.ndarray, name: str) -> bool | None:
     if picture.shape[2] == 3:
         return None
     alpha = picture[..., 3]
-    drawn = alpha >= 128
-    if not drawn.any() and alpha.max() <= LEAST_CONTRAST:
+    if alpha.max() <= LEAST_CONTRAST:
         raise UserError(f"{name} is blank: all of it is transparent, so leave it out")
     if (alpha < 128).mean() < _TRANSPARENT:
         return None
-    values = grey_of_rgb(picture[..., :3])[drawn if drawn.any() else alpha > 0]
+    values = grey_of_rgb(picture[..., :3])[_drawn(alpha)]
     bright = float((values >= 128).mean())
     if bright >= _ONE_COLOUR:
         return False
@@ -179,4 +178,10 @@ def _lines_on_transparency(picture: np.ndarray, name: str) -> bool | None:
 def _drawn_luma(picture: np.ndarray) -> float:
     """The median brightness of what is not transparent."""
     grey = grey_of_rgb(np.ascontiguousarray(picture[..., :3]))
-    return float(np.median(grey if picture.shape[2] == 3 else grey[picture[..., 3] >= 128]))
+    return float(np.median(grey if picture.shape[2] == 3 else grey[_drawn(picture[..., 3])]))
+
+
+def _drawn(alpha: np.ndarray) -> np.ndarray:
+    """What is rather opaque than transparent, or where nothing is, all that is not wholly transparent."""
+    drawn = alpha >= 128
+    return drawn if drawn.any() else alpha > 0
