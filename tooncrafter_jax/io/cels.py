@@ -113,8 +113,9 @@ def cel_keys(
             raise UserError(f"{name} has nothing but transparency at {width} x {height} pixels: draw larger")
     colours = np.unique(np.concatenate([colours_of(key) for key in keys]), axis=0)
     if background == AUTO:
-        if preferred is not None and nearness(colours, preferred) >= FAR_ENOUGH:
-            chosen, distance = preferred, nearness(colours, preferred)
+        distance = 0.0 if preferred is None else nearness(colours, preferred)
+        if preferred is not None and distance >= FAR_ENOUGH:
+            chosen = preferred
         else:
             chosen, distance = farthest_background(colours)
         if distance < FAR:

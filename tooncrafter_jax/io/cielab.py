@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 """Linear RGB with the primaries of ITU-R BT.709 to CIE XYZ, a row each (Poynton's Color FAQ, question 18)."""
@@ -21,7 +21,7 @@ def lab_of_srgb(
         linear = _LINEAR[colours]
     else:
         coded = np.clip(colours / np.float32(255), 0, 1)
-        linear = np.where(coded > 0.04045, ((coded + 0.055) / 1.055) ** 2.4, coded / 12.92).astype(np.float32)
+        linear = linear_of_coded(coded).astype(np.float32)
     ratios = linear @ _TO_WHITE.T
     bent = np.where(ratios > 216 / 24389, np.cbrt(ratios), (24389 / 27 * ratios + 16) / 116)
     x, y, z = bent[..., 0], bent[..., 1], bent[..., 2]
@@ -34,14 +34,18 @@ def srgb_of_lab(lab: Float32[np.ndarray, "*shape 3"]) -> UInt8[np.ndarray, "*sha
     bent = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
     ratios = np.where(bent > 6 / 29, bent**3, (116 * bent - 16) * (27 / 24389))
     linear = np.clip(ratios @ _FROM_WHITE.T, 0, 1)
-    coded = np.where(linear > 0.0031308, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return np.round(255 * coded).astype(np.uint8)
+    return np.round(255 * coded_of_linear(linear)).astype(np.uint8)
 
 
-def _linear() -> np.ndarray:
-    coded = np.arange(256) / 255
-    return np.where(coded > 0.04045, ((coded + 0.055) / 1.055) ** 2.4, coded / 12.92).astype(np.float32)
+def linear_of_coded(coded: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Light of sRGB's values, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(coded > 0.04045, ((coded + 0.055) / 1.055) ** 2.4, coded / 12.92)
 
 
-_LINEAR = _linear()
+def coded_of_linear(light: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """The inverse of `linear_of_coded`."""
+    return np.where(light > 0.0031308, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055, 12.92 * light)
+
+
+_LINEAR = linear_of_coded(np.arange(256) / 255).astype(np.float32)
 """Linear values of the 256 coded ones."""

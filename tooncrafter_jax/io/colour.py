@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from tooncrafter_jax.io.cielab import coded_of_linear, linear_of_coded
 from tooncrafter_jax.io.repairs import DECODING_ERRORS
 from tooncrafter_jax.notes import note
 
@@ -172,16 +173,16 @@ def _by_curve(
     note(f"{name} has {what} other than sRGB's: converted to sRGB")
     top = 65535 if image.mode == "I;16" else 255
     values = np.arange(top + 1) / top
-    linear = _srgb_to_linear(values) if curve is None else values ** (1 / curve)
+    linear = linear_of_coded(values) if curve is None else values ** (1 / curve)
     if primaries is None:
-        table = np.round(255 * _linear_to_srgb(linear)).astype(np.uint8)
+        table = np.round(255 * coded_of_linear(linear)).astype(np.uint8)
         return Image.fromarray(table[np.asarray(image)]).convert("RGB")
     stored = np.asarray(image)
     result = np.empty_like(stored)
     for start in range(0, len(stored), _ROWS_AT_A_TIME):  # a large picture in floats would need gigabytes
         rows = slice(start, start + _ROWS_AT_A_TIME)
         light = linear[stored[rows]] @ primaries.T
-        result[rows] = np.round(255 * _linear_to_srgb(np.clip(light, 0, 1))).astype(np.uint8)
+        result[rows] = np.round(255 * coded_of_linear(np.clip(light, 0, 1))).astype(np.uint8)
     return Image.fromarray(result)
 
 
@@ -208,11 +209,3 @@ def _to_xyz(chromaticity: Sequence[float]) -> np.ndarray | None:
     if abs(np.linalg.det(primaries)) < 1e-6:
         return None
     return primaries * np.linalg.solve(primaries, white)
-
-
-def _srgb_to_linear(values: np.ndarray) -> np.ndarray:
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def _linear_to_srgb(light: np.ndarray) -> np.ndarray:
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)

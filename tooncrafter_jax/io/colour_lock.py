@@ -48,8 +48,9 @@ def locked_colours(frames: Frames, first: UInt8[np.ndarray, "H W 3"], last: UInt
     result = np.empty_like(frames)
 
     def locked(index: int) -> np.ndarray:
-        drift = _drift(frames[index], keys, index / (len(frames) - 1), still)
-        changed = srgb_of_lab(lab_of_srgb(frames[index]) + drift)
+        lab = lab_of_srgb(frames[index])
+        drift = _drift(lab, keys, index / (len(frames) - 1), still)
+        changed = srgb_of_lab(lab + drift)
         return np.where(np.abs(drift).max(-1, keepdims=True) < _NOTHING, frames[index], changed)
 
     for index, frame in each_made(locked, range(len(frames))):
@@ -57,14 +58,14 @@ def locked_colours(frames: Frames, first: UInt8[np.ndarray, "H W 3"], last: UInt
     return result
 
 
-def _drift(frame: np.ndarray, keys: np.ndarray, share: float, still: np.ndarray) -> Float32[np.ndarray, "H W 3"]:
+def _drift(lab: np.ndarray, keys: np.ndarray, share: float, still: np.ndarray) -> Float32[np.ndarray, "H W 3"]:
     """What a frame at this share of the way lacks, in L*a*b*."""
-    r = (1 - share) * keys[0] + share * keys[1] - lab_of_srgb(frame)
+    r = (1 - share) * keys[0] + share * keys[1] - lab
     around = np.zeros_like(r)
     for wider in _ROUNDS:
         weight = still / (1 + ((r - around) ** 2).sum(-1) / (wider * SAME) ** 2) ** 2
         sums = cell_means(weight[..., None] * r), cell_means(weight[..., None])
-        around = enlarged(_around(*sums), *frame.shape[:2])
+        around = enlarged(_around(*sums), *lab.shape[:2])
     return around
 
 

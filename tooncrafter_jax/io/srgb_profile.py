@@ -9,6 +9,10 @@ from __future__ import annotations
 import functools
 import struct
 
+import numpy as np
+
+from tooncrafter_jax.io.cielab import linear_of_coded
+
 _WHITE = (0.9642, 1.0, 0.8249)
 """D50."""
 _PRIMARIES = {"r": (0.43607, 0.22249, 0.01392), "g": (0.38515, 0.71687, 0.09708), "b": (0.14307, 0.06061, 0.71410)}
@@ -57,8 +61,7 @@ def srgb_profile() -> bytes:
 
 def _level(value: float) -> int:
     """Light of a value, both from 0 to 1, as a whole number of 16 bits."""
-    light = value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-    return round(65535 * light)
+    return round(65535 * float(linear_of_coded(np.asarray(value))))
 
 
 def _xyz(value: tuple[float, float, float]) -> bytes:

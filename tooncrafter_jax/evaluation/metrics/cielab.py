@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
-"""Linear RGB with the primaries of ITU-R BT.709 to CIE XYZ, a row each (Poynton's Color FAQ, question 18)."""
-WHITE = (0.95047, 1.0, 1.08883)
-"""XYZ of the illuminant D65 under the observer of 1931."""
+from tooncrafter_jax.io.cielab import TO_XYZ, WHITE
 
 
 def lab(images: UInt8[Array, "*B H W 3"] | UInt8[np.ndarray, "*B H W 3"]) -> Float[Array, "*B H W 3"]:
