@@ -86,13 +86,13 @@ def row_of(videos: dict[str, Uint8Video], gap: int) -> Row:
     flow, beside = DisFlow(), [gap + step for step in BESIDE if abs(step) < gap]
     row: dict[str, dict[str, Any]] = {}
     for way, video in videos.items():
-        (speed,) = key_speeds(video, [0, gap, 2 * gap], flow)
+        found = key_speeds(video, [0, gap, 2 * gap], flow)  # none where the key is in the middle of a hold
+        speed = found[0] if found and found[0].inside >= LEAST_SPEED else None
         off = np.abs(video[beside].astype(float) - videos[WAYS[0]][beside]).mean()
-        moves = speed.inside >= LEAST_SPEED
         row[way] = {
-            "stall": speed.stall if moves else None,
-            "jump": speed.jump if moves else None,
-            "turn": speed.turn if moves else None,
+            "stall": speed.stall if speed else None,
+            "jump": speed.jump if speed else None,
+            "turn": speed.turn if speed else None,
             "off": float(off),
             "speeds": speeds_along(video, flow).tolist(),
         }

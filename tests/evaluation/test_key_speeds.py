@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("cv2", reason="needs the extra 'data'")
 
 from tooncrafter_jax.curation.motion import DisFlow
-from tooncrafter_jax.evaluation.key_speeds import key_speeds, speeds_along
+from tooncrafter_jax.evaluation.key_speeds import KeySpeed, key_speeds, speeds_along
 
 KEYS = (0, 10, 20)
 
@@ -58,3 +58,18 @@ def test_the_speed_along_a_shot_is_that_of_its_steps() -> None:
     assert speeds.shape == (6,)
     assert speeds[2] == pytest.approx(speeds[3]), "a drawing that is held for two frames"
     assert speeds[[1, 2, 4]] == pytest.approx(np.full(3, speeds[0]), rel=0.25)
+
+
+def test_a_key_in_the_middle_of_a_hold_has_no_speeds() -> None:
+    """Its drawing was there before it, or stays to the end."""
+    places = 10 + 4 * np.arange(21)
+    before, after = places.copy(), places.copy()
+    before[8:12] = before[8]
+    after[10:] = after[10]
+    for held in (before, after, np.full(21, 10)):
+        assert key_speeds(video(held), KEYS, DisFlow()) == []
+
+
+def test_where_nothing_moves_inside_there_is_no_share() -> None:
+    key = KeySpeed(10, 1.0, 2.0, inside=0.0, turn=0.0)
+    assert np.isnan([key.stall, key.jump]).all()

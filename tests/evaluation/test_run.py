@@ -200,9 +200,18 @@ def test_mistakes(true: TrueClips, tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="'short' made clips of shape .8, 32, 32, 3., but the true ones have"):
         evaluation(true, tmp_path, [Short(1, "short")]).run()
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UserError, match="run.json' is damaged or cannot be read"):
-        evaluation(true, tmp_path, [Darker(1)])
+    for foreign in (
+        "{",
+        "[]",
+        "{}",
+        '{"request": [], "methods": {}}',
+        '{"request": {}, "methods": {"d": 1}}',
+        "[" * 9999,
+    ):
+        (tmp_path / "run.json").write_text(foreign)
+        with pytest.raises(UserError, match="run.json' would be replaced, .*: choose another --out, or move it away"):
+            evaluation(true, tmp_path, [Darker(1)])
+        assert (tmp_path / "run.json").read_text() == foreign
 
 
 def test_numbers_of_single_clips(true: TrueClips, tmp_path: Path) -> None:

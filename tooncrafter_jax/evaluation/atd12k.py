@@ -76,7 +76,10 @@ class Triplets(TrueSet):
                 f"{PICTURES} and {ANNOTATIONS} in it"
             ) from error
         if not found:
-            raise UserError(f"'{directory / PICTURES}' has no triplets: a folder each, with frame1, frame2 and frame3")
+            raise UserError(
+                f"'{directory / PICTURES}' has no triplets, a folder each with frame1, "
+                "frame2 and frame3: name the directory of ATD-12K"
+            )
         if limit and limit < len(found):
             found = [found[index * len(found) // limit] for index in range(limit)]
         self._names = tuple(found)
@@ -115,7 +118,7 @@ class Triplets(TrueSet):
         folder = self._directory / PICTURES / name
         path = next((path for ending in _ENDINGS if (path := folder / (stem + ending)).exists()), None)
         if path is None:
-            raise UserError(f"the triplet '{folder}' has no {stem}.png or {stem}.jpg")
+            raise UserError(f"the triplet '{folder}' has no {stem}.png or {stem}.jpg: fetch the set again")
         picture = Image.fromarray(read_image(path))
         return np.asarray(picture.resize((self._width, self._height), Image.Resampling.BILINEAR))
 
@@ -134,7 +137,10 @@ class Triplets(TrueSet):
             ) from error
         motion = found.get(_MOTION) if isinstance(found, dict) else None
         if not isinstance(motion, str):
-            raise UserError(f"the annotation '{path}' has no text '{_MOTION}'")
+            raise UserError(
+                f"the annotation '{path}' has no text '{_MOTION}': leave prompts out with --no-prompts, or fetch the "
+                "set's annotations"
+            )
         return motion
 
 

@@ -36,18 +36,23 @@ class KeySpeed(NamedTuple):
     @property
     def stall(self) -> float:
         """The slower of both steps, as a share of the speed inside: 1 is even, 0 stands still."""
-        return min(self.before, self.after) / self.inside
+        return self._of_inside(min(self.before, self.after))
 
     @property
     def jump(self) -> float:
         """The faster of both steps, as a multiple of the speed inside: 1 is even."""
-        return max(self.before, self.after) / self.inside
+        return self._of_inside(max(self.before, self.after))
+
+    def _of_inside(self, speed: float) -> float:
+        """A speed as a multiple of that inside; NaN where nothing moves there."""
+        return speed / self.inside if self.inside else float("nan")
 
 
 def key_speeds(video: Uint8Video, keys: Sequence[int], flow: OpticalFlow) -> list[KeySpeed]:
     """The motion at the keys of a shot that have a gap on both sides.
 
-    A drawing that is held is one drawing: its step is divided by the frames that it lasts.
+    A drawing that is held is one drawing: its step is divided by the frames that it lasts. A key has no speeds, and is
+    left out, where its drawing was held before it already or is held to the end of the gap.
 
     Args:
       video: the shot; its first frame is that of the first key.
@@ -58,8 +63,10 @@ def key_speeds(video: Uint8Video, keys: Sequence[int], flow: OpticalFlow) -> lis
     found = []
     for left, key, right in zip(keys, keys[1:], keys[2:], strict=False):
         around = [step for step in steps if left <= step[0] and step[1] <= right]
-        before = next(step for step in around if step[1] == key)
-        after = next(step for step in around if step[0] == key)
+        before = next((step for step in around if step[1] == key), None)
+        after = next((step for step in around if step[0] == key), None)
+        if before is None or after is None:
+            continue
         place = around.index(after)
         inside = [
             steps[step][0]

@@ -131,7 +131,7 @@ class MethodSpec:
         """
         match = re.fullmatch(r"(?:([\w. +-]+)=)?(.+)", text)
         if match is None:
-            raise UserError(f"'{text}' is not a method of the form METHOD or NAME=METHOD")
+            raise UserError(f"'{text}' is not a method: write METHOD or NAME=METHOD, as rife or mine=folder:DIR")
         name, method = match[1] or "", match[2]
         prefix, _, rest = method.partition(":")
         if method == Truth.name:

@@ -183,13 +183,21 @@ def _told_by_rows(path: Path) -> tuple[set[str], set[str]]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """What an earlier run was asked for; nothing if there was none."""
+    not_ours = foreign(path, "choose another --out, or move it away")
     try:
         earlier = read_json(path)
-        return earlier if earlier["request"] is not None and earlier["methods"] is not None else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{path}' is damaged or cannot be read: remove it, or choose another --out") from error
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}): choose another --out") from error
+    except ValueError as error:
+        raise not_ours from error
+    request, methods = (earlier.get(key) if isinstance(earlier, dict) else None for key in ("request", "methods"))
+    if not isinstance(request, dict) or not isinstance(methods, dict):
+        raise not_ours
+    if not all(isinstance(method, dict) for method in methods.values()):
+        raise not_ours
+    return earlier
 
 
 def file_name(text: str) -> str:

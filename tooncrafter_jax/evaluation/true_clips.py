@@ -144,7 +144,10 @@ class TrueClips(TrueSet):
         long_enough = [index for index in range(len(clips)) if len(clips[index]) >= rule.frames]
         self.left_out = len(clips) - len(long_enough)
         if not long_enough:
-            raise UserError(f"no clip of the split '{clips.split}' of '{clips.directory}' has {rule.frames} frames")
+            raise UserError(
+                f"no clip of the split '{clips.split}' of '{clips.directory}' has {rule.frames} frames: "
+                "give fewer --frames, or another set"
+            )
         if limit and limit < len(long_enough):
             long_enough = [long_enough[index * len(long_enough) // limit] for index in range(limit)]
         self._indices = long_enough

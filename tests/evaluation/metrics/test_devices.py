@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import jax
@@ -27,3 +29,13 @@ def test_as_many_devices_as_divide_the_batch(clips: int, devices: int) -> None:
     assert shares == [clips // devices]
     measure(b, a)
     assert len(shares) == 1  # compiled once for a shape
+
+
+def test_what_is_no_longer_used_is_let_go() -> None:
+    """A network of a gigabyte does not stay in memory when its metric is gone."""
+    measure = OverLocalDevices(lambda params, clips: clips * params, np.float32(2))
+    measure(np.ones((1, 2), np.float32))
+    gone = weakref.ref(measure)
+    del measure
+    gc.collect()
+    assert gone() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -38,6 +39,14 @@ def test_the_truth_of_the_next_method_is_known() -> None:
     other[1, 2, 3, 4, 2] ^= 1
     features.of_truth(batch(changed_clips(), other))
     assert len(network.calls) == 2
+
+
+def test_the_features_of_one_batch_are_kept() -> None:
+    features = SharedFeatures(lambda clips: np.ones((len(clips), 3), np.float32))
+    first = weakref.ref(features.of_truth(batch(clips(), clips())))
+    features.of_truth(batch(clips(), changed_clips()))
+    gc.collect()
+    assert first() is None
 
 
 @pytest.mark.gate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from math import gcd
 
@@ -29,6 +28,7 @@ class OverLocalDevices:
 
     def __init__(self, step: Callable[..., AnyArray], params: PyTree = ()) -> None:
         self._step, self._params = step, params
+        self._compiled: dict[tuple[int, int], tuple[Callable[..., AnyArray], PyTree]] = {}
 
     def __call__(self, *clips: Shaped[np.ndarray, "B ..."]) -> HostArray:
         """The rows of a batch; each of `clips` has the batch as its first axis."""
@@ -36,8 +36,13 @@ class OverLocalDevices:
         compiled, params = self._on(devices, len(clips))
         return np.asarray(compiled(params, *clips))
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019
     def _on(self, devices: int, arguments: int) -> tuple[Callable[..., AnyArray], PyTree]:
+        """The compiled function and the parameters on so many devices, made once."""
+        if (devices, arguments) not in self._compiled:
+            self._compiled[devices, arguments] = self._spread(devices, arguments)
+        return self._compiled[devices, arguments]
+
+    def _spread(self, devices: int, arguments: int) -> tuple[Callable[..., AnyArray], PyTree]:
         if devices == 1:
             return jax.jit(self._step), jax.device_put(self._params, jax.local_devices()[0])
         mesh = Mesh(np.asarray(jax.local_devices()[:devices]), (_AXIS,))

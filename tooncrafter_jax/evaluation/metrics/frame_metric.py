@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Rows
 
 
@@ -22,13 +23,25 @@ class FrameMetric(ABC):
     better: Literal["lower", "higher"]
     first_frame: ClassVar[int] = 0
     """Index of the frame that the first entry of a row belongs to."""
+    least_side: int = 1
+    """Pixels of a frame's shorter side that can be measured."""
 
     @abstractmethod
     def of_frames(self, batch: ClipBatch) -> Float[np.ndarray, "B frames"]:
         """The numbers of each clip's frames."""
 
     def measure(self, batch: ClipBatch) -> Rows:
-        """The row (B, frames), float32."""
+        """The row (B, frames), float32.
+
+        Raises:
+          UserError: the frames are smaller than `least_side`.
+        """
+        height, width = batch.videos.shape[2:4]
+        if min(height, width) < self.least_side:
+            raise UserError(
+                f"{self.title} needs frames of at least {self.least_side}x{self.least_side} pixels, not "
+                f"{height}x{width}: leave it out or evaluate larger clips"
+            )
         return {self.name: np.asarray(self.of_frames(batch), np.float32)}
 
     def summarise(self, rows: Rows) -> float:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
@@ -37,7 +36,7 @@ class LpipsMetric(FrameMetric):
 
     def __init__(self, net: LpipsNet, network: LoadedNetwork) -> None:
         self.name, self.title = f"lpips_{net}", TITLES[net]
-        self._smallest = SMALLEST[net]
+        self.least_side = SMALLEST[net]
         bind = network.network.bind
 
         def step(
@@ -67,15 +66,5 @@ class LpipsMetric(FrameMetric):
         return cls(net, load_lpips(net, weights))
 
     def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B T"]:
-        """The distance of each frame, at least 0.
-
-        Raises:
-          UserError: the frames are too small for the network.
-        """
-        height, width = batch.videos.shape[2:4]
-        if min(height, width) < self._smallest:
-            raise UserError(
-                f"{self.title} needs frames of at least {self._smallest}x{self._smallest} pixels, not "
-                f"{height}x{width}: leave it out or evaluate larger clips"
-            )
+        """The distance of each frame, at least 0."""
         return self._measure(batch.videos, batch.truth)

@@ -18,9 +18,8 @@ Extractor = Callable[[UInt8[np.ndarray, "B T H W 3"]], Float32[np.ndarray, "B ..
 class SharedFeatures:
     """Runs a network once for all metrics that are given the same object of this class.
 
-    The made clips' features are kept until the next batch comes. The true clips' are kept for good, by the content of
-    the batch: several methods that are measured against the same batches of the same clips run the network once on
-    those.
+    The made clips' features are kept until the next batch comes. The true clips' are kept until others come, by their
+    content: several methods that are measured one after another against the same clips run the network once on those.
 
     Args:
       extract: the network, from uint8 clips to their features.
@@ -30,7 +29,7 @@ class SharedFeatures:
         self._extract = extract
         self._batch: Callable[[], ClipBatch | None] = lambda: None
         self._made: Float32[np.ndarray, "B ..."] | None = None
-        self._true: dict[bytes, Float32[np.ndarray, "B ..."]] = {}
+        self._true: tuple[bytes, Float32[np.ndarray, "B ..."]] | None = None
         self._digest = b""
 
     def of_videos(self, batch: ClipBatch) -> Float32[np.ndarray, "B ..."]:
@@ -45,9 +44,9 @@ class SharedFeatures:
         self._turn_to(batch)
         if not self._digest:
             self._digest = _digest(batch.truth)
-        if self._digest not in self._true:
-            self._true[self._digest] = self._extract(batch.truth)
-        return self._true[self._digest]
+        if self._true is None or self._true[0] != self._digest:
+            self._true = self._digest, self._extract(batch.truth)
+        return self._true[1]
 
     def _turn_to(self, batch: ClipBatch) -> None:
         if self._batch() is not batch:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.devices import OverLocalDevices
 from tooncrafter_jax.evaluation.metrics.frame_metric import FrameMetric
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
@@ -38,15 +37,11 @@ class Ssim(FrameMetric):
 
     name = "ssim"
     title = "SSIM"
+    least_side = WINDOW
     better: Literal["lower", "higher"] = "higher"
 
     def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B T"]:
-        """The similarity of each frame, at most 1.
-
-        Raises:
-          UserError: the frames are smaller than the window.
-        """
-        _check_size(batch, WINDOW, self.title)
+        """The similarity of each frame, at most 1."""
         return _of_clips(batch.videos, batch.truth)
 
 
@@ -59,25 +54,12 @@ class SsimGrey(FrameMetric):
 
     name = "ssim_grey"
     title = "SSIM (grey)"
+    least_side = UNIFORM_WINDOW
     better: Literal["lower", "higher"] = "higher"
 
     def of_frames(self, batch: ClipBatch) -> Float32[np.ndarray, "B T"]:
-        """The similarity of each frame, at most 1.
-
-        Raises:
-          UserError: the frames are smaller than the window.
-        """
-        _check_size(batch, UNIFORM_WINDOW, self.title)
+        """The similarity of each frame, at most 1."""
         return _of_grey_clips(batch.videos, batch.truth)
-
-
-def _check_size(batch: ClipBatch, window: int, title: str) -> None:
-    height, width = batch.videos.shape[2:4]
-    if min(height, width) < window:
-        raise UserError(
-            f"{title} needs frames of at least {window}x{window} pixels, not {height}x{width}: leave it out "
-            "or evaluate larger clips"
-        )
 
 
 @jax.jit

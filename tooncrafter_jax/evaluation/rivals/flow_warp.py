@@ -46,7 +46,7 @@ class FlowWarp:
 
     def require(self, ids: Sequence[str]) -> None:
         """Measures the flow of two small pictures, which needs all that a large one does."""
-        self.flow(*np.zeros((2, 64, 64, 3), np.uint8))
+        self.flow(*np.zeros((2, LEAST_SIDE, LEAST_SIDE, 3), np.uint8))
 
     def __call__(self, requests: Sequence[ClipRequest]) -> UInt8[np.ndarray, "B T H W 3"]:
         """The clips; see `InBetweener`."""

@@ -134,7 +134,7 @@ def read_video(path: Path, at_most: int) -> list[UInt8[np.ndarray, "H W 3"]]:
     """
     if path.is_dir():
         return [read_image(picture) for picture in _pictures(path)[: at_most + 1]]
-    if path.suffix in FILMS:
+    if path.suffix.lower() in FILMS:
         frames: list[np.ndarray] = []
         for frame in read_film(path, NEVER_SHRUNK, resampling="full_chroma"):
             frames.append(frame)
