@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from tests.reference import RuleSource
 from tests.weights.layouts import Tensors, write_checkpoint
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.weights.hub_names import HubName, parse_name
 from tooncrafter_jax.weights.rule import make
 from tooncrafter_jax.weights.sources import TensorSource, open_source
 
@@ -217,6 +218,15 @@ def test_files_that_cannot_be_weights(tmp_path: Path, name: str, content: bytes 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         open_source(tmp_path / name)
+
+
+def test_endings_in_capitals(tmp_path: Path) -> None:
+    save_file({"a": np.ones(3, np.float32)}, tmp_path / "Model.SAFETENSORS")
+    assert dict(open_source(tmp_path / "Model.SAFETENSORS").shapes) == {"a": (3,)}
+    (tmp_path / "Model.CKPT").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match="is not a PyTorch checkpoint in zip format or is cut off"):
+        open_source(tmp_path / "Model.CKPT")
+    assert parse_name("owner/name/Model.CKPT") == HubName("owner/name", None, "Model.CKPT")
 
 
 def test_a_directory_is_no_weight_file(tmp_path: Path) -> None:

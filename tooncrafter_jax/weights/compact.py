@@ -1,4 +1,4 @@
-"""A checkpoint directory written again as one safetensors file a component, in 16 bits, to be handed on."""
+"""A checkpoint directory written again as one safetensors file a component, to be handed on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.typing import JsonObject
+from tooncrafter_jax.typing import HostArray, JsonObject
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 DTYPES = ("float16", "float32")
@@ -65,10 +65,17 @@ def compact(
                 rounded = {path: np.asarray(value).astype(dtype) for path, value in params.items()}
             broken = [path for path, value in rounded.items() if not np.isfinite(value).all()]
             if broken:
-                raise UserError(f"{name}.{broken[0]} has values that {dtype} does not hold: use --stored-dtype=float32")
+                raise _no_numbers(f"{name}.{broken[0]}", np.asarray(params[broken[0]]), dtype)
             writer.write(name, rounded)
             size += sum(value.nbytes for value in rounded.values())
     return size
+
+
+def _no_numbers(where: str, value: HostArray, dtype: str) -> UserError:
+    """The error for parameters that are not finite in a dtype."""
+    if np.isfinite(value.astype(np.float32)).all():
+        return UserError(f"{where} has values that {dtype} does not hold: use --stored-dtype=float32")
+    return UserError(f"{where} has values that are not finite: train or convert the model again")
 
 
 def without_repeated_runs(provenance: JsonObject) -> JsonObject:

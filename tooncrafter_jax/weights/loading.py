@@ -143,12 +143,15 @@ def check_buffers(source: TensorSource, assignment: Assignment, schedule: NoiseS
     computed = schedule.buffers()
     for name in assignment.buffers:
         if name not in computed:
-            raise UserError(f"{source.where} holds the schedule buffer {name}, which this schedule does not have")
+            raise UserError(
+                f"{source.where} holds the schedule buffer {name}, which this schedule does not have: "
+                "name the architecture of this model"
+            )
         expected = computed[name]
         if tuple(source.shapes[name]) != expected.shape:
             raise UserError(
                 f"the schedule buffer {name} of {source.where} has {prod(source.shapes[name])} entries instead of "
-                f"{expected.size}"
+                f"{expected.size}: name the architecture of this model"
             )
         stored = source.read(name)
         error, size = np.abs(stored.astype(np.float64) - expected), np.maximum(1.0, np.abs(expected))
@@ -156,5 +159,6 @@ def check_buffers(source: TensorSource, assignment: Assignment, schedule: NoiseS
         if not (error <= allowed).all():  # nor is it a number
             raise UserError(
                 f"the schedule buffer {name} of {source.where} differs from the schedule of the config by "
-                f"{(error / size).max():.2g}; this model was trained with other diffusion constants"
+                f"{(error / size).max():.2g}; this model was trained with other diffusion constants: "
+                "name the architecture of this model"
             )

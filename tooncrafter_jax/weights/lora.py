@@ -72,24 +72,26 @@ def load_lora(file: GivenPath) -> Lora:
     """
     file = local_path(file)
     if not file.is_file():
-        raise UserError(f"there is no file '{file}'")
+        raise UserError(f"there is no file '{file}': check the path")
     try:
         source = SafetensorsSource(file)
         scale = float(source.metadata["scale"])
     except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
+        raise UserError(f"cannot read {file} ({error.strerror}): check who may read it") from error
     except (UserError, KeyError, ValueError) as error:
         about = f" ({error})" if isinstance(error, UserError) else ""
-        raise UserError(f"'{file}' is damaged, or holds no low-rank factors{about}") from error
+        raise UserError(f"'{file}' is damaged, or holds no low-rank factors{about}: name another file") from error
     if not math.isfinite(scale):
-        raise UserError(f"'{file}' states a scale of {scale} for its low-rank factors: it is damaged, or no such file")
+        raise UserError(
+            f"'{file}' states a scale of {scale} for its low-rank factors: train it again, or name another file"
+        )
     for name, shape in source.shapes.items():
         if not name.startswith(PREFIX) or not name.endswith((".a", ".b")) or len(shape) != 2:
             raise UserError(f"'{file}' holds the tensor {name}, which is no low-rank factor: name another file")
     if source.bytes > LARGEST_FACTORS:
         raise UserError(
             f"'{file}' states {source.bytes:,} bytes of low-rank factors, more than a model of ours can have: "
-            "it is damaged, or no such file"
+            "name another file"
         )
     factors = {name: source.read(name) for name in source.shapes}
     spoilt = [name for name, factor in factors.items() if not np.isfinite(factor.astype(np.float32)).all()]
@@ -114,7 +116,8 @@ def merged(params: Mapping[str, Mapping[str, AnyArray]], lora: Lora) -> dict[str
         shapes = None if a is None or b is None or a.shape[1] != b.shape[0] else (a.shape[0], b.shape[1])
         if kernel is None or matrix_shape(kernel.shape) != shapes:
             raise UserError(
-                f"the low-rank factor '{factor}' fits no kernel of this model: it is of another architecture"
+                f"the low-rank factor '{factor}' fits no kernel of this model: name a model of the "
+                "architecture that it was trained on"
             )
         if which == "a":
             result[component][name] = merge(path, kernel, factors, lora.scale)

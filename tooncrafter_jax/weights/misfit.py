@@ -25,7 +25,10 @@ def check_fit(where: str, missing: Sequence[str], unexpected: Sequence[str], mis
     groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
     problems = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in groups if names]
     if problems:
-        raise UserError(f"{where} does not fit this architecture; tensors {'; '.join(problems)}")
+        raise UserError(
+            f"{where} does not fit this architecture; tensors {'; '.join(problems)}: name a file of this one, "
+            "or the file's architecture"
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

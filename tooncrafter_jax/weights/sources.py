@@ -74,7 +74,9 @@ class SafetensorsSource:
         strange = sorted({entry.dtype for entry in self._entries.values()} - set(_SAFETENSORS_DTYPES))
         if strange:
             some = ", ".join(dtype[:16] for dtype in strange[:3])
-            raise UserError(f"{path} holds tensors of type {some}, which no ToonCrafter weights have")
+            raise UserError(
+                f"{path} holds tensors of type {some}, which no ToonCrafter weights have: name another file"
+            )
         self.shapes = {name: entry.shape for name, entry in self._entries.items()}
 
     @property
@@ -94,7 +96,7 @@ class SafetensorsSource:
                 file.seek(entry.start)
                 raw = file.read(entry.stop - entry.start)
         except OSError as error:
-            raise UserError(f"cannot read {self._path}: {error.strerror}") from error
+            raise UserError(f"cannot read {self._path} ({error.strerror}): check the disk that it is on") from error
         if len(raw) != entry.stop - entry.start:
             raise UserError(f"{self._path} was cut off while it was read: copy it again")
         return np.frombuffer(raw, _SAFETENSORS_DTYPES[entry.dtype]).reshape(entry.shape)
@@ -108,22 +110,23 @@ def open_source(path: Path) -> TensorSource:
     """
     try:
         if not path.exists():
-            raise UserError(f"no file {path}")
+            raise UserError(f"no file {path}: check the path")
         if path.is_dir():
-            raise UserError(f"{path} is a directory, not a weight file")
+            raise UserError(f"{path} is a directory, not a weight file: name one in it")
         if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty")
+            raise UserError(f"{path} is empty: copy or download it again")
         with path.open("rb") as file:
             beginning = file.read(max(map(len, _NO_WEIGHTS))).lower()
         for other, sentence in _NO_WEIGHTS.items():
             if beginning.startswith(other):
                 raise UserError(f"{path} {sentence}")
-        if path.suffix == ".safetensors":
+        ending = path.suffix.lower()
+        if ending == ".safetensors":
             return SafetensorsSource(path)
-        if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        if ending in (".ckpt", ".pt", ".pth", ".bin"):
             return TorchSource(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if path.suffix in _UNFINISHED:
+        raise UserError(f"cannot read {path} ({error.strerror}): check who may read it") from error
+    if path.suffix.lower() in _UNFINISHED:
         raise UserError(f"{path} is a download that is not finished: fetch the rest of it")
     raise UserError(f"{path} is of an unknown kind: a weight file ends in .safetensors, .ckpt, .pt, .pth or .bin")
