@@ -69,16 +69,15 @@ def is_text(text: str) -> bool:
 def write_json(path: str | os.PathLike[str], obj: object) -> None:
     """Writes strict JSON, indented, in UTF-8.
 
-    Numpy and JAX arrays become lists, paths and other mapping keys strings, and NaN and infinities null.
+    Numpy and JAX arrays become lists, paths and keys of dicts strings, and NaN and infinities null.
 
     Args:
       path: of the file; its directory is made if it is missing.
-      obj: nested mappings, sequences, arrays, strings, numbers, booleans and None.
+      obj: nested dicts, lists, tuples, arrays, paths, strings, numbers, booleans and None.
 
     Raises:
       UserError: a path that cannot be written.
       TypeError: something else in `obj`.
-      ValueError: `obj` holds itself.
     """
     text = json.dumps(_jsonable(obj), indent=2, ensure_ascii=False, allow_nan=False)
     # half a surrogate is escaped, as JSON allows

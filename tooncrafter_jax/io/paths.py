@@ -134,10 +134,11 @@ def copy_file(source: AnyPath, destination: AnyPath) -> None:
 
 
 def remove_tree(path: AnyPath) -> None:
-    """Removes a directory with all that is in it; nothing where there is none.
+    """Removes a directory with all that is in it; nothing where there is none. On this machine, what cannot be removed
+    stays.
 
     Raises:
-      OSError: as the file system has it.
+      OSError: of a bucket, as its package has it.
     """
     if isinstance(path, Path):
         shutil.rmtree(path, ignore_errors=True)
