@@ -163,7 +163,9 @@ def test_an_architecture_that_is_asked_for_is_not_ignored(server: hub_server.Hub
     assert other.found() is None
     mine = replace(named, directory=tmp_path / "mine")
     assert mine.run().made and not mine.run().made and not Fetch(NAME, tmp_path / "mine").run().made
-    with pytest.raises(UserError, match="mine holds image_projector already: add --overwrite"):
+    with pytest.raises(
+        UserError, match=r"mine has another architecture \(named\) than other: choose another directory"
+    ):
         replace(other, directory=tmp_path / "mine").run()
 
 

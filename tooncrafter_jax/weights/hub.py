@@ -165,14 +165,14 @@ class Fetch:
         revision = known.files[0].revision if known else self.name.revision
         if revision is None:
             revision = published_file(self.name).revision if self.name.file else MAIN
-        named = [revision, *files, dtype or _AS_PUBLISHED, *([] if self.architecture is None else [self._mark])]
+        named = [revision, *files, dtype or _AS_PUBLISHED, *([self._mark] if self._mark else [])]
         parts = "+".join(map(_as_part, named))
         return self._cache / _as_part(self.name.repository) / shortened(parts, _LONGEST_NAME)
 
     @property
     def _mark(self) -> str:
-        """Stands for the architecture that was asked for; empty without."""
-        if self.architecture is None:
+        """Stands for the architecture that was asked for; empty for `ARCHITECTURE`."""
+        if self.architecture is None or self.architecture == preset(ARCHITECTURE):
             return ""
         return hashlib.sha256(json.dumps(to_dict(self.architecture), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -289,7 +289,7 @@ class Fetch:
             "file": source.name.file,
             "size": source.size,
             "stored": self.dtype or _AS_PUBLISHED,
-            **({} if self.architecture is None else {"architecture": self._mark}),
+            **({"architecture": self._mark} if self._mark else {}),
         }
 
     def _record(self, made: Path, sources: Sequence[Source], before: Sequence[JsonObject] = ()) -> bytes:
