@@ -18,7 +18,6 @@ from tooncrafter_jax.typing import HostArray, HostParams
 from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
 from tooncrafter_jax.zoo.network_file import (
     Target,
-    check_may_replace,
     file_checksum,
     map_tensors,
     read_network,
@@ -131,9 +130,7 @@ class _Hdf5Source:
 
         def visit(name: str, item: object) -> None:
             if isinstance(item, h5py.Dataset):
-                if item.dtype.kind != "f" or item.shape is None:
-                    raise ValueError("a data set is not of numbers")
-                self.shapes[name] = item.shape
+                self.shapes[name] = item.shape or ()
 
         with self._opened() as file:
             file.visititems(visit)
@@ -142,9 +139,11 @@ class _Hdf5Source:
         """The data set of this name.
 
         Raises:
-          UserError: it is damaged.
+          UserError: it is damaged, or of no numbers.
         """
         with self._opened() as file:
+            if file[name].dtype.kind != "f":
+                raise ValueError("it is not of numbers")
             return np.asarray(file[name])
 
     @contextlib.contextmanager
@@ -162,7 +161,6 @@ def _kept(cache: Path, digest: str, file: Path) -> Path:
     """The converted file in the cache, made of `file` where it is missing or damaged."""
     converted = _converted(cache, digest)
     if not _is_whole(converted):
-        check_may_replace(converted)
         write_network(converted, KIND, read_hdf5(file), {"source_sha256": digest}, overwrite=True)
     return converted
 
