@@ -40,5 +40,5 @@ def test_a_drawing_that_is_shown_for_longer_than_the_format_can_say(tmp_path: Pa
     with pytest.raises(UserError, match="fps is 0.01, but frames of an animated PNG last 65.535 seconds at most"):
         FORMATS["apng"].check_playback_rate(0.01)
     with pytest.raises(UserError, match="longer than the 65.535 seconds that animated PNG can hold: choose a higher"):
-        write_apng(tmp_path / "a.apng", np.repeat(cel(1), 3, axis=0), fps=0.02)  # equal frames are one
+        write_apng(tmp_path / "a.apng", np.repeat(cel(2), [3, 1], axis=0), fps=0.02)  # equal frames are one
     assert files(tmp_path) == []
