@@ -10,8 +10,8 @@ from PIL import Image
 
 from tooncrafter_jax.errors import UserError
 
-LONGEST_DELAY = {"PNG": 65.535, "GIF": 655.35}
-"""Pillow's name of a format -> seconds that a picture can be shown, as 16 bits count them."""
+LONGEST_DELAY = {"PNG": 65535, "GIF": 655.35}
+"""Pillow's name of a format -> seconds that a picture can be shown, as 16 bits count them or their hundredths."""
 
 
 def encode_animation(pictures: list[Image.Image], form: str, delays: list[int], **options: Any) -> bytes:
@@ -30,9 +30,11 @@ def encode_animation(pictures: list[Image.Image], form: str, delays: list[int], 
     first, *rest = pictures
     try:
         first.save(buffer, form, save_all=True, append_images=rest, duration=delays, loop=0, **options)
-    except struct.error as error:
+    except (struct.error, ValueError) as error:
+        if isinstance(error, ValueError) and "duration" not in str(error):
+            raise
         raise UserError(
-            f"a drawing is shown for longer than the {LONGEST_DELAY.get(form, 0):g} seconds that animated {form} can "
+            f"a drawing is shown for longer than the {LONGEST_DELAY.get(form, 0):,} seconds that animated {form} can "
             "hold: choose a higher playback fps, or write mp4"
         ) from error
     return buffer.getvalue()

@@ -11,7 +11,6 @@ from tests.io.formats.animations import read_animation
 from tests.io.formats.clips import cartoon, cel, files
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import write_apng
-from tooncrafter_jax.io.formats import FORMATS
 
 
 @pytest.mark.parametrize(("fps", "seconds"), [(8, 2.0), (7, 16 / 7), (24, 2 / 3)])
@@ -36,9 +35,16 @@ def test_impossible_settings_are_named(tmp_path: Path):
     assert files(tmp_path) == []
 
 
+@pytest.mark.parametrize(("fps", "seconds"), [(0.015, 66.667), (0.02, 150), (0.0101, 297.03)])
+def test_slow_clips_last_as_long_as_they_should(tmp_path: Path, fps: float, seconds: float):
+    """16 bits have no room for their milliseconds; equal frames are one."""
+    held = 1 if fps == 0.015 else 3
+    write_apng(tmp_path / "a.apng", np.repeat(cel(2), [held, 1], axis=0), fps=fps)
+    _, delays, _ = read_animation(tmp_path / "a.apng", "RGBA")
+    assert delays[0] / 1000 == pytest.approx(seconds, abs=0.02)
+
+
 def test_a_drawing_that_is_shown_for_longer_than_the_format_can_say(tmp_path: Path):
-    with pytest.raises(UserError, match="fps is 0.01, but frames of an animated PNG last 65.535 seconds at most"):
-        FORMATS["apng"].check_playback_rate(0.01)
-    with pytest.raises(UserError, match="longer than the 65.535 seconds that animated PNG can hold: choose a higher"):
-        write_apng(tmp_path / "a.apng", np.repeat(cel(2), [3, 1], axis=0), fps=0.02)  # equal frames are one
+    with pytest.raises(UserError, match="longer than the 65,535 seconds that animated PNG can hold: choose a higher"):
+        write_apng(tmp_path / "a.apng", np.repeat(cel(2, 8, 8), [660, 1], axis=0), fps=0.01)
     assert files(tmp_path) == []
