@@ -116,8 +116,8 @@ def merged(params: Mapping[str, Mapping[str, AnyArray]], lora: Lora) -> dict[str
         shapes = None if a is None or b is None or a.shape[1] != b.shape[0] else (a.shape[0], b.shape[1])
         if kernel is None or matrix_shape(kernel.shape) != shapes:
             raise UserError(
-                f"the low-rank factor '{factor}' fits no kernel of this model: name a model of the "
-                "architecture that it was trained on"
+                f"the low-rank factor '{factor}' fits no kernel of this model, as it is of another "
+                "architecture: name the model that it was trained on"
             )
         if which == "a":
             result[component][name] = merge(path, kernel, factors, lora.scale)
