@@ -320,8 +320,9 @@ def test_two_processes_at_once(server: hub_server.Hub, tmp_path: Path) -> None:
     server.on_bytes = hold
     code = (
         "from tooncrafter_jax.models.configuration import tiny\n"
-        "from tooncrafter_jax.weights.hub import Fetch, HubName\n"
-        "print(Fetch(HubName('owner/name'), architecture=tiny()).run())"
+        "from tooncrafter_jax.weights import hub\n"
+        "hub.preset = lambda name: tiny()\n"
+        "print(hub.Fetch(hub.HubName('owner/name')).run())"
     )
     environment = os.environ | server.environment(str(tmp_path)) | {"JAX_PLATFORMS": "cpu"}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as other:
