@@ -144,6 +144,23 @@ def test_holes_and_what_lies_behind(tmp_path: Path) -> None:
     refused(tmp_path, file_of({"a": entry([1], 0, 4)}, bytes(9)), "5 bytes behind its tensors belong to none")
 
 
+@pytest.mark.parametrize(
+    "extra", ['"__metadata__": {"a": "\\ud800"}', '"__metadata__": {"\\udfff": "a"}', '"x": {"\\ud800": 1, %s}']
+)
+def test_halves_of_characters(tmp_path: Path, extra: str) -> None:
+    """Which the format's own library refuses wherever they are."""
+    entry = '"dtype": "F32", "shape": [1], "data_offsets": [0, 4]'
+    header = "{" + (extra % entry if "%s" in extra else f'"x": {{{entry}}}, {extra}') + "}"
+    assert read_or_refuse(tmp_path / "m.safetensors", file_of(header.encode(), bytes(4))) is None
+
+
+def test_a_mark_of_the_order_of_bytes(tmp_path: Path) -> None:
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"x": entry}).encode()
+    assert read_or_refuse(tmp_path / "m.safetensors", file_of(header, bytes(4))) is not None
+    assert read_or_refuse(tmp_path / "m.safetensors", file_of(b"\xef\xbb\xbf" + header, bytes(4))) is None
+
+
 def test_a_hundred_dimensions(tmp_path: Path) -> None:
     refused(tmp_path, file_of({"a": entry([1] * 100, 0, 4)}, bytes(4)), "of 100 dimensions for the tensor a")
     many = [2**62 + 1] * 500_000  # whose product has 30 million digits

@@ -7,6 +7,7 @@ Nothing in it is trusted: a file can come from anybody.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping
 from math import prod
@@ -88,7 +89,7 @@ def read_header(path: Path) -> Header:
             )
         text = file.read(length)
     try:
-        content = parse_json(text)
+        content = parse_json(text.decode())  # a text: a mark of the order of bytes before it is no JSON here
     except RepeatedKey as error:
         raise UserError(f"the header of {path} is damaged, {error}: copy the file again") from error
     except ValueError as error:
@@ -103,6 +104,8 @@ def read_header(path: Path) -> Header:
         for name, entry in content.items()
     }
     _check(path, entries, 8 + length, size)
+    if not is_text(json.dumps([content, metadata], ensure_ascii=False)):  # escapes can make halves of characters
+        raise UserError(broken)
     return Header(entries, metadata)
 
 
