@@ -77,7 +77,9 @@ export class Inspector {
     /** @param {"timing" | "exposure"} name */
     const changed = (name) => (/** @type {string} */ value) => {
       const usual = name === "timing" ? "linear" : "1";
-      this._store.change({ ...shot, [name]: { ...shot[name], [frame]: value.trim() || usual } });
+      const { shot: now } = this._store;
+      this._store.change({ ...now, [name]: { ...now[name], [frame]: value.trim() || usual } });
+      if (value.trim()) this._shown = this._store.shot; // the fields say so already: what is written in another one stays
     };
     const timing = { type: "text", list: "timings", value: shot.timing[frame] ?? "linear" };
     const exposure = { type: "text", list: "exposures", value: shot.exposure[frame] ?? "1" };
