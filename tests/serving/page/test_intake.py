@@ -1,0 +1,44 @@
+"""Pictures and time sheets that come to the page."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.serving.page.hands import KEYS, Opened, drawing, drop, keys_of, seek, shot_of
+from tooncrafter_jax.io.timesheets import Exposure, Layer, TimeSheet
+from tooncrafter_jax.io.timesheets.xdts import xdts_bytes
+
+pytestmark = pytest.mark.gate
+
+
+def test_pictures_are_pasted_and_placed_by_the_numbers_in_their_names(opened: Opened) -> None:
+    page = opened()
+    numbered = {"walk_0025.png": drawing(90), "walk_0001.png": drawing(10), "walk_0009.png": drawing(50)}
+    drop(page, "#stage", numbered)
+    page.wait_for_selector("[data-id=keys-24]")
+    assert keys_of(page) == [0, 8, 24]
+    dragged, width = page.locator("[data-id=keys-24]"), page.locator("#rows").bounding_box()["width"] / 33
+    box = dragged.bounding_box()
+    page.mouse.move(box["x"] + 10, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 10 - 4 * width, box["y"] + 10, steps=4)
+    page.mouse.up()
+    page.wait_for_selector("[data-id=keys-20]")
+    assert keys_of(page) == [0, 8, 20]
+    seek(page, 4)
+    drop(page, "body", {"image.png": drawing(30)}, "paste")
+    page.wait_for_selector("[data-id=keys-4]")
+    drop(page, "#row-sketches", {"lines_01.png": drawing(30), "lines_03.png": drawing(40)})
+    for frame in (0, 2):  # from the left of the row on
+        page.wait_for_selector(f"[data-id=sketches-{frame}]")
+
+
+def test_a_time_sheet_brings_its_drawings(opened: Opened) -> None:
+    page = opened()
+    sheet = TimeSheet("cut", 24, (Layer("A", (Exposure(0, "1"), Exposure(8, "2"), Exposure(20, "1"))),))
+    files = {"cut.xdts": xdts_bytes(sheet), "A_0001.png": KEYS["a.png"], "A_0002.png": KEYS["b.png"]}
+    drop(page, "#stage", files)
+    page.wait_for_selector("[data-id=keys-20]")
+    assert keys_of(page) == [0, 8, 20] and "3 keys" in page.inner_text("#status")
+    keys = shot_of(page)["keys"]
+    assert keys["0"]["picture"] == keys["20"]["picture"] != keys["8"]["picture"]
