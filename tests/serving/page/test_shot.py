@@ -150,6 +150,27 @@ def test_a_page_that_is_loaded_again_goes_on_watching(opened: Opened) -> None:
     assert shot_of(page)["settings"]["seed"] == 125 and page.input_value("#count") == "1"
 
 
+def test_a_shot_that_was_not_drawn_comes_back_after_another_one(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.fill("#name", "first")
+    page.click("#draw")
+    page.wait_for_selector(".state.done")
+    page.fill("#name", "never drawn")
+    page.click("#new-shot")
+    page.wait_for_selector(".item.keys", state="detached")
+    assert "Undo brings back" in page.inner_text("#status") and page.locator("#takes").is_hidden()
+    page.click("#undo")
+    page.wait_for_selector("[data-id=keys-15]")
+    assert page.input_value("#name") == "never drawn" and page.locator(".state.done").is_visible()
+    page.click("#open-history")
+    page.locator("#history-list .primary").first.click()
+    wait(page, "document.querySelector('#name').value === 'first'")
+    page.click("#undo")
+    wait(page, "document.querySelector('#name').value === 'never drawn'")
+
+
 def test_frames_are_shown_exactly(opened: Opened) -> None:
     page = opened()
     drop(page, "#track", KEYS)

@@ -26,7 +26,7 @@ const inspector = new Inspector(store, timeline);
 const takes = new Takes(store, frames, layers);
 const options = new Options(store);
 const exporting = new Export(store);
-const history = new History(store, () => takes.followAll());
+const history = new History(store);
 
 // ----------------------------------------------------------------------------------------------------------- controls
 
@@ -72,8 +72,7 @@ const addPrompt = () => {
 };
 const newShot = () => {
   store.open(emptyShot(), []);
-  takes.followAll();
-  say("A new shot. The one before is among your shots if it was drawn.");
+  say("A new shot. Undo brings back the one before.");
 };
 
 /** @type {Record<string, () => void>} */

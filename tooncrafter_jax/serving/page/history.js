@@ -28,13 +28,9 @@ export function grouped(found) {
 
 /** The list of shots, in a dialog. */
 export class History {
-  /**
-   * @param {import("./store.js").Store} store
-   * @param {() => void} onOpen Is told after a shot was opened.
-   */
-  constructor(store, onOpen) {
+  /** @param {import("./store.js").Store} store */
+  constructor(store) {
     this._store = store;
-    this._onOpen = onOpen;
     this._dialog = byId("history");
     this._list = byId("history-list");
     this._more = byId("history-more");
@@ -116,8 +112,7 @@ export class History {
     this._store.open(shot, takes);
     this._store.look({ mode: "clip" });
     this._dialog.close();
-    this._onOpen();
-    say(`${shot.name || "The shot"} is open: change it and draw it again.`);
+    say(`${shot.name || "The shot"} is open: change it and draw it again. Undo brings back the one before.`);
   }
 
   /**

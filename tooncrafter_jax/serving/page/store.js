@@ -9,6 +9,7 @@ import { emptyShot, framesOf, span } from "./shot.js";
  * @typedef {{kind: "keys" | "gaps" | "sketches" | "prompts", frame: number}} Selection
  * @typedef {{frame: number, mode: "edit" | "clip", tool: "hand" | "brush" | "eraser", size: number, onion: boolean,
  *   traced: boolean, selected: Selection | null, playing: boolean, loops: boolean, fps: number}} View
+ * @typedef {{shot: Shot, opened: number}} Past
  */
 
 const MOST_UNDONE = 200;
@@ -39,9 +40,14 @@ export class Store {
     this.chosen = remembered("chosen");
     /** @type {import("./api.js").Model[]} */
     this.models = [];
-    /** @type {Shot[]} */
+    /** Which shot it is: grows by one with each that is opened, so that what was awaited does not land in another one. */
+    this.opened = 0;
+    this._mostOpened = 0;
+    /** @type {Map<number, {takes: Job[], chosen: string | null}>} Of shots that Undo and Redo can bring back. */
+    this._takesOf = new Map();
+    /** @type {Past[]} */
     this._undone = [];
-    /** @type {Shot[]} */
+    /** @type {Past[]} */
     this._done = [];
     /** @type {(() => void)[]} */
     this._listeners = [];
@@ -69,10 +75,15 @@ export class Store {
   /** @param {Shot} shot Takes the place of the present one, which can be had back. */
   change(shot) {
     if (shot === this.shot || JSON.stringify(shot) === JSON.stringify(this.shot)) return;
-    this._done.push(this.shot);
+    this._keep();
+    this._set(shot);
+  }
+
+  /** Makes Undo bring back the present shot. */
+  _keep() {
+    this._done.push({ shot: this.shot, opened: this.opened });
     if (this._done.length > MOST_UNDONE) this._done.shift();
     this._undone = [];
-    this._set(shot);
   }
 
   /** @param {Partial<View>} changes */
@@ -111,12 +122,14 @@ export class Store {
   }
 
   /**
-   * @param {Shot} shot Another one: its own past begins.
+   * @param {Shot} shot Another one; Undo brings back the one before, with its takes.
    * @param {Job[]} takes
    */
   open(shot, takes) {
-    this._done = [];
-    this._undone = [];
+    if (JSON.stringify(this.shot) !== JSON.stringify(emptyShot())) this._keep();
+    this._takesOf.set(this.opened, { takes: this.takes, chosen: this.chosen });
+    this._mostOpened += 1;
+    this.opened = this._mostOpened;
     this.setTakes(takes, takes[0]?.id ?? null);
     this.look({ frame: framesOf(shot.keys)[0] ?? 0, selected: null, playing: false, mode: "edit" });
     this._set(shot);
@@ -168,14 +181,21 @@ export class Store {
   }
 
   /**
-   * @param {Shot[]} from
-   * @param {Shot[]} to
+   * @param {Past[]} from
+   * @param {Past[]} to
    */
   _step(from, to) {
-    const shot = from.pop();
-    if (!shot) return false;
-    to.push(this.shot);
-    this._set(shot);
+    const past = from.pop();
+    if (!past) return false;
+    to.push({ shot: this.shot, opened: this.opened });
+    if (past.opened !== this.opened) {
+      this._takesOf.set(this.opened, { takes: this.takes, chosen: this.chosen });
+      const { takes, chosen } = this._takesOf.get(past.opened) ?? { takes: [], chosen: null };
+      this.opened = past.opened;
+      this.setTakes(takes, chosen);
+      this.look({ selected: null, playing: false, mode: "edit" });
+    }
+    this._set(past.shot);
     return true;
   }
 

@@ -39,7 +39,6 @@ export class Takes {
     found.sort((a, b) => wanted.indexOf(a.id) - wanted.indexOf(b.id));
     this._store.setTakes(found);
     if (found.length) this._store.look({ mode: "clip" });
-    this.followAll();
   }
 
   /** Draws the shot: as many takes as are wanted, with seeds that follow each other. */
@@ -59,7 +58,6 @@ export class Takes {
       if (made.length) {
         this._store.setTakes(made, made[0].id);
         this._store.look({ mode: "clip", playing: false });
-        this.followAll();
       }
     }
     const notes = [...new Set(made.flatMap((job) => job.notes))];
@@ -98,6 +96,7 @@ export class Takes {
   /** Shows what has changed. */
   draw() {
     const { takes, chosen } = this._store;
+    this.followAll();
     this._section.hidden = !takes.length;
     const state = JSON.stringify([chosen, this._seed, takes.map((take) => [take.id, take.state, take.previews > 0])]);
     if (state !== this._built) {
