@@ -171,6 +171,20 @@ def test_a_shot_that_was_not_drawn_comes_back_after_another_one(opened: Opened) 
     wait(page, "document.querySelector('#name').value === 'never drawn'")
 
 
+def test_two_windows_keep_a_shot_each(opened: Opened) -> None:
+    first = opened()
+    second = first.context.new_page()
+    for page, name in ((first, "one"), (second, "two")):
+        page.goto(first.url)
+        page.wait_for_selector("body[data-ready]")
+        page.fill("#name", name)
+        page.locator("#name").press("Tab")
+    for page, name in ((first, "one"), (second, "two")):
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        assert page.input_value("#name") == name
+
+
 def test_frames_are_shown_exactly(opened: Opened) -> None:
     page = opened()
     drop(page, "#track", KEYS)

@@ -91,27 +91,37 @@ export function rebuild(parent, build, focused) {
 }
 
 /**
- * A value that this browser remembers; nothing where it may not remember.
+ * A value that this window remembers, or else this browser; nothing where they may not remember.
  * @param {string} name
  * @returns {any}
  */
 export function remembered(name) {
   try {
-    return JSON.parse(localStorage.getItem(`tooncrafter.${name}`) ?? "null");
+    const key = `tooncrafter.${name}`;
+    return JSON.parse(sessionStorage.getItem(key) ?? localStorage.getItem(key) ?? "null");
   } catch {
     return null;
   }
 }
 
 /**
- * Remembers a value in this browser, if there is room.
+ * Remembers a value in this window, so that another one does not overwrite it, and in this browser.
  * @param {string} name
  * @param {any} value
+ * @returns {boolean} whether it is there after the page was closed.
  */
 export function remember(name, value) {
+  const [key, text] = [`tooncrafter.${name}`, JSON.stringify(value)];
   try {
-    localStorage.setItem(`tooncrafter.${name}`, JSON.stringify(value));
+    sessionStorage.removeItem(key); // an old value would hide the new one where there is no room for it
+    sessionStorage.setItem(key, text);
   } catch {
-    // the page works without, and forgets when it is closed
+    // the browser's must do
+  }
+  try {
+    localStorage.setItem(key, text);
+    return true;
+  } catch {
+    return false;
   }
 }
