@@ -185,6 +185,20 @@ def test_two_windows_keep_a_shot_each(opened: Opened) -> None:
         assert page.input_value("#name") == name
 
 
+def test_a_browser_without_room_is_told_of_once(opened: Opened) -> None:
+    page = opened()
+    page.evaluate("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }")
+    page.fill("#name", "too large")
+    page.locator("#name").press("Tab")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "no room to keep the shot" in page.inner_text("#problem-text")
+    page.click("#close-problem")
+    page.fill("#name", "larger")
+    page.locator("#name").press("Tab")
+    page.wait_for_timeout(200)
+    assert page.locator("#problem").is_hidden()
+
+
 def test_frames_are_shown_exactly(opened: Opened) -> None:
     page = opened()
     drop(page, "#track", KEYS)

@@ -13,6 +13,8 @@ const ONION_OPACITY = 0.55;
 const TRACED_OPACITY = 0.5;
 const [LEAST_ZOOM, MOST_ZOOM] = [0.25, 16];
 const MARGIN = 12;
+/** Pixels from one point of a stroke to the next. */
+const LEAST_STEP = 0.5;
 /** Onion skins that are kept, and pixels of the longer side of one. */
 const [MOST_SKINS, MOST_SKIN] = [8, 2048];
 
@@ -312,12 +314,23 @@ export class Stage {
     if (!before) return;
     if (this._stroke) {
       const events = event.getCoalescedEvents?.() ?? [];
-      for (const one of events.length ? events : [event]) this._stroke.points.push(this._point(one));
+      for (const one of events.length ? events : [event]) this._addPoint(this._point(one));
       this.draw();
     } else if (this._pans) {
       this._pan(before, event);
     }
     this._pointers.set(event.pointerId, event);
+  }
+
+  /**
+   * Adds a point to the stroke, unless nobody could see that it is another one.
+   * @param {[number, number, number]} point
+   */
+  _addPoint(point) {
+    const { points } = /** @type {Stroke} */ (this._stroke);
+    const [x, y] = points[points.length - 1];
+    const { width, height } = this._paper;
+    if (Math.hypot((point[0] - x) * width, (point[1] - y) * height) >= LEAST_STEP) points.push(point);
   }
 
   /**

@@ -1,6 +1,6 @@
 /** What the page knows: the shot, its past, the takes of it, and what is looked at. Whoever draws hears of changes. */
 
-import { remember, remembered } from "./dom.js";
+import { complain, remember, remembered } from "./dom.js";
 import { emptyShot, framesOf, span } from "./shot.js";
 
 /**
@@ -52,6 +52,7 @@ export class Store {
     /** @type {(() => void)[]} */
     this._listeners = [];
     this._asked = false;
+    this._isKept = true;
   }
 
   /** @param {() => void} listener Is called once for many changes, before the next frame is shown. */
@@ -205,7 +206,9 @@ export class Store {
     const { selected } = this.view;
     if (selected && selected.kind !== "gaps" && !shot[selected.kind][selected.frame]) this.view.selected = null;
     if (selected?.kind === "gaps" && !shot.keys[selected.frame]) this.view.selected = null;
-    remember("shot", shot);
+    const isKept = remember("shot", shot);
+    if (!isKept && this._isKept) complain("This browser has no room to keep the shot: draw it before you close the page.");
+    this._isKept = isKept;
     this.tell();
   }
 }
