@@ -199,6 +199,23 @@ def test_a_browser_without_room_is_told_of_once(opened: Opened) -> None:
     assert page.locator("#problem").is_hidden()
 
 
+def test_a_take_that_is_longer_than_the_shot_plays_to_its_end(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", {"a_0001.png": KEYS["a.png"], "b_0031.png": KEYS["b.png"]})
+    page.locator("[data-id=keys-30]").press("Shift+ArrowRight")
+    page.wait_for_selector("[data-id=keys-35]")
+    page.click("#draw")
+    page.wait_for_selector(".state.done")
+    page.click("#undo")  # the shot, not the take
+    page.click("#undo")
+    page.wait_for_selector(".item.keys", state="detached")
+    page.click("#to-last")
+    wait(page, "document.querySelector('#ruler').ariaValueNow === '35'")
+    assert page.get_attribute("#ruler", "aria-valuemax") == "35"
+    page.click("label:has(input[name=mode][value=edit])")
+    wait(page, "document.querySelector('#ruler').ariaValueNow === '24'")
+
+
 def test_frames_are_shown_exactly(opened: Opened) -> None:
     page = opened()
     drop(page, "#track", KEYS)

@@ -90,6 +90,7 @@ export class Store {
   /** @param {Partial<View>} changes */
   look(changes) {
     Object.assign(this.view, changes);
+    this.view.frame = Math.min(this.view.frame, this.lastFrame);
     this.tell();
   }
 
@@ -98,10 +99,10 @@ export class Store {
     this.look({ frame: Math.max(0, Math.min(this.lastFrame, Math.round(frame))) });
   }
 
-  /** The last frame that can be looked at: there is room after the last key. */
+  /** The last frame that can be looked at: there is room after the last key, and for a take that is longer. */
   get lastFrame() {
     const frames = framesOf(this.shot.keys);
-    return Math.max(24, (frames[frames.length - 1] ?? 0) + 8);
+    return Math.max(24, (frames[frames.length - 1] ?? 0) + 8, this.played.last);
   }
 
   get canUndo() {

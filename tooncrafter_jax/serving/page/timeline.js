@@ -48,7 +48,7 @@ export class Timeline {
   /** Shows what has changed. */
   draw() {
     const { shot, view } = this._store;
-    const state = JSON.stringify([view.selected, this._frame]);
+    const state = JSON.stringify([view.selected, this._frame, this._store.lastFrame]);
     if (shot !== this._shown || state !== this._built) {
       this._shown = shot;
       this._built = state;
