@@ -156,6 +156,12 @@ export async function jobs(most = 50, before = null) {
 }
 
 /**
+ * @param {string} id
+ * @returns {Promise<Job>}
+ */
+export const job = async (id) => (await ask(`/v1/jobs/${id}`)).json();
+
+/**
  * Cancels a job that is still to be made.
  * @param {string} id
  * @returns {Promise<Job>}
@@ -191,24 +197,3 @@ export const previewAddress = (job) => `/v1/jobs/${job.id}/preview?number=${job.
 
 /** @param {Job} job */
 export const isOpen = (job) => job.state === "waiting" || job.state === "running";
-
-/**
- * Follows a job until it ends. While somebody does, previews are made.
- * @param {string} id
- * @param {(job: Job) => void} onJob
- * @param {() => void} onRemoved
- * @returns {() => void} ends it.
- */
-export function follow(id, onJob, onRemoved) {
-  const source = new EventSource(`/v1/jobs/${id}/events`);
-  source.addEventListener("job", (event) => {
-    const job = JSON.parse(event.data);
-    if (!isOpen(job)) source.close();
-    onJob(job);
-  });
-  source.addEventListener("removed", () => {
-    source.close();
-    onRemoved();
-  });
-  return () => source.close();
-}

@@ -127,8 +127,7 @@ export class History {
       await removeJob(job.id);
       this._jobs = this._jobs.filter((one) => one !== job);
     }
-    const gone = new Set(group.map((job) => job.id));
-    this._store.setTakes(this._store.takes.filter((take) => !gone.has(take.id)));
+    this._store.forgetTakes(group.map((job) => job.id));
     this._draw();
   }
 }

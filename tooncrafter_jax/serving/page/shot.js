@@ -14,7 +14,7 @@
 
 /** Frames from one key to the next where nothing says otherwise: a clip has 16 frames. */
 export const SPACING = 15;
-/** Takes that are drawn at a time: each is followed on a connection of its own, of which browsers have six. */
+/** Takes that are drawn at a time. */
 export const MOST_TAKES = 4;
 const LAST_FRAME = 9999;
 /** Fields of a request that are `settings`. */

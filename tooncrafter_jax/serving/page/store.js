@@ -149,6 +149,14 @@ export class Store {
     this.tell();
   }
 
+  /** @param {string[]} ids Of takes that are no longer there. */
+  forgetTakes(ids) {
+    for (const [opened, { takes, chosen }] of this._takesOf) {
+      this._takesOf.set(opened, { takes: takes.filter((take) => !ids.includes(take.id)), chosen });
+    }
+    this.setTakes(this.takes.filter((take) => !ids.includes(take.id)));
+  }
+
   /** @param {Job} job As the server knows it now. */
   putTake(job) {
     this.takes = this.takes.map((take) => (take.id === job.id ? job : take));

@@ -1,7 +1,8 @@
 /** Takes: the shot as it was drawn with one seed each, side by side, while they are drawn and afterwards. */
 
-import { cancel, follow, isOpen, jobs, previewAddress, removeJob, submit } from "./api.js";
+import { cancel, isOpen, jobs, previewAddress, removeJob, submit } from "./api.js";
 import { byId, calm, make, rebuild, remembered, say, told } from "./dom.js";
+import { Following } from "./following.js";
 import { asRequest, MOST_TAKES, span } from "./shot.js";
 import { sendSketches } from "./sketching.js";
 
@@ -24,8 +25,10 @@ export class Takes {
     this._layers = layers;
     this._parent = byId("take-list");
     this._section = byId("takes");
-    /** @type {Map<string, () => void>} */
-    this._followed = new Map();
+    this._following = new Following(
+      (job) => this._changed(job),
+      (id) => this._store.forgetTakes([id]),
+    );
     /** @type {Map<string, HTMLCanvasElement>} */
     this._canvases = new Map();
     this._built = "";
@@ -64,30 +67,11 @@ export class Takes {
     say(notes.length ? `Drawing. ${notes.join(". ")}.` : "Drawing.");
   }
 
-  /** Hears of every take that is still to be made, and no longer of others. */
-  followAll() {
-    for (const [id, end] of this._followed) {
-      if (this._store.takes.some((take) => take.id === id)) continue;
-      end();
-      this._followed.delete(id);
-    }
-    for (const take of this._store.takes) {
-      if (!isOpen(take) || this._followed.has(take.id)) continue;
-      const end = follow(
-        take.id,
-        (job) => this._changed(job),
-        () => this._store.setTakes(this._store.takes.filter((one) => one.id !== take.id)),
-      );
-      this._followed.set(take.id, end);
-    }
-  }
-
   /** @param {Job} job */
   _changed(job) {
     const before = this._store.takes.find((take) => take.id === job.id);
     this._store.putTake(job);
     if (isOpen(job) || (before && !isOpen(before))) return;
-    this._followed.delete(job.id);
     if (job.state === "failed") say(`The take with seed ${job.request.seed} failed: ${job.error}`);
     else if (job.state === "cancelled") say(`The take with seed ${job.request.seed} is cancelled.`);
     else say(`The take with seed ${job.request.seed} is done, after ${job.seconds.toFixed(1)} s.`);
@@ -96,7 +80,7 @@ export class Takes {
   /** Shows what has changed. */
   draw() {
     const { takes, chosen } = this._store;
-    this.followAll();
+    this._following.follow(takes.filter(isOpen).map((take) => take.id));
     this._section.hidden = !takes.length;
     const state = JSON.stringify([chosen, this._seed, takes.map((take) => [take.id, take.state, take.previews > 0])]);
     if (state !== this._built) {
@@ -177,7 +161,7 @@ export class Takes {
       text: "Remove",
       onclick: told(async () => {
         await removeJob(take.id);
-        this._store.setTakes(this._store.takes.filter((one) => one.id !== take.id));
+        this._store.forgetTakes([take.id]);
         say(`The take with seed ${seed} is removed.`);
       }),
     });
