@@ -216,19 +216,6 @@ def test_a_take_that_is_longer_than_the_shot_plays_to_its_end(opened: Opened) ->
     wait(page, "document.querySelector('#ruler').ariaValueNow === '24'")
 
 
-def test_many_takes_take_one_connection_and_a_refused_one_is_made_again(opened: Opened) -> None:
-    page = opened(allowed="status of 429")
-    asked = []
-    page.on("request", lambda request: asked.append(request.url) if "/events" in request.url else None)
-    page.route("**/v1/events**", lambda route: route.fulfill(status=429), times=1)
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
-    page.select_option("#count", "4")
-    page.click("#draw")
-    page.locator(".state.done").nth(3).wait_for()
-    assert len(asked) <= 2 and all(url.count("id=") >= 1 for url in asked)
-
-
 def test_frames_are_shown_exactly(opened: Opened) -> None:
     page = opened()
     drop(page, "#track", KEYS)

@@ -98,15 +98,15 @@ const BUTTONS = {
 /** @type {import("./shortcuts.js").Shortcut[]} */
 const SHORTCUTS = [
   { key: " ", words: "play, stop", action: () => player.toggle() },
-  { key: "arrowleft", words: "one frame back", shift: false, action: () => step(store.view.frame - 1) },
-  { key: "arrowright", words: "one frame on", shift: false, action: () => step(store.view.frame + 1) },
+  { key: "arrowleft", words: "one frame back", repeats: true, shift: false, action: () => step(store.view.frame - 1) },
+  { key: "arrowright", words: "one frame on", repeats: true, shift: false, action: () => step(store.view.frame + 1) },
   { key: "arrowleft", words: "to the key before", shift: true, action: () => toKey(-1) },
   { key: "arrowright", words: "to the next key", shift: true, action: () => toKey(1) },
   { key: "home", words: "to the first frame", action: () => step(store.played.first) },
   { key: "end", words: "to the last frame", action: () => step(store.played.last) },
-  { key: "z", words: "undo", control: true, shift: false, action: undo },
-  { key: "z", words: "do again", control: true, shift: true, action: redo },
-  { key: "y", words: "do again", control: true, action: redo },
+  { key: "z", words: "undo", control: true, repeats: true, shift: false, action: undo },
+  { key: "z", words: "do again", control: true, repeats: true, shift: true, action: redo },
+  { key: "y", words: "do again", control: true, repeats: true, action: redo },
   { key: "enter", words: "draw the shot", control: true, action: draw },
   { key: "b", words: "brush", action: () => store.look({ tool: "brush" }) },
   { key: "e", words: "eraser", action: () => store.look({ tool: "eraser" }) },
@@ -114,8 +114,8 @@ const SHORTCUTS = [
   { key: "o", words: "onion skin", action: () => store.look({ onion: !store.view.onion }) },
   { key: "t", words: "the drawn frame below the sketch", action: () => store.look({ traced: !store.view.traced }) },
   { key: "c", words: "edit, or look at the clip", action: toggleMode },
-  { key: "+", words: "closer", action: () => stage.zoomBy(1.25) },
-  { key: "-", words: "farther", action: () => stage.zoomBy(1 / 1.25) },
+  { key: "+", words: "closer", repeats: true, action: () => stage.zoomBy(1.25) },
+  { key: "-", words: "farther", repeats: true, action: () => stage.zoomBy(1 / 1.25) },
   { key: "0", words: "the whole frame", action: () => stage.fit() },
   { key: "delete", words: "remove what is selected", action: () => timeline.removeSelected() },
   { key: "escape", words: "select nothing", action: () => store.look({ selected: null }) },
@@ -163,11 +163,6 @@ function useControls() {
   for (const close of document.querySelectorAll("dialog .close")) {
     close.addEventListener("click", () => close.closest("dialog")?.close());
   }
-  const hold = (/** @type {KeyboardEvent} */ event) => {
-    if (event.key === "Shift") stage.handHeld = event.type === "keydown";
-  };
-  document.addEventListener("keydown", hold);
-  document.addEventListener("keyup", hold);
   listen(SHORTCUTS);
   listHelp();
 }

@@ -1,11 +1,11 @@
 /** Keys of the keyboard; they do nothing while something is written. */
 
-const WRITES = "input:not([type=radio], [type=checkbox], [type=range]), textarea, select, dialog";
+const WRITES = "input:not([type=radio], [type=checkbox], [type=range]), textarea, select";
 const PRESSES = "button, summary, a, input, [role=slider]";
 
 /**
- * @typedef {{key: string, words: string, action: () => void, control?: boolean, shift?: boolean}} Shortcut `key` is as
- *   the browser names it, in lower case.
+ * @typedef {{key: string, words: string, action: () => void, control?: boolean, shift?: boolean, repeats?: boolean}}
+ *   Shortcut `key` is as the browser names it, in lower case; one that `repeats` acts again while it is held down.
  */
 
 /**
@@ -20,12 +20,12 @@ export function listen(shortcuts) {
     const found = shortcuts.find(
       (one) => one.key === key && (one.control ?? false) === control && (one.shift ?? event.shiftKey) === event.shiftKey,
     );
-    if (!found || event.altKey || event.defaultPrevented) return;
+    if (!found || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
     const isSubmit = control && key === "enter";
     if (target.closest(WRITES) && !isSubmit) return;
     if ((key === " " || key === "enter") && !control && target.closest(PRESSES) && !target.closest("[role=slider]")) return;
     if (key.startsWith("arrow") && target.closest("input")) return; // it moves among choices there
     event.preventDefault();
-    found.action();
+    if (!event.repeat || found.repeats) found.action();
   });
 }

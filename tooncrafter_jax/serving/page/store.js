@@ -1,5 +1,6 @@
 /** What the page knows: the shot, its past, the takes of it, and what is looked at. Whoever draws hears of changes. */
 
+import { isOpen } from "./api.js";
 import { complain, remember, remembered } from "./dom.js";
 import { emptyShot, framesOf, span } from "./shot.js";
 
@@ -147,6 +148,25 @@ export class Store {
     remember("takes", takes.map((take) => take.id));
     remember("chosen", this.chosen);
     this.tell();
+  }
+
+  /**
+   * Shows takes that were just asked for, beside those that are still being drawn.
+   * @param {Job[]} made
+   * @param {number} opened The shot that they are of.
+   */
+  addTakes(made, opened) {
+    const isShown = opened === this.opened;
+    const before = isShown ? this.takes : (this._takesOf.get(opened)?.takes ?? []);
+    const others = before.filter((take) => isOpen(take) && made.every((one) => one.id !== take.id));
+    const takes = [...made, ...others];
+    const chosen = made[0].id;
+    if (!isShown) {
+      this._takesOf.set(opened, { takes, chosen });
+      return;
+    }
+    this.setTakes(takes, chosen);
+    this.look({ mode: "clip", playing: false });
   }
 
   /** @param {string[]} ids Of takes that are no longer there. */

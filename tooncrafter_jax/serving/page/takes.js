@@ -32,6 +32,7 @@ export class Takes {
     /** @type {Map<string, HTMLCanvasElement>} */
     this._canvases = new Map();
     this._built = "";
+    this._isAsking = false;
   }
 
   /** Finds the takes that were shown before the page was loaded again. */
@@ -44,13 +45,34 @@ export class Takes {
     if (found.length) this._store.look({ mode: "clip" });
   }
 
-  /** Draws the shot: as many takes as are wanted, with seeds that follow each other. */
+  /** Draws the shot, unless that is just being asked for. */
   async request() {
+    if (this._isAsking) return;
     calm();
     const { shot } = this._store;
     if (!span(shot)) throw new Error("a shot needs two keys: drop two drawings on the time line");
-    const sketches = await sendSketches(shot, this._store.size, this._layers);
+    this._setAsking(true);
+    try {
+      await this._ask(shot);
+    } finally {
+      this._setAsking(false);
+    }
+  }
+
+  /** @param {boolean} isAsking */
+  _setAsking(isAsking) {
+    this._isAsking = isAsking;
+    byId("draw").setAttribute("aria-disabled", String(isAsking)); // disabled, it would lose the focus
+  }
+
+  /**
+   * Asks for as many takes as are wanted, with seeds that follow each other.
+   * @param {import("./shot.js").Shot} shot
+   */
+  async _ask(shot) {
+    const { opened, size } = this._store;
     const seed = this._seed;
+    const sketches = await sendSketches(shot, size, this._layers);
     const count = Math.max(1, Math.min(MOST_TAKES, shot.takes));
     const made = [];
     try {
@@ -58,10 +80,7 @@ export class Takes {
         made.push(await submit(asRequest(shot, sketches, (seed + number) % (MOST_SEED + 1))));
       }
     } finally {
-      if (made.length) {
-        this._store.setTakes(made, made[0].id);
-        this._store.look({ mode: "clip", playing: false });
-      }
+      if (made.length) this._store.addTakes(made, opened);
     }
     const notes = [...new Set(made.flatMap((job) => job.notes))];
     say(notes.length ? `Drawing. ${notes.join(". ")}.` : "Drawing.");

@@ -1,0 +1,69 @@
+"""Takes on the page: how they are asked for, followed and shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.serving.page.hands import KEYS, SLOW_SEED, Opened, drop, jobs_of, wait
+
+pytestmark = pytest.mark.gate
+
+
+def test_many_takes_take_one_connection_and_a_refused_one_is_made_again(opened: Opened) -> None:
+    page = opened(allowed="status of 429")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/events" in request.url else None)
+    page.route("**/v1/events**", lambda route: route.fulfill(status=429), times=1)
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.select_option("#count", "4")
+    page.click("#draw")
+    page.locator(".state.done").nth(3).wait_for()
+    assert len(asked) <= 2 and all(url.count("id=") >= 1 for url in asked)
+
+
+def test_a_shot_is_asked_for_once_however_often_draw_is_pressed(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.evaluate("() => { const draw = document.querySelector('#draw'); draw.click(); draw.click(); }")
+    page.wait_for_selector(".state.done")
+    assert len(jobs_of(page)) == 1
+    page.keyboard.press("?")
+    page.keyboard.press("Control+Enter")  # behind the dialog
+    page.keyboard.press("Escape")
+    page.keyboard.down("Control")
+    for _ in range(4):  # held down
+        page.keyboard.down("Enter")
+        page.wait_for_timeout(100)
+    page.keyboard.up("Enter")
+    page.keyboard.up("Control")
+    page.wait_for_selector(".state.done")
+    assert len(jobs_of(page)) == 2
+
+
+def test_takes_that_are_being_drawn_stay_when_others_are_asked_for(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    for seed in (SLOW_SEED, 7):
+        page.fill("#option-seed", str(seed))
+        page.locator("#option-seed").press("Tab")
+        page.click("#draw")
+        page.get_by_label(f"Cancel the take with seed {seed}").wait_for()
+    assert page.locator(".take").count() == 2
+    page.get_by_label(f"Cancel the take with seed {SLOW_SEED}").click()
+    page.wait_for_selector(".state.cancelled")
+    page.wait_for_selector(".state.done")
+
+
+def test_what_was_asked_for_before_another_shot_was_opened_stays_with_its_shot(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.evaluate("() => { for (const id of ['#draw', '#new-shot']) document.querySelector(id).click(); }")
+    wait(page, "fetch('/v1/jobs').then((answer) => answer.json()).then((found) => found.jobs.length === 1)")
+    wait(page, "document.querySelector('#draw').ariaDisabled === 'false'")
+    assert page.locator(".take").count() == 0
+    page.click("#undo")
+    page.wait_for_selector(".state.done")
