@@ -2,11 +2,87 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.serving.page.hands import KEYS, Opened, drop, seek, shot_of, wait
+from tests.serving.page.hands import KEYS, Opened, drop, frame_of, seek, shot_of, wait
 
 pytestmark = pytest.mark.gate
+
+
+DRAWN = [("pointerdown", 1), ("pointermove", 2), ("pointermove", 3), ("pointermove", 4), ("pointerup", 4)]
+"""What a pen does, and where, in steps from the middle of the stage."""
+
+
+def touch(page: Any, *events: dict[str, Any]) -> None:
+    """Pens and fingers on the stage, one event after the other."""
+    script = """(events) => {
+      const canvas = document.querySelector("#canvas");
+      canvas.setPointerCapture = () => {};
+      const box = canvas.getBoundingClientRect();
+      for (const { type, id, kind, step, buttons = 1, pressure = 0.5, shift = false } of events) {
+        canvas.dispatchEvent(new PointerEvent(type, {
+          pointerId: id, pointerType: kind, pressure, buttons, bubbles: true, shiftKey: shift,
+          clientX: box.left + box.width / 2 + 10 * step, clientY: box.top + box.height / 2,
+        }));
+      }
+    }"""
+    page.evaluate(script, list(events))
+
+
+def strokes_of(page: Any) -> dict[str, list[int]]:
+    """How many points the strokes of each sketch have."""
+    sketches = shot_of(page)["sketches"]
+    return {frame: [len(stroke["points"]) for stroke in one["strokes"]] for frame, one in sketches.items()}
+
+
+def test_the_hand_that_holds_the_pen_does_nothing(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    seek(page, 5)
+    pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
+    palm = {"id": 8, "kind": "touch", "step": -3}
+    down, moved, up = ({"type": f"pointer{name}", **palm} for name in ("down", "move", "up"))
+    touch(page, pen[0], down, moved, *pen[1:], up)  # after the pen
+    touch(page, down, moved, *pen[:2], up, *pen[2:])  # before it
+    assert strokes_of(page) == {"5": [4, 4]}
+    touch(page, *({**one, "kind": "touch"} for one in pen))  # a finger draws where no pen does
+    assert strokes_of(page) == {"5": [4, 4, 4]}
+    touch(page, *({**one, "shift": True} for one in pen))  # moves the paper
+    touch(
+        page, {**pen[0], "kind": "touch"}, down, *({**one, "kind": "touch"} for one in pen[1:]), up
+    )  # so do two fingers
+    assert strokes_of(page) == {"5": [4, 4, 4]}
+    touch(page, *pen)  # and afterwards it draws again
+    assert strokes_of(page) == {"5": [4, 4, 4, 4]}
+
+
+def test_a_stroke_is_of_the_frame_that_it_began_on(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    seek(page, 3)
+    pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
+    page.click("#play")
+    touch(page, *pen[:2])
+    wait(page, "document.querySelector('#play').ariaPressed === 'false'")
+    begun = frame_of(page)
+    page.keyboard.press("ArrowRight")
+    wait(page, f"document.querySelector('#ruler').ariaValueNow === '{begun + 1}'")
+    touch(page, *pen[2:])
+    assert list(strokes_of(page)) == [str(begun)]
+
+
+def test_points_that_cannot_be_told_apart_are_not_kept(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    seek(page, 5)
+    pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
+    touch(page, *(one | {"step": 1 + 0.01 * number} for number, one in enumerate(pen)))
+    assert strokes_of(page) == {"5": [1]}
 
 
 def test_the_pen_has_pressure_and_an_eraser(opened: Opened) -> None:
@@ -14,20 +90,9 @@ def test_the_pen_has_pressure_and_an_eraser(opened: Opened) -> None:
     drop(page, "#stage", KEYS)
     page.wait_for_selector("[data-id=keys-15]")
     seek(page, 5)
-    script = """(buttons) => {
-      const canvas = document.querySelector("#canvas");
-      canvas.setPointerCapture = () => {};
-      const box = canvas.getBoundingClientRect();
-      const send = (type, step) => canvas.dispatchEvent(new PointerEvent(type, {
-        pointerId: 7, pointerType: "pen", pressure: 0.2 * step, buttons, bubbles: true,
-        clientX: box.left + box.width / 2 + 10 * step, clientY: box.top + box.height / 2,
-      }));
-      send("pointerdown", 1);
-      for (const step of [2, 3, 4]) send("pointermove", step);
-      send("pointerup", 4);
-    }"""
     for buttons in (1, 32):
-        page.evaluate(script, buttons)
+        pressed = {"id": 7, "kind": "pen", "buttons": buttons}
+        touch(page, *({"type": type, "step": step, "pressure": 0.2 * step} | pressed for type, step in DRAWN))
     stroke, erased = shot_of(page)["sketches"]["5"]["strokes"]
     assert [point[2] for point in stroke["points"]] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert (stroke["erases"], erased["erases"]) == (False, True) and erased["size"] > stroke["size"]

@@ -14,7 +14,7 @@ const INK = "#111";
 const LARGEST_SKETCH = 2048;
 
 /**
- * Draws a stroke, from a point on.
+ * Draws a stroke, or what was added to it from a point on.
  * @param {CanvasRenderingContext2D} context
  * @param {Stroke} stroke
  * @param {number} [from]
@@ -30,7 +30,7 @@ export function drawStroke(context, stroke, from = 0) {
   context.lineJoin = "round";
   /** @param {number} pressure */
   const thick = (pressure) => Math.max(0.6, stroke.size * width * (0.25 + 1.5 * pressure));
-  if (points.length === 1) {
+  if (points.length === 1 && from === 0) {
     const [x, y, pressure] = points[0];
     context.beginPath();
     context.arc(x * width, y * height, thick(pressure) / 2, 0, 7);

@@ -38,14 +38,15 @@ export class Stage {
     this._shift = { x: 0, y: 0 };
     /** @type {Stroke | null} */
     this._stroke = null;
+    /** @type {{canvas: HTMLCanvasElement, stroke: Stroke | null, layer: HTMLCanvasElement | null, points: number}} */
+    this._wet = { canvas: document.createElement("canvas"), stroke: null, layer: null, points: 0 };
     /** @type {Map<number, PointerEvent>} */
     this._pointers = new Map();
     /** @type {Map<string, HTMLCanvasElement>} */
     this._skins = new Map();
     this._pans = false;
-    this._hadPen = false;
-    /** Held down, the pen moves the paper. */
-    this.handHeld = false;
+    /** The frame and the shot that the stroke began on. */
+    this._strokeOf = { frame: 0, opened: 0 };
     this._listen();
     new ResizeObserver(() => this.draw()).observe(this._area);
   }
@@ -148,14 +149,30 @@ export class Stage {
       context.globalCompositeOperation = "source-over";
     }
     const sketch = shot.sketches[view.frame];
-    if (!sketch && !this._stroke) return;
-    const layer = document.createElement("canvas");
-    layer.width = this._layerSize.width;
-    layer.height = this._layerSize.height;
-    const ink = /** @type {CanvasRenderingContext2D} */ (layer.getContext("2d"));
-    if (sketch) ink.drawImage(this._layers.layer(sketch, this._layerSize), 0, 0);
-    if (this._stroke) drawStroke(ink, this._stroke);
-    context.drawImage(layer, 0, 0, paper.width, paper.height);
+    const stroke = this._strokeOf.frame === view.frame ? this._stroke : null;
+    const layer = sketch ? this._layers.layer(sketch, this._layerSize) : null;
+    const shown = stroke ? this._withStroke(layer, stroke) : layer;
+    if (shown) context.drawImage(shown, 0, 0, paper.width, paper.height);
+  }
+
+  /**
+   * A layer with the stroke that is being drawn, on one canvas for all strokes: only what is new of it is drawn.
+   * @param {HTMLCanvasElement | null} layer
+   * @param {Stroke} stroke
+   * @returns {HTMLCanvasElement}
+   */
+  _withStroke(layer, stroke) {
+    const { canvas, ...before } = this._wet;
+    const { width, height } = this._layerSize;
+    const ink = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    const isOn = before.stroke === stroke && before.layer === layer && canvas.width === width && canvas.height === height;
+    if (!isOn) {
+      [canvas.width, canvas.height] = [width, height]; // which clears it
+      if (layer) ink.drawImage(layer, 0, 0);
+    }
+    drawStroke(ink, stroke, isOn ? before.points : 0);
+    this._wet = { canvas, stroke, layer, points: stroke.points.length };
+    return canvas;
   }
 
   /** Sketches are shown finer than they are sent: on a large screen their pixels would be seen. */
@@ -291,12 +308,14 @@ export class Stage {
 
   /** @param {PointerEvent} event */
   _down(event) {
+    const has = (/** @type {string} */ kind) => [...this._pointers.values()].some((one) => one.pointerType === kind);
+    if (event.pointerType === "touch" && has("pen")) return; // the hand that holds it
+    if (event.pointerType === "pen" && has("touch")) this._forgetPointers(); // the hand lay down first
     this._canvas.setPointerCapture(event.pointerId);
     this._pointers.set(event.pointerId, event);
-    this._hadPen ||= event.pointerType === "pen";
-    const isPalm = event.pointerType === "touch" && this._hadPen;
-    if (this._pointers.size > 1 || this.handHeld || isPalm || event.button === 1 || !this._canDraw) {
-      if (this._pointers.size === 1 && !this.handHeld && !isPalm && event.button !== 1) this._sayWhyNot();
+    const isHand = event.shiftKey || event.button === 1;
+    if (this._pointers.size > 1 || isHand || !this._canDraw) {
+      if (this._pointers.size === 1 && !isHand) this._sayWhyNot();
       this._stroke = null;
       this._pans = true;
       this.draw();
@@ -305,7 +324,15 @@ export class Stage {
     const { view } = this._store;
     const erases = view.tool === "eraser" || (event.buttons & 32) !== 0;
     this._stroke = { points: [this._point(event)], size: erases ? view.size * 2 : view.size, erases };
+    this._strokeOf = { frame: view.frame, opened: this._store.opened };
+    this._store.look({ playing: false }); // it is drawn over the frame that was seen then
     this.draw();
+  }
+
+  _forgetPointers() {
+    this._pointers.clear();
+    this._stroke = null;
+    this._pans = false;
   }
 
   /** @param {PointerEvent} event */
@@ -353,18 +380,19 @@ export class Stage {
 
   /** @param {PointerEvent} event */
   _up(event) {
-    this._pointers.delete(event.pointerId);
+    if (!this._pointers.delete(event.pointerId)) return;
     if (!this._pointers.size) this._pans = false;
     const stroke = this._stroke;
     this._stroke = null;
-    if (!stroke || event.type === "pointercancel") {
+    const { frame, opened } = this._strokeOf;
+    if (!stroke || event.type === "pointercancel" || opened !== this._store.opened) {
       this.draw();
       return;
     }
-    const { shot, view } = this._store;
-    const sketch = shot.sketches[view.frame] ?? { picture: null, darkLines: null, strokes: [] };
+    const { shot } = this._store;
+    const sketch = shot.sketches[frame] ?? { picture: null, darkLines: null, strokes: [] };
     const strokes = [...sketch.strokes, stroke];
-    this._store.change({ ...shot, sketches: { ...shot.sketches, [view.frame]: { ...sketch, strokes } } });
+    this._store.change({ ...shot, sketches: { ...shot.sketches, [frame]: { ...sketch, strokes } } });
   }
 }
 
