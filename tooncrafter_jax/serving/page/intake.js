@@ -3,7 +3,7 @@
 import { readSheet, sendPicture } from "./api.js";
 import { byId, calm, say, told } from "./dom.js";
 import { filesOf, take } from "./pictures.js";
-import { framesOf, withKey, withPictures } from "./shot.js";
+import { framesOf, withKey, withPictures, withSketches } from "./shot.js";
 import { isSheet, keysOf } from "./timesheet.js";
 
 /** @typedef {import("./store.js").Store} Store */
@@ -23,12 +23,8 @@ async function bring(store, files, frame, asSketch = false) {
   say(files.length === 1 ? "The picture is sent." : `${files.length} pictures are sent.`);
   const taken = await take(files);
   if (asSketch && frame !== null) {
-    const sketches = { ...store.shot.sketches };
-    const frames = taken.map(({ number }, index) => frame + (number === null ? index : number - (taken[0].number ?? 0)));
-    taken.forEach(({ picture }, index) => {
-      sketches[frames[index]] = { picture, darkLines: null, strokes: [] };
-    });
-    store.change({ ...store.shot, sketches });
+    const { shot, frames } = withSketches(store.shot, taken, frame);
+    store.change(shot);
     store.look({ selected: { kind: "sketches", frame }, frame, mode: "edit" });
     say(frames.length === 1 ? `A sketch is on frame ${frame}.` : `Sketches are on frames ${frames.join(", ")}.`);
     return;

@@ -133,6 +133,25 @@ export function withPictures(shot, pictures, frame) {
 }
 
 /**
+ * A shot with pictures as sketches: as far from `frame` as the numbers in their names say, if each has one of its own; else
+ * one after the other.
+ * @param {Shot} shot
+ * @param {{picture: string, number: number | null}[]} pictures
+ * @param {number} frame Of the first of them.
+ * @returns {{shot: Shot, frames: number[]}}
+ */
+export function withSketches(shot, pictures, frame) {
+  const numbers = pictures.map((one) => one.number);
+  const least = Math.min(...numbers.map(Number));
+  const isNumbered = numbers.every((one) => one !== null) && new Set(numbers).size === numbers.length;
+  const wanted = pictures.map(({ number }, index) => frame + (isNumbered ? Number(number) - least : index));
+  if (Math.max(...wanted) > LAST_FRAME) throw new Error(`the sketches would go beyond frame ${LAST_FRAME}`);
+  const added = pictures.map(({ picture }, index) => [wanted[index], { picture, darkLines: null, strokes: [] }]);
+  const frames = wanted.sort((a, b) => a - b);
+  return { shot: { ...shot, sketches: { ...shot.sketches, ...Object.fromEntries(added) } }, frames };
+}
+
+/**
  * A table without an entry.
  * @template T
  * @param {Record<string, T>} table
