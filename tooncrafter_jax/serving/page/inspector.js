@@ -97,7 +97,7 @@ export class Inspector {
       accept: "image/*",
       "data-id": "replace",
       onchange: told(async () => {
-        const [taken] = await take([...input.files]);
+        const [taken] = await this._store.forThisShot(take([...input.files]));
         this._store.change(withKey(this._store.shot, frame, { picture: taken.picture, name: taken.name }));
       }),
     });

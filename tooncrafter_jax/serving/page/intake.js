@@ -2,7 +2,7 @@
 
 import { readSheet, sendPicture } from "./api.js";
 import { byId, calm, say, told } from "./dom.js";
-import { filesOf, take } from "./pictures.js";
+import { filesOf, saySending, take } from "./pictures.js";
 import { framesOf, withKey, withPictures, withSketches } from "./shot.js";
 import { isSheet, keysOf } from "./timesheet.js";
 
@@ -20,8 +20,7 @@ async function bring(store, files, frame, asSketch = false) {
   calm();
   const sheet = files.find(isSheet);
   if (sheet) return bringSheet(store, sheet, files);
-  say(files.length === 1 ? "The picture is sent." : `${files.length} pictures are sent.`);
-  const taken = await take(files);
+  const taken = await store.forThisShot(take(files));
   if (asSketch && frame !== null) {
     const { shot, frames } = withSketches(store.shot, taken, frame);
     store.change(shot);
@@ -43,11 +42,15 @@ async function bring(store, files, frame, asSketch = false) {
  * @param {File[]} files
  */
 async function bringSheet(store, sheet, files) {
-  const { layers, notes } = await readSheet(sheet);
+  const { layers, notes } = await store.forThisShot(readSheet(sheet));
   const { layer, keys, others } = keysOf(layers, files);
-  const sent = [];
-  for (const { frame, file } of keys) sent.push({ frame, picture: await sendPicture(file, file.name), name: file.name });
-  store.change(sent.reduce((shot, { frame, ...key }) => withKey(shot, frame, key), store.shot));
+  const drawings = new Set(keys.map(({ file }) => file));
+  saySending(drawings.size);
+  /** @type {Map<File, string>} */
+  const sent = new Map();
+  for (const file of drawings) sent.set(file, await store.forThisShot(sendPicture(file, file.name)));
+  const placed = keys.map(({ frame, file }) => ({ frame, picture: sent.get(file) ?? "", name: file.name }));
+  store.change(placed.reduce((shot, { frame, ...key }) => withKey(shot, frame, key), store.shot));
   store.look({ frame: keys[0].frame, mode: "edit" });
   const left = others.length ? ` Left out: ${others.join(", ")}.` : "";
   say(`The layer ${layer} brings ${keys.length} keys.${left} ${notes.join(". ")}`);

@@ -1,6 +1,7 @@
 /** Pictures: from files that are chosen, dropped or pasted to the server, and from there to the page. */
 
 import { pictureAddress, sendPicture } from "./api.js";
+import { say } from "./dom.js";
 
 /** @typedef {{picture: string, name: string, number: number | null}} Taken A picture that the server has. */
 
@@ -48,6 +49,9 @@ export function numberOf(name) {
   return found ? Number(found[found.length - 1]) : null;
 }
 
+/** @param {number} count Of pictures. */
+export const saySending = (count) => say(count === 1 ? "Sending the picture." : `Sending ${count} pictures.`);
+
 /**
  * Sends files, in the order of their names.
  * @param {File[]} files
@@ -57,6 +61,7 @@ export async function take(files) {
   const pictures = files.filter((file) => file.type.startsWith("image/") || ENDINGS.test(file.name));
   if (!pictures.length) throw new Error("there is no picture among these files: bring PNG, JPEG, WebP, TIFF, BMP or GIF");
   if (pictures.length > MOST_FILES) throw new Error(`these are more than ${MOST_FILES} pictures: bring fewer at a time`);
+  saySending(pictures.length);
   pictures.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const taken = [];
   for (const file of pictures) {

@@ -106,6 +106,19 @@ export class Store {
     return Math.max(24, (frames[frames.length - 1] ?? 0) + 8, this.played.last);
   }
 
+  /**
+   * Waits for something that is meant for the present shot.
+   * @template T
+   * @param {Promise<T>} awaited
+   * @returns {Promise<T>} which fails if another shot is open by then.
+   */
+  async forThisShot(awaited) {
+    const { opened } = this;
+    const value = await awaited;
+    if (this.opened !== opened) throw new Error("another shot was opened before this had come: bring it again");
+    return value;
+  }
+
   get canUndo() {
     return this._done.length > 0;
   }

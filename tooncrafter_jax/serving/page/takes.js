@@ -39,7 +39,7 @@ export class Takes {
   async restore() {
     const wanted = remembered("takes") ?? [];
     if (!wanted.length) return;
-    const found = (await jobs(100)).jobs.filter((job) => wanted.includes(job.id));
+    const found = (await this._store.forThisShot(jobs(100))).jobs.filter((job) => wanted.includes(job.id));
     found.sort((a, b) => wanted.indexOf(a.id) - wanted.indexOf(b.id));
     this._store.setTakes(found);
     if (found.length) this._store.look({ mode: "clip" });
