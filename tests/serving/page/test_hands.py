@@ -51,9 +51,8 @@ def test_the_hand_that_holds_the_pen_does_nothing(opened: Opened) -> None:
     touch(page, *({**one, "kind": "touch"} for one in pen))  # a finger draws where no pen does
     assert strokes_of(page) == {"5": [4, 4, 4]}
     touch(page, *({**one, "shift": True} for one in pen))  # moves the paper
-    touch(
-        page, {**pen[0], "kind": "touch"}, down, *({**one, "kind": "touch"} for one in pen[1:]), up
-    )  # so do two fingers
+    finger = [{**one, "kind": "touch"} for one in pen]
+    touch(page, finger[0], down, *finger[1:], up)  # so do two fingers
     assert strokes_of(page) == {"5": [4, 4, 4]}
     touch(page, *pen)  # and afterwards it draws again
     assert strokes_of(page) == {"5": [4, 4, 4, 4]}
@@ -65,6 +64,8 @@ def test_a_stroke_is_of_the_frame_that_it_began_on(opened: Opened) -> None:
     page.wait_for_selector("[data-id=keys-15]")
     seek(page, 3)
     pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
+    page.fill("#rate", "1")
+    page.locator("#rate").press("Tab")
     page.click("#play")
     touch(page, *pen[:2])
     wait(page, "document.querySelector('#play').ariaPressed === 'false'")

@@ -42,3 +42,20 @@ def test_a_time_sheet_brings_its_drawings(opened: Opened) -> None:
     assert keys_of(page) == [0, 8, 20] and "3 keys" in page.inner_text("#status")
     keys = shot_of(page)["keys"]
     assert keys["0"]["picture"] == keys["20"]["picture"] != keys["8"]["picture"]
+
+
+def test_drawings_of_a_sheet_are_those_in_the_folder_of_their_layer(opened: Opened) -> None:
+    page = opened()
+    script = """async () => {
+      const [{ filesOf }, { keysOf }] = await Promise.all([import("/page/pictures.js"), import("/page/timesheet.js")]);
+      const one = (path) => ({
+        isFile: true, fullPath: path, file: (resolve) => resolve(new File([path], path.split("/").at(-1))),
+      });
+      const folder = (...entries) => ({ createReader: () => ({ readEntries: (resolve) => resolve(entries.splice(0)) }) });
+      const cut = folder(folder(one("/cut/A/1.png"), one("/cut/A/2.png")), folder(one("/cut/B/1.png"), one("/cut/B/3.png")));
+      const files = await filesOf({ items: [{ kind: "file", webkitGetAsEntry: () => cut }] });
+      const drawings = ["1", "2", "3"].map((drawing, number) => ({ frame: 8 * number, drawing }));
+      const found = keysOf([{ name: "a", drawings }, { name: "b", drawings: drawings.slice(0, 1) }], files);
+      return Promise.all(found.keys.map(async ({ frame, file }) => [frame, await file.text()]));
+    }"""
+    assert page.evaluate(script) == [[0, "/cut/A/1.png"], [8, "/cut/A/2.png"]]

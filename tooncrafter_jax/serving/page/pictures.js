@@ -71,6 +71,15 @@ export async function take(files) {
   return taken;
 }
 
+/** @type {WeakMap<File, string>} */
+const folders = new WeakMap();
+
+/**
+ * The folder that a dropped file lay in; nothing without one.
+ * @param {File} file
+ */
+export const folderOf = (file) => folders.get(file) ?? "";
+
 /**
  * The files that were dropped, those in folders too. Begins at once: what is dropped is only there for a moment.
  * @param {DataTransfer} dropped
@@ -92,7 +101,12 @@ export async function filesOf(dropped) {
  * @returns {Promise<File[]>}
  */
 async function inEntry(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) {
+    /** @type {File} */
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    folders.set(file, entry.fullPath.split("/").at(-2) ?? "");
+    return [file];
+  }
   const reader = entry.createReader();
   const found = [];
   for (;;) {

@@ -1,5 +1,7 @@
 /** Time sheets: their drawings, which come with them, become keys on the frames where the sheet shows them first. */
 
+import { folderOf } from "./pictures.js";
+
 /** @typedef {{frame: number, drawing: string | null}} Shown */
 
 /** @param {File} file */
@@ -19,14 +21,29 @@ export function drawingOf(name, layer) {
 }
 
 /**
+ * The files of a layer by their drawings: one in a folder of its name counts first, one in another layer's folder not at all.
+ * @param {string} layer
+ * @param {File[]} files
+ * @param {Set<string>} names Of all layers, in lower case.
+ * @returns {Map<string, File>}
+ */
+function drawingsOf(layer, files, names) {
+  const isOwn = (/** @type {File} */ file) => folderOf(file).toLowerCase() === layer.toLowerCase();
+  const isLoose = (/** @type {File} */ file) => !names.has(folderOf(file).toLowerCase());
+  const candidates = [...files.filter(isLoose), ...files.filter(isOwn)]; // of two the last one counts
+  return new Map(candidates.map((file) => [drawingOf(file.name, layer), file]));
+}
+
+/**
  * The keys that a sheet asks for: of the layer most of whose drawings came with it.
  * @param {{name: string, drawings: Shown[]}[]} layers
  * @param {File[]} files
  * @returns {{layer: string, keys: {frame: number, file: File}[], others: string[]}} `others` are layers that are left out.
  */
 export function keysOf(layers, files) {
+  const names = new Set(layers.map(({ name }) => name.toLowerCase()));
   const found = layers.map(({ name, drawings }) => {
-    const pictures = new Map(files.map((file) => [drawingOf(file.name, name), file]));
+    const pictures = drawingsOf(name, files, names);
     const keys = [];
     for (const { frame, drawing } of drawings) {
       const file = drawing === null ? undefined : pictures.get(drawing);
