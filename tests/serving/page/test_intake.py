@@ -93,8 +93,11 @@ def test_drawings_of_a_sheet_are_those_in_the_folder_of_their_layer(opened: Open
       const one = (path) => ({
         isFile: true, fullPath: path, file: (resolve) => resolve(new File([path], path.split("/").at(-1))),
       });
-      const folder = (...entries) => ({ createReader: () => ({ readEntries: (resolve) => resolve(entries.splice(0)) }) });
-      const cut = folder(folder(one("/cut/A/1.png"), one("/cut/A/2.png")), folder(one("/cut/B/1.png"), one("/cut/B/3.png")));
+      const folder = (...entries) => ({
+        createReader: () => ({ readEntries: (resolve) => resolve(entries.splice(0)) }),
+      });
+      const [a, b] = [["/cut/A/1.png", "/cut/A/2.png"], ["/cut/B/1.png", "/cut/B/3.png"]];
+      const cut = folder(folder(...a.map(one)), folder(...b.map(one)));
       const files = await filesOf({ items: [{ kind: "file", webkitGetAsEntry: () => cut }] });
       const drawings = ["1", "2", "3"].map((drawing, number) => ({ frame: 8 * number, drawing }));
       const found = keysOf([{ name: "a", drawings }, { name: "b", drawings: drawings.slice(0, 1) }], files);
