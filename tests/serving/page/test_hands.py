@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.page.hands import KEYS, Opened, drop, frame_of, seek, shot_of, wait
+from tests.serving.page.hands import KEYS, Opened, drawing, drop, frame_of, keys_of, seek, shot_of, wait
 
 pytestmark = pytest.mark.gate
 
@@ -84,6 +84,69 @@ def test_points_that_cannot_be_told_apart_are_not_kept(opened: Opened) -> None:
     pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
     touch(page, *(one | {"step": 1 + 0.01 * number} for number, one in enumerate(pen)))
     assert strokes_of(page) == {"5": [1]}
+
+
+def press_slowly(page: Any, where: str) -> None:
+    """Presses as long as people do: what changes meanwhile is drawn."""
+    box = page.locator(where).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.wait_for_timeout(300)
+    page.mouse.up()
+
+
+def test_a_press_that_ends_writing_counts(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.locator("[data-id=gaps-0]").click()
+    page.fill("[data-id=timing]", "ease-in")
+    press_slowly(page, "[data-id=keys-15]")
+    page.fill("[data-id=frame]", "12")
+    press_slowly(page, "[data-id=again]")
+    page.wait_for_selector("[data-id=keys-27]")
+    assert keys_of(page) == [0, 12, 27] and shot_of(page)["timing"]["0"] == "ease-in"
+
+
+def test_what_is_being_written_stays_when_something_else_changes(opened: Opened) -> None:
+    page = opened()
+    held: list[Any] = []
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    seek(page, 4)
+    page.click("#add-prompt")
+    page.locator("[data-id=text]").press_sequentially("jum")
+    page.route("**/v1/pictures", lambda route: held.append(route))
+    drop(page, "#row-keys", {"c_0001.png": drawing(90)})
+    wait(page, "document.querySelector('#status').textContent === 'Sending the picture.'")
+    page.keyboard.type("p")
+    held[0].continue_()
+    wait(page, "document.querySelector('#status').textContent.startsWith('A key is on')")
+    page.locator("[data-id=keys-0][aria-label*='c_0001']").wait_for()
+    assert page.evaluate("document.activeElement.dataset.id") == "text"
+    page.keyboard.press("Tab")
+    assert shot_of(page)["prompts"] == {"4": "jump"}
+
+
+def test_the_frame_of_a_key_is_a_whole_number(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.locator("[data-id=keys-15]").click()
+    for wrong in ("", "7.5", "10000"):
+        page.fill("[data-id=frame]", wrong)
+        page.locator("[data-id=frame]").press("Enter")
+        assert keys_of(page) == [0, 15] and not page.evaluate(
+            "document.querySelector('[data-id=frame]').checkValidity()"
+        )
+    page.fill("[data-id=frame]", "15")
+    page.locator("[data-id=frame]").press("Enter")
+    assert "already" not in page.inner_text("#status")
+    page.fill("[data-id=frame]", "0")
+    page.locator("[data-id=frame]").press("Enter")
+    assert "already" in page.inner_text("#status") and page.input_value("[data-id=frame]") == "15"
+    for frame in (16, 17):
+        page.locator("[data-id=frame]").press("ArrowUp")
+        page.wait_for_selector(f"[data-id=keys-{frame}]")
+    assert page.evaluate("document.activeElement.dataset.id") == "frame"
 
 
 def test_the_pen_has_pressure_and_an_eraser(opened: Opened) -> None:

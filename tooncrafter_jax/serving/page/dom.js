@@ -71,23 +71,89 @@ export function told(action) {
   };
 }
 
+/** @type {Node | null} Where a pointer is down. */
+let pressed = null;
+/** @type {Map<HTMLElement, () => void>} Parents that are rebuilt once it is up. */
+const waiting = new Map();
+
+function release() {
+  pressed = null;
+  const all = [...waiting.values()];
+  waiting.clear();
+  for (const rebuildNow of all) rebuildNow();
+}
+
+document.addEventListener(
+  "pointerdown",
+  (event) => {
+    release();
+    pressed = /** @type {Node} */ (event.target);
+  },
+  true,
+);
+for (const name of ["pointerup", "pointercancel"]) {
+  document.addEventListener(name, () => setTimeout(release), true); // after the click
+}
+window.addEventListener("blur", release);
+
 /**
  * Rebuilds the children of an element; what had the focus has it again, if it is there under the same `data-id`, and with it
- * what was just being written there.
+ * what was just being written there; else what is in its place. While a pointer is down on one of the children nothing is
+ * rebuilt: its click would be lost.
  * @param {HTMLElement} parent
  * @param {() => Node[]} build
  * @param {string} [focused] `data-id` that gets the focus instead.
  */
 export function rebuild(parent, build, focused) {
+  if (pressed && pressed !== parent && parent.contains(pressed)) {
+    waiting.set(parent, () => rebuild(parent, build, focused));
+    return;
+  }
+  waiting.delete(parent);
   const active = document.activeElement;
   const before = active instanceof HTMLElement && parent.contains(active) ? active.dataset.id : undefined;
-  const isWritten = active instanceof HTMLInputElement && active.value !== active.defaultValue;
-  parent.replaceChildren(...build());
+  const place = named(parent).findIndex((one) => one === active);
+  replace(parent, build());
   const id = focused ?? before;
-  const found = id ? parent.querySelector(`[data-id="${CSS.escape(id)}"]`) : null;
-  if (!(found instanceof HTMLElement)) return;
-  found.focus();
-  if (isWritten && id === before && found instanceof HTMLInputElement && found.type !== "file") found.value = active.value;
+  if (id === undefined) return;
+  const now = named(parent);
+  const found = now.find((one) => one.dataset.id === id);
+  const next = focused === undefined ? now[Math.min(place, now.length - 1)] : undefined;
+  (found ?? next)?.focus();
+  if (active instanceof HTMLInputElement && found instanceof HTMLInputElement && id === before) goOn(active, found);
+}
+
+/**
+ * Replaces children, of which one may have the focus: that it goes is no end of what is written there.
+ * @param {HTMLElement} parent
+ * @param {Node[]} children
+ */
+function replace(parent, children) {
+  const still = (/** @type {Event} */ event) => event.stopImmediatePropagation();
+  for (const name of ["change", "blur"]) parent.addEventListener(name, still, true);
+  parent.replaceChildren(...children);
+  for (const name of ["change", "blur"]) parent.removeEventListener(name, still, true);
+}
+
+/**
+ * @param {HTMLElement} parent
+ * @returns {HTMLElement[]}
+ */
+const named = (parent) => [...parent.querySelectorAll("[data-id]")].map((one) => /** @type {HTMLElement} */ (one));
+
+/**
+ * Lets a field go on with what was being written in the one before.
+ * @param {HTMLInputElement} before
+ * @param {HTMLInputElement} now
+ */
+function goOn(before, now) {
+  if (before.type === "file" || before.value === before.defaultValue) return;
+  now.value = before.value;
+  if (before.selectionStart !== null) now.setSelectionRange(before.selectionStart, before.selectionEnd);
+  let isTold = false;
+  now.addEventListener("change", () => (isTold = true), { once: true });
+  // browsers do not tell of a change that a script has begun
+  now.addEventListener("blur", () => isTold || now.dispatchEvent(new Event("change")), { once: true });
 }
 
 /**

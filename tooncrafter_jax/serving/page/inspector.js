@@ -43,7 +43,6 @@ export class Inspector {
 
   _fields() {
     const { selected } = this._store.view;
-    const { shot } = this._store;
     if (!selected) {
       const text = "Select a key, a gap, a sketch or a prompt to change it; drag it, or move it with the arrow keys.";
       return [make("p", { class: "hint", text })];
@@ -51,35 +50,63 @@ export class Inspector {
     const { kind, frame } = selected;
     if (kind === "gaps") return this._gap(frame);
     const title = make("strong", { text: { keys: "Key", sketches: "Sketch", prompts: "Prompt" }[kind] });
-    const place = field("Frame", "frame", { type: "number", min: 0, max: 9999, step: 1, value: frame }, (value) => {
-      if (!this._timeline.move(kind, frame, Number(value))) say("There is one on that frame already.");
-    });
     const remove = make("button", {
       type: "button",
       "data-id": "remove",
       text: "Remove",
       onclick: () => this._timeline.removeSelected(),
     });
-    if (kind === "prompts") {
-      const text = field("What happens from here on", "text", { type: "text", value: shot.prompts[frame] }, (value) =>
-        this._store.change({ ...shot, prompts: { ...shot.prompts, [frame]: value } }),
-      );
-      text.classList.add("wide");
-      return [title, place, text, remove];
-    }
-    if (kind === "keys") return [title, place, this._replace(frame), this._again(frame), remove];
-    return [title, place, this._wipe(frame), remove];
+    const place = this._place(kind, frame);
+    if (kind === "prompts") return [title, place, this._text(frame), remove];
+    if (kind === "keys") return [title, place, this._replace(), this._again(), remove];
+    return [title, place, this._clear(frame), remove];
+  }
+
+  /** The frame of what is selected: what was written before a press may have moved it. */
+  get _frame() {
+    return /** @type {import("./store.js").Selection} */ (this._store.view.selected).frame;
+  }
+
+  /**
+   * Changes the shot as a field says: that field is right, and what is being written in another one stays.
+   * @param {Partial<import("./shot.js").Shot>} changes
+   */
+  _change(changes) {
+    this._store.change({ ...this._store.shot, ...changes });
+    this._shown = this._store.shot;
+  }
+
+  /**
+   * @param {"keys" | "sketches" | "prompts"} kind
+   * @param {number} frame
+   */
+  _place(kind, frame) {
+    const attributes = { type: "number", min: 0, max: 9999, step: 1, required: true, value: frame };
+    return field("Frame", "frame", attributes, (value, input) => {
+      if (!input.reportValidity() || Number(value) === this._frame) return;
+      if (this._timeline.move(kind, this._frame, Number(value), true)) return;
+      input.value = String(this._frame);
+      say("There is one on that frame already.");
+    });
+  }
+
+  /** @param {number} frame */
+  _text(frame) {
+    const attributes = { type: "text", value: this._store.shot.prompts[frame] };
+    const text = field("What happens from here on", "text", attributes, (value) =>
+      this._change({ prompts: { ...this._store.shot.prompts, [this._frame]: value } }),
+    );
+    text.classList.add("wide");
+    return text;
   }
 
   /** @param {number} frame */
   _gap(frame) {
     const { shot } = this._store;
     /** @param {"timing" | "exposure"} name */
-    const changed = (name) => (/** @type {string} */ value) => {
-      const usual = name === "timing" ? "linear" : "1";
-      const { shot: now } = this._store;
-      this._store.change({ ...now, [name]: { ...now[name], [frame]: value.trim() || usual } });
-      if (value.trim()) this._shown = this._store.shot; // the fields say so already: what is written in another one stays
+    const changed = (name) => (/** @type {string} */ value, /** @type {HTMLInputElement} */ input) => {
+      input.value = value.trim() || { timing: "linear", exposure: "1" }[name];
+      this._change({ [name]: { ...this._store.shot[name], [frame]: input.value } });
     };
     const timing = { type: "text", list: "timings", value: shot.timing[frame] ?? "linear" };
     const exposure = { type: "text", list: "exposures", value: shot.exposure[frame] ?? "1" };
@@ -90,13 +117,13 @@ export class Inspector {
     ];
   }
 
-  /** @param {number} frame */
-  _replace(frame) {
+  _replace() {
     const input = make("input", {
       type: "file",
       accept: "image/*",
       "data-id": "replace",
       onchange: told(async () => {
+        const frame = this._frame;
         const [taken] = await this._store.forThisShot(take([...input.files]));
         this._store.change(withKey(this._store.shot, frame, { picture: taken.picture, name: taken.name }));
       }),
@@ -104,38 +131,35 @@ export class Inspector {
     return make("label", { class: "field" }, "Another picture", input);
   }
 
-  /**
-   * The key once more, as a loop needs it.
-   * @param {number} frame
-   */
-  _again(frame) {
-    const { shot } = this._store;
-    const frames = framesOf(shot.keys);
-    const to = frames[frames.length - 1] + SPACING;
+  /** The key once more, as a loop needs it. */
+  _again() {
     return make("button", {
       type: "button",
       "data-id": "again",
       text: "Again at the end",
       onclick: () => {
-        this._store.change(withKey(shot, to, shot.keys[frame]));
+        const { shot } = this._store;
+        const frames = framesOf(shot.keys);
+        const to = frames[frames.length - 1] + SPACING;
+        this._store.change(withKey(shot, to, shot.keys[this._frame]));
         say(`The same key is on frame ${to}, too.`);
       },
     });
   }
 
   /** @param {number} frame */
-  _wipe(frame) {
-    const { shot } = this._store;
-    const sketch = shot.sketches[frame];
+  _clear(frame) {
     return make("button", {
       type: "button",
       "data-id": "clear",
-      text: "Wipe",
-      disabled: !sketch.strokes.length,
+      text: "Clear the strokes",
+      disabled: !this._store.shot.sketches[frame].strokes.length,
       onclick: () => {
-        const empty = { ...sketch, strokes: [] };
-        const sketches = { ...shot.sketches, [frame]: empty };
-        this._store.change(sketch.picture ? { ...shot, sketches } : withoutItem(shot, "sketches", frame));
+        const { shot } = this._store;
+        const sketch = shot.sketches[this._frame];
+        const sketches = { ...shot.sketches, [this._frame]: { ...sketch, strokes: [] } };
+        this._store.change(sketch.picture ? { ...shot, sketches } : withoutItem(shot, "sketches", this._frame));
+        byId("ruler").focus({ preventScroll: true }); // the button can be pressed no more
       },
     });
   }
@@ -146,9 +170,9 @@ export class Inspector {
  * @param {string} label
  * @param {string} id
  * @param {Record<string, any>} attributes
- * @param {(value: string) => void} onChange
+ * @param {(value: string, input: HTMLInputElement) => void} onChange
  */
 function field(label, id, attributes, onChange) {
-  const input = make("input", { ...attributes, "data-id": id, onchange: () => onChange(input.value) });
+  const input = make("input", { ...attributes, "data-id": id, onchange: () => onChange(input.value, input) });
   return make("label", { class: "field" }, label, input);
 }

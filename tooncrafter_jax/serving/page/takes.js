@@ -104,8 +104,11 @@ export class Takes {
     const state = JSON.stringify([chosen, this._seed, takes.map((take) => [take.id, take.state, take.previews > 0])]);
     if (state !== this._built) {
       this._built = state;
-      this._canvases.clear();
-      rebuild(this._parent, () => takes.map((take) => this._card(take)));
+      rebuild(this._parent, () => {
+        this._canvases.clear();
+        this._store.tell(); // draws them
+        return this._store.takes.map((take) => this._card(take));
+      });
     }
     for (const take of takes) this._drawCard(take);
   }

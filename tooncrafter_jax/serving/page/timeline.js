@@ -162,6 +162,7 @@ export class Timeline {
    * @param {number} frame
    */
   _select(kind, frame) {
+    if (document.activeElement instanceof HTMLInputElement) document.activeElement.blur(); // a tap may leave it there
     this._store.look({ selected: { kind, frame }, playing: false });
     if (kind !== "gaps") this._store.seek(frame);
   }
@@ -170,11 +171,12 @@ export class Timeline {
    * @param {Kind} kind
    * @param {number} from
    * @param {number} to
+   * @param {boolean} [keepsFocus] Whether the focus stays where it is, instead of going with what is moved.
    */
-  move(kind, from, to) {
+  move(kind, from, to, keepsFocus = false) {
     const shot = moved(this._store.shot, kind, from, to);
     if (shot === this._store.shot) return false;
-    this._focus = `${kind}-${to}`;
+    if (!keepsFocus) this._focus = `${kind}-${to}`;
     this._store.change(shot);
     this._store.look({ selected: { kind, frame: to } });
     this._store.seek(to);
