@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.page.hands import KEYS, LIMITS, NARROW, WIDE, Opened, drop, scribble, seek, shot_of
+from tests.serving.page.hands import KEYS, LIMITS, NARROW, WIDE, Opened, drop, jobs_of, scribble, seek, shot_of, wait
 from tests.serving.world import Server, serving
 
 pytestmark = pytest.mark.gate
@@ -76,6 +76,20 @@ def test_options_have_the_help_of_the_command_line(opened: Opened, server: Serve
     page.check("#option-loop")
     shot = shot_of(page)
     assert shot["options"] == {"steps": 7} and shot["settings"] == {"loop": True}
+
+
+def test_a_value_that_cannot_be_is_said_and_not_drawn_with(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.fill("#option-steps", "0")
+    page.locator("#option-steps").press("Tab")
+    page.click("#draw")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert page.inner_text("#problem-text").startswith("steps: ") and page.input_value("#option-steps") == "0"
+    assert jobs_of(page) == []
+    page.click("#new-shot")
+    wait(page, "document.querySelector('#option-steps').value === ''")
 
 
 def test_a_server_with_a_token_asks_for_it(chromium: Any, tmp_path: Path) -> None:

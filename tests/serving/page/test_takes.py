@@ -22,6 +22,53 @@ def test_many_takes_take_one_connection_and_a_refused_one_is_made_again(opened: 
     assert len(asked) <= 2 and all(url.count("id=") >= 1 for url in asked)
 
 
+def test_what_did_not_come_is_asked_for_again_and_told_of_once(opened: Opened) -> None:
+    page = opened(allowed="status of 500")
+    told: list[str] = []
+    page.expose_function("told", told.append)
+    page.evaluate("""() => new MutationObserver(() => {
+      const text = document.querySelector("#problem-text").textContent;
+      if (text) told(text);
+    }).observe(document.querySelector("#problem-text"), { childList: true })""")
+    for what in ("**/v1/pictures/*", "**/result/png"):
+        page.route(what, lambda route: route.fulfill(status=500), times=2)
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    wait(page, "[...document.querySelectorAll('.item.keys img')].every((one) => one.naturalWidth > 0)")
+    page.click("#draw")
+    page.wait_for_selector(".state.done")
+    wait(page, PAINTED)
+    assert len(told) == len(set(told)) == 2
+
+
+PAINTED = """(() => {
+  const canvas = document.querySelector("#take-list canvas");
+  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((one) => one > 0);
+})()"""
+
+
+def test_frames_of_takes_that_are_gone_are_dropped_and_the_others_bounded(opened: Opened) -> None:
+    page = opened()
+    script = """async () => {
+      const { Frames } = await import("/page/player.js");
+      const frames = new Frames(() => {}, (problem) => { throw problem; });
+      const canvas = new OffscreenCanvas(2048, 2048);
+      canvas.getContext("2d");
+      const file = await canvas.convertToBlob();
+      const jobs = ["a", "b"].map((id) => ({ id, state: "done", request: {} }));
+      for (const { id } of jobs) frames._files.set(id, Array(20).fill(file));
+      const ready = () => [...frames._decoded.values()].filter(Boolean).length;
+      for (const job of jobs) for (let frame = 0; frame < 20; frame += 1) {
+        while (!frames.frame(job, frame)) await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      const most = ready();
+      frames.keep(["b"]);
+      return [most, [...frames._files.keys()], [...frames._decoded.keys()].every((name) => name.startsWith("b "))];
+    }"""
+    most, files, are_kept = page.evaluate(script)
+    assert most <= 33 and files == ["b"] and are_kept
+
+
 def test_a_shot_is_asked_for_once_however_often_draw_is_pressed(opened: Opened) -> None:
     page = opened()
     drop(page, "#stage", KEYS)

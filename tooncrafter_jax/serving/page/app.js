@@ -60,6 +60,7 @@ const redo = () => say(store.redo() ? "Done again." : "There is nothing to do ag
 const draw = told(() => {
   const written = document.activeElement; // by Ctrl + Enter, which leaves it unfinished
   if (written?.matches("textarea, input:not([type=file])")) written.dispatchEvent(new Event("change"));
+  options.check();
   return takes.request();
 });
 const addPrompt = () => {

@@ -1,14 +1,13 @@
 /** Options of the shot, made from the server's description: their help and ranges are those of the command line. */
 
 import { byId, make } from "./dom.js";
+import { SETTINGS } from "./shot.js";
 
 /** @typedef {{kind: "number" | "text" | "switch" | "choice", choices: string[], least?: number, most?: number,
  *   whole: boolean, help: string, usual: any}} Declared */
 
 /** Options that stand above all others. */
 const COMMON = ["steps", "guidance_scale", "height", "width"];
-/** Fields of a request that are edited here. */
-const SETTINGS = ["seed", "fps", "loop", "through_keys", "exact_keys", "unevenness", "negative_prompt"];
 const SWITCHES = { on: true, off: false };
 
 /**
@@ -32,8 +31,9 @@ export class Options {
   /** @param {import("./store.js").Store} store */
   constructor(store) {
     this._store = store;
-    /** @type {{name: string, group: "options" | "settings", one: Declared, input: any}[]} */
+    /** @type {{name: string, group: "options" | "settings", one: Declared, input: any, shown: any}[]} */
     this._fields = [];
+    this._opened = store.opened;
   }
 
   /** @param {any} document The OpenAPI description. */
@@ -72,7 +72,7 @@ export class Options {
       const [min, max, step] = [one.least, one.most, one.whole ? 1 : "any"];
       input = make("input", { ...common, type: "number", min, max, step });
     } else input = make("input", { ...common, type: "text" });
-    this._fields.push({ name, group, one, input });
+    this._fields.push({ name, group, one, input, shown: undefined });
     const label = make("label", { for: id, text: name.replaceAll("_", " ") });
     const help = make("p", { id: `${id}-help`, class: "help", text: one.help });
     return make("div", { class: `option ${one.kind}` }, label, input, help);
@@ -105,14 +105,29 @@ export class Options {
     return model?.sampling[name] ?? one.usual;
   }
 
+  /** Shows and says what is wrong with a value, if one is: it is not in the shot. */
+  check() {
+    const wrong = this._fields.find(({ input }) => !input.checkValidity());
+    if (!wrong) return;
+    const { name, input } = wrong;
+    for (const closed of document.querySelectorAll("details")) if (closed.contains(input)) closed.open = true;
+    input.reportValidity();
+    throw new Error(`${name.replaceAll("_", " ")}: ${input.validationMessage}`);
+  }
+
   /** Shows what has changed. */
   draw() {
-    for (const { name, group, one, input } of this._fields) {
+    const isOther = this._opened !== this._store.opened;
+    this._opened = this._store.opened;
+    for (const field of this._fields) {
+      const { name, group, one, input } = field;
       const value = this._store.shot[group][name];
       const usual = this._usual(name, one);
       if (one.kind === "switch") input.checked = value ?? usual;
       else {
-        if (input !== document.activeElement) input.value = value ?? "";
+        const isRight = isOther || value !== field.shown || input.validity.valid; // else it is still to be mended
+        if (isRight && input !== document.activeElement) input.value = value ?? "";
+        field.shown = value;
         if (one.kind === "choice") input.options[0].textContent = `${usual || "as usual"} (default)`;
         else input.placeholder = String(usual);
       }

@@ -1,15 +1,39 @@
 /** Pictures: from files that are chosen, dropped or pasted to the server, and from there to the page. */
 
 import { pictureAddress, sendPicture } from "./api.js";
-import { say } from "./dom.js";
+import { complain, say } from "./dom.js";
 
 /** @typedef {{picture: string, name: string, number: number | null}} Taken A picture that the server has. */
 
 const ENDINGS = /\.(bmp|gif|jpe?g|png|tiff?|webp)$/i;
 const MOST_FILES = 500;
+/** Milliseconds until something that did not come is asked for again, the first time and at most. */
+export const [RETRY, LONGEST] = [2000, 60_000];
+let hasFailed = false;
 
 /** @type {Map<string, HTMLImageElement>} */
 const known = new Map();
+
+/**
+ * Lets a picture that did not come be asked for again: after two seconds, and ever later.
+ * @param {HTMLImageElement} image
+ * @param {() => boolean} [isWanted] Whether it is still to be seen.
+ * @returns {HTMLImageElement}
+ */
+export function retried(image, isWanted = () => true) {
+  let tries = 0;
+  image.addEventListener("error", () => {
+    if (!hasFailed) complain("A picture did not come from the server; it is asked for again.");
+    hasFailed = true;
+    const again = () => isWanted() && image.setAttribute("src", image.getAttribute("src") ?? "");
+    setTimeout(again, Math.min(LONGEST, RETRY * 2 ** tries));
+    tries += 1;
+  });
+  image.addEventListener("load", () => {
+    hasFailed = false;
+  });
+  return image;
+}
 
 /**
  * A picture of the server's; null until it is there, which `onLoad` tells.
@@ -22,6 +46,7 @@ export function pictureOf(sha256, onLoad) {
   if (!image) {
     image = new Image();
     image.addEventListener("load", onLoad);
+    retried(image);
     image.src = pictureAddress(sha256);
     known.set(sha256, image);
   }
@@ -35,7 +60,11 @@ export function pictureOf(sha256, onLoad) {
  */
 export async function loadedPicture(sha256) {
   const found = pictureOf(sha256, () => {}) ?? /** @type {HTMLImageElement} */ (known.get(sha256));
-  await found.decode();
+  try {
+    await found.decode();
+  } catch {
+    throw new Error("a picture did not come from the server: try again");
+  }
   return found;
 }
 

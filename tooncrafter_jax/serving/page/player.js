@@ -1,9 +1,11 @@
 /** Plays takes: their frames come as an archive of PNG files, exact and in any order. */
 
 import { result } from "./api.js";
+import { LONGEST, RETRY } from "./pictures.js";
 import { firstFrame } from "./store.js";
 
-const MOST_DECODED = 240;
+/** Pixels of frames that are kept decoded, and how many frames are kept however large they are. */
+const [MOST_PIXELS, LEAST_DECODED] = [2 ** 26, 32];
 const [ENTRY, END] = [0x02014b50, 0x06054b50];
 
 /**
@@ -41,6 +43,40 @@ export class Frames {
     this._files = new Map();
     /** @type {Map<string, ImageBitmap | null>} */
     this._decoded = new Map();
+    /** @type {Map<string, number>} How often something did not come. */
+    this._failed = new Map();
+  }
+
+  /**
+   * Drops the frames of all other takes.
+   * @param {string[]} ids
+   */
+  keep(ids) {
+    for (const id of this._files.keys()) if (!ids.includes(id)) this._files.delete(id);
+    for (const name of this._decoded.keys()) if (!ids.includes(name.split(" ")[0])) this._drop(name);
+  }
+
+  /** @param {string} name Of a decoded frame. */
+  _drop(name) {
+    this._decoded.get(name)?.close();
+    this._decoded.delete(name);
+  }
+
+  /**
+   * Says what went wrong, once, and tries again: after two seconds, and ever later.
+   * @param {string} name
+   * @param {unknown} error
+   * @param {() => void} forget
+   */
+  _fail(name, error, forget) {
+    const tries = this._failed.get(name) ?? 0;
+    if (!tries) this._onProblem(error);
+    this._failed.set(name, tries + 1);
+    const again = () => {
+      forget();
+      this._onLoad();
+    };
+    setTimeout(again, Math.min(LONGEST, RETRY * 2 ** tries));
   }
 
   /**
@@ -65,10 +101,13 @@ export class Frames {
   async _fetch(id) {
     this._files.set(id, null);
     try {
-      this._files.set(id, await stored((await result(id, "png")).data));
+      const files = await stored((await result(id, "png")).data);
+      if (!this._files.has(id)) return; // it is wanted no longer
+      this._files.set(id, files);
+      this._failed.delete(id);
       this._onLoad();
     } catch (error) {
-      this._onProblem(error);
+      if (this._files.has(id)) this._fail(id, error, () => this._files.delete(id));
     }
   }
 
@@ -86,16 +125,27 @@ export class Frames {
       return found;
     }
     this._decoded.set(name, null);
-    createImageBitmap(file).then((bitmap) => {
-      this._decoded.set(name, bitmap);
-      this._onLoad();
-    }, this._onProblem);
-    for (const [old, bitmap] of this._decoded) {
-      if (this._decoded.size <= MOST_DECODED) break;
-      bitmap?.close();
-      this._decoded.delete(old);
-    }
+    createImageBitmap(file).then(
+      (bitmap) => {
+        if (!this._decoded.has(name)) return bitmap.close();
+        this._decoded.set(name, bitmap);
+        this._bound();
+        this._onLoad();
+      },
+      (error) => this._fail(name, error, () => this._decoded.delete(name)),
+    );
     return null;
+  }
+
+  /** Drops frames that were not asked for lately, where there are more than may be kept. */
+  _bound() {
+    let pixels = 0;
+    for (const bitmap of this._decoded.values()) pixels += bitmap ? bitmap.width * bitmap.height : 0;
+    for (const [name, bitmap] of this._decoded) {
+      if (pixels <= MOST_PIXELS || this._decoded.size <= LEAST_DECODED) return;
+      pixels -= bitmap ? bitmap.width * bitmap.height : 0;
+      this._drop(name);
+    }
   }
 }
 

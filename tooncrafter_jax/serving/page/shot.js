@@ -17,8 +17,8 @@ export const SPACING = 15;
 /** Takes that are drawn at a time. */
 export const MOST_TAKES = 4;
 const LAST_FRAME = 9999;
-/** Fields of a request that are `settings`. */
-const SETTINGS = ["negative_prompt", "seed", "fps", "loop", "exact_keys", "through_keys", "unevenness"];
+/** Fields of a request that are `settings`, as they are shown. */
+export const SETTINGS = ["seed", "fps", "loop", "through_keys", "exact_keys", "unevenness", "negative_prompt"];
 
 /** @returns {Shot} */
 export const emptyShot = () => ({
@@ -65,16 +65,6 @@ export function gaps(shot) {
     timing: shot.timing[first] ?? "linear",
     exposure: shot.exposure[first] ?? "1",
   }));
-}
-
-/**
- * The prompt that counts at a frame.
- * @param {Shot} shot
- * @param {number} frame
- */
-export function promptAt(shot, frame) {
-  const from = framesOf(shot.prompts).filter((one) => one <= frame);
-  return from.length ? shot.prompts[from[from.length - 1]] : "";
 }
 
 /**
@@ -251,6 +241,12 @@ function byGap(given, frames, usual) {
 }
 
 /**
+ * What a key is called: one that was sent before is named by its checksum, which is no name.
+ * @param {string} picture As a request calls it.
+ */
+const nameOf = (picture) => (/^[0-9a-f]{64}$/.test(picture) ? "" : picture.slice(0, 40));
+
+/**
  * The shot of a job, to be changed again.
  * @param {import("./api.js").Job} job
  * @returns {Shot}
@@ -266,7 +262,7 @@ export function ofJob(job) {
   const frames = framesOf(keys);
   /** @type {Shot} */
   const shot = { ...emptyShot(), name: request.name ?? "", model: request.model ?? "", options: request.options ?? {} };
-  shot.keys = Object.fromEntries(frames.map((one) => [one, { picture: sha(keys[one]), name: keys[one].slice(0, 40) }]));
+  shot.keys = Object.fromEntries(frames.map((one) => [one, { picture: sha(keys[one]), name: nameOf(keys[one]) }]));
   for (const [frame, one] of Object.entries(request.sketches ?? {})) {
     const [name, dark] = typeof one === "string" ? [one, null] : [one.picture, one.dark_lines ?? null];
     shot.sketches[frame] = { picture: sha(name), darkLines: dark, strokes: [] };

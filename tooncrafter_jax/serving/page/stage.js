@@ -248,7 +248,7 @@ export class Stage {
     const { shot, view, take } = this._store;
     const where = `Frame ${view.frame}`;
     if (view.mode === "clip" && take) return `${where} of the take with seed ${take.request.seed}, ${take.state}`;
-    if (shot.keys[view.frame]) return `${where}: key drawing ${shot.keys[view.frame].name}`;
+    if (shot.keys[view.frame]) return `${where}: key drawing ${shot.keys[view.frame].name}`.trim();
     const sketch = shot.sketches[view.frame];
     return `${where}: ${sketch ? `a sketch of ${sketch.strokes.length} strokes` : "no drawing"}`;
   }

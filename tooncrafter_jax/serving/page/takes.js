@@ -99,6 +99,7 @@ export class Takes {
   /** Shows what has changed. */
   draw() {
     const { takes, chosen } = this._store;
+    this._frames.keep(takes.map((take) => take.id));
     this._following.follow(takes.filter(isOpen).map((take) => take.id));
     this._section.hidden = !takes.length;
     const state = JSON.stringify([chosen, this._seed, takes.map((take) => [take.id, take.state, take.previews > 0])]);
@@ -193,7 +194,11 @@ export class Takes {
   _drawCard(take) {
     const canvas = this._canvases.get(take.id);
     const frame = canvas && this._frames.frame(take, this._store.view.frame);
-    if (canvas && frame) canvas.getContext("2d")?.drawImage(frame, 0, 0, canvas.width, canvas.height);
+    const context = canvas?.getContext("2d");
+    if (canvas && context && frame) {
+      context.clearRect(0, 0, canvas.width, canvas.height); // the frame before shines through a transparent one
+      context.drawImage(frame, 0, 0, canvas.width, canvas.height);
+    }
     const preview = this._parent.querySelector(`[data-preview="${take.id}"]`);
     if (preview && take.previews > 0 && preview.getAttribute("src") !== previewAddress(take)) {
       preview.src = previewAddress(take);

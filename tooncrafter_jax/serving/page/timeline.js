@@ -2,6 +2,7 @@
 
 import { pictureAddress } from "./api.js";
 import { byId, make, rebuild, say } from "./dom.js";
+import { retried } from "./pictures.js";
 import { framesOf, gaps, moved, usedSketches, withoutItem } from "./shot.js";
 
 /**
@@ -120,7 +121,8 @@ export class Timeline {
   _key(frame) {
     const key = this._store.shot.keys[frame];
     const image = make("img", { src: pictureAddress(key.picture), alt: "", draggable: "false" });
-    return this._item("keys", frame, `Key on frame ${frame}: ${key.name}`, image);
+    retried(image, () => image.isConnected);
+    return this._item("keys", frame, `Key on frame ${frame}${key.name && `: ${key.name}`}`, image);
   }
 
   /** @param {number} frame */
