@@ -97,11 +97,22 @@ def test_a_server_with_a_token_asks_for_it(chromium: Any, tmp_path: Path) -> Non
         token = server.access.new_token()
         page = chromium.new_page()
         page.goto(server.url)
+        page.fill("#token", "a guess")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#door-problem:not([hidden])")
+        assert page.inner_text("#door-problem") == "That is not the token."
         page.fill("#token", token)
         page.keyboard.press("Enter")
         page.wait_for_selector("body[data-ready]")
         page.reload()
         page.wait_for_selector("body[data-ready]")
+        assert page.locator("#problem").is_hidden()
+        page.context.clear_cookies()
+        page.reload()
+        page.fill("#token", token)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert "a new key" in page.inner_text("#problem-text")
         page.close()
 
 

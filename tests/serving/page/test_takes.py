@@ -30,10 +30,11 @@ def test_what_did_not_come_is_asked_for_again_and_told_of_once(opened: Opened) -
       const text = document.querySelector("#problem-text").textContent;
       if (text) told(text);
     }).observe(document.querySelector("#problem-text"), { childList: true })""")
-    for what in ("**/v1/pictures/*", "**/result/png"):
-        page.route(what, lambda route: route.fulfill(status=500), times=2)
+    page.route("**/v1/pictures/*", lambda route: route.fulfill(status=500))
+    page.route("**/result/png", lambda route: route.fulfill(status=500), times=2)
     drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    page.wait_for_selector("#problem:not([hidden])")
+    page.unroute("**/v1/pictures/*")
     wait(page, "[...document.querySelectorAll('.item.keys img')].every((one) => one.naturalWidth > 0)")
     page.click("#draw")
     page.wait_for_selector(".state.done")

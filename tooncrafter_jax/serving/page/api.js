@@ -1,6 +1,6 @@
 /** The server's API; docs/serving.md describes it. */
 
-import { remember, remembered } from "./dom.js";
+import { complain, remember, remembered } from "./dom.js";
 
 /**
  * @typedef {"waiting" | "running" | "done" | "failed" | "cancelled"} JobState
@@ -25,9 +25,9 @@ export class Refused extends Error {
   }
 }
 
-/** Asks the user for the server's token; null: none was given. The page sets it. */
+/** Asks the user for the server's token, and says what is wrong with the one before; null: none was given. The page sets it. */
 export const door = {
-  /** @type {() => Promise<string | null>} */
+  /** @type {(problem: string) => Promise<string | null>} */
   askToken: async () => null,
 };
 
@@ -43,7 +43,7 @@ function openSession() {
       const answer = await fetch("/v1/session", { method: "POST", headers });
       if (answer.ok) break;
       if (answer.status !== 401) throw await refusal(answer);
-      const token = await door.askToken();
+      const token = await door.askToken(headers.Authorization ? "That is not the token." : "");
       if (!token) throw new Refused(401, "this server needs its token");
       headers = { Authorization: `Bearer ${token}` };
     }
@@ -86,6 +86,7 @@ async function ask(path, init = {}) {
     if (answer.ok) return answer;
     if (answer.status === 401 && tries === 1) {
       await openSession();
+      complain("The server does not know this browser any more, and gave it a new key: shots from before are not listed.");
     } else if (answer.status === 429 && tries < TRIES) {
       const seconds = Number(answer.headers.get("Retry-After") ?? 1);
       await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));

@@ -226,9 +226,11 @@ store.listen(() => {
 });
 
 /** Asks for the server's token in a dialog. */
-door.askToken = () =>
+door.askToken = (problem) =>
   new Promise((resolve) => {
     const dialog = byId("door");
+    byId("door-problem").textContent = problem;
+    byId("door-problem").hidden = !problem;
     const ended = () => {
       const token = byId("token").value.trim();
       byId("token").value = "";
