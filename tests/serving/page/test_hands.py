@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.page.hands import KEYS, Opened, drawing, drop, frame_of, keys_of, seek, shot_of, wait
+from tests.serving.page.hands import KEYS, SLOW_SEED, Opened, drawing, drop, frame_of, keys_of, seek, shot_of, wait
 
 pytestmark = pytest.mark.gate
 
@@ -146,6 +146,60 @@ def test_the_frame_of_a_key_is_a_whole_number(opened: Opened) -> None:
         page.locator("[data-id=frame]").press("ArrowUp")
         page.wait_for_selector(f"[data-id=keys-{frame}]")
     assert page.evaluate("document.activeElement.dataset.id") == "frame"
+
+
+def test_shortcuts_of_one_letter_can_be_switched_off(opened: Opened) -> None:
+    page = opened()
+    page.keyboard.press("e")
+    wait(page, "document.querySelector('[name=tool][value=eraser]').checked")
+    page.keyboard.press("?")
+    page.keyboard.press("b")  # not behind a dialog
+    page.uncheck("#letters")
+    page.keyboard.press("Escape")
+    page.locator("#canvas").focus()
+    page.keyboard.press("h")
+    page.wait_for_timeout(200)
+    assert page.is_checked("[name=tool][value=eraser]")
+    page.keyboard.press("Control+z")
+    wait(page, "document.querySelector('#status').textContent === 'There is nothing to undo.'")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert not page.is_checked("#letters")
+
+
+def test_the_focus_goes_on_to_what_is_there(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", {"a_0001.png": KEYS["a.png"], "b_0004.png": KEYS["b.png"]})
+    page.wait_for_selector("[data-id=keys-3]")
+    page.fill("#option-seed", str(SLOW_SEED))
+    page.locator("#option-seed").press("Tab")
+    page.click("#draw")
+    page.locator(".take .actions button").press("Enter")  # Cancel
+    page.wait_for_selector(".state.cancelled")
+    wait(page, "document.activeElement.textContent === 'Remove'")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".take", state="detached")
+    assert page.evaluate("document.activeElement.id") == "draw"
+
+
+def test_an_empty_prompt_stays_selected_and_a_gap_without_frames_is_none(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    seek(page, 1)
+    page.click("#add-prompt")
+    page.fill("[data-id=text]", "jumps")
+    page.locator("[data-id=text]").press("Enter")
+    page.wait_for_selector("[data-id=prompts-1]:has-text('jumps')")
+    page.fill("[data-id=text]", "")
+    page.locator("[data-id=text]").press("Enter")
+    page.wait_for_selector("[data-id=prompts-1]:has-text('no prompt')")
+    assert page.locator("[data-id=text]").is_visible()
+    page.locator("[data-id=keys-15]").click()
+    page.fill("[data-id=frame]", "1")
+    page.locator("[data-id=frame]").press("Enter")
+    page.wait_for_selector("[data-id=keys-1]")
+    assert page.locator(".item.gaps").count() == 0
 
 
 def test_the_pen_has_pressure_and_an_eraser(opened: Opened) -> None:

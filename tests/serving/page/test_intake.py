@@ -33,6 +33,11 @@ def test_pictures_are_pasted_and_placed_by_the_numbers_in_their_names(opened: Op
     drop(page, "#row-sketches", {"lines_01.png": drawing(30), "lines_03.png": drawing(40)})
     for frame in (0, 2):  # from the left of the row on
         page.wait_for_selector(f"[data-id=sketches-{frame}]")
+    seek(page, 6)
+    with page.expect_file_chooser() as chooser:
+        page.click("#add-sketches")
+    chooser.value.set_files([{"name": "more.png", "mimeType": "image/png", "buffer": drawing(60)}])
+    page.wait_for_selector("[data-id=sketches-6]")
 
 
 def test_a_time_sheet_brings_its_drawings(opened: Opened) -> None:

@@ -56,7 +56,7 @@ function step(frame) {
 }
 
 const undo = () => say(store.undo() ? "Undone." : "There is nothing to undo.");
-const redo = () => say(store.redo() ? "Done again." : "There is nothing to do again.");
+const redo = () => say(store.redo() ? "Redone." : "There is nothing to redo.");
 const draw = told(() => {
   const written = document.activeElement; // by Ctrl + Enter, which leaves it unfinished
   if (written?.matches("textarea, input:not([type=file])")) written.dispatchEvent(new Event("change"));
@@ -106,17 +106,17 @@ const SHORTCUTS = [
   { key: "home", words: "to the first frame", action: () => step(store.played.first) },
   { key: "end", words: "to the last frame", action: () => step(store.played.last) },
   { key: "z", words: "undo", control: true, repeats: true, shift: false, action: undo },
-  { key: "z", words: "do again", control: true, repeats: true, shift: true, action: redo },
-  { key: "y", words: "do again", control: true, repeats: true, action: redo },
+  { key: "z", words: "redo", control: true, repeats: true, shift: true, action: redo },
+  { key: "y", words: "redo", control: true, repeats: true, action: redo },
   { key: "enter", words: "draw the shot", control: true, action: draw },
   { key: "b", words: "brush", action: () => store.look({ tool: "brush" }) },
   { key: "e", words: "eraser", action: () => store.look({ tool: "eraser" }) },
   { key: "h", words: "hand", action: () => store.look({ tool: "hand" }) },
   { key: "o", words: "onion skin", action: () => store.look({ onion: !store.view.onion }) },
-  { key: "t", words: "the drawn frame below the sketch", action: () => store.look({ traced: !store.view.traced }) },
+  { key: "t", words: "show the drawn frame below", action: () => store.look({ traced: !store.view.traced }) },
   { key: "c", words: "edit, or look at the clip", action: toggleMode },
-  { key: "+", words: "closer", repeats: true, action: () => stage.zoomBy(1.25) },
-  { key: "-", words: "farther", repeats: true, action: () => stage.zoomBy(1 / 1.25) },
+  { key: "+", words: "zoom in", repeats: true, action: () => stage.zoomBy(1.25) },
+  { key: "-", words: "zoom out", repeats: true, action: () => stage.zoomBy(1 / 1.25) },
   { key: "0", words: "the whole frame", action: () => stage.fit() },
   { key: "delete", words: "remove what is selected", action: () => timeline.removeSelected() },
   { key: "escape", words: "select nothing", action: () => store.look({ selected: null }) },
@@ -164,7 +164,10 @@ function useControls() {
   for (const close of document.querySelectorAll("dialog .close")) {
     close.addEventListener("click", () => close.closest("dialog")?.close());
   }
-  listen(SHORTCUTS);
+  const letters = byId("letters");
+  letters.checked = remembered("letters") ?? true;
+  letters.addEventListener("change", () => remember("letters", letters.checked));
+  listen(SHORTCUTS, () => letters.checked);
   listHelp();
 }
 

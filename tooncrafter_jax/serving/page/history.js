@@ -129,5 +129,6 @@ export class History {
     }
     this._store.forgetTakes(group.map((job) => job.id));
     this._draw();
+    if (!this._jobs.length) this._dialog.querySelector(".close").focus();
   }
 }

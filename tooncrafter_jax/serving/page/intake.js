@@ -62,16 +62,20 @@ async function bringSheet(store, sheet, files) {
  * @param {import("./timeline.js").Timeline} timeline
  */
 export function takeFiles(store, timeline) {
-  const input = byId("files");
-  input.addEventListener(
-    "change",
-    told(async () => {
+  for (const [id, buttons] of /** @type {[string, string[]][]} */ ([
+    ["files", ["choose", "choose-empty"]],
+    ["sketch-files", ["add-sketches"]],
+  ])) {
+    const input = byId(id);
+    const isSketch = id === "sketch-files";
+    const chosen = told(async () => {
       const files = [...input.files];
       input.value = "";
-      await bring(store, files, null);
-    }),
-  );
-  for (const id of ["choose", "choose-empty"]) byId(id).addEventListener("click", () => input.click());
+      await bring(store, files, isSketch ? store.view.frame : null, isSketch);
+    });
+    input.addEventListener("change", chosen);
+    for (const button of buttons) byId(button).addEventListener("click", () => input.click());
+  }
   let inside = 0;
   const isFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
   const show = (/** @type {number} */ change) => {

@@ -11,8 +11,9 @@ const PRESSES = "button, summary, a, input, [role=slider]";
 /**
  * Listens to the keyboard.
  * @param {Shortcut[]} shortcuts
+ * @param {() => boolean} hasLetters Whether letters and signs alone are shortcuts: who speaks to a computer may not want them.
  */
-export function listen(shortcuts) {
+export function listen(shortcuts, hasLetters) {
   document.addEventListener("keydown", (event) => {
     const target = event.target instanceof Element ? event.target : document.body;
     const control = event.ctrlKey || event.metaKey;
@@ -21,6 +22,7 @@ export function listen(shortcuts) {
       (one) => one.key === key && (one.control ?? false) === control && (one.shift ?? event.shiftKey) === event.shiftKey,
     );
     if (!found || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    if (key.length === 1 && key !== " " && !control && !hasLetters()) return;
     const isSubmit = control && key === "enter";
     if (target.closest(WRITES) && !isSubmit) return;
     if ((key === " " || key === "enter") && !control && target.closest(PRESSES) && !target.closest("[role=slider]")) return;

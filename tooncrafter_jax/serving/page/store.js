@@ -246,8 +246,8 @@ export class Store {
   _set(shot) {
     this.shot = shot;
     const { selected } = this.view;
-    if (selected && selected.kind !== "gaps" && !shot[selected.kind][selected.frame]) this.view.selected = null;
-    if (selected?.kind === "gaps" && !shot.keys[selected.frame]) this.view.selected = null;
+    const table = selected && shot[selected.kind === "gaps" ? "keys" : selected.kind];
+    if (table && table[selected.frame] === undefined) this.view.selected = null; // a prompt may be empty
     const isKept = remember("shot", shot);
     if (!isKept && this._isKept) complain("This browser has no room to keep the shot: draw it before you close the page.");
     this._isKept = isKept;

@@ -185,6 +185,7 @@ export class Takes {
       onclick: told(async () => {
         await removeJob(take.id);
         this._store.forgetTakes([take.id]);
+        if (!this._store.takes.length) byId("draw").focus();
         say(`The take with seed ${seed} is removed.`);
       }),
     });

@@ -143,7 +143,8 @@ export class Timeline {
 
   _gaps() {
     const { selected } = this._store.view;
-    return gaps(this._store.shot).map(({ first, last, timing, exposure }) => {
+    const wide = gaps(this._store.shot).filter(({ first, last }) => last - first > 1);
+    return wide.map(({ first, last, timing, exposure }) => {
       const holds = exposure === "1" ? "on ones" : exposure === "2" ? "on twos" : `held ${exposure}`;
       const gap = make("button", {
         class: "item gaps",
