@@ -91,6 +91,13 @@ def test_pictures_that_come_after_another_shot_was_opened_are_not_put_into_it(op
     assert "another shot was opened" in page.inner_text("#problem-text") and keys_of(page) == []
 
 
+def test_a_sheet_that_the_page_does_not_read_is_told_of(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS | {"cut.oca": b"{}"})
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "cut.oca" in page.inner_text("#problem-text") and keys_of(page) == []
+
+
 def test_drawings_of_a_sheet_are_those_in_the_folder_of_their_layer(opened: Opened) -> None:
     page = opened()
     script = """async () => {

@@ -4,7 +4,7 @@ import { readSheet, sendPicture } from "./api.js";
 import { byId, calm, say, told } from "./dom.js";
 import { filesOf, saySending, take } from "./pictures.js";
 import { framesOf, withKey, withPictures, withSketches } from "./shot.js";
-import { isSheet, keysOf } from "./timesheet.js";
+import { isOtherSheet, isSheet, keysOf } from "./timesheet.js";
 
 /** @typedef {import("./store.js").Store} Store */
 
@@ -20,6 +20,8 @@ async function bring(store, files, frame, asSketch = false) {
   calm();
   const sheet = files.find(isSheet);
   if (sheet) return bringSheet(store, sheet, files);
+  const other = files.find(isOtherSheet);
+  if (other) throw new Error(`the page reads XDTS time sheets: "${other.name}" is read by tooncrafter sample --timesheet`);
   const taken = await store.forThisShot(take(files));
   if (asSketch && frame !== null) {
     const { shot, frames } = withSketches(store.shot, taken, frame);

@@ -8,6 +8,12 @@ import { folderOf } from "./pictures.js";
 export const isSheet = (file) => /\.xdts$/i.test(file.name);
 
 /**
+ * Whether a file is a sheet whose drawings have places that the page would lose.
+ * @param {File} file
+ */
+export const isOtherSheet = (file) => /\.(oca|csv)$/i.test(file.name);
+
+/**
  * The drawing that a file is of: "1" of "A_0001.png" in the layer "A".
  * @param {string} name
  * @param {string} layer
