@@ -91,8 +91,13 @@ export class Store {
   /** @param {Partial<View>} changes */
   look(changes) {
     Object.assign(this.view, changes);
-    this.view.frame = Math.min(this.view.frame, this.lastFrame);
+    this._bound();
     this.tell();
+  }
+
+  /** Keeps the playhead where there are frames. */
+  _bound() {
+    this.view.frame = Math.min(this.view.frame, this.lastFrame);
   }
 
   /** @param {number} frame */
@@ -147,8 +152,8 @@ export class Store {
     this._mostOpened += 1;
     this.opened = this._mostOpened;
     this.setTakes(takes, takes[0]?.id ?? null);
-    this.look({ frame: framesOf(shot.keys)[0] ?? 0, selected: null, playing: false, mode: "edit" });
     this._set(shot);
+    this.look({ frame: framesOf(shot.keys)[0] ?? 0, selected: null, playing: false, mode: "edit" });
   }
 
   /**
@@ -248,6 +253,7 @@ export class Store {
     const { selected } = this.view;
     const table = selected && shot[selected.kind === "gaps" ? "keys" : selected.kind];
     if (table && table[selected.frame] === undefined) this.view.selected = null; // a prompt may be empty
+    this._bound();
     const isKept = remember("shot", shot);
     if (!isKept && this._isKept) complain("This browser has no room to keep the shot: draw it before you close the page.");
     this._isKept = isKept;
