@@ -70,6 +70,22 @@ def test_frames_of_takes_that_are_gone_are_dropped_and_the_others_bounded(opened
     assert most <= 33 and files == ["b"] and are_kept
 
 
+def test_the_frame_before_does_not_shine_through_a_transparent_one(opened: Opened) -> None:
+    page = opened()
+    script = """async () => {
+      const { Takes } = await import("/page/takes.js");
+      const canvas = new OffscreenCanvas(4, 4);
+      const context = canvas.getContext("2d");
+      context.fillRect(0, 0, 4, 4);
+      const frame = await createImageBitmap(new ImageData(4, 4));
+      const frames = { frame: () => frame };
+      const own = { _canvases: new Map([["a", canvas]]), _frames: frames, _parent: document, _store: { view: {} } };
+      Takes.prototype._drawCard.call(own, { id: "a", state: "done", previews: 0, progress: { done: 0, total: 0 } });
+      return [...context.getImageData(0, 0, 1, 1).data];
+    }"""
+    assert page.evaluate(script) == [0, 0, 0, 0]
+
+
 def test_a_shot_is_asked_for_once_however_often_draw_is_pressed(opened: Opened) -> None:
     page = opened()
     drop(page, "#stage", KEYS)
