@@ -187,7 +187,8 @@ def test_two_windows_keep_a_shot_each(opened: Opened) -> None:
 
 def test_a_browser_without_room_is_told_of_once(opened: Opened) -> None:
     page = opened()
-    page.evaluate("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }")
+    full = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); };"
+    page.evaluate(f"() => {{ {full} }}")
     page.fill("#name", "too large")
     page.locator("#name").press("Tab")
     page.wait_for_selector("#problem:not([hidden])")

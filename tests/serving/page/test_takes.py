@@ -25,7 +25,7 @@ def test_many_takes_take_one_connection_and_a_refused_one_is_made_again(opened: 
 def test_what_did_not_come_is_asked_for_again_and_told_of_once(opened: Opened) -> None:
     page = opened(allowed="status of 500")
     told: list[str] = []
-    page.expose_function("told", told.append)
+    page.expose_function("told", lambda text: told.append(text))
     page.evaluate("""() => new MutationObserver(() => {
       const text = document.querySelector("#problem-text").textContent;
       if (text) told(text);
