@@ -44,7 +44,9 @@ def test_what_did_not_come_is_asked_for_again_and_told_of_once(opened: Opened) -
 
 PAINTED = """(() => {
   const canvas = document.querySelector("#take-list canvas");
-  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((one) => one > 0);
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  return copy.getImageData(0, 0, canvas.width, canvas.height).data.some((one) => one > 0);
 })()"""
 
 
