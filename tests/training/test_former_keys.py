@@ -138,7 +138,7 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     now = config(tmp_path, "sketch", options={"last_time_share": 0.8, "hint_start": "scaled"})
     stage = make_stage(now, architecture(now), make_mesh("data:1", jax.devices()[:1]))
     run = tmp_path / "run"
-    run.mkdir()
+    (run / "checkpoints" / "1").mkdir(parents=True)  # stands for one: before it there is nothing to go on from
     old: dict[str, Any] = config_values(now)
     own = old.pop("sketch")
     share = own.pop("last_time_share")
