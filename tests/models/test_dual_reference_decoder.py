@@ -28,9 +28,9 @@ from tooncrafter_jax.models.dual_reference_decoder import (
     ReferenceResidual,
     References,
     TemporalRes,
-    map_chunks,
 )
 from tooncrafter_jax.models.network import AnyNetwork, Network
+from tooncrafter_jax.nn.chunks import map_chunks
 from tooncrafter_jax.weights.official import LevelLayout, autoencoder_path, leaf_path, to_our_layout
 from tooncrafter_jax.weights.rule import make, unit_noise
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.training.small import config
+from tooncrafter_jax.notes import collected
 from tooncrafter_jax.planning import utilisation
 from tooncrafter_jax.planning.plan import minimum_flops
 from tooncrafter_jax.training import reporting
@@ -68,6 +69,18 @@ def test_utilisation_is_reported(tmp_path, monkeypatch):
         "data_wait_share": 0.25,
         "model_flop_utilisation": 0.25,
     }
+
+
+def test_an_estimate_that_fails_ends_no_run(tmp_path):
+    at_peak: Future[float | None] = Future()
+    at_peak.set_exception(NotImplementedError("no such operation"))
+    reporter = Reporter(tmp_path, steps=2, done=0, clips=8, seconds_at_peak=at_peak)
+    with collected() as notes:
+        for step in (1, 2):
+            reporter.advance(0.0)
+            assert "model_flop_utilisation" not in reporter.training(step, {"loss": jnp.asarray(1.5)})
+    reporter.close()
+    assert len(notes) == 1 and "cannot be estimated (NotImplementedError: no such operation)" in notes[0]
 
 
 def test_what_takes_long_to_compute_is_not_waited_for():

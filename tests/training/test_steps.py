@@ -16,7 +16,7 @@ from tooncrafter_jax.nn.layers import Linear
 from tooncrafter_jax.training import trainer as trainer_module
 from tooncrafter_jax.training.components import Components
 from tooncrafter_jax.training.lora import LoraConfig
-from tooncrafter_jax.training.memory import told_if_memory_is_short
+from tooncrafter_jax.training.memory import remedy, told_if_memory_is_short
 from tooncrafter_jax.training.sharding import make_mesh
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.denoising import Denoising
@@ -100,13 +100,15 @@ def test_factors_learn_in_float32_beside_a_frozen_kernel_of_16_bits(gradient_dty
 
 
 def test_memory_that_is_short_is_told_in_a_sentence():
-    settings = config("", remat="none", accumulation=2)
+    settings, mesh = config("", remat="none", accumulation=2), make_mesh("data:4", jax.devices()[:4])
+    assert remedy(settings, mesh).startswith("set config.remat='blocks'; share the parameters by config.mesh='fsdp:4'")
+    mesh = make_mesh("data:1", jax.devices()[:1])
     with pytest.raises(UserError, match=r"to train with config.data.batch=8 and config.accumulation=2: raise .*remat="):
-        with told_if_memory_is_short(settings):
+        with told_if_memory_is_short(settings, mesh):
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes")
-    with pytest.raises(RuntimeError, match="something else"), told_if_memory_is_short(settings):
+    with pytest.raises(RuntimeError, match="something else"), told_if_memory_is_short(settings, mesh):
         raise RuntimeError("something else")
-    with pytest.raises(UserError, match=r"^mine$"), told_if_memory_is_short(settings):
+    with pytest.raises(UserError, match=r"^mine$"), told_if_memory_is_short(settings, mesh):
         raise UserError("mine") from MemoryError()
 
 

@@ -58,7 +58,7 @@ def test_before_the_first_checkpoint_anything_may_change(tmp_path):
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("rectify", {"data": {"directory": "/moved", "embeddings": "/elsewhere"}}),
+        ("rectify", {"data": {"directory": "/moved"}}),
         ("sketch", {"options": {"weights": "/moved/netG.pth"}}),
         ("joint", {"groups": ("sketch",), "options": {"weights": "/moved/netG.pth"}}),
         ("motion", {"options": {"weights": "/moved/netG.pth"}}),
@@ -67,6 +67,13 @@ def test_before_the_first_checkpoint_anything_may_change(tmp_path):
 def test_what_a_run_reads_may_have_moved(tmp_path, stage, changes):
     trained(tmp_path, stage, **{name: value for name, value in changes.items() if name == "groups"})
     opened(tmp_path, stage, **changes)
+
+
+def test_embeddings_may_have_moved_but_pictures_do_not_take_their_place(tmp_path):
+    trained(tmp_path, data={"embeddings": "/here"})
+    opened(tmp_path, data={"embeddings": "/elsewhere"})
+    with pytest.raises(UserError, match="config.data.embeddings='/elsewhere', not ''"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize(("start", "steps", "goes_on"), [(2**31 - 1, 9, True), (9, 9, True), (8, 9, False)])

@@ -25,7 +25,8 @@ from tooncrafter_jax.errors import UserError, printable
 DESCRIPTION = """\
 Runs the frozen encoders over a split of a set and writes what training needs of them: the autoencoder's moments of
 every frame, CLIP's tokens of the frames that examples may start at, and text tokens. The steps of training that reads
-them (--config.data.embeddings=DIR) encode nothing; validation and samples still encode pictures.
+them (--config.data.embeddings=DIR) encode nothing but the two references of decoder and joint; validation and samples
+still encode pictures.
 
   tooncrafter curate embed data/cartoons --model=models/tooncrafter --out=data/cartoons/train_512
 

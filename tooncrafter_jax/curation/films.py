@@ -19,7 +19,6 @@ from tooncrafter_jax.curation.shots import (
     ContentShots,
     GradualShots,
     ShotDetector,
-    default_detectors,
     shots_between,
 )
 from tooncrafter_jax.data.records import JPEG_QUALITY, Clip, encode_frame
@@ -149,7 +148,7 @@ class Films:
         if min(cover) < 8 or trim < 0 or (fps is not None and not 1 <= fps <= 240):
             raise UserError("clips need at least 8 pixels a side, no negative trim, and 1 to 240 frames a second")
         self.paths = (paths,) if isinstance(paths, str | os.PathLike) else tuple(paths)
-        self.detectors = tuple(default_detectors() if detectors is None else detectors)
+        self.detectors = tuple(FilmOptions().detectors() if detectors is None else detectors)
         self.cover, self.shortest, self.longest, self.trim, self.fps = cover, shortest, longest, trim, fps
 
     def sources(self) -> Sequence[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Protocol, runtime_checkable
 
@@ -284,8 +284,3 @@ class _GradualWatch:
         margin = math.ceil(2 * max(stop - start, 1) * _TENTH / (1 - 2 * _TENTH))
         first = self._count - length
         return Transition(first + max(start - margin, 0), first + min(stop + margin, length + 1))
-
-
-def default_detectors() -> Sequence[ShotDetector]:
-    """What finds the ends of shots without a model."""
-    return (ContentShots(), GradualShots())

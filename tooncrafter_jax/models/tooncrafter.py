@@ -17,10 +17,11 @@ from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.models.autoencoder import Posterior
 from tooncrafter_jax.models.clip_preprocess import preprocess
 from tooncrafter_jax.models.configuration import MOTION, ModelConfig
-from tooncrafter_jax.models.dual_reference_decoder import References, map_chunks
+from tooncrafter_jax.models.dual_reference_decoder import References
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.unet import Reused
 from tooncrafter_jax.models.unet_blocks import ContextKeys
+from tooncrafter_jax.nn.chunks import map_chunks
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.typing import (

@@ -151,7 +151,7 @@ class Model:
         attention: Backend,
     ) -> Own:
         chosen = list(devices or jax.devices())
-        make_options(checkpoint.sampling).check(checkpoint.config)  # refused before anything is loaded
+        make_options(checkpoint.sampling)  # of types that mean nothing: refused before anything is loaded
         factors = None if lora is None else load_lora(lora)
         compute = compute_dtype(dtype, chosen)
         with tracing_on(chosen[0]):

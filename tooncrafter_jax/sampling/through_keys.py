@@ -78,8 +78,10 @@ def options_of_bridges(options: SamplingOptions) -> SamplingOptions:
     ones.
     """
     redrawn = replace(options, strength=REDRAWN_SHARE)
-    if options.timesteps is None or len(options.timesteps.split(",")) < LEAST_STEPS:
-        return replace(redrawn, timesteps=None, steps=max(options.steps, LEAST_STEPS))
+    if options.timesteps is None:
+        return replace(redrawn, steps=max(options.steps, LEAST_STEPS))
+    if len(options.timesteps.split(",")) < LEAST_STEPS:
+        return replace(redrawn, timesteps=None, steps=LEAST_STEPS)
     return redrawn
 
 

@@ -43,7 +43,8 @@ MAY_CHANGE = frozenset(
     "data.num_workers data.prefetch data.on_damaged sketch.weights joint.weights motion.weights".split()
 )
 """What a run may be resumed with another value of: its length, what it tells, how it is computed, and where things lie
-that it reads. Clips are known again by the loader's state, the start by its fingerprint.
+that it reads. Clips are known again by the loader's state, the start by its fingerprint; weights of an extractor of
+sketches are not.
 """
 
 _START = "start"
@@ -344,6 +345,9 @@ def _compare_config(workdir: AnyPath, config: TrainConfig, *, write: bool) -> No
         ignored = MAY_CHANGE
         if not _has_adversary(before) and not _has_adversary(now):
             ignored |= {f"{stages[0]}.discriminator.start_step"}
+        embedded = [bool(values["data"].get("embeddings")) for values in (before, now)]
+        if embedded[0] != embedded[1]:
+            ignored -= {"data.embeddings"}  # another directory may hold the same, but pictures are another input
         difference = ("stage", *stages) if stages[0] != stages[1] else next(_differences(before, now, ignored), None)
         if difference:
             key, old, new = difference

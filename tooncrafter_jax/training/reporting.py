@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,9 @@ from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.paths import AnyPath, Mirror
+from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_the_main_process_says
 from tooncrafter_jax.training.optimizers import state_bytes
 from tooncrafter_jax.training.stages import Stage
@@ -122,16 +124,26 @@ class Reporter:
             "clips_per_second": self._clips * self._steps / elapsed,
             "data_wait_share": self._waited / elapsed,
         }
-        if self._seconds_at_peak is not None and self._seconds_at_peak.done():
-            seconds = self._seconds_at_peak.result()
-            if seconds is not None:
-                speed["model_flop_utilisation"] = seconds / speed["seconds_per_step"]
+        if (seconds := self._known_seconds_at_peak()) is not None:
+            speed["model_flop_utilisation"] = seconds / speed["seconds_per_step"]
         self._since, self._steps, self._waited, self._paused = now, 0, 0.0, 0.0
         scalars |= speed
         self.write(step, scalars)
         if self._main:
             self._bar.set_postfix(loss=f"{scalars.get('loss', np.nan):.4g}", wait=f"{speed['data_wait_share']:.0%}")
         return scalars
+
+    def _known_seconds_at_peak(self) -> float | None:
+        """What is known by now; an estimate that fails is told of once, and ends no run."""
+        future = self._seconds_at_peak
+        if future is None or not future.done():
+            return None
+        if (error := future.exception()) is not None:
+            self._seconds_at_peak = None
+            reason = f"{type(error).__name__}: {error}"
+            note(f"the share of the devices' peak is not told, as it cannot be estimated ({reason})")
+            return None
+        return future.result()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars of a step; of what is no number, which JSON has no word for, the line says null."""
@@ -155,7 +167,9 @@ class Reporter:
             tqdm.write(text)
 
     def close(self) -> None:
-        """Closes files and the bar."""
+        """Closes files and the bar, and waits for what runs beside: a thread of JAX must not meet the program's end."""
+        if self._seconds_at_peak is not None:
+            wait([self._seconds_at_peak])
         if self._main:
             self._bar.close()
             self._lines.close()
@@ -170,8 +184,8 @@ def _keep_lines(file: Path, done: int) -> bool:
     """
     if not file.is_file():
         return False
-    kept, has_validated = [], False
-    for line in file.read_text(errors="replace").splitlines():
+    kept, has_validated, before = [], False, file.read_text(errors="replace")
+    for line in before.splitlines():
         try:
             values = json.loads(line)
             step = int(values["step"])
@@ -180,12 +194,13 @@ def _keep_lines(file: Path, done: int) -> bool:
         if done and step <= done:
             kept.append(f"{line}\n")
             has_validated |= step == done and any(name.startswith("validation/") for name in values)
-    file.write_text("".join(kept))
+    if "".join(kept) != before:
+        write_atomically(file, "".join(kept).encode())
     return has_validated
 
 
 def in_background(function: Callable[[], Result]) -> Future[Result]:
-    """What a function will return, which runs in a thread that the end of the program does not wait for."""
+    """What a function will return, which runs in a thread of its own; wait for it before the program ends."""
     future: Future[Result] = Future()
 
     def run() -> None:

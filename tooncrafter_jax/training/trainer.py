@@ -161,7 +161,7 @@ class Trainer:
         with (
             jax.set_mesh(self.mesh),
             watched() as interruption,
-            told_if_memory_is_short(self.config),
+            told_if_memory_is_short(self.config, self.mesh),
             contextlib.ExitStack() as stack,
         ):
             stack.callback(checkpoints.close)
@@ -276,7 +276,7 @@ class Trainer:
         return bool(every and step) and (last or step % every == 0)
 
     def _validate_and_sample(self, state: State, step: int, reporter: Reporter, *, last: bool = False) -> None:
-        if self._validates(step, last=last) and not reporter.has_validated(step):
+        if self._validates(step, last=last) and (last or not reporter.has_validated(step)):
             reporter.write(step, {f"validation/{name}": value for name, value in self.validate(state).items()})
         if self._makes_samples(step, last=last):
             with Mirror(self.workdir / "samples") as mirror:
