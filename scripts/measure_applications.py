@@ -6,8 +6,9 @@ The edges of the true frames are the sketches. Colouring: each clip is drawn fro
 and, to compare with, without references (the first sketch stands for the first frame) and without sketches. Printed is
 LPIPS against the truth of the frames between the first and the last, and of the last, which only two references show.
 
-Lines: each clip of sketches is drawn from its first and last, with --lines and without. Printed are LPIPS against the
-true sketches, the share of the true paper that is white, and how far pixels are from grey, in levels.
+Lines: each clip of sketches is drawn from its first and last, with --lines and without, but for those that are mostly
+ink. Printed are LPIPS against the true sketches, the share of the true paper that is white, and how far pixels are
+from grey, in levels.
 
 DIR gets a sheet of each of the first clips, a row a way of drawing it.
 """
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from held_out import end, held_out, parser_of
 
-from tooncrafter_jax import ToonCrafter
+from tooncrafter_jax import ToonCrafter, UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
 from tooncrafter_jax.evaluation.true_clips import TrueClip
@@ -68,6 +69,19 @@ def colourings(
     }
 
 
+def line_drawings(
+    clip: TrueClip, sketches: Uint8Video, options: SamplingOptions, toon: ToonCrafter
+) -> dict[str, tuple[PreparedPair, SamplingOptions]]:
+    """Ways of drawing a clip of sketches -> what is drawn, and how; none where they are too dark for --lines."""
+    asked = Pair(sketches[0], sketches[-1], clip.prompt, seed=clip.seed, fps=clip.fps)
+    ways = {"as pictures": options, "lines": replace(options, lines=True)}
+    try:
+        return {name: (prepare(asked, chosen, toon.config), chosen) for name, chosen in ways.items()}
+    except UserError as error:
+        print(f"{clip.id}: not among the line drawings: {error}", flush=True)
+        return {}
+
+
 def drawn(toon: ToonCrafter, pairs: Sequence[PreparedPair], options: SamplingOptions) -> list[Uint8Video]:
     """The clips of prepared pairs, one after another."""
     return [
@@ -110,11 +124,7 @@ def main() -> None:
         sketches = sketches_of(extractor, clip.video)
         with heard_by(lambda sentence: None):
             ways = colourings(clip, sketches, options, toon)
-            asked = Pair(sketches[0], sketches[-1], clip.prompt, seed=clip.seed, fps=clip.fps)
-            by_lines = {
-                name: (prepare(asked, chosen, toon.config), chosen)
-                for name, chosen in (("as pictures", options), ("lines", replace(options, lines=True)))
-            }
+            by_lines = line_drawings(clip, sketches, options, toon)
         rows = [clip.video, sketches]
         for name, video in zip(ways, drawn(toon, list(ways.values()), options), strict=True):
             lpips = metric.of_frames(ClipBatch(video[None], clip.video[None], ("",)))[0]
@@ -126,10 +136,10 @@ def main() -> None:
             lined.setdefault(name, []).append(of_lines(metric, video, sketches))
             lines.append(video)
         if number < arguments.sheets:
-            for kind, shown, names in (
-                ("colouring", rows, ["truth", "sketches", *ways]),
-                ("lines", lines, ["sketches of the truth", *by_lines]),
-            ):
+            sheets = [("colouring", rows, ["truth", "sketches", *ways])]
+            if by_lines:
+                sheets.append(("lines", lines, ["sketches of the truth", *by_lines]))
+            for kind, shown, names in sheets:
                 labels = [label for name in names for label in [name, *[""] * (len(SHOWN) - 1)]]
                 frames = np.concatenate([video[list(SHOWN)] for video in shown])
                 write_contact_sheet(arguments.out / f"{kind}_{number}.png", frames, len(SHOWN), labels)
