@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.io.atomic_files import replace_directory
-from tooncrafter_jax.io.owned_files import Stamps, check_json_is_ours, keep, shortened, state
+from tooncrafter_jax.io.atomic_files import cannot_write, replace_directory
+from tooncrafter_jax.io.owned_files import Stamps, check_json_is_ours, keep, new_folder, shortened, state
 
 
 def test_the_state_of_a_file(tmp_path: Path):
@@ -105,6 +106,14 @@ def test_what_a_killed_replacement_left_is_not_lost(moved: bool, tmp_path: Path)
     replace_directory(new, old, lambda name: name.startswith("part-"))
     assert (old / "notes.txt").read_text() == "mine" and (old / "part-0").read_text() == ".set.incomplete"
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_why_a_folder_cannot_be_written_is_what_the_system_says_of_a_file_in_it(tmp_path: Path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(UserError) as error, new_folder(tmp_path / "shot") as folder:
+        raise cannot_write(folder / "a.png", full) from full
+    assert error.value.__cause__ is full and f"'{tmp_path / 'shot'}'" in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["notes", "[]", "{}", '{"rows": []}', "[" * 100_000])

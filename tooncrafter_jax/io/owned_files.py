@@ -197,7 +197,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     except UserError as error:
         if isinstance(error.__cause__, OSError):  # it names the temporary folder
-            raise cannot_write(path, error.__cause__) from error
+            raise cannot_write(path, error.__cause__) from error.__cause__
         raise
 
 
