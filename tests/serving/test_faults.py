@@ -18,6 +18,7 @@ import pytest
 
 from tests.serving.world import PAIR, FakeModel, Held, Process, pair, serving, shot, until
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.serving import engine
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.database import Job
 from tooncrafter_jax.serving.engine import ALONE, MOST_ATTEMPTS
@@ -206,7 +207,7 @@ def test_a_database_that_the_disk_has_no_room_for_takes_nothing_and_loses_nothin
         assert client.wait(client.submit(pair(2, prompt="walks " * 9000), PAIR)["id"])["state"] == "done"
 
 
-def were_running(folder: Path, attempts: int) -> list[str]:
+def were_running(folder: Path, attempts: int, **changes: Any) -> list[str]:
     """The ids of three jobs that a server was drawing when it ended."""
     ids = [f"{number:032x}" for number in range(3)]
     with Storage(folder) as storage:
@@ -216,7 +217,8 @@ def were_running(folder: Path, attempts: int) -> list[str]:
                 path = storage.incoming()
                 path.write_bytes(data)
                 pictures[name] = storage.take_picture(path, "me", name).sha256
-            storage.database.add_job(Job(id, "me", pair(number), pictures, state="running", attempts=attempts))
+            request = pair(number, **changes)
+            storage.database.add_job(Job(id, "me", request, pictures, state="running", attempts=attempts))
     return ids
 
 
@@ -237,6 +239,34 @@ def test_what_ran_beside_the_job_that_is_to_blame_goes_on(tmp_path: Path) -> Non
         until(lambda: not database.count("waiting", "running"))
         states = [job.state for job in database.jobs()]
         assert states == ["done", "failed", "done"] and not database.setting(ALONE)
+
+
+def test_what_ran_when_a_server_ended_and_has_no_room_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOOK_SECONDS", 0.02)
+    ids = were_running(tmp_path, 1, options={"height": 256, "width": 256})
+    with serving(tmp_path, free=lambda: 500_000) as server:
+        client, database = server.client(), server.engine.storage.database
+        id = client.submit(pair(7), PAIR)["id"]
+        until(lambda: client.job(id)["state"] == "done")
+        assert database.count("waiting", "running") == len(ids) and not database.setting(ALONE)
+
+
+def test_files_that_cannot_be_removed_keep_no_job_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(job: Job) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    held = Held()
+    with serving(tmp_path, held.model) as server:
+        client = server.client()
+        id = client.submit(pair(), PAIR)["id"]
+        until(lambda: client.job(id)["state"] == "running" and server.engine.board.live(id))
+        monkeypatch.setattr(server.engine.storage, "remove_job", refuse)
+        server.engine.storage.database.remove_job(id)
+        held.let_go()
+        until(lambda: server.engine.board.live(id) is None)
+        assert client.wait(client.submit(pair(2), PAIR)["id"])["state"] == "done"
 
 
 @pytest.mark.gate

@@ -300,28 +300,31 @@ class Engine:
         seconds = time.perf_counter() - start
         if changes["state"] != "waiting":
             changes |= {"finished": time.time(), "seconds": round(seconds, 3)}
-        now: Job | None = None
         try:
-            now = self._keep(job.id, **changes)
+            try:
+                now = self._keep(job.id, **changes)
+            finally:
+                self._ended(job)
+            if now is not None and not now.is_open:
+                self.on_end(now.state, seconds)
         finally:
-            self._ended(job, now)
-        if now is not None and not now.is_open:
-            self.on_end(now.state, seconds)
-        self.board.end(job.id)
+            self.board.end(job.id)
 
-    def _ended(self, job: Job, now: Job | None) -> None:
-        """A job runs no longer; of one that was removed meanwhile nothing stays."""
+    def _ended(self, job: Job) -> None:
+        """A job runs no longer, and did not end the server; of one that was removed meanwhile nothing stays."""
         with self._changed:
             try:
                 if self._database.job(job.id) is None:
                     self.storage.remove_job(job)
+            except OSError as error:
+                _log.warning("the files of job %d, which was removed, may still be there: %s", job.number, error)
             finally:
                 del self._active[job.id]
                 self._cancelled.discard(job.id)
                 self._turns.ends(job.id)
-                if now is None or not now.is_open:
-                    self._turns.suspects.discard(job.id)
+                self._turns.suspects.discard(job.id)
                 self._changed.notify_all()
+                self._nothing_alone(job.id)
 
     def _made(self, job: Job) -> dict[str, object]:
         """Draws a job, and writes its frames; what is known of it then."""
@@ -378,9 +381,11 @@ class Engine:
                 self._nothing_alone()
                 self._changed.notify_all()
 
-    def _nothing_alone(self) -> None:
+    def _nothing_alone(self, id: str | None = None) -> None:
+        """Says that nothing runs to which nothing else can be the fault; with `id`, if it was this job."""
         with contextlib.suppress(OSError):  # then at the next start the job may be blamed once too often
-            if self._database.setting(ALONE):
+            alone = self._database.setting(ALONE)
+            if alone and id in (None, alone):
                 self._database.set_setting(ALONE, "")
 
     def _is_stopped(self, id: str) -> bool:
@@ -411,7 +416,7 @@ class Engine:
 
     def _record(self, id: str) -> None:
         """Brings what stands beside a job's files up to date: if that cannot be, the database still knows."""
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError, OSError):
             self.storage.record(id)
 
 
