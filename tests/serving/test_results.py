@@ -55,6 +55,32 @@ def test_a_file_is_made_once_and_few_at_a_time(tmp_path: Path, monkeypatch: pyte
     assert sorted(made) == [1, 2, 3, 4, 5] and most == AT_ONCE and len(set(paths)) == 5
 
 
+def test_frames_for_the_page_do_not_wait_for_long_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = list[float](), threading.Event()
+
+    def write(form: object, path: Path, frames: object, fps: float, options: object) -> None:
+        begun.append(fps)
+        assert go.wait(60)
+        path.write_bytes(b"x")
+
+    monkeypatch.setattr(type(FORMATS["apng"]), "write", write)
+    with Storage(tmp_path) as storage:
+        job = done(storage, {"of": "a version to come"})
+
+        async def ask() -> Path:
+            files = Results(storage)
+            slow = [asyncio.create_task(files.file(job, "apng", fps, "yuv420p")) for fps in range(1, AT_ONCE + 1)]
+            while len(begun) < AT_ONCE:
+                await asyncio.sleep(0.005)
+            try:
+                return await asyncio.wait_for(files.file(job, "png", 8, "yuv420p"), 20)
+            finally:
+                go.set()
+                await asyncio.gather(*slow)
+
+        assert len(zipfile.ZipFile(asyncio.run(ask())).namelist()) == 5
+
+
 @pytest.mark.parametrize("form", results.ANIMATIONS)
 def test_an_animation_that_takes_too_much_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str

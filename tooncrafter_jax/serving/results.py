@@ -17,6 +17,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import WHITE, over
 from tooncrafter_jax.io.atomic_files import sync_file, written_whole
 from tooncrafter_jax.io.formats import FORMATS, FormatOptions
+from tooncrafter_jax.io.timesheets import TIMESHEETS
 from tooncrafter_jax.sampling.batch.shot_jobs import sheet_of_shot
 from tooncrafter_jax.sampling.frame_room import FrameRoom
 from tooncrafter_jax.serving.database import Job
@@ -41,7 +42,9 @@ ANIMATIONS = ("gif", "webp", "apng")
 LARGEST_ANIMATION = 2**30
 """Bytes of the frames of one, 2,184 of 512 x 320 pixels."""
 AT_ONCE = 2
-"""Files that are made at a time."""
+"""Files that are made at a time; beside them as many of `PLAYED`."""
+PLAYED = "png"
+"""The format that the page plays, which is made quickly: it does not wait for long videos."""
 
 
 def media_type(form: str) -> str:
@@ -63,7 +66,7 @@ class Results:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._making = asyncio.Semaphore(AT_ONCE)
+        self._making, self._making_played = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE)
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def file(self, job: Job, form: str, fps: float, pixel_format: str) -> Path:
@@ -85,7 +88,7 @@ class Results:
         async with lock:  # who waits here takes no thread from others
             path = await run_in_threadpool(self._storage.result_file, job.id, name)
             if not path.exists():
-                async with self._making:
+                async with self._making_played if form == PLAYED else self._making:
                     await run_in_threadpool(self._make, job, path, form, fps, pixel_format)
             return path
 
@@ -101,9 +104,8 @@ class Results:
             held = frames if FORMATS[form].has_alpha else _opaque(frames, path.parent)
             FORMATS[form].write(path, held, fps, FormatOptions(pixel_format))
             return
-        asked = described(job.request)
         drawn = None
-        if isinstance(asked, ShotDescription):
+        if form in TIMESHEETS and isinstance(asked := described(job.request), ShotDescription):
             drawn = partial(sheet_of_shot, frames, sorted(map(int, asked.keys)), "shot")
         with tempfile.TemporaryDirectory(prefix="result-", dir=self._storage.folder / "incoming") as folder:
             made = Path(folder) / "shot"
