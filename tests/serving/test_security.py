@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Mapping
@@ -9,13 +11,15 @@ from pathlib import Path
 
 import pytest
 from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
-from tests.serving.world import PAIR, FakeModel, Held, Server, pair, serving, until
+from tests.serving.world import PAIR, Answer, FakeModel, Held, Server, pair, picture, serving, until
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.limits import Limits
-from tooncrafter_jax.serving.security import COOKIE, HEADERS, Access, is_encrypted, is_local, token_is_needed
+from tooncrafter_jax.serving.security import COOKIE, HEADERS, Access, Guard, is_encrypted, is_local, token_is_needed
 from tooncrafter_jax.serving.storage import Storage
+from tooncrafter_jax.serving.uploads import FORMS_OF_A_CLIENT
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,18 @@ def test_who_has_jobs_is_known_again_once_the_token_is_given(tmp_path: Path) -> 
         assert server.ask("POST", "/v1/session", token, headers={"Cookie": f"{old}={idle}"}).json["key"] != idle
 
 
+def test_who_has_pictures_alone_is_known_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        made = server.ask("POST", "/v1/session").json
+        storage, key = server.engine.storage, made["key"]
+        path = storage.incoming()
+        path.write_bytes(picture())
+        storage.take_picture(path, server.access.id_of(key), "a")
+        storage.database.forget_clients()
+        again = server.ask("POST", "/v1/session", headers={"Cookie": f"{server.access.cookie}={key}"}).json
+    assert made["is_new"] and again == {"key": key, "is_new": False}
+
+
 def test_no_key_is_that_of_the_token_s_own_client(tmp_path: Path) -> None:
     with serving(tmp_path, token=True, host="0.0.0.0") as server:
         token = server.access.new_token()
@@ -236,6 +252,45 @@ def test_a_slow_upload_is_cut_off(tmp_path: Path) -> None:
             assert b"408" in slow.recv(1000).split(b"\r\n")[0] and time.monotonic() - start < 5
         client = server.client()
         assert client.wait(client.submit(pair(), PAIR)["id"])["state"] == "done"
+
+
+def test_slow_uploads_of_a_client_keep_no_other_waiting(tmp_path: Path) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=y"}
+    with serving(tmp_path) as server, contextlib.ExitStack() as sending:
+        slow, other = server.client(), server.client()
+        head = f"POST /v1/pictures HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {slow.key}\r\n"
+        head += f"Content-Type: {form['Content-Type']}\r\nContent-Length: 999\r\n\r\n--y"
+        for _ in range(FORMS_OF_A_CLIENT):
+            one = sending.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            one.sendall(head.encode())
+
+        def ask() -> Answer:
+            return server.ask("POST", "/v1/pictures", slow.key, b"--y--\r\n", form)
+
+        answer = until(lambda: (found := ask()).status == 429 and found)
+        assert "at a time" in answer.json["detail"] and int(answer.headers["retry-after"]) >= 5
+        assert other.wait(other.submit(pair(), PAIR)["id"])["state"] == "done"
+        sending.close()
+        until(lambda: ask().status == 422)
+
+
+def test_what_waits_before_it_is_read_is_not_slow() -> None:
+    read = list[Message]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.3)
+        read.append(await receive())
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    guard = Guard(app, "127.0.0.1", (), Limits(upload_seconds=0.2), lambda status: None)
+    asyncio.run(guard({"type": "http", "path": "/v1/jobs", "headers": [(b"host", b"localhost")]}, receive, send))
+    assert read[0]["body"] == b"x"
 
 
 def test_a_nearly_full_disk_takes_no_jobs_and_loses_none(tmp_path: Path) -> None:

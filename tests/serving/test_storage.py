@@ -194,6 +194,18 @@ def test_a_client_s_pictures_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
         assert storage.picture(needed).exists() and not storage.picture(idle).exists()
 
 
+def test_a_picture_that_a_client_has_is_not_one_too_many(tmp_path: Path) -> None:
+    with Storage(tmp_path) as storage:
+        known = sent(storage, picture(1))
+        paths = [storage.incoming() for _ in range(2)]
+        for number, path in enumerate(paths, 1):
+            path.write_bytes(picture(number))
+        assert storage.take_picture(paths[0], "me", "a", megabytes=0).sha256 == known
+        with pytest.raises(UserError, match="go a day later"):
+            storage.take_picture(paths[1], "me", "b", megabytes=0)
+        assert not paths[1].exists() and len(list((tmp_path / "pictures").iterdir())) == 1
+
+
 def test_the_record_of_a_job_that_was_removed_does_not_come_back(tmp_path: Path) -> None:
     with Storage(tmp_path) as storage:
         kept = storage.database.add_job(job(1))

@@ -21,6 +21,7 @@ class Session(BaseModel):
     """A client's key, which also stands in the cookie."""
 
     key: str = Field(description="for `Authorization: Bearer KEY`")
+    is_new: bool = Field(description="false: it is that of the browser's cookie, which has jobs or pictures here")
 
 
 class Health(BaseModel):

@@ -120,18 +120,19 @@ OwnJob = Annotated[Job, Depends(own_job)]
 @ROUTES.post("/session", status_code=201, openapi_extra={"security": [{}, {"bearer": []}]})
 def new_session(request: Request, response: Response, service: Served) -> answers.Session:
     """Makes the caller a client; where the server needs a token, with `Authorization: Bearer TOKEN`. A browser whose
-    cookie has jobs here keeps its key.
+    cookie has jobs or pictures here keeps its key.
     """
     service.check_rate(_address(request))
     if service.access.needs_token and not service.access.is_token(bearer(request.headers) or ""):
         raise HTTPException(
             401, "this server needs its token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
         )
-    key = service.access.same_client(request.headers) or service.access.new_client()
+    same = service.access.same_client(request.headers)
+    key = same or service.access.new_client()
     if service.has_example and request.headers.get("sec-fetch-site") == "same-origin":  # which a page alone sends
         give_example(service.engine, service.access.id_of(key))
     _set_cookie(request, response, service, key)
-    return answers.Session(key=key)
+    return answers.Session(key=key, is_new=same is None)
 
 
 def _set_cookie(request: Request, response: Response, service: Service, key: str) -> None:

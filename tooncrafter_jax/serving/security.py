@@ -109,16 +109,20 @@ class Access:
         return self._known(secrets.token_urlsafe(32))
 
     def same_client(self, headers: Headers) -> str | None:
-        """The key of a browser that has jobs here, known again if it was forgotten; None if it has none.
+        """The key of a browser that has jobs or pictures here, known again if it was forgotten; None if it has none.
 
         Its cookie may have the name that a database before this one gave it.
         """
         cookies = _cookies(headers)
         names = sorted((name for name in cookies if name.startswith(COOKIE)), key=lambda name: name != self.cookie)
         for key in (cookies[name] for name in names):
-            if self.id_of(key) != TOKEN_CLIENT and self._database.jobs(client=self.id_of(key), most=1):
+            client = self.id_of(key)
+            if client != TOKEN_CLIENT and self._has_something(client):
                 return self._known(key)
         return None
+
+    def _has_something(self, client: str) -> bool:
+        return bool(self._database.jobs(client=client, most=1)) or self._database.picture_bytes(client) > 0
 
     def _known(self, key: str) -> str:
         self._database.add_client(self.id_of(key))
@@ -260,7 +264,8 @@ class Guard:
 
 
 class _Body:
-    """What a client sends, which must not be too large, nor take too long to come.
+    """What a client sends, which must not be too large, nor take too long to come once it is read: what waits for a
+    place is not to blame.
 
     Attributes:
       has_ended: whether all of it was read.
@@ -269,7 +274,8 @@ class _Body:
 
     def __init__(self, receive: Receive, limits: Limits, too_large: str) -> None:
         self._receive, self._too_large, self._size = receive, too_large, 0
-        self._most, self._until = limits.upload_megabytes * 10**6, _now() + limits.upload_seconds
+        self._most, self._seconds = limits.upload_megabytes * 10**6, limits.upload_seconds
+        self._until: float | None = None
         self.has_ended = self.is_slow = False
 
     async def __call__(self) -> Message:
@@ -280,6 +286,8 @@ class _Body:
         """
         if self.has_ended:
             return await self._receive()
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + self._seconds
         try:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
@@ -291,10 +299,6 @@ class _Body:
         if self._size > self._most:
             raise HTTPException(413, self._too_large)
         return message
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 async def _drained(receive: Receive) -> None:

@@ -221,7 +221,9 @@ class Storage:
         with self._pictures:
             held.add(sha256)
 
-    def take_picture(self, incoming: Path, client: str, name: str, held: set[str] | None = None) -> KnownPicture:
+    def take_picture(
+        self, incoming: Path, client: str, name: str, held: set[str] | None = None, megabytes: int | None = None
+    ) -> KnownPicture:
         """Reads a file that came, carefully, and keeps it as a client's picture.
 
         Args:
@@ -229,15 +231,18 @@ class Storage:
           client: whose.
           name: what sentences call it.
           held: of the request that the picture came with, and goes with; None: it came by itself.
+          megabytes: that the client's pictures may have; one that it has already adds nothing. None: any number.
 
         Raises:
-          UserError: it is no picture that can be drawn from.
+          UserError: it is no picture that can be drawn from, or the client has too many.
           NoRoom: the disk is nearly full.
         """
         try:
             self.check_room(incoming.stat().st_size)
             with incoming.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+            if megabytes is not None and self.database.picture(client, sha256) is None:
+                self.check_share(client, incoming.stat().st_size, megabytes)
             try:
                 picture = self._described(incoming, sha256)
             except UserError as error:
@@ -279,7 +284,7 @@ class Storage:
         if self.database.picture_bytes(client) > most:
             raise UserError(
                 f"your pictures have more than {megabytes} MB, which is as much as this server keeps of a client: "
-                "remove jobs that you no longer need"
+                "remove jobs that you no longer need; pictures that were sent by themselves go a day later"
             )
 
     def _described(self, path: Path, sha256: str) -> KnownPicture:

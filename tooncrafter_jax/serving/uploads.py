@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -21,6 +22,7 @@ from tooncrafter_jax.notes import collected
 from tooncrafter_jax.serving.answers import LayerAnswer, SheetAnswer, ShownDrawing
 from tooncrafter_jax.serving.database import KnownPicture
 from tooncrafter_jax.serving.descriptions import AnyDescription, parse
+from tooncrafter_jax.serving.engine import Busy
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.storage import NoRoom, Storage
 from tooncrafter_jax.typing import JsonObject
@@ -36,6 +38,8 @@ AT_ONCE = 2
 """Pictures that are decoded at a time: a large one takes some 400 MB."""
 FORMS_AT_ONCE = 16
 """Forms that are read at a time: each has up to a megabyte of each of its pictures in memory."""
+FORMS_OF_A_CLIENT = 4
+"""Of them, those of one client, with those that wait: slow ones of one keep no other waiting."""
 SHOWN = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 """How files begin that every browser shows -> media type. Each was read as a picture when it came: RIFF is WebP."""
 
@@ -54,6 +58,7 @@ class Uploads:
     def __init__(self, storage: Storage, limits: Limits) -> None:
         self._storage, self._limits = storage, limits
         self.decoding, self._forms = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(FORMS_AT_ONCE)
+        self._forms_of: Counter[str] = Counter()
 
     @asynccontextmanager
     async def holding(self, client: str) -> AsyncIterator[set[str]]:
@@ -77,6 +82,7 @@ class Uploads:
 
         Raises:
           UserError: it is none, or a picture that it names is not there.
+          Busy: the client sends too many forms at a time.
           NoRoom: the disk is nearly full.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -85,7 +91,7 @@ class Uploads:
             return values, asked, await run_in_threadpool(self._known, asked, client, {}, held)
         if kind != "multipart/form-data":
             raise HTTPException(415, "send the request as application/json, or as multipart/form-data with pictures")
-        async with self._form(request) as form:
+        async with self._form(request, client) as form:
             text = form.get(REQUEST)
             if isinstance(text, UploadFile):  # curl -F request=@job.json
                 data = await text.read(LARGEST_REQUEST + 1)
@@ -110,11 +116,12 @@ class Uploads:
 
         Raises:
           UserError: there is none that can be read.
+          Busy: the client sends too many forms at a time.
           NoRoom: the disk is nearly full.
         """
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
             raise HTTPException(415, "send the picture as multipart/form-data")
-        async with self._form(request) as form:
+        async with self._form(request, client) as form:
             part = form.get("picture")
             if not isinstance(part, UploadFile):
                 raise UserError("the form has no file 'picture'")
@@ -151,15 +158,16 @@ class Uploads:
         return buffer.getvalue(), "image/png"
 
     @asynccontextmanager
-    async def _form(self, request: Request) -> AsyncIterator[FormData]:
+    async def _form(self, request: Request, client: str) -> AsyncIterator[FormData]:
         """The parts of a form, which are gone afterwards.
 
         Raises:
           HTTPException: it has too many or too large parts, or is none.
+          Busy: the client sends too many forms at a time.
           NoRoom: the disk is nearly full.
         """
         length = request.headers.get("content-length", "0")
-        async with self._forms:
+        async with self._place(client):
             await run_in_threadpool(self._storage.check_room, 2 * int(length))
             try:
                 form = await request.form(
@@ -176,6 +184,25 @@ class Uploads:
             finally:
                 await form.close()
 
+    @asynccontextmanager
+    async def _place(self, client: str) -> AsyncIterator[None]:
+        """Inside, a form of a client's may be read.
+
+        Raises:
+          Busy: the client sends too many at a time.
+        """
+        if self._forms_of[client] >= FORMS_OF_A_CLIENT:
+            most = FORMS_OF_A_CLIENT
+            raise Busy(f"you send {most} requests with pictures, which is as many as this server reads at a time", 5.0)
+        self._forms_of[client] += 1
+        try:
+            async with self._forms:
+                yield
+        finally:
+            self._forms_of[client] -= 1
+            if not self._forms_of[client]:
+                del self._forms_of[client]
+
     def _explained(self, words: str) -> HTTPException:
         """What Starlette says of a form, in words of this program's."""
         if words.startswith("Too many files"):
@@ -191,7 +218,6 @@ class Uploads:
 
     def _take(self, part: UploadFile, client: str, name: str, held: set[str] | None) -> KnownPicture:
         self._storage.check_room(part.size or 0)
-        self._storage.check_share(client, part.size or 0, self._limits.client_megabytes)
         incoming = self._storage.incoming()
         try:
             with incoming.open("xb") as target:
@@ -199,7 +225,7 @@ class Uploads:
         except OSError as error:
             incoming.unlink(missing_ok=True)
             raise NoRoom from error
-        return self._storage.take_picture(incoming, client, name, held)
+        return self._storage.take_picture(incoming, client, name, held, self._limits.client_megabytes)
 
     def _known(self, asked: AnyDescription, client: str, sent: Mapping[str, str], held: set[str]) -> dict[str, str]:
         """The checksums of all pictures that a request names."""
