@@ -119,6 +119,8 @@ def test_what_is_being_written_stays_when_something_else_changes(opened: Opened)
     drop(page, "#row-keys", {"c_0001.png": drawing(90)})
     wait(page, "document.querySelector('#status').textContent === 'Sending the picture.'")
     page.keyboard.type("p")
+    while not held:
+        page.wait_for_timeout(20)
     held[0].continue_()
     wait(page, "document.querySelector('#status').textContent.startsWith('A key is on')")
     page.locator("[data-id=keys-0][aria-label*='c_0001']").wait_for()

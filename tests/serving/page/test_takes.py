@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.serving.page.hands import KEYS, SLOW_SEED, Opened, drop, jobs_of, wait
@@ -133,3 +135,65 @@ def test_what_was_asked_for_before_another_shot_was_opened_stays_with_its_shot(o
     assert page.locator(".take").count() == 0
     page.click("#undo")
     page.wait_for_selector(".state.done")
+
+
+def test_a_new_shot_while_the_page_loads_stays(opened: Opened) -> None:
+    page = opened()
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.click("#draw")
+    page.wait_for_selector(".state.done")
+    held: list[Any] = []
+    page.route("**/v1/jobs?most=100", lambda route: held.append(route), times=1)
+    page.reload()
+    while not held:
+        page.wait_for_timeout(20)
+    page.click("#new-shot")
+    held[0].continue_()
+    page.wait_for_selector("body[data-ready]")
+    assert page.locator(".take").count() == page.locator(".item.keys").count() == 0
+    assert page.locator("#problem").is_hidden()
+
+
+def test_a_browser_that_keeps_its_key_is_not_told_that_its_shots_are_gone(opened: Opened) -> None:
+    page = opened(allowed="status of 401")
+    drop(page, "#stage", KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+    page.click("#draw")
+    page.wait_for_selector(".state.done")
+    page.route("**/v1/jobs?most=*", lambda route: route.fulfill(status=401), times=1)
+    page.click("#open-history")
+    page.wait_for_selector("#history-list li")
+    assert page.locator("#problem").is_hidden()
+
+
+def test_what_the_server_refuses_is_not_asked_for_again(opened: Opened) -> None:
+    page = opened(allowed="status of")
+    asked: list[str] = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=500 if "/broken/" in route.request.url else 404)
+
+    page.route("**/result/png", refuse)
+    page.route("**/v1/pictures/none", refuse)
+    script = """async () => {
+      const { Frames } = await import("/page/player.js");
+      const { pictureOf } = await import("/page/pictures.js");
+      let loaded = 0;
+      const frames = new Frames(() => (loaded += 1), () => {});
+      for (const id of ["gone", "broken"]) frames.frame({ id, state: "done", request: {} }, 0);
+      pictureOf("none", () => {});
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      frames.keep(["gone"]);
+      frames._files.set("broken", []); // a newer one
+      await new Promise((resolve) => setTimeout(resolve, 4500));
+      return [loaded, frames._files.has("broken")];
+    }"""
+    assert page.evaluate(script) == [0, True]
+    assert sorted(url.split("/v1/")[1] for url in asked) == [
+        "jobs/broken/result/png",
+        "jobs/gone/result/png",
+        "pictures/none",
+        "pictures/none",  # why
+    ]

@@ -11,6 +11,7 @@ import { complain, remember, remembered } from "./dom.js";
  */
 
 const TRIES = 6;
+const FORGOTTEN = "The server does not know this browser any more, and gave it a new key: shots from before are not listed.";
 const WITHOUT_KEY = new Set(["/v1/session", "/v1/health", "/v1/openapi.json"]);
 
 /** What the server refused, in its own sentence. */
@@ -31,23 +32,28 @@ export const door = {
   askToken: async () => null,
 };
 
-/** @type {Promise<void> | null} */
+/** @type {Promise<boolean> | null} */
 let opening = null;
 
-/** Gets a key, which the browser keeps as a cookie. */
+/**
+ * Gets a key, which the browser keeps as a cookie.
+ * @returns {Promise<boolean>} whether it is another one than before.
+ */
 function openSession() {
   opening ??= (async () => {
     /** @type {Record<string, string>} */
     let headers = {};
     for (;;) {
       const answer = await fetch("/v1/session", { method: "POST", headers });
-      if (answer.ok) break;
+      if (answer.ok) {
+        remember("session", true);
+        return (await answer.json()).is_new;
+      }
       if (answer.status !== 401) throw await refusal(answer);
       const token = await door.askToken(headers.Authorization ? "That is not the token." : "");
       if (!token) throw new Refused(401, "this server needs its token");
       headers = { Authorization: `Bearer ${token}` };
     }
-    remember("session", true);
   })().finally(() => {
     opening = null;
   });
@@ -85,8 +91,8 @@ async function ask(path, init = {}) {
     }
     if (answer.ok) return answer;
     if (answer.status === 401 && tries === 1) {
-      await openSession();
-      complain("The server does not know this browser any more, and gave it a new key: shots from before are not listed.");
+      const isNew = await openSession();
+      if (isNew) complain(FORGOTTEN);
     } else if (answer.status === 429 && tries < TRIES) {
       const seconds = Number(answer.headers.get("Retry-After") ?? 1);
       await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
@@ -94,6 +100,28 @@ async function ask(path, init = {}) {
       throw await refusal(answer);
     }
   }
+}
+
+/**
+ * Whether the server refused something for good, so that to ask again is of no use.
+ * @param {unknown} error
+ */
+export function isFinal(error) {
+  return error instanceof Refused && error.status >= 400 && error.status < 500 && ![408, 429].includes(error.status);
+}
+
+/**
+ * Why the server refuses an address for good; null: it does not.
+ * @param {string} address
+ * @returns {Promise<unknown>}
+ */
+export async function finalRefusal(address) {
+  try {
+    await (await ask(address)).blob(); // the browser keeps it
+  } catch (error) {
+    if (isFinal(error)) return error;
+  }
+  return null;
 }
 
 /**

@@ -50,13 +50,15 @@ export class History {
   }
 
   /**
-   * Opens the newest shot.
-   * @returns {Promise<boolean>} whether there is one.
+   * Opens the newest shot, unless another one is opened meanwhile.
+   * @returns {Promise<boolean>} whether it is open.
    */
   async openNewest() {
+    const { opened } = this._store;
     const [group] = grouped((await jobs(2 * MOST_TAKES)).jobs);
-    if (group) this._open(group);
-    return group !== undefined;
+    if (!group || this._store.opened !== opened) return false;
+    this._open(group);
+    return true;
   }
 
   async _load() {

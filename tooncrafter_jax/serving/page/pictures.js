@@ -1,6 +1,6 @@
 /** Pictures: from files that are chosen, dropped or pasted to the server, and from there to the page. */
 
-import { pictureAddress, sendPicture } from "./api.js";
+import { finalRefusal, pictureAddress, sendPicture } from "./api.js";
 import { complain, say } from "./dom.js";
 
 /** @typedef {{picture: string, name: string, number: number | null}} Taken A picture that the server has. */
@@ -15,7 +15,7 @@ let hasFailed = false;
 const known = new Map();
 
 /**
- * Lets a picture that did not come be asked for again: after two seconds, and ever later.
+ * Lets a picture that did not come be asked for again: after two seconds, and ever later, unless the server refuses it.
  * @param {HTMLImageElement} image
  * @param {() => boolean} [isWanted] Whether it is still to be seen.
  * @returns {HTMLImageElement}
@@ -25,7 +25,13 @@ export function retried(image, isWanted = () => true) {
   image.addEventListener("error", () => {
     if (!hasFailed) complain("A picture did not come from the server; it is asked for again.");
     hasFailed = true;
-    const again = () => isWanted() && image.setAttribute("src", image.getAttribute("src") ?? "");
+    const again = async () => {
+      const address = image.getAttribute("src") ?? "";
+      if (!isWanted()) return;
+      const refusal = await finalRefusal(address);
+      if (refusal) complain(refusal);
+      else image.setAttribute("src", address);
+    };
     setTimeout(again, Math.min(LONGEST, RETRY * 2 ** tries));
     tries += 1;
   });

@@ -1,6 +1,6 @@
 /** Plays takes: their frames come as an archive of PNG files, exact and in any order. */
 
-import { result } from "./api.js";
+import { isFinal, result } from "./api.js";
 import { LONGEST, RETRY } from "./pictures.js";
 import { firstFrame } from "./store.js";
 
@@ -45,6 +45,8 @@ export class Frames {
     this._decoded = new Map();
     /** @type {Map<string, number>} How often something did not come. */
     this._failed = new Map();
+    /** @type {Map<string, symbol>} Of what is on its way, which attempt it is. */
+    this._attempts = new Map();
   }
 
   /**
@@ -52,28 +54,54 @@ export class Frames {
    * @param {string[]} ids
    */
   keep(ids) {
-    for (const id of this._files.keys()) if (!ids.includes(id)) this._files.delete(id);
+    for (const id of this._files.keys()) if (!ids.includes(id)) this._forget(this._files, id);
     for (const name of this._decoded.keys()) if (!ids.includes(name.split(" ")[0])) this._drop(name);
   }
 
   /** @param {string} name Of a decoded frame. */
   _drop(name) {
     this._decoded.get(name)?.close();
-    this._decoded.delete(name);
+    this._forget(this._decoded, name);
   }
 
   /**
-   * Says what went wrong, once, and tries again: after two seconds, and ever later.
+   * @param {Map<string, any>} entries
+   * @param {string} name
+   */
+  _forget(entries, name) {
+    entries.delete(name);
+    this._attempts.delete(name);
+  }
+
+  /**
+   * Says that something is on its way.
+   * @param {Map<string, any>} entries
+   * @param {string} name
+   * @returns {() => boolean} whether it is still wanted, and no later attempt was begun.
+   */
+  _begin(entries, name) {
+    const attempt = Symbol(name);
+    entries.set(name, null);
+    this._attempts.set(name, attempt);
+    return () => this._attempts.get(name) === attempt;
+  }
+
+  /**
+   * Says what went wrong, once, and tries again, unless the server refuses it: after two seconds, and ever later.
+   * @param {Map<string, any>} entries
    * @param {string} name
    * @param {unknown} error
-   * @param {() => void} forget
+   * @param {() => boolean} isCurrent Of `_begin`.
    */
-  _fail(name, error, forget) {
+  _fail(entries, name, error, isCurrent) {
+    if (!isCurrent()) return;
     const tries = this._failed.get(name) ?? 0;
     if (!tries) this._onProblem(error);
     this._failed.set(name, tries + 1);
+    if (isFinal(error)) return;
     const again = () => {
-      forget();
+      if (!isCurrent()) return;
+      this._forget(entries, name);
       this._onLoad();
     };
     setTimeout(again, Math.min(LONGEST, RETRY * 2 ** tries));
@@ -99,16 +127,19 @@ export class Frames {
 
   /** @param {string} id */
   async _fetch(id) {
-    this._files.set(id, null);
+    const isCurrent = this._begin(this._files, id);
+    let files;
     try {
-      const files = await stored((await result(id, "png")).data);
-      if (!this._files.has(id)) return; // it is wanted no longer
-      this._files.set(id, files);
-      this._failed.delete(id);
-      this._onLoad();
+      files = await stored((await result(id, "png")).data);
     } catch (error) {
-      if (this._files.has(id)) this._fail(id, error, () => this._files.delete(id));
+      this._fail(this._files, id, error, isCurrent);
+      return;
     }
+    if (!isCurrent()) return;
+    this._files.set(id, files);
+    this._attempts.delete(id);
+    this._failed.delete(id);
+    this._onLoad();
   }
 
   /**
@@ -124,15 +155,16 @@ export class Frames {
       this._decoded.set(name, found);
       return found;
     }
-    this._decoded.set(name, null);
+    const isCurrent = this._begin(this._decoded, name);
     createImageBitmap(file).then(
       (bitmap) => {
-        if (!this._decoded.has(name)) return bitmap.close();
+        if (!isCurrent()) return bitmap.close();
         this._decoded.set(name, bitmap);
+        this._attempts.delete(name);
         this._bound();
         this._onLoad();
       },
-      (error) => this._fail(name, error, () => this._decoded.delete(name)),
+      (error) => this._fail(this._decoded, name, error, isCurrent),
     );
     return null;
   }

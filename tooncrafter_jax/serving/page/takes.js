@@ -35,11 +35,13 @@ export class Takes {
     this._isAsking = false;
   }
 
-  /** Finds the takes that were shown before the page was loaded again. */
+  /** Finds the takes that were shown before the page was loaded again, unless another shot is opened meanwhile. */
   async restore() {
     const wanted = remembered("takes") ?? [];
     if (!wanted.length) return;
-    const found = (await this._store.forThisShot(jobs(100))).jobs.filter((job) => wanted.includes(job.id));
+    const { opened } = this._store;
+    const found = (await jobs(100)).jobs.filter((job) => wanted.includes(job.id));
+    if (this._store.opened !== opened) return;
     found.sort((a, b) => wanted.indexOf(a.id) - wanted.indexOf(b.id));
     this._store.setTakes(found);
     if (found.length) this._store.look({ mode: "clip" });

@@ -55,12 +55,13 @@ export class Timeline {
       this._built = state;
       this._rows.style.setProperty("--frame", `${this._frame}px`);
       this._rows.style.setProperty("--frames", String(this._store.lastFrame + 1));
+      // each may be called later, and then shows the shot of that time
       for (const [id, build] of /** @type {[string, () => Node[]][]} */ ([
         ["row-numbers", () => this._numbers()],
-        ["row-keys", () => framesOf(shot.keys).map((frame) => this._key(frame))],
+        ["row-keys", () => framesOf(this._store.shot.keys).map((frame) => this._key(frame))],
         ["row-gaps", () => this._gaps()],
-        ["row-sketches", () => framesOf(shot.sketches).map((frame) => this._sketch(frame))],
-        ["row-prompts", () => framesOf(shot.prompts).map((frame) => this._prompt(frame))],
+        ["row-sketches", () => framesOf(this._store.shot.sketches).map((frame) => this._sketch(frame))],
+        ["row-prompts", () => framesOf(this._store.shot.prompts).map((frame) => this._prompt(frame))],
       ])) {
         rebuild(byId(id), build, this._focus);
       }
