@@ -256,7 +256,8 @@ def test_a_slow_upload_is_cut_off(tmp_path: Path) -> None:
 
 def test_slow_uploads_of_a_client_keep_no_other_waiting(tmp_path: Path) -> None:
     form = {"Content-Type": "multipart/form-data; boundary=y"}
-    with serving(tmp_path) as server, contextlib.ExitStack() as sending:
+    limits = Limits(free_megabytes=0, requests_per_minute=10**6)  # which asking again and again would meet
+    with serving(tmp_path, limits=limits) as server, contextlib.ExitStack() as sending:
         slow, other = server.client(), server.client()
         head = f"POST /v1/pictures HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {slow.key}\r\n"
         head += f"Content-Type: {form['Content-Type']}\r\nContent-Length: 999\r\n\r\n--y"
