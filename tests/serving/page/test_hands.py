@@ -198,6 +198,7 @@ def test_an_empty_prompt_stays_selected_and_a_gap_without_frames_is_none(opened:
     page.wait_for_selector("[data-id=prompts-1]:has-text('no prompt')")
     assert page.locator("[data-id=text]").is_visible()
     page.locator("[data-id=keys-15]").click()
+    wait(page, "document.querySelector('[data-id=frame]').value === '15'")  # the key's, no longer the prompt's
     page.fill("[data-id=frame]", "1")
     page.locator("[data-id=frame]").press("Enter")
     page.wait_for_selector("[data-id=keys-1]")

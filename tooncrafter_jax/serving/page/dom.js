@@ -153,7 +153,9 @@ function goOn(before, now) {
   let isTold = false;
   now.addEventListener("change", () => (isTold = true), { once: true });
   // browsers do not tell of a change that a script has begun
-  now.addEventListener("blur", () => isTold || now.dispatchEvent(new Event("change")), { once: true });
+  const tell = () => isTold || now.dispatchEvent(new Event("change"));
+  now.addEventListener("blur", tell, { once: true });
+  now.addEventListener("keydown", ({ key }) => key === "Enter" && tell());
 }
 
 /**
