@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from tooncrafter_jax.models.bounds import Need, check_numbers
 from tooncrafter_jax.models.motion import Motion, both_carried
 from tooncrafter_jax.models.rife import ActivatedConv, Rife, RifeConfig
+from tooncrafter_jax.models.sketched_motion import CELL, Bent, LineFinder, through_sketches
 from tooncrafter_jax.nn.layers import Conv, LayerOptions, TemporalConv
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
@@ -45,12 +46,14 @@ class MotionConfig:
       refinement_widths: channels of each block of the refinement, coarse to fine; empty for none.
       refinement_scales: how much smaller than the pictures the input of each of them is.
       refinement_depth: pairs of convolutions, over space and over time, in the middle of each.
+      through_sketches: whether frames with a sketch become keys (`sketched_motion`), before any refinement.
     """
 
     flow: RifeConfig = RifeConfig()
     refinement_widths: tuple[int, ...] = ()
     refinement_scales: tuple[int, ...] = ()
     refinement_depth: int = 6
+    through_sketches: bool = False
 
     def check(self, need: Need) -> None:
         """Checks that the blocks can be built; `need` raises the error."""
@@ -74,7 +77,7 @@ class MotionConfig:
     @property
     def pixel_multiple(self) -> int:
         """The network pads pictures to heights and widths that are multiples of this many pixels."""
-        return max(self.flow.pixel_multiple, STEM_STRIDE * max(self.refinement_scales, default=1))
+        return max(self.flow.pixel_multiple, STEM_STRIDE * max(self.refinement_scales, default=1), CELL)
 
 
 class RefinementBlock(nnx.Module):
@@ -119,6 +122,7 @@ class MotionNetwork(nnx.Module):
     def __init__(self, config: MotionConfig, **kw: Unpack[LayerOptions]) -> None:
         self.config = config
         self.flow = Rife(config.flow, **kw)
+        self.lines = nnx.data(LineFinder(**kw) if config.through_sketches else None)
         self.refinement = nnx.List(
             [RefinementBlock(width, config.refinement_depth, **kw) for width in config.refinement_widths]
         )
@@ -141,10 +145,12 @@ class MotionNetwork(nnx.Module):
         border = ((0, -height % multiple), (0, -width % multiple), (0, 0))
         padded = jnp.pad(ends, ((0, 0), (0, 0), *border), mode="edge")
         flows, logit = self._straight(padded, frames)
+        sketches = jnp.zeros((*flows.shape[:-1], 1))
+        if hints is not None:
+            sketches = jnp.pad(hints[:, 1:-1].astype(jnp.float32), ((0, 0), (0, 0), *border))
+            if self.lines is not None:
+                flows, logit = through_sketches(self.flow.estimate, self.lines, padded, Bent(flows, logit), sketches)
         if len(self.refinement):
-            sketches = jnp.zeros((*flows.shape[:-1], 1)) if hints is None else hints[:, 1:-1].astype(jnp.float32)
-            if hints is not None:
-                sketches = jnp.pad(sketches, ((0, 0), (0, 0), *border))
             flows, logit = self._refined(padded, flows, logit, sketches)
         cut = (slice(None), slice(None), slice(height), slice(width))
         return Motion.of_frames_between(flows[cut], jax.nn.sigmoid(logit[cut]))
