@@ -36,6 +36,8 @@ Estimate = Callable[
     tuple[Float[Array, "M H W 4"], Float[Array, "M H W 1"]],
 ]
 """Flows and the logit of the share at times between two pictures, as `Rife.estimate`."""
+Lines = Callable[[Float[Array, "*B H W 3"]], Float[Array, "*B H W 1"]]
+"""Lines of pictures, as `LineFinder`."""
 
 
 class LineFinder(nnx.Module):
@@ -71,7 +73,7 @@ class Bent(NamedTuple):
 
 def through_sketches(
     estimate: Estimate,
-    lines: LineFinder,
+    lines: Lines,
     ends: Float[Array, "B 2 H W 3"],
     straight: Bent,
     sketches: Float[Array, "B N H W 1"],
@@ -109,7 +111,7 @@ def _blended(ends: Float[Array, "B 2 H W 3"], motion: Bent) -> Float[Array, "B N
 
 def _at_sketches(
     estimate: Estimate,
-    lines: LineFinder,
+    lines: Lines,
     ends: Float[Array, "B 2 H W 3"],
     straight: Bent,
     sketches: Float[Array, "B N H W 1"],
