@@ -108,6 +108,8 @@ def test_lengths_and_trimming(folder):
     clips = list(divided.clips("series/1.mkv"))
     assert [number_of(p) for clip in clips for p in clip.decode()] == list(range(7, 40))
     assert not list(films.clips("series/1.avi"))  # four frames
+    whole = Films(folder, detectors=[At(Transition(4, 6))], shortest=0.5, longest=float("inf"), trim=1)
+    assert whole.ranges("series/1.mkv") == [(7, 40)]
 
 
 def test_another_rate(folder):

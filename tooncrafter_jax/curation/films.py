@@ -224,7 +224,7 @@ class Films:
         fps = self._rate(source)
         ranges: list[tuple[int, int]] = []
         for start, stop in self.shots(source):
-            parts = math.ceil((stop - start) / (self.longest * fps))
+            parts = max(1, math.ceil((stop - start) / (self.longest * fps)))  # one where a clip may last for ever
             borders = np.linspace(start, stop, parts + 1).round().astype(int).tolist()
             ranges.extend(itertools.pairwise(borders))
         least = max(MIN_FRAMES, self.shortest * fps)

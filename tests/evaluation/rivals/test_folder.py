@@ -71,6 +71,7 @@ def test_pictures_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for index in range(16):
         Image.fromarray(VIDEO[index]).save(tmp_path / "a" / f"out-{index}.png")
+    (tmp_path / "a" / "._out-3.png").write_bytes(b"what macOS leaves beside a file")
     np.testing.assert_array_equal(Folder(tmp_path)([request(VIDEO, "a")])[0], VIDEO)
 
 

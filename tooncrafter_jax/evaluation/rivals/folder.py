@@ -15,9 +15,9 @@ from PIL import Image
 from tooncrafter_jax.curation.film_reading import read_film
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.evaluation.rivals.in_betweener import ClipRequest, end_frames
-from tooncrafter_jax.io import SUPPORTED_EXTENSIONS, read_image, rgb_of_image
+from tooncrafter_jax.io import read_image, rgb_of_image
 from tooncrafter_jax.io.images import check_is_picture_file, refusal
-from tooncrafter_jax.io.ordering import by_last_number
+from tooncrafter_jax.io.ordering import by_last_number, pictures_among
 from tooncrafter_jax.typing import HostArray, JsonObject
 
 FILMS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
@@ -168,6 +168,5 @@ def _animation(path: Path, wanted: int) -> list[np.ndarray]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, by the last number in their names, then by name."""
-    pictures = (path for path in folder.iterdir() if path.suffix.lower() in SUPPORTED_EXTENSIONS)
-    return sorted(pictures, key=by_last_number)
+    """The pictures in a folder, but hidden ones, by the last number in their names, then by name."""
+    return sorted(pictures_among(folder.iterdir()), key=by_last_number)
