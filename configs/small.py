@@ -145,35 +145,7 @@ TOGETHER = JOINT | {
     "validation_batches": 16,
 }
 
-# What bends flows to sketches, by pictures alone. Whole pictures: a sketch of a part would hide where things went.
-MOTION = {
-    "stage": "motion",
-    "optimizer.learning_rate": 1e-3,
-    "optimizer.warmup_steps": 50,
-    "motion.extractor": "hed",
-    "motion.discriminator.width": 16,
-    "motion.perceptual_weight": 0.0,
-    "motion.perceptual_network": "alexnet",
-    "data.height": 128,
-    "data.width": 128,
-    "data.batch": 2,
-    "data.strides": (2, 4),
-    "data.bisection_depths": (1, 2),
-    "data.bisection_share": 0.7,
-    "data.most_random_sketches": 3,
-    "data.sketched_share": 0.85,
-    "validate_every": 250,
-    "validation_batches": 16,
-    "log_every": 10,
-    "save_every": 100,
-    "ema_decay": 0.99,
-}
-
 RUNS = {
-    # L1 alone is quick; then LPIPS.
-    "motion": MOTION | {"steps": 1000},
-    "motion_lpips": MOTION
-    | {"start": "motion", "steps": 1200, "motion.perceptual_weight": 0.5, "optimizer.learning_rate": 5e-4},
     "autoencoder": AUTOENCODER
     | {
         "steps": 1600,
@@ -221,7 +193,7 @@ RUNS = {
     "rectify": RECTIFY
     | MOVED
     | {
-        "start": "base,motion_lpips",
+        "start": "base",
         "groups": (*SPATIAL, "temporal"),
         "steps": 500,
         "optimizer.schedule": "cosine",
@@ -235,7 +207,7 @@ RUNS = {
     | CARRIED
     | MOVED
     | {
-        "start": "autoencoder_lpips,motion_lpips",
+        "start": "autoencoder_lpips",
         "steps": 500,
         "optimizer.group_rates": "decoder.har.residual:10",
         "data.frames": 8,

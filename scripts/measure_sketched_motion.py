@@ -23,27 +23,19 @@ from tooncrafter_jax.models.motion_network import MotionConfig, MotionNetwork
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.tooncrafter import condition_latents
 from tooncrafter_jax.nn.pixels import to_pixels
+from tooncrafter_jax.sampling.motion_source import published_motion
 from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.typing import DeviceParams, Hints, Video
-from tooncrafter_jax.zoo.hed.weights import fetch_hed_weights, load_hed
-from tooncrafter_jax.zoo.metric_weights import load_lpips, load_rife
+from tooncrafter_jax.zoo.metric_weights import load_lpips
 
 FRAMES, SIZE = 16, 128
 SKETCHED = {"no sketch": (), "one sketch": (8,), "three sketches": (4, 8, 12)}
-NAMES = {"convs.0": "blocks.0.convs.0", "convs.1": "blocks.0.convs.1", "side": "sides.0"}
-"""Of the line finder's layers, those of HED."""
 
 
 def motion_network() -> tuple[Network[MotionNetwork], DeviceParams]:
     """RIFE, whose motion goes through sketches, with the published weights of RIFE and HED."""
-    hed = load_hed(fetch_hed_weights())
-    lines = {
-        f"lines.{ours}.{leaf}": jnp.asarray(hed[f"{theirs}.{leaf}"])
-        for ours, theirs in NAMES.items()
-        for leaf in ("kernel", "bias")
-    }
-    flow = {f"flow.{name}": value for name, value in load_rife().params.items()}
-    return Network(MotionNetwork, MotionConfig(through_sketches=True)), flow | lines
+    config = MotionConfig(through_sketches=True)
+    return Network(MotionNetwork, config), published_motion(through_sketches=True)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ runs=runs/small
 train() {
   for run in "$@"; do "$python" train.py --config="configs/small.py:$run" --workdir="$runs/$run"; done
 }
-train motion motion_lpips autoencoder autoencoder_lpips base rectify decoder_carried decoder_carried_lpips joint sketch together
+train autoencoder autoencoder_lpips base rectify decoder_carried decoder_carried_lpips joint sketch together
 scripts/bundle_small.sh "$python" "$runs/together/export"
 
 # Rows of the paper's Tables 3 and 4.

@@ -1,4 +1,4 @@
-"""Sampling that motion guides: by the model's own network, or by RIFE's published weights."""
+"""Sampling that motion guides: by the model's own network, or by the published weights of RIFE and HED."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.training.small import NARROW_CHANGES
 from tooncrafter_jax import Pair, SamplingOptions, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset, tiny, tooncrafter_512
+from tooncrafter_jax.models.motion import Motion
+from tooncrafter_jax.models.motion_network import MotionConfig
+from tooncrafter_jax.models.network import Network
+from tooncrafter_jax.sampling import motion_source
 from tooncrafter_jax.sampling.motion_source import missing_motion
-from tooncrafter_jax.sampling.request import make_options
+from tooncrafter_jax.sampling.pair_sampler import PairSampler
+from tooncrafter_jax.sampling.request import make_options, prepare
 from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.weights.rule import random_params
+from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
 
 OPTIONS = {"steps": 1, "frames": 4, "guidance_scale": 1.0, "second_pass": False}
 SIDE = 16
@@ -67,6 +74,47 @@ def test_a_model_without_a_motion_network_takes_rife(metric_weights: Path) -> No
     }
     with pytest.raises(UserError, match="this model's motion network is missing"):
         missing_motion(replace(config, motion=tiny().motion), others)
+
+
+def test_a_model_whose_motion_follows_sketches_takes_hed_too(
+    metric_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_hed = {
+        path: np.zeros(leaf.shape, np.float32) for path, leaf in Network(Hed, HedConfig()).abstract_params.items()
+    }
+    monkeypatch.setattr(motion_source, "fetch_hed_weights", lambda: Path("hed"))
+    monkeypatch.setattr(motion_source, "load_hed", lambda file: of_hed)
+    motion_source.published_motion.cache_clear()
+    config = replace(tooncrafter_512(), motion=MotionConfig(through_sketches=True))
+    found = missing_motion(config, set(COMPONENTS) - {"motion"}, metric_weights)
+    motion_source.published_motion.cache_clear()
+    assert found is not None
+    assert {path: leaf.shape for path, leaf in found.items()} == {
+        path: leaf.shape for path, leaf in config.networks()["motion"].abstract_params.items()
+    }
+
+
+@pytest.mark.parametrize("changes", [{"through_sketches": True}, {"refinement_widths": (8,)}, {}])
+def test_sketches_reach_the_networks_that_follow_them(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the others, which would compile a second program for nothing."""
+    config = replace(narrow(), motion=MotionConfig(**changes))
+    pairs, options = PairSampler(config, {}, {}, jax.devices("cpu")), SamplingOptions(**OPTIONS)
+    asked: list[Any] = []
+
+    class Spy:
+        def place(self, x: Any, *axes: str) -> Any:
+            return x
+
+        def motion(self, params: Any, ends: Any, hints: Any, *, frames: int) -> Motion:
+            asked.append(hints)
+            return Motion(jnp.zeros((1, frames, SIDE, SIDE, 4)), jnp.zeros((1, frames, SIDE, SIDE, 1)))
+
+    monkeypatch.setattr(pairs, "sampler", lambda *_: Spy())
+    monkeypatch.setattr(pairs, "_params", lambda *_: {})
+    sketch = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    sketch[SIDE // 2] = 0
+    pairs.motion([prepare(pair(0, {1: sketch}), options, config)], options)
+    assert (asked[0] is not None) == bool(changes)
 
 
 def test_without_weights_of_rife_the_command_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

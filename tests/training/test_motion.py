@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 
 from tests.training.small import NARROW_CHANGES, config, fresh_params
+from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.motion import Motion
+from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.nn.pixels import to_pixels
+from tooncrafter_jax.training import start
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.encoding import motion_of
 from tooncrafter_jax.training.stages.joint import Joint
 from tooncrafter_jax.training.stages.stage import MODEL
-from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.training.start import Start, architecture
 
 pytestmark = pytest.mark.heavy
 
@@ -88,6 +91,24 @@ def test_motion_guides_its_share_of_the_clips_by_their_seeds(clips, share):
     else:
         assert found is not None and found.guided is not None
         assert abs(float(found.guided.mean()) - share) < 0.05
+
+
+@pytest.mark.parametrize(("flow", "parts"), [({}, {"lines"}), (to_dict(RifeConfig()), {"lines", "flow"})])
+def test_motion_that_no_checkpoint_gives_is_as_published(clips, monkeypatch, flow, parts):
+    """But for flows of another architecture, which are drawn."""
+    motion = {"flow": flow, "refinement_widths": (), "refinement_scales": (), "through_sketches": True}
+    stage = stage_of(clips, "rectify", motion_share=1.0, model_changes=NARROW_CHANGES | {"motion": motion})
+    shapes = {path: leaf.shape for path, leaf in stage.components.networks["motion"].abstract_params.items()}
+    published = {path: np.full(shape, 0.5, np.float32) for path, shape in shapes.items()}
+    monkeypatch.setattr(start, "published_motion", lambda *, through_sketches: through_sketches and published)
+    found = Start(stage)
+    paths = {f"motion.{path}" for path in shapes}
+    loaded = found.load_on_host(paths)
+    assert loaded.keys() == paths
+    as_published = {path for path, value in loaded.items() if np.all(value == 0.5)}
+    assert as_published == {path for path in paths if path.split(".")[1] in parts}
+    given = [of for of in found.fingerprints(paths)["motion"] if of.startswith("published: ")]
+    assert len(given) == len(parts)
 
 
 def test_a_stage_that_motion_cannot_guide_says_so(clips):

@@ -251,7 +251,7 @@ def small() -> ModelConfig:
             **first_stage, attention_levels=(3,), reference_head_dim=8, carried=True, corrects_motion=True
         ),
         sketch_encoder=SketchEncoderConfig(in_channels=16, **denoiser),
-        motion=MotionConfig(refinement_widths=(80, 64, 48), refinement_scales=(4, 2, 1), refinement_depth=4),
+        motion=MotionConfig(through_sketches=True),
     )
 
 

@@ -1,8 +1,9 @@
 """The network that finds the motion between two key frames: RIFE's flows, bent to what sketches show.
 
 RIFE knows the two pictures alone, and so what lies on the straight way between them. A sketch tells where things really
-are: further blocks compare its lines with the pictures as they are carried so far, correct flows and shares from coarse
-to fine, and hand what they find on to the frames before and after by convolutions over time. They start as RIFE.
+are: `sketched_motion` makes its frame a key, without any training. Further blocks, which are trained and start as
+nothing, compare its lines with the pictures as they are carried so far, correct flows and shares from coarse to fine,
+and hand what they find on to the frames before and after by convolutions over time.
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ class MotionConfig:
             )
 
     @property
+    def follows_sketches(self) -> bool:
+        """Whether sketches bend the motion; without, they are not looked at."""
+        return self.through_sketches or bool(self.refinement_widths)
+
+    @property
     def pixel_multiple(self) -> int:
         """The network pads pictures to heights and widths that are multiples of this many pixels."""
         return max(self.flow.pixel_multiple, STEM_STRIDE * max(self.refinement_scales, default=1), CELL)
@@ -135,7 +141,7 @@ class MotionNetwork(nnx.Module):
         Args:
           ends: the first and the last frame, in [-1, 1], of any size.
           frames: T of the clip, at least 3.
-          hints: sketches that the motion is bent to, where the network has a refinement; an all-zero frame has none.
+          hints: sketches that the motion is bent to, where the network follows them; an all-zero frame has none.
 
         Returns:
           Flows in pixels.

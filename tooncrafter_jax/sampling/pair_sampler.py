@@ -102,7 +102,7 @@ class PairSampler:
         at_once = 1 if options.sequential_guidance else branches
         sampler = self.sampler(at_once * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
-        motion = self._motion(pairs, options) if options.motion_guidance else None
+        motion = self.motion(pairs, options) if options.motion_guidance else None
         conditions = self._conditions(sampler, pairs, options, branches, known_ends(ends, pairs), motion)
         guidance = Guidance(
             options.guidance_scale,
@@ -316,11 +316,11 @@ class PairSampler:
             self._placed[id(sampler)], sampler.place(ends), options.frames, contexts, fps, hints, scale, placed
         )
 
-    def _motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
+    def motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
         """Motion between the pictures of all pairs, on the host, bent to their sketches."""
         size, groups = self._groups(len(pairs))
         sampler, parts = self.sampler(size, options.frames), []
-        hints = _hints(pairs) if self.config.motion.refinement_widths else None
+        hints = _hints(pairs) if self.config.motion.follows_sketches else None
         for group in groups:
             ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
             own = None if hints is None else sampler.place(hints[group], "batch")

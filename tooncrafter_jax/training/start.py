@@ -18,7 +18,7 @@ from tooncrafter_jax.io.paths import any_path
 from tooncrafter_jax.models.configuration import COMPONENTS, MOTION, ModelConfig, preset
 from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.models.rife import RifeConfig
-from tooncrafter_jax.sampling.motion_source import published_motion
+from tooncrafter_jax.sampling.motion_source import FLOW, LINES, published_motion
 from tooncrafter_jax.training import lora
 from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.sharding import parameter_spec, put_whole, tree_shardings
@@ -30,10 +30,11 @@ from tooncrafter_jax.typing import AnyArray, DeviceParams, HasShape, HostArray, 
 from tooncrafter_jax.weights.hub import fetched_model
 from tooncrafter_jax.weights.lora import PREFIX
 from tooncrafter_jax.weights.store import Checkpoint, fingerprint
+from tooncrafter_jax.zoo.hed.weights import PACKAGE_FILE_SHA256 as HED_FINGERPRINT
 from tooncrafter_jax.zoo.metric_weights import RIFE_FINGERPRINT, load_lpips
 
 _LPIPS = f"{PERCEPTUAL}."
-_FLOW = f"{MOTION}.flow."
+_FLOW, _LINES = f"{MOTION}.{FLOW}", f"{MOTION}.{LINES}"
 SMALL = 4096
 """Numbers of an array that is read in any case to tell whether a checkpoint is another."""
 
@@ -138,7 +139,7 @@ class _Place(Protocol[Placed]):
 
 class Start:
     """Where each parameter of a stage starts: in a checkpoint, derived from another, freshly drawn, or the published
-    weights of LPIPS and RIFE.
+    weights of LPIPS, RIFE and HED.
 
     Nothing is read before it is asked for, and only what is asked for.
 
@@ -158,8 +159,8 @@ class Start:
         given = {f"{giver.component}.{name}" for giver in self._givers for name in giver.gives}
         self._missing = {path for path in self._shapes if path not in given and not path.startswith((PREFIX, _LPIPS))}
         self._derived = stage.derive(self._missing)
-        is_rife = stage.model.motion.flow == RifeConfig()
-        self._flow = {path for path in self._missing if path.startswith(_FLOW)} if is_rife else set()
+        published = (_FLOW, _LINES) if stage.model.motion.flow == RifeConfig() else (_LINES,)
+        self._motion = {path for path in self._missing if path.startswith(published)}
 
     def state(self, mesh: Mesh) -> State:
         """The state before the first step, on the mesh.
@@ -219,9 +220,10 @@ class Start:
             found[component] = [
                 _identity(giver) for giver in self._givers if giver.component == component and giver.gives & names
             ]
-            if own & self._flow:
-                found[component].append(f"published: {RIFE_FINGERPRINT}")
-            if own & (self._missing - self._flow):
+            for prefix, of_published in ((_FLOW, RIFE_FINGERPRINT), (_LINES, HED_FINGERPRINT)):
+                if any(path.startswith(prefix) for path in own & self._motion):
+                    found[component].append(f"published: {of_published}")
+            if own & (self._missing - self._motion):
                 found[component].append(f"seed {self._stage.config.seed}: {self._first_draws(component)}")
         return found
 
@@ -248,7 +250,7 @@ class Start:
             factors = lora.init(stage.lora, shapes, stage.lora_targets, stage.config.seed)
             yield from ((path, value) for path, value in factors.items() if path in wanted)
         drawn = set[str]()
-        for path in (self._missing - self._flow) & wanted:
+        for path in (self._missing - self._motion) & wanted:
             derived = self._derived.get(path)
             if derived is not None and derived.source is None:
                 yield path, derived.make(None)
@@ -261,13 +263,15 @@ class Start:
                     yield path, self._derived[path].make(value) if path in self._derived else value
 
     def _published(self, wanted: Set[str]) -> Iterator[tuple[str, AnyArray | HostArray]]:
-        """Weights of others: of LPIPS, and of RIFE where no checkpoint gives flows."""
+        """Weights of others: of LPIPS, and of RIFE and HED where no checkpoint gives motion."""
         if any(path.startswith(_LPIPS) for path in wanted):
             of_lpips = load_lpips(self._stage.options.perceptual_network).params.items()
             yield from ((f"{_LPIPS}{name}", value) for name, value in of_lpips if f"{_LPIPS}{name}" in wanted)
-        if self._flow & wanted:
-            of_motion = {f"{MOTION}.{name}": value for name, value in published_motion().items()}
-            yield from ((path, value) for path, value in of_motion.items() if path in self._flow & wanted)
+        if wanted_motion := self._motion & wanted:
+            with_lines = any(path.startswith(_LINES) for path in wanted_motion)
+            for name, value in published_motion(through_sketches=with_lines).items():
+                if (path := f"{MOTION}.{name}") in wanted_motion:
+                    yield path, value
 
     def _first_draws(self, component: str) -> str:
         """Stands for how a component is drawn."""
