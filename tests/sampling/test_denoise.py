@@ -18,7 +18,7 @@ from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.nn.logical_axes import axis_rules, constrain
 from tooncrafter_jax.sampling.denoise import Guidance, guided
 from tooncrafter_jax.sampling.guidance_interval import guided_times, noise_interval
-from tooncrafter_jax.sampling.sampler import mesh_rules, sampling_mesh
+from tooncrafter_jax.sampling.sampling_mesh import mesh_rules, sampling_mesh
 from tooncrafter_jax.typing import Device
 
 FRAME = (2, 4, 4, 4)

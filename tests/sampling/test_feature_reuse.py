@@ -20,7 +20,7 @@ from tooncrafter_jax.sampling.denoise import Guidance, guided_remembering
 from tooncrafter_jax.sampling.feature_reuse import Reuse
 from tooncrafter_jax.sampling.guidance_interval import guided_times
 from tooncrafter_jax.sampling.request import SamplingOptions
-from tooncrafter_jax.sampling.sampler import mesh_rules, sampling_mesh
+from tooncrafter_jax.sampling.sampling_mesh import mesh_rules, sampling_mesh
 from tooncrafter_jax.typing import Device
 
 

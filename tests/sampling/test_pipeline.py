@@ -20,7 +20,8 @@ from tests.training.small import MODEL_CHANGES, ONE_LEVEL
 from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.notes import collected
-from tooncrafter_jax.sampling.sampler import prime_factors, sampling_mesh, second_pass_frames
+from tooncrafter_jax.sampling.sampling_mesh import prime_factors, sampling_mesh
+from tooncrafter_jax.sampling.second_pass import second_pass_frames
 from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.typing import Device
 

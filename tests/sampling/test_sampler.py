@@ -18,7 +18,8 @@ from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.nn.platform import current_platform, tracing_for
 from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
+from tooncrafter_jax.sampling.sampler import Sampler
+from tooncrafter_jax.sampling.sampling_mesh import sampling_mesh
 from tooncrafter_jax.typing import Device
 
 

@@ -29,7 +29,8 @@ from tooncrafter_jax.planning.hlo_report import Buffer, Collective
 from tooncrafter_jax.planning.topologies import Topology, topology_devices
 from tooncrafter_jax.runtime.quick_compilation import quick_options
 from tooncrafter_jax.sampling.denoise import Guidance
-from tooncrafter_jax.sampling.sampler import Sampler, sampling_mesh
+from tooncrafter_jax.sampling.sampler import Sampler
+from tooncrafter_jax.sampling.sampling_mesh import sampling_mesh
 from tooncrafter_jax.training.components import split
 from tooncrafter_jax.training.hints import hints_spec
 from tooncrafter_jax.training.run_config import TrainConfig

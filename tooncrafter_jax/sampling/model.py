@@ -233,6 +233,9 @@ class Model:
 
         Returns:
           The frames (B, T, H, W, 3), float32 in about [-1, 1].
+
+        Raises:
+          UserError: motion guidance needs weights that were not fetched.
         """
         check_not_forked()
         return self._pairs.sample(pairs, options, on_progress)

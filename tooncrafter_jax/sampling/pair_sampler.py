@@ -32,16 +32,10 @@ from tooncrafter_jax.sampling.model_loading import replicated
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import MIN_FRAMES_FOR_SECOND_PASS, PreparedPair
-from tooncrafter_jax.sampling.sampler import (
-    LeadingAway,
-    Sampler,
-    UnconditionalTokens,
-    branch_contexts,
-    decode_twice,
-    only,
-    sampling_mesh,
-)
+from tooncrafter_jax.sampling.sampler import LeadingAway, Sampler, UnconditionalTokens, branch_contexts, only
+from tooncrafter_jax.sampling.sampling_mesh import sampling_mesh
 from tooncrafter_jax.sampling.sampling_options import SamplingOptions
+from tooncrafter_jax.sampling.second_pass import decode_twice
 from tooncrafter_jax.typing import AnyArray, Device, HostVideos, Uint8Videos
 
 _with_open_ends = jax.jit(References.with_open_ends)
@@ -83,19 +77,7 @@ class PairSampler:
         options: SamplingOptions,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> HostVideos:
-        """The clips of pairs.
-
-        Args:
-          pairs: B clips to make, of one size.
-          options: how; must have been checked.
-          on_progress: called after every chunk of steps.
-
-        Returns:
-          The frames (B, T, H, W, 3), float32 in about [-1, 1].
-
-        Raises:
-          UserError: motion guidance needs weights that were not fetched.
-        """
+        """Draws clips; see `ToonCrafter.sample_prepared`."""
         if options.motion_guidance:
             self.add_missing_motion()
         branches = 3 if options.image_guidance_scale is not None else 2 if options.is_guided else 1

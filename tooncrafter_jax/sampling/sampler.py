@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
-from math import gcd, prod
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Shaped, UInt32
 
 from tooncrafter_jax.diffusion.loop import Chunk, chunks
@@ -41,10 +40,11 @@ from tooncrafter_jax.models.tooncrafter import (
     guided_by_motion,
 )
 from tooncrafter_jax.models.unet_blocks import ContextKeys
-from tooncrafter_jax.nn.logical_axes import MeshAxes, axis_rules, constrain, dividing_axes
+from tooncrafter_jax.nn.logical_axes import axis_rules, constrain, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
 from tooncrafter_jax.sampling.denoise import Guidance, Remembered, denoise_chunk
 from tooncrafter_jax.sampling.feature_reuse import Reuse
+from tooncrafter_jax.sampling.sampling_mesh import mesh_rules
 from tooncrafter_jax.typing import (
     AllParams,
     Device,
@@ -82,53 +82,6 @@ class Sampled(NamedTuple):
     done: int
     latents: Latents
     predictions: Trajectory | None
-
-
-def sampling_mesh(devices: list[Device], rows: int, frames: int) -> Mesh | None:
-    """Lays devices out for `rows` independent clips (pairs times guidance branches) of `frames` frames.
-
-    Rows come first (axis `data`); devices left over share the frames of a clip. Those have one mesh axis for each prime
-    factor (`frames_0`, `frames_1`, ...), so that a clip of 14 frames can use some of the devices that 16 frames use.
-
-    Returns:
-      The mesh, or None for a single device.
-    """
-    if len(devices) == 1:
-        return None
-    data = gcd(len(devices), rows)
-    factors = prime_factors(gcd(len(devices) // data, frames))
-    shape = (data, *factors, len(devices) // (data * prod(factors)))
-    names = ("data", *(f"frames_{i}" for i in range(len(factors))), "idle")
-    return Mesh(np.asarray(devices).reshape(shape), names, axis_types=(AxisType.Auto,) * len(names))
-
-
-def prime_factors(number: int) -> list[int]:
-    """Prime factors in ascending order; none for 1."""
-    factors, divisor = [], 2
-    while number > 1:
-        while number % divisor == 0:
-            factors.append(divisor)
-            number //= divisor
-        divisor += 1
-    return factors
-
-
-def mesh_rules(mesh: Mesh) -> dict[str, MeshAxes]:
-    """Meaning of the models' logical axes while sampling: temporal attention trades its frames for pixels."""
-    over_frames = tuple(name for name in mesh.axis_names if name.startswith("frames_"))
-    return {"batch": "data", "frames": over_frames, "pixels": over_frames}
-
-
-def second_pass_frames(frames: int) -> tuple[list[int], slice, slice]:
-    """How the published code decodes the middle twice (spec section 5.5).
-
-    Returns:
-      The frames that the second pass decodes, the frames that it replaces, and where in the second pass they are found.
-    """
-    kept = list(range(frames))
-    del kept[1], kept[-2]
-    middle, of_kept = frames // 2, len(kept) // 2
-    return kept, slice(middle - 1, middle + 1), slice(of_kept - 1, of_kept + 1)
 
 
 class Sampler:
@@ -492,41 +445,3 @@ def branch_contexts(
             contexts.append(jnp.concatenate([empty_text, image], axis=1))
         contexts.append(jnp.concatenate([empty_text, zero_image], axis=1))
     return jnp.concatenate(contexts)
-
-
-class Passes(NamedTuple):
-    """What comes of decoding a clip twice.
-
-    Attributes:
-      video: the frames.
-      first: of all frames together.
-      second: of all but frames 1 and T - 2, which has the middle of `video`; None without.
-    """
-
-    video: Video
-    first: Video
-    second: Video | None
-
-
-def decode_twice(
-    decode: Callable[..., Video],
-    latents: Latents,
-    motion: Motion | None = None,
-    *,
-    second_pass: bool = True,
-) -> Passes:
-    """Decodes a clip, and its middle once more among other neighbours (spec section 5.5).
-
-    Args:
-      decode: latents (B, T, h, w, C) of any number of frames, and their `motion` -> frames (B, T, H, W, 3).
-      latents: of the clip, scaled.
-      motion: of the clip; None without motion guidance.
-      second_pass: whether the clip is decoded again without frames 1 and T-2, to take the two middle frames from that.
-    """
-    first = decode(latents, motion=motion)
-    if not second_pass:
-        return Passes(first, first, None)
-    kept, replaced, found = second_pass_frames(latents.shape[1])
-    of_kept = None if motion is None else motion.of_frames(np.asarray(kept))
-    second = decode(latents[:, np.asarray(kept)], motion=of_kept)
-    return Passes(first.at[:, replaced].set(second[:, found]), first, second)

@@ -15,7 +15,8 @@ from tooncrafter_jax.io import resize_tensor_like_app, sketch_to_hint
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.sampling.denoise import Guidance
-from tooncrafter_jax.sampling.sampler import branch_contexts, decode_twice, only
+from tooncrafter_jax.sampling.sampler import branch_contexts, only
+from tooncrafter_jax.sampling.second_pass import decode_twice
 from tooncrafter_jax.typing import HostArray, Latents, Video
 from tooncrafter_jax.verification.expressions import STEPS
 from tooncrafter_jax.verification.inputs import Inputs, Results
