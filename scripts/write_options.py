@@ -45,6 +45,7 @@ IN_PYTHON = {
     "--model": "load(source)",
     "--lora": "load(lora=)",
     "--dtype": "load(dtype=)",
+    "--memory": "load(memory=)",
     "--attention": "load(attention=)",
 }
 """Arguments of `ToonCrafter.interpolate` and `ToonCrafter.load` that are no declared options."""

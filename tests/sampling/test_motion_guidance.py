@@ -21,6 +21,7 @@ from tooncrafter_jax.sampling import motion_source
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.pair_sampler import PairSampler
 from tooncrafter_jax.sampling.request import make_options, prepare
+from tooncrafter_jax.sampling.residence import Residence
 from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.weights.rule import random_params
 from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
@@ -98,7 +99,10 @@ def test_a_model_whose_motion_follows_sketches_takes_hed_too(
 def test_sketches_reach_the_networks_that_follow_them(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """And not the others, which would compile a second program for nothing."""
     config = replace(narrow(), motion=MotionConfig(**changes))
-    pairs, options = PairSampler(config, {}, {}, jax.devices("cpu")), SamplingOptions(**OPTIONS)
+    pairs, options = (
+        PairSampler(config, Residence({}, jax.devices("cpu")), {}, jax.devices("cpu")),
+        SamplingOptions(**OPTIONS),
+    )
     asked: list[Any] = []
 
     class Spy:

@@ -14,6 +14,7 @@ from tooncrafter_jax.cli.vocabulary import (
     add_attention,
     add_compilation_cache,
     add_dtype,
+    add_memory,
     add_quiet,
     add_shared,
 )
@@ -53,6 +54,7 @@ def build_parser() -> Parser:
     )
     add_dtype(what)
     add_attention(what)
+    add_memory(what)
     more = ": clips that are drawn together (default: 8 for each accelerator, 1 on CPUs)"
     add_shared(what, "--batch-size", more, type=int, default=None, metavar="N")
     what(
@@ -112,7 +114,7 @@ def main(argv: list[str]) -> int:
     check_backend(arguments.attention, dtype, "--attention")
     sources = parse_models(arguments.model or [DEFAULT_MODEL])
     models = {
-        name: LoadedModel(name, ModelSource(model, quiet=arguments.quiet), dtype, arguments.attention)
+        name: LoadedModel(name, ModelSource(model, quiet=arguments.quiet), dtype, arguments.attention, arguments.memory)
         for name, model in sources.items()
     }
     import jax

@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
     @functools.cache
     def load() -> ToonCrafter:
         enable_compilation_cache(arguments.compilation_cache)
-        return source.load(dtype, arguments.attention)
+        return source.load(dtype, arguments.attention, arguments.memory)
 
     inputs = [arguments.manifest] if arguments.manifest else []
     common = (several, options, plan, model, dtype, load, inputs)
@@ -158,6 +158,7 @@ def _check_remote(arguments: argparse.Namespace) -> None:
         "--lora": arguments.lora,
         "--dtype": arguments.dtype,
         "--attention": None if arguments.attention == "auto" else arguments.attention,
+        "--memory": None if arguments.memory == "high" else arguments.memory,
         "--batch-size": arguments.batch_size,
         "--compilation-cache": arguments.compilation_cache,
         "--coordinator": arguments.coordinator,

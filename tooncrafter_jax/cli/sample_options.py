@@ -12,6 +12,7 @@ from tooncrafter_jax.cli.vocabulary import (
     add_compilation_cache,
     add_dtype,
     add_hosts,
+    add_memory,
     add_out,
     add_quiet,
     add_shared,
@@ -130,6 +131,7 @@ def add_model(add: Add) -> None:
     )
     add("--lora", metavar="FILE", help="low-rank factors that training wrote (lora.safetensors), merged into the model")
     add_dtype(add)
+    add_memory(add)
 
 
 def add_places(add: Add) -> None:

@@ -25,6 +25,7 @@ MEANINGS = {
     "--dtype": "numbers to compute with",
     "--stored-dtype": "numbers that are written",
     "--attention": "what computes attention",
+    "--memory": "how much of a device's memory the model takes",
     "--batch-size": "how many are worked on at a time",
     "--frames": "length of a clip",
     "--height": "pixels",
@@ -152,6 +153,21 @@ def add_attention(add: Add) -> None:
         "device and size)",
         default="auto",
         choices=BACKENDS,
+        metavar="NAME",
+    )
+
+
+def add_memory(add: Add) -> None:
+    """The option --memory."""
+    from tooncrafter_jax.sampling.residence import MEMORY
+
+    add_shared(
+        add,
+        "--memory",
+        ": high keeps all of it there, low the networks alone that are at work, which takes the time of moving them "
+        "(default: %(default)s)",
+        default="high",
+        choices=MEMORY,
         metavar="NAME",
     )
 

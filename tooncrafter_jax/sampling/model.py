@@ -25,8 +25,9 @@ from tooncrafter_jax.sampling.model_loading import (
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pair_sampler import PairSampler
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions, make_options
+from tooncrafter_jax.sampling.residence import Memory, Residence, checked_memory
 from tooncrafter_jax.sampling.sampler import Sampler
-from tooncrafter_jax.typing import AnyArray, Device, Dtype, HostVideos, JsonObject
+from tooncrafter_jax.typing import AllParams, Device, Dtype, HostVideos, JsonObject
 from tooncrafter_jax.weights.hub_download import Access
 from tooncrafter_jax.weights.hub_names import with_revision
 from tooncrafter_jax.weights.lora import load_lora, merged
@@ -52,13 +53,14 @@ class Model:
     def __init__(
         self,
         config: ModelConfig,
-        params: Mapping[str, Mapping[str, AnyArray]],
+        params: AllParams,
         *,
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
         networks: Mapping[str, AnyNetwork] | None = None,
         sampling: JsonObject | None = None,
         attention: Backend = "auto",
+        memory: Memory = "high",
     ) -> None:
         check_not_forked()
         self.config, self.sampling = config, dict(sampling or {})
@@ -68,12 +70,14 @@ class Model:
             check_backend(attention, self.dtype, "attention")
         if networks is None:
             networks = config.networks(self.dtype, attention=attention)
-        self._pairs = PairSampler(config, params, networks, self.devices)
+        self._pairs = PairSampler(
+            config, Residence(params, self.devices, checked_memory(memory)), networks, self.devices
+        )
 
     @property
-    def params(self) -> Mapping[str, Mapping[str, AnyArray]]:
-        """Component -> flat parameters, on all devices."""
-        return self._pairs.params
+    def params(self) -> AllParams:
+        """Component -> flat parameters: on all devices, or on the host where those take little memory."""
+        return self._pairs.residence.params
 
     @classmethod
     def load(
@@ -84,6 +88,7 @@ class Model:
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
         attention: Backend = "auto",
+        memory: Memory = "high",
     ) -> Own:
         """Loads a model.
 
@@ -97,13 +102,14 @@ class Model:
             Norms and biases are kept in float32.
           devices: what to run on; all by default.
           attention: the back end that attention is computed with where it can be, "auto" elsewhere; see `nn.attention`.
+          memory: "high" keeps all parameters on the devices, "low" those alone that are at work; see `Residence`.
 
         Raises:
           UserError: if there is no such model, it is damaged or incomplete or cannot be fetched, or it does not compute
             in this dtype or with this back end.
         """
         check_not_forked()
-        return cls._loaded(find_checkpoint(source), lora, dtype, devices, attention)
+        return cls._loaded(find_checkpoint(source), lora, dtype, devices, attention, memory)
 
     @classmethod
     def from_pretrained(
@@ -118,6 +124,7 @@ class Model:
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
         attention: Backend = "auto",
+        memory: Memory = "high",
     ) -> Own:
         """`load`, with the arguments that diffusers and transformers have for models of the hub.
 
@@ -132,6 +139,7 @@ class Model:
           dtype: as in `load`.
           devices: as in `load`.
           attention: as in `load`.
+          memory: as in `load`.
 
         Raises:
           UserError: as in `load`, or a revision is asked for of what is no repository.
@@ -139,7 +147,7 @@ class Model:
         check_not_forked()
         access = Access(None if cache_dir is None else Path(cache_dir), token, local_files_only)
         named = source if revision is None else with_revision(source, revision)
-        return cls._loaded(find_checkpoint(named, access=access), lora, dtype, devices, attention)
+        return cls._loaded(find_checkpoint(named, access=access), lora, dtype, devices, attention, memory)
 
     @classmethod
     def _loaded(
@@ -149,6 +157,7 @@ class Model:
         dtype: Dtype | None,
         devices: Sequence[Device] | None,
         attention: Backend,
+        memory: Memory,
     ) -> Own:
         chosen = list(devices or jax.devices())
         make_options(checkpoint.sampling)  # of types that mean nothing: refused before anything is loaded
@@ -157,7 +166,8 @@ class Model:
         with tracing_on(chosen[0]):
             check_backend(attention, compute, "attention")
         networks = checkpoint.config.networks(compute, attention=attention)
-        params = load_components(checkpoint, checkpoint.components, networks, devices=chosen)
+        where = None if checked_memory(memory) == "low" else chosen
+        params: AllParams = load_components(checkpoint, checkpoint.components, networks, devices=where)
         if factors is not None:
             params = merged(params, factors)
         return cls(
@@ -168,6 +178,7 @@ class Model:
             networks=networks,
             sampling=checkpoint.sampling,
             attention=attention,
+            memory=memory,
         )
 
     @classmethod
@@ -179,6 +190,7 @@ class Model:
         dtype: Dtype | None = None,
         devices: Sequence[Device] | None = None,
         attention: Backend = "auto",
+        memory: Memory = "high",
     ) -> Own:
         """A model of this preset with random weights: it draws noise, but exercises everything.
 
@@ -188,6 +200,7 @@ class Model:
           dtype: as in `load`.
           devices: as in `load`.
           attention: as in `load`.
+          memory: as in `load`.
 
         Raises:
           UserError: if there is no such preset, or it does not compute in this dtype.
@@ -196,7 +209,7 @@ class Model:
         config, chosen = preset(preset_name), list(devices or jax.devices())
         compute = compute_dtype(dtype, chosen)
         params = random_components(config.networks(), compute, seed, devices=chosen)
-        return cls(config, params, dtype=compute, devices=chosen, attention=attention)
+        return cls(config, params, dtype=compute, devices=chosen, attention=attention, memory=memory)
 
     def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Writes the model as a checkpoint directory, for `load` and --model.

@@ -14,7 +14,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path, url_of
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.platform import platform_of
-from tooncrafter_jax.typing import Device, DeviceParams, Dtype
+from tooncrafter_jax.typing import Device, DeviceParams, Dtype, HostParams, Params
 from tooncrafter_jax.weights.hub import fetched_model
 from tooncrafter_jax.weights.hub_download import BY_ENVIRONMENT, Access
 from tooncrafter_jax.weights.hub_names import parse_name
@@ -72,19 +72,21 @@ def load_components(
     components: Iterable[str],
     networks: Mapping[str, AnyNetwork],
     *,
-    devices: Sequence[Device],
-) -> dict[str, DeviceParams]:
-    """Component -> flat parameters, whole on each device.
+    devices: Sequence[Device] | None,
+) -> dict[str, Params]:
+    """Component -> flat parameters, whole on each device, or on the host.
 
     Args:
       checkpoint: where they are.
       components: which of them.
       networks: component -> what its parameters must fit.
-      devices: what to load them on.
+      devices: what to load them on; None for the host's memory.
 
     Raises:
       UserError: a component is missing, damaged or misshaped, or the memory does not suffice.
     """
+    if devices is None:
+        return {name: _on_host(checkpoint, name, networks[name]) for name in components}
     return {
         name: checkpoint.restore(
             name,
@@ -94,6 +96,11 @@ def load_components(
         )
         for name in components
     }
+
+
+def _on_host(checkpoint: Checkpoint, name: str, network: AnyNetwork) -> HostParams:
+    stored = checkpoint.restore_on_host(name, network)
+    return {path: value.astype(stored_dtype(value.shape, network.dtype), copy=False) for path, value in stored.items()}
 
 
 def random_components(

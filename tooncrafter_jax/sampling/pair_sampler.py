@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
@@ -28,15 +27,15 @@ from tooncrafter_jax.sampling.denoise import Guidance
 from tooncrafter_jax.sampling.encoded_pictures import EncodedPictures, HostMoments, HostPictures
 from tooncrafter_jax.sampling.feature_reuse import Reuse
 from tooncrafter_jax.sampling.guidance_interval import guided_times
-from tooncrafter_jax.sampling.model_loading import replicated
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import MIN_FRAMES_FOR_SECOND_PASS, PreparedPair
-from tooncrafter_jax.sampling.sampler import LeadingAway, Sampler, UnconditionalTokens, branch_contexts, only
+from tooncrafter_jax.sampling.residence import Residence
+from tooncrafter_jax.sampling.sampler import LeadingAway, Sampler, UnconditionalTokens, branch_contexts
 from tooncrafter_jax.sampling.sampling_mesh import sampling_mesh
 from tooncrafter_jax.sampling.sampling_options import SamplingOptions
 from tooncrafter_jax.sampling.second_pass import decode_twice
-from tooncrafter_jax.typing import AnyArray, Device, HostVideos, Uint8Videos
+from tooncrafter_jax.typing import Device, DeviceParams, HostVideos, Uint8Videos
 
 _with_open_ends = jax.jit(References.with_open_ends)
 HostMotion = tuple[Float[np.ndarray, "B T H W 4"], Float[np.ndarray, "B T H W 1"]]
@@ -48,25 +47,24 @@ class PairSampler:
 
     Args:
       config: the architecture.
-      params: component -> flat parameters, on all devices.
+      residence: the parameters; `add_missing_motion` may add a component.
       networks: the components; see `ModelConfig.networks`.
       devices: what to run on.
 
     Attributes:
-      config, params, devices: as given; `add_missing_motion` may add a component to the parameters.
+      config, residence, devices: as given.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        params: Mapping[str, Mapping[str, AnyArray]],
+        residence: Residence,
         networks: Mapping[str, AnyNetwork],
         devices: Sequence[Device],
     ) -> None:
-        self.config, self.params, self.devices = config, params, list(devices)
+        self.config, self.residence, self.devices = config, residence, list(devices)
         self._schedule, self._networks = NoiseSchedule(config.schedule), networks
         self._samplers: dict[tuple[int, ...] | None, Sampler] = {}
-        self._placed: dict[int, Mapping[str, Mapping[str, jax.Array]]] = {}
         self._unconditional: dict[int, UnconditionalTokens] = {}
         self._encoded = EncodedPictures()
         self._lock = threading.RLock()
@@ -98,7 +96,7 @@ class PairSampler:
         x = self._start(sampler, pairs, options, ends.shape[2:], int(rows.timestep[0]))
         total, latents = number_of_rows(rows), x
         for reached in sampler.sample(
-            self._placed[id(sampler)],
+            self._params(sampler, "unet", "sketch_encoder"),
             x,
             seeds,
             conditions,
@@ -123,12 +121,7 @@ class PairSampler:
         key = None if mesh is None else tuple(mesh.shape.values())
         with self._lock:
             if key not in self._samplers:
-                sampler = Sampler(self.config, self._networks, mesh, self.devices[0])
-                # The same buffers under this mesh's name: one function's arguments must all speak of one mesh.
-                self._placed[id(sampler)] = (
-                    self.params if mesh is None else jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
-                )
-                self._samplers[key] = sampler
+                self._samplers[key] = Sampler(self.config, self._networks, mesh, self.devices[0])
             return self._samplers[key]
 
     def add_missing_motion(self, cache: Path | None = None) -> None:
@@ -141,18 +134,12 @@ class PairSampler:
           UserError: they were not fetched, or the model wants a network of its own.
         """
         with self._lock:
-            missing = missing_motion(self.config, self.params, cache)
-            if missing is None:
-                return
-            own = jax.device_put(missing, replicated(self.devices))
-            self.params = {**self.params, MOTION: own}
-            for sampler in self._samplers.values():
-                mesh = sampler.mesh
-                placed = own if mesh is None else jax.device_put(own, NamedSharding(mesh, PartitionSpec()))
-                self._placed[id(sampler)] = {**self._placed[id(sampler)], MOTION: placed}
+            missing = missing_motion(self.config, self.residence.params, cache)
+            if missing is not None:
+                self.residence.add(MOTION, missing)
 
-    def _params(self, sampler: Sampler, *components: str) -> dict[str, Mapping[str, jax.Array]]:
-        return only(self._placed[id(sampler)], *components)
+    def _params(self, sampler: Sampler, *components: str) -> dict[str, DeviceParams]:
+        return self.residence.of(sampler.mesh, *components)
 
     def _groups(self, count: int) -> tuple[int, list[slice]]:
         """Pairs that are encoded and decoded at a time: one a device, so that activations do not grow with the
@@ -163,14 +150,14 @@ class PairSampler:
 
     def _encode(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> tuple[np.ndarray, References | None]:
         """Latents (B, 2, h, w, C) of all end frames, on the host, and the decoder's references if there is but one
-        group.
+        group and memory for them.
 
         References take 0.5 GiB a pair in float32 at 320x512. Those of several groups are not kept while denoising:
         encoding two frames again costs less than a hundredth of a step.
         """
         size, groups = self._groups(len(pairs))
         sampler, references = self.sampler(size, options.frames), None
-        if len(groups) == 1:
+        if len(groups) == 1 and self.residence.memory == "high":
             moments, references = self._encode_group(sampler, pairs)
         else:
             ends = np.stack([pair.ends for pair in pairs])
@@ -295,7 +282,14 @@ class PairSampler:
         fps = sampler.place(np.asarray([pair.fps for pair in pairs], np.int32))
         placed = None if motion is None else _placed(sampler, motion)
         return sampler.conditions(
-            self._placed[id(sampler)], sampler.place(ends), options.frames, contexts, fps, hints, scale, placed
+            self._params(sampler, "unet", "sketch_encoder"),
+            sampler.place(ends),
+            options.frames,
+            contexts,
+            fps,
+            hints,
+            scale,
+            placed,
         )
 
     def motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
@@ -323,7 +317,8 @@ class PairSampler:
         """Those of the sampler, computed once."""
         with self._lock:
             if id(sampler) not in self._unconditional:
-                self._unconditional[id(sampler)] = sampler.unconditional_tokens(self._placed[id(sampler)])
+                towers = self._params(sampler, "clip_text", "clip_image", "image_projector")
+                self._unconditional[id(sampler)] = sampler.unconditional_tokens(towers)
             return self._unconditional[id(sampler)]
 
 

@@ -12,6 +12,7 @@ from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import record_of
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
+from tooncrafter_jax.sampling.residence import Memory
 from tooncrafter_jax.serving.devices import ServedModel
 from tooncrafter_jax.typing import HostVideos, JsonObject
 
@@ -24,20 +25,22 @@ class LoadedModel:
       source: where it comes from.
       dtype: of the computation.
       attention: its back end.
+      memory: how much of a device's memory it takes.
 
     Raises:
       UserError: there is no such model.
     """
 
-    def __init__(self, name: str, source: ModelSource, dtype: str, attention: Backend) -> None:
+    def __init__(self, name: str, source: ModelSource, dtype: str, attention: Backend, memory: Memory = "high") -> None:
         self.name, self.dtype = name, dtype
         self._source = source
         self._attention: Backend = attention
+        self._memory: Memory = memory
         self.described: DescribedModel = source.described()
 
     @cached_property
     def _toon(self) -> ToonCrafter:
-        return self._source.load(self.dtype, self._attention)
+        return self._source.load(self.dtype, self._attention, self._memory)
 
     def sample(
         self,

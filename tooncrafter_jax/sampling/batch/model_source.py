@@ -18,6 +18,7 @@ from tooncrafter_jax.notes import note
 from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import file_record
+from tooncrafter_jax.sampling.residence import Memory
 from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.weights.lora import load_lora
 
@@ -75,17 +76,18 @@ class ModelSource:
             record["lora"] = file_record(self.lora, Stamps())["sha256"]
         return DescribedModel(record, checkpoint.config, checkpoint.components, checkpoint.sampling)
 
-    def load(self, dtype: str, attention: Backend) -> ToonCrafter:
+    def load(self, dtype: str, attention: Backend, memory: Memory = "high") -> ToonCrafter:
         """Loads it.
 
         Args:
           dtype: of the computation.
           attention: the back end that attention is computed with where it can be.
+          memory: how much of a device's memory it takes.
 
         Raises:
           UserError: it is damaged, or does not compute in this dtype or with this back end.
         """
         if self.random_weights:
             note(f"'{self.random_weights}' has random weights: what it draws is noise")
-            return ToonCrafter.random(self.random_weights, dtype=dtype, attention=attention)
-        return ToonCrafter.load(self.model, lora=self.lora, dtype=jnp.dtype(dtype), attention=attention)
+            return ToonCrafter.random(self.random_weights, dtype=dtype, attention=attention, memory=memory)
+        return ToonCrafter.load(self.model, lora=self.lora, dtype=jnp.dtype(dtype), attention=attention, memory=memory)
