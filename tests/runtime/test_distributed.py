@@ -1,6 +1,7 @@
 """Recognising the other processes of a run."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,41 @@ def test_arguments_belong_together(calls):
     assert calls == [("host:1", 2, 1, None)]
     with pytest.raises(UserError, match="belong together"):
         initialize("host:1")
+
+
+@pytest.mark.gate
+def test_a_process_that_fails_alone_does_not_wait_for_the_others(tmp_path):
+    """They wait for it in turn, in what all compute together, or as here for a file."""
+    code = (
+        "import sys, time; from pathlib import Path; from tooncrafter_jax.cli.common import run\n"
+        "from tooncrafter_jax.errors import UserError; from tooncrafter_jax.runtime import distributed\n"
+        "distributed.GRACE_SECONDS, number, end = 2.0, int(sys.argv[2]), Path(sys.argv[3])\n"
+        "def main(argv):\n"
+        "    distributed.initialize(sys.argv[1], 2, number)\n"
+        "    if number == 1: raise UserError('something is only wrong here')\n"
+        "    while not end.exists(): time.sleep(0.1)\n"
+        "    return 0\n"
+        "sys.exit(run(main, []))"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    end, environment = tmp_path / "end", os.environ | {"JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, address, str(number), end], stderr=subprocess.PIPE, env=environment
+        )
+        for number in range(2)
+    ]
+    try:
+        _, errors = processes[1].communicate(timeout=60)
+        assert processes[1].returncode == 2
+        assert b"error: something is only wrong here" in errors
+    finally:
+        end.touch()
+        processes[0].kill()
+        for process in processes:
+            process.communicate()
 
 
 def test_a_working_directory_is_for_one_run(tmp_path):

@@ -124,13 +124,25 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
         return code
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
-        return EXIT_USAGE
+        return _failed(EXIT_USAGE)
     except KeyboardInterrupt as error:
         print(f"\ninterrupted{': ' if str(error) else ''}{error}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _failed(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # keeps the interpreter's own flush quiet
         return EXIT_FAILED
+    except Exception:
+        _failed(EXIT_FAILED)
+        raise
+
+
+def _failed(code: int) -> int:
+    """The exit code of a process that ends by an error, alone among several perhaps."""
+    if "jax" in sys.modules:
+        from tooncrafter_jax.runtime.distributed import end_soon
+
+        end_soon(code)
+    return code
 
 
 @contextlib.contextmanager

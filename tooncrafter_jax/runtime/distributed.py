@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ except ImportError:  # Windows, where working directories are trusted
 
 ARGUMENTS = "--coordinator, --num-processes and --process-id"
 LOCK_FILE = ".lock"
+GRACE_SECONDS = 20.0
+"""After an error, until a process ends whatever it waits for."""
 
 
 class _Others(NamedTuple):
@@ -100,6 +103,21 @@ def check_joined() -> None:
         raise UserError(
             f"there are devices of {jax.process_count()} processes, which have not found each other: give {ARGUMENTS}"
         )
+
+
+def end_soon(code: int) -> None:
+    """Ends this process before long, after an error, if there are others.
+
+    At its end JAX waits minutes for the others, while they wait in what all compute together; nobody would learn that
+    the run has failed. Once this process is gone, JAX ends the others.
+
+    Args:
+      code: exit code.
+    """
+    if jax.distributed.is_initialized():
+        timer = threading.Timer(GRACE_SECONDS, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
 
 
 def describe_machine(mesh: Mesh) -> str:
