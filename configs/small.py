@@ -18,6 +18,7 @@ NEVER = 2**31 - 1
 SPATIAL = ("projector", "spatial", "image_kv", "fps")
 DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 FULL = {"model_changes.decoder": {"temporal": True, "references": True}}
+BUNDLED = "tooncrafter_jax/bundled/small"
 CARRIED = {"model_changes.decoder": dict.fromkeys(("temporal", "references", "carried", "corrects_motion"), True)}
 WITHOUT_P3D = {"model_changes.decoder": {"temporal": False, "references": True}}
 PLAIN = {"model_changes.decoder": {"temporal": False, "references": False}}
@@ -233,6 +234,25 @@ RUNS = {
     },
     "sketch": SKETCH,
     "together": TOGETHER | {"start": "sketch", "steps": 700, "optimizer.learning_rate": 6e-4},
+    # What the package bundles: its denoiser of before, which sees no motion, and a decoder that carries. It learns on
+    # what that denoiser predicts of subjects that it was not trained on: of its own, predictions are too good.
+    "carried": JOINT
+    | CARRIED
+    | {
+        "model_changes.motion": {"through_sketches": True, "guides_denoiser": False},
+        "start": BUNDLED,
+        "groups": ("decoder",),
+        "steps": 400,
+        "optimizer.learning_rate": 5e-4,
+        "optimizer.warmup_steps": 20,
+        "motion_share": 0.95,
+        "joint.last_time_share": 0.9,
+        "joint.perceptual_weight": 0.5,
+        "data.split": "validation",
+        "data.strides": (2, 5),
+        "validation": "",
+        "save_every": 25,
+    },
     # The paper's Table 3. Variant iv is its choice, i is the start itself.
     "rectify_ii": RECTIFY | {"groups": (*SPATIAL, "temporal")},
     "rectify_iii": RECTIFY | {"groups": SPATIAL, "rectify.bypass_temporal": True},
@@ -254,7 +274,9 @@ RUNS = {
     "decoder_without_p3d_true": CLIPS | WITHOUT_P3D | {"start": "decoder_without_p3d"},
     "decoder_plain_true": CLIPS | PLAIN | {"start": "decoder_plain"},
 }
-"""Those up to `together` make the model; the others, the rows of two tables, are for comparison alone."""
+"""Those up to `together` make a model from nothing, `carried` the bundled one from that of before; the others, the rows
+of two tables, are for comparison alone.
+"""
 
 
 def get_config(run=""):
@@ -266,7 +288,7 @@ def get_config(run=""):
     config.model_changes = {key.removeprefix("model_changes."): value for key, value in changes.items()}
     config.update_from_flattened_dict(row)
     starts = filter(None, row.get("start", "").split(","))
-    config.start = ",".join(f"runs/small/{name}/export" for name in starts)
+    config.start = ",".join(name if "/" in name else f"runs/small/{name}/export" for name in starts)
     if config.stage in ("autoencoder", "decoder", "joint", "motion"):
         config[config.stage].discriminator.start_step = NEVER  # it would take most of the time
     return config

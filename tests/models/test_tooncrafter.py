@@ -1,12 +1,15 @@
 """The composition of the networks: what sampling, training, evaluation and verification all call."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.models.tooncrafter import BoundModel, condition_latents, draw_latents
+from tooncrafter_jax.models.motion import Motion
+from tooncrafter_jax.models.tooncrafter import BoundModel, condition_latents, draw_latents, guided_by_motion
 
 FRAMES, SIZE = 5, 16
 
@@ -71,6 +74,17 @@ def test_a_network_is_bound_once_and_only_when_it_is_asked_for():
     model = BoundModel(tiny(), lambda name: asked.append(name) or name)
     assert [model.network("unet"), model.network("unet"), model.network("decoder")] == ["unet", "unet", "decoder"]
     assert asked == ["unet", "decoder"]
+
+
+@pytest.mark.parametrize("guides", [True, False])
+def test_motion_guides_the_denoiser_unless_it_is_for_the_decoder_alone(guides):
+    config = tiny()
+    config = replace(config, motion=replace(config.motion, guides_denoiser=guides))
+    latents = jnp.ones((1, 4, 2, 4, 3)).at[:, 1:-1].set(0)
+    motion = Motion.of_frames_between(jnp.zeros((1, 2, 16, 32, 4)), jnp.full((1, 2, 16, 32, 1), 0.5))
+    found, levels = guided_by_motion(latents, motion, config)
+    assert (levels is not None) == guides
+    np.testing.assert_allclose(found[:, 1:-1], 1.0 if guides else 0.0)
 
 
 def test_condition_latents_are_zero_between_the_ends():

@@ -128,6 +128,16 @@ def test_motion_that_a_decoder_does_not_follow_is_refused(clips):
         stage_of(clips, "decoder", motion_share=1.0)
 
 
+def test_a_denoiser_that_does_not_see_motion_does_not_learn_from_it(clips):
+    for_decoder = NARROW_CHANGES | {"motion": {"guides_denoiser": False}}
+    with pytest.raises(UserError, match="this denoiser does not see motion"):
+        stage_of(clips, "rectify", motion_share=1.0, model_changes=for_decoder)
+    with pytest.raises(UserError, match="this decoder carries nothing along motion"):
+        stage_of(clips, "joint", motion_share=1.0, model_changes=for_decoder)
+    carried = {"decoder": NARROW_CHANGES["decoder"] | {"carried": True}}
+    assert stage_of(clips, "joint", motion_share=1.0, model_changes=for_decoder | carried).needs_pixels
+
+
 def test_motion_needs_a_frame_between(clips):
     with pytest.raises(UserError, match="motion needs a frame between two others"):
         stage_of(clips, "motion", data={"frames": 2})

@@ -48,6 +48,8 @@ class MotionConfig:
       refinement_scales: how much smaller than the pictures the input of each of them is.
       refinement_depth: pairs of convolutions, over space and over time, in the middle of each.
       through_sketches: whether frames with a sketch become keys (`sketched_motion`), before any refinement.
+      guides_denoiser: whether the denoiser sees the motion (spec section 14), and not only a decoder that carries its
+        references along it.
     """
 
     flow: RifeConfig = RifeConfig()
@@ -55,6 +57,7 @@ class MotionConfig:
     refinement_scales: tuple[int, ...] = ()
     refinement_depth: int = 6
     through_sketches: bool = False
+    guides_denoiser: bool = True
 
     def check(self, need: Need) -> None:
         """Checks that the blocks can be built; `need` raises the error."""

@@ -350,10 +350,10 @@ def guided_by_motion(
 
     Args:
       concat: of `condition_latents`.
-      motion: in pixels; None leaves the latents as they are.
+      motion: in pixels; None leaves the latents as they are, and so does a motion that is for the decoder alone.
       config: the architecture.
     """
-    if motion is None:
+    if motion is None or not config.motion.guides_denoiser:
         return concat, None
     levels = motion.at_levels(concat.shape[2], concat.shape[3], len(config.unet.multipliers))
     return levels[0].carried(concat), levels

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import MOTION, ModelConfig
-from tooncrafter_jax.models.motion_network import MotionConfig
+from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.typing import DeviceParams
 from tooncrafter_jax.zoo.hed.weights import fetch_hed_weights, load_hed
 from tooncrafter_jax.zoo.metric_weights import load_rife
@@ -59,10 +59,9 @@ def missing_motion(config: ModelConfig, components: Container[str], cache: Path 
     """
     if MOTION in components:
         return None
-    through_sketches = config.motion.through_sketches
-    if config.motion != MotionConfig(through_sketches=through_sketches):
+    if config.motion.flow != RifeConfig() or config.motion.refinement_widths:
         raise UserError(
             "this model's motion network is missing: take one with `tooncrafter compact --take=motion=DIR`, or sample "
             "without motion guidance"
         )
-    return published_motion(through_sketches=through_sketches, cache=cache)
+    return published_motion(through_sketches=config.motion.through_sketches, cache=cache)

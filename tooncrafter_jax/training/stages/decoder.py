@@ -47,7 +47,8 @@ class DualReferenceStage(Reconstruction):
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
         super().__init__(config, model, mesh)
-        if config.motion_share and "unet" not in self.uses and not self.model.decoder.carried:
+        guides_denoiser = "unet" in self.uses and self.model.motion.guides_denoiser
+        if config.motion_share and not guides_denoiser and not self.model.decoder.carried:
             raise UserError(
                 f"config.motion_share is {config.motion_share}, but this decoder carries nothing along motion: set "
                 "config.model_changes.decoder.carried, or leave the share out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.diffusion.loop import chunks
@@ -11,12 +12,15 @@ from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.remat import remat_policy
 from tooncrafter_jax.sampling.denoise import denoise_chunk
 from tooncrafter_jax.training.components import as_float32
+from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_of, ends_of, motion_of, times_of
 from tooncrafter_jax.training.stages.stage import Batch, Losses, Metrics, Stage
 from tooncrafter_jax.typing import Hints, Latents, Video
@@ -37,6 +41,14 @@ class Denoising(Stage):
     follows_motion = True
     reads_embeddings = True
     fewest_frames = 2
+
+    def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
+        super().__init__(config, model, mesh)
+        if config.motion_share and not self.model.motion.guides_denoiser:
+            raise UserError(
+                f"config.motion_share is {config.motion_share}, but this denoiser does not see motion: set "
+                "config.model_changes.motion.guides_denoiser, or leave the share out"
+            )
 
     def conditions(
         self,
