@@ -100,11 +100,3 @@ def test_sketches_without_a_reference_and_the_other_way_round(empty: World, comm
     assert result.code == 2 and "--sketches goes with --reference" in result.err
     result = command("sample", *colouring(empty)[:1], *colouring(empty)[2:])
     assert result.code == 2 and "--reference needs --sketches" in result.err
-
-
-def test_a_server_colours_and_picks_nothing(empty: World, command: Command):
-    draw_sketches(empty)
-    result = command("sample", *colouring(empty, "--server=http://localhost:1"))
-    assert result.code == 2 and "--reference cannot be had of a --server" in result.err
-    result = command("sample", *empty.pair("--server=http://localhost:1", "--samples-per-pair=2", "--pick=1"))
-    assert result.code == 2 and "--pick cannot be had of a --server" in result.err

@@ -76,13 +76,6 @@ def test_what_a_server_cannot_do(
     assert not (tmp_path / "new.mp4").exists()
 
 
-def test_a_shot_is_asked_of_a_server_elsewhere(world: World, command: Command, tmp_path: Path) -> None:
-    keys = f"--keys=0:{world.path / 'first.png'},8:{world.path / 'last.png'}"
-    result = command("sample", "--server=http://127.0.0.1:9", keys, f"--out={tmp_path / 'shot.mp4'}")
-    assert result.code == 2 and "--keys cannot be had of a --server" in result.errors[0], result.err
-    assert "on its page or by its API" in result.errors[0]
-
-
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "draw.example", "ftp://draw.example"])
 def test_a_server_that_is_not_there(world: World, command: Command, url: str) -> None:
     result = command("sample", f"--server={url}", *arguments(world, world.out / "new.mp4"))

@@ -102,8 +102,25 @@ def test_pictures_that_were_sent_before_are_named_by_their_checksum(server: Serv
     assert refused.status == 422 and "there is no picture" in refused.json["detail"]
 
 
+def test_a_picture_that_was_sent_before_goes_when_it_is_let_go_and_no_job_needs_it(
+    server: Server, client: Client
+) -> None:
+    needed, other = client.send(picture(21)), client.send(picture(22))
+    id = client.submit(pair(8) | {"first": needed}, {"b": PAIR["b"]})["id"]
+    server.client().let_go(other)  # somebody else's key has no say
+    client.let_go(needed)
+    paths = [server.engine.storage.picture(sha256) for sha256 in (needed, other)]
+    assert all(path.exists() for path in paths)
+    client.let_go(other)
+    assert [path.exists() for path in paths] == [True, False]
+    client.wait(id)
+    client.remove(id)
+    until(lambda: not paths[0].exists())
+
+
 def test_events_tell_of_progress_and_previews(tmp_path: Path) -> None:
-    with serving(tmp_path, FakeModel(seconds=0.1, chunks=20)) as server:
+    model = FakeModel(seconds=0.1, chunks=20)
+    with serving(tmp_path, model) as server:
         client = server.client()
         id = client.submit(pair(), PAIR)["id"]
         seen = list(client.events(id))
@@ -113,6 +130,9 @@ def test_events_tell_of_progress_and_previews(tmp_path: Path) -> None:
         assert max(job["previews"] for job in seen) >= 1
         answer = server.ask("GET", f"/v1/jobs/{id}/preview", client.key)
         assert answer.headers["content-type"] == "image/webp" and answer.body[8:12] == b"WEBP"
+        model.chunks = 6
+        unseen = client.submit(pair(2), PAIR)["id"]
+        assert max(job["previews"] for job in client.events(unseen, previews=False)) == 0
 
 
 def test_events_of_several_jobs_come_on_one_connection(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ ROUTES = (
     "GET /v1/models",
     "POST /v1/pictures",
     "GET /v1/pictures/{sha256}",
+    "DELETE /v1/pictures/{sha256}",
     "POST /v1/timesheets",
     "POST /v1/jobs",
     "GET /v1/jobs",

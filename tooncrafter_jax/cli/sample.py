@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from tooncrafter_jax.cli.batch_report import Terminal, report
 from tooncrafter_jax.cli.common import Parser, interruption_note
-from tooncrafter_jax.cli.declared_options import given_options
 from tooncrafter_jax.cli.sample_jobs import asked_for
 from tooncrafter_jax.cli.sample_options import add_files, add_how, add_lists, add_model, add_pictures, add_places
+from tooncrafter_jax.cli.sample_places import check_of_server, leave_devices, local_place, served_place
 from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
 from tooncrafter_jax.cli.shot_options import add_shot, check_shot_options
 from tooncrafter_jax.cli.vocabulary import Add, check_at_least_one
@@ -22,23 +20,17 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io import PUBLISHED_PIXEL_FORMAT
 from tooncrafter_jax.io.formats import DEFAULT_FORMAT
 from tooncrafter_jax.io.images import check_is_picture_file
-from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.notes import collected, note
-from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
 from tooncrafter_jax.sampling.batch.jobs import Job, with_fitting_names
 from tooncrafter_jax.sampling.batch.making import BatchRequest, BatchResult
-from tooncrafter_jax.sampling.batch.model_source import ModelSource
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.batch.prompt_folders import shown_pairs
 from tooncrafter_jax.sampling.batch.scenes import SceneJob
 from tooncrafter_jax.sampling.batch.selection import inputs_of
 from tooncrafter_jax.sampling.batch.shot_jobs import with_scene_variations
 from tooncrafter_jax.sampling.batch.shots import ShotRequest
-from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, default_dtype
 from tooncrafter_jax.sampling.picking import Picking
-from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.request import SamplingOptions
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "demo.jsonl"
 """Beside the package, where that is used as it was cloned."""
@@ -58,6 +50,7 @@ Two drawings in, one video out; or the keys of a shot in, on its own frames.
   tooncrafter sample --model=MODEL --keys=0:a.png,24:b.png,40:c.png --timing=ease-in-out --exposure=2 --out=shot.mp4
   tooncrafter sample --model=MODEL --folder=prompts/ --out=results/
   tooncrafter sample --model=MODEL --manifest=shots.jsonl --out=results/
+  tooncrafter sample --server=http://draw.example:8512 --manifest=shots.jsonl --out=results/
 
 MODEL is a directory made by `tooncrafter convert`, or the name of a published model such as Doubiiu/ToonCrafter, which
 is fetched once (`tooncrafter fetch --list`). Without --model the small model that comes with the package draws, at
@@ -73,6 +66,8 @@ Of the published script's other options, [--interp] is always on, and [--config]
 exit codes: 0 done; 1 some pairs of a folder or manifest failed; 2 something is wrong with the request; 130 Ctrl-C
 """
 KEPT = "finished files are kept, and the same command makes the rest"
+KEPT_OF_SHOTS = "what was drawn is kept, and the same command goes on"
+KEPT_OF_SERVER = "finished files are kept, the server was told to forget the rest, and the same command makes it"
 
 
 def build_parser() -> Parser:
@@ -104,8 +99,10 @@ def main(argv: list[str]) -> int:
     with collected() as decisions:  # which process says them is known when they have found each other
         jobs, plan = _jobs_and_plan(arguments)
     if arguments.server is not None:
-        _check_remote(arguments)
-    initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+        check_of_server(arguments)
+        leave_devices()
+    else:
+        initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     if is_demo and is_main_process():
         print(f"no pictures are given, so here are the examples: tooncrafter sample {shlex.join(DEMO)}")
     for sentence in decisions:
@@ -117,75 +114,21 @@ def main(argv: list[str]) -> int:
     shots = [job for job in jobs if isinstance(job, SceneJob)]
     for picture in () if several else (*inputs_of(pairs[0].pair),) if pairs else shots[0].pictures():
         check_is_picture_file(os.fspath(picture))  # before a model is fetched
-    if arguments.server is not None:
-        return _draw_remotely(arguments, pairs, plan)
-    dtype = arguments.dtype or default_dtype()
-    check_backend(arguments.attention, dtype, "--attention")
-    source = ModelSource(arguments.model or DEFAULT_MODEL, arguments.random_weights, arguments.lora, arguments.quiet)
-    model = source.described()
+    artist, model, dtype = local_place(arguments) if arguments.server is None else served_place(arguments)
     options = sampling_options(arguments, model.sampling)
     options.check(model.config)
-
-    @functools.cache
-    def load() -> ToonCrafter:
-        enable_compilation_cache(arguments.compilation_cache)
-        return source.load(dtype, arguments.attention, arguments.memory)
-
     inputs = [arguments.manifest] if arguments.manifest else []
-    common = (several, options, plan, model, dtype, load, inputs)
+    common = (several, options, plan, model, dtype, artist, inputs)
     size = arguments.batch_size
     listener, outcome = Terminal(plan, several, arguments.quiet), BatchResult(len(jobs))
-    kept = "what was drawn is kept, and the same command goes on" if shots else KEPT
-    with interruption_note(kept):
+    kept = KEPT_OF_SERVER if arguments.server is not None else KEPT_OF_SHOTS if shots else KEPT
+    with interruption_note(kept), artist:
         if pairs:
             BatchRequest(pairs, *common, size).make(listener, outcome)
         if shots:
             rate_is_given = hasattr(arguments, "playback_fps")
             ShotRequest(shots, *common, size, rate_is_given).make(listener, outcome)
     return report(outcome, plan, several)
-
-
-def _check_remote(arguments: argparse.Namespace) -> None:
-    """Raises UserError for what a server does not do, or does as it was started."""
-    given = {
-        "--keys": arguments.keys,
-        "--timesheet": arguments.timesheet,
-        "--reference": arguments.reference or None,
-        "--folder": arguments.folder,
-        "--manifest": arguments.manifest,
-        "--pick": arguments.pick,
-        "--random-weights": arguments.random_weights,
-        "--lora": arguments.lora,
-        "--dtype": arguments.dtype,
-        "--attention": None if arguments.attention == "auto" else arguments.attention,
-        "--memory": None if arguments.memory == "high" else arguments.memory,
-        "--batch-size": arguments.batch_size,
-        "--compilation-cache": arguments.compilation_cache,
-        "--coordinator": arguments.coordinator,
-        "--num-processes": arguments.num_processes,
-        "--process-id": arguments.process_id,
-    }
-    for flag in (flag for flag, value in given.items() if value is not None):
-        is_page_s = flag in ("--keys", "--timesheet", "--folder", "--manifest")
-        remedy = (
-            "draw shots, and lists, on its page or by its API (docs/serving.md)"
-            if is_page_s
-            else "leave one of them out"
-        )
-        raise UserError(f"{flag} cannot be had of a --server: {remedy}")
-
-
-def _draw_remotely(arguments: argparse.Namespace, pairs: Sequence[Job], plan: OutputPlan) -> int:
-    """Draws the clips of one pair with a server."""
-    from tooncrafter_jax.serving.client import Client
-    from tooncrafter_jax.serving.remote import RemoteRequest
-
-    client = Client(arguments.server, token=os.environ.get("TOONCRAFTER_TOKEN", ""))
-    options = given_options(arguments, SamplingOptions)
-    listener, outcome = Terminal(plan, False, arguments.quiet), BatchResult(len(pairs))
-    with interruption_note("the server was told to forget the job"):
-        RemoteRequest(pairs, options, plan, client, arguments.model or "").make(listener, outcome)
-    return report(outcome, plan, False)
 
 
 def _jobs_and_plan(arguments: argparse.Namespace) -> tuple[list[Job | SceneJob], OutputPlan]:

@@ -139,8 +139,8 @@ def add_places(add: Add) -> None:
     add(
         "--server",
         metavar="URL",
-        help="draw a single pair with a server that `tooncrafter app` runs, --model being one of its names; a token "
-        "that it needs is taken from $TOONCRAFTER_TOKEN",
+        help="draw with a server that `tooncrafter app` runs, --model being one of its names; several pairs and shots "
+        "wait there at a time, and a token that it needs is taken from $TOONCRAFTER_TOKEN",
     )
     add_hosts(add)
     add_compilation_cache(add)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -29,9 +29,10 @@ from tooncrafter_jax.io.cielab import lab_of_srgb
 from tooncrafter_jax.io.frames import AnyFrames, as_bytes
 from tooncrafter_jax.io.transparency import over_checks
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.sampling.request import PreparedPair
+from tooncrafter_jax.sampling.request import Pair, PreparedPair
 from tooncrafter_jax.typing import Picture
 
+AnyPair = TypeVar("AnyPair", Pair, PreparedPair)
 UNITS = {"keys": 2.3, "flicker": 1.0, "ghosts": 0.1, "unevenness": 1.0}
 """What of each is worth noticing."""
 MOST_SAMPLES = 100
@@ -80,7 +81,7 @@ class Picking:
                 "after another, with seeds of their own"
             )
 
-    def variants(self, pair: PreparedPair) -> list[PreparedPair]:
+    def variants(self, pair: AnyPair) -> list[AnyPair]:
         """A pair so many times, with seeds counting up."""
         return [pair._replace(seed=pair.seed + number) for number in range(self.samples)]
 

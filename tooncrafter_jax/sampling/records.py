@@ -143,24 +143,27 @@ def request_of_shot(
     }
 
 
-def record_of(
-    request: JsonObject, toon: ToonCrafter, seconds: float, candidates: Sequence[Candidate] = ()
-) -> dict[str, object]:
+def makers(toon: ToonCrafter) -> dict[str, object]:
+    """What a record says of who drew, but how long it took."""
+    packages: Sequence[str] = ("tooncrafter-jax", "jax", "jaxlib", "flax", "numpy")
+    return {
+        "versions": {name: _version(name) for name in packages},
+        "devices": [str(device.device_kind) for device in toon.devices],
+        "platform": toon.devices[0].platform,
+        "architecture": toon.config.name,
+    }
+
+
+def record_of(request: JsonObject, made_by: JsonObject, candidates: Sequence[Candidate] = ()) -> dict[str, object]:
     """The record written beside a clip, without its files: the request, what made it, and which variants it was picked
     from.
+
+    Args:
+      request: of `request_of` or `request_of_shot`.
+      made_by: of `makers`, and the `seconds` that it took.
+      candidates: of which the clip was picked.
     """
-    packages: Sequence[str] = ("tooncrafter-jax", "jax", "jaxlib", "flax", "numpy")
-    record: dict[str, object] = {
-        "format": RECORD_FORMAT,
-        "request": dict(request),
-        "made_by": {
-            "versions": {name: _version(name) for name in packages},
-            "devices": [str(device.device_kind) for device in toon.devices],
-            "platform": toon.devices[0].platform,
-            "architecture": toon.config.name,
-            "seconds": round(seconds, 3),
-        },
-    }
+    record: dict[str, object] = {"format": RECORD_FORMAT, "request": dict(request), "made_by": dict(made_by)}
     return record | ({"picked": [one.plain() for one in candidates]} if candidates else {})
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tooncrafter_jax.config_codec import to_dict
 from tooncrafter_jax.serving.board import Live
 from tooncrafter_jax.serving.database import Job, State
 from tooncrafter_jax.serving.devices import ServedModel
@@ -45,6 +46,7 @@ class ModelAnswer(BaseModel):
     has_sketches: bool
     sampling: dict[str, Any] = Field(description="options that count where a request does not say")
     record: dict[str, str] = Field(description="what tells its weights from others")
+    config: dict[str, Any] = Field(description="its sizes, as in a checkpoint's model.json")
 
 
 class Models(BaseModel):
@@ -155,4 +157,5 @@ def model_answer(model: ServedModel) -> ModelAnswer:
         has_sketches="sketch_encoder" in known.components,
         sampling=dict(known.sampling),
         record=record if path else dict(known.record),
+        config=to_dict(known.config),
     )

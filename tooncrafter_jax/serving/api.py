@@ -61,8 +61,8 @@ class Service:
         """What is said of a job."""
         return answers.job_answer(job, self.engine.board.live(job.id))
 
-    def events(self, ids: Sequence[str], client: str) -> JobEvents:
-        """What becomes of jobs of a client's; others are not there.
+    def events(self, ids: Sequence[str], client: str, previews: bool) -> JobEvents:
+        """What becomes of jobs of a client's; others are not there. With `previews` these are made meanwhile.
 
         Raises:
           Busy: the client listens to too many answers.
@@ -76,7 +76,7 @@ class Service:
                 return None, True
             return self.answer(now), not now.is_open or self.engine.is_ending
 
-        return JobEvents(self.engine.board, ids, look, client, self.streams)
+        return JobEvents(self.engine.board, ids, look, client, self.streams, previews)
 
     def check_rate(self, client: str) -> None:
         """Raises `Busy` for a client that asks too often."""
@@ -213,6 +213,12 @@ async def own_picture(
     return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
+@ROUTES.delete("/pictures/{sha256}", status_code=204, openapi_extra=AUTHORIZATION)
+def let_picture_go(sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")], client: Client, service: Served) -> None:
+    """Removes a picture of the client's that was sent by itself; one that a job needs goes with the last of them."""
+    service.storage.release_picture(client, sha256)
+
+
 @ROUTES.post(
     "/timesheets",
     openapi_extra={
@@ -287,11 +293,12 @@ def job(job: OwnJob, service: Served) -> answers.JobAnswer:
     responses={200: {"content": {"text/event-stream": {}}, "description": "Events"}},
     openapi_extra=AUTHORIZATION,
 )
-def events(job: OwnJob, service: Served) -> Response:
+def events(job: OwnJob, service: Served, previews: bool = True) -> Response:
     """What becomes of a job, until it ends: `job` is what `/v1/jobs/{id}` says, whenever that changes. While anybody
-    listens, previews are made: `previews` counts them.
+    listens, previews are made, which takes the devices' time: `previews` counts them; with `previews=false` none are
+    made for this answer.
     """
-    return service.events([job.id], job.client)
+    return service.events([job.id], job.client, previews)
 
 
 @ROUTES.get(
@@ -304,11 +311,12 @@ def events_of_all(
     client: Client,
     service: Served,
     id: Annotated[list[Annotated[str, Field(pattern=ID)]], Query(min_length=1, max_length=100)],
+    previews: bool = True,
 ) -> Response:
     """What becomes of several jobs, until all have ended, on one connection: `job` as of one; `removed` has the `id` of
     one that is not there.
     """
-    return service.events(list(dict.fromkeys(id)), client)
+    return service.events(list(dict.fromkeys(id)), client, previews)
 
 
 @ROUTES.get("/jobs/{id}/preview", response_class=FileResponse, openapi_extra=AUTHORIZATION)

@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from tooncrafter_jax.errors import UserError, printable
+from tooncrafter_jax.sampling.frame_room import Room, memory
 from tooncrafter_jax.serving.comfyui_node import LATER, key_problem, seconds_of, url_problem
 from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
@@ -78,28 +79,45 @@ class Client:
         Raises:
           UserError: the server refuses it, or a picture cannot be read.
         """
-        boundary = secrets.token_hex(16)
         parts = [('name="request"', json.dumps(request).encode())]
         parts += [(f'name="{name}"; filename="{name}"', _data(picture)) for name, picture in pictures.items()]
-        body = b"".join(
-            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n"
-            for head, data in parts
-        )
-        kind = f"multipart/form-data; boundary={boundary}"
-        return self._json("POST", "/v1/jobs", body + f"--{boundary}--\r\n".encode(), kind)
+        return self._json("POST", "/v1/jobs", *_form(parts))
+
+    def send(self, picture: Upload) -> str:
+        """Sends a picture that requests will name by its checksum, which this gives; it stays until `let_go`.
+
+        Raises:
+          UserError: the server refuses it, or it cannot be read.
+        """
+        return self._json("POST", "/v1/pictures", *_form([('name="picture"; filename="picture"', _data(picture))]))[
+            "sha256"
+        ]
+
+    def let_go(self, sha256: str) -> None:
+        """Removes a picture that was sent by itself; one that a job needs goes with the last of them."""
+        self._open("DELETE", f"/v1/pictures/{sha256}").close()
 
     def job(self, id: str) -> dict[str, Any]:
         """What is known of a job."""
         return self._json("GET", f"/v1/jobs/{id}")
 
-    def events(self, id: str) -> Iterator[dict[str, Any]]:
-        """What is known of a job, whenever it changes, until it ends; a lost connection is made again."""
+    def events(self, id: str, previews: bool = True) -> Iterator[dict[str, Any]]:
+        """What is known of a job, whenever it changes, until it ends; a lost connection is made again.
+
+        Args:
+          id: of the job.
+          previews: whether the server makes previews meanwhile, which takes its devices' time.
+
+        Raises:
+          UserError: nothing more is heard of it.
+        """
+        query = "" if previews else "?previews=false"
         until = time.monotonic() + self._patience
         while True:
             job: dict[str, Any] = {"state": "waiting"}
             try:
                 job = self.job(id)
-                with self._open("GET", f"/v1/jobs/{id}/events") as answer:
+                with self._open("GET", f"/v1/jobs/{id}/events{query}") as answer:
                     for line in answer:
                         if line.startswith(b"data: "):
                             until, job = time.monotonic() + self._patience, json.loads(line[6:])
@@ -113,13 +131,20 @@ class Client:
                 raise UserError(f"{self._url} no longer says what becomes of the job: is the server still there?")
             time.sleep(0.5)
 
-    def wait(self, id: str, on_change: Callable[[dict[str, Any]], None] = lambda job: None) -> dict[str, Any]:
+    def wait(
+        self, id: str, on_change: Callable[[dict[str, Any]], None] = lambda job: None, previews: bool = True
+    ) -> dict[str, Any]:
         """Waits until a job is done; gives what is known of it.
+
+        Args:
+          id: of the job.
+          on_change: is called with what is known of it whenever that changes.
+          previews: as of `events`.
 
         Raises:
           UserError: it failed, or was cancelled.
         """
-        for job in self.events(id):
+        for job in self.events(id, previews):
             on_change(job)
         job = self.job(id)
         if job["state"] != "done":
@@ -131,10 +156,19 @@ class Client:
         with self._open("GET", f"/v1/jobs/{id}/result/{form}?{urlencode(settings)}") as answer:
             return answer.read()
 
-    def frames(self, id: str) -> Uint8Clip:
-        """The frames of a job that is done, uint8 (T, H, W, 3), or 4 with opacity; nothing is lost."""
+    def frames(self, id: str, room: Room = memory) -> Uint8Clip:
+        """The frames of a job that is done, uint8 (T, H, W, 3), or 4 with opacity; nothing is lost.
+
+        Args:
+          id: of the job.
+          room: where they lie.
+        """
         with zipfile.ZipFile(io.BytesIO(self.result(id, "png"))) as archive:
-            return np.stack([np.asarray(Image.open(archive.open(name))) for name in sorted(archive.namelist())])
+            names = sorted(archive.namelist())
+            frames = room((len(names), *np.asarray(Image.open(archive.open(names[0]))).shape))
+            for frame, name in zip(frames, names, strict=True):
+                frame[:] = np.asarray(Image.open(archive.open(name)))
+        return frames
 
     def cancel(self, id: str) -> dict[str, Any]:
         """Cancels a job; gives what is known of it."""
@@ -182,6 +216,16 @@ class Client:
                 if answer.status not in LATER or time.monotonic() + seconds > until:
                     raise UserError(f"{self._url} refuses: {_detail(answer)}")
             time.sleep(seconds)
+
+
+def _form(parts: Sequence[tuple[str, bytes]]) -> tuple[bytes, str]:
+    """The body of a form with these parts, each with what its head says, and its media type."""
+    boundary = secrets.token_hex(16)
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n"
+        for head, data in parts
+    )
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
 def _data(picture: Upload) -> bytes:

@@ -221,6 +221,10 @@ class Database:
         )
         return None if row is None else KnownPicture(*row)
 
+    def release_picture(self, client: str, sha256: str) -> None:
+        """Has a picture of a client's be as one that came with a request: it goes with its last job."""
+        self._do("UPDATE pictures SET alone = 0 WHERE sha256 = ? AND client = ?", sha256, client)
+
     def picture_bytes(self, client: str) -> int:
         """How much a client's pictures have."""
         row = self._one("SELECT TOTAL(bytes) FROM pictures WHERE client = ?", client)

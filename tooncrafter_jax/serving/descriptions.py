@@ -60,10 +60,11 @@ class _Strict(BaseModel):
 
 
 class SketchPart(_Strict):
-    """A sketch whose polarity is said."""
+    """A sketch of which more is said than its picture."""
 
     picture: Reference
     dark_lines: bool | None = Field(None, description="whether its lines are darker than the paper")
+    may_be_blank: bool = Field(False, description="whether it may have no lines, and then guides nothing")
 
 
 Sketches = Annotated[
@@ -101,16 +102,17 @@ class _Described(_Strict):
 
 
 class PairDescription(_Described):
-    """The frames between two pictures."""
+    """The frames between two pictures; or, with a sketch for each frame, those after one."""
 
     first: Reference
-    last: Reference
+    last: Reference | None = Field(None, description="the last frame; without it every frame needs a sketch")
     prompt: Annotated[str, of_declared(Pair, "prompt"), Field(max_length=100_000)] = ""
     draft: list[Reference] | None = Field(None, max_length=MOST_REFERENCES, description="a picture for each frame")
 
     def references(self) -> set[str]:
         """The pictures that it names."""
-        return {self.first, self.last, *_sketched(self.sketches), *(self.draft or ())}
+        ends = {self.first} if self.last is None else {self.first, self.last}
+        return {*ends, *_sketched(self.sketches), *(self.draft or ())}
 
 
 class ShotDescription(_Described):
@@ -217,7 +219,7 @@ def work_of(asked: AnyDescription, paths: Mapping[str, Path], model: DescribedMo
     sketches = {int(frame): _sketch(one, paths.__getitem__) for frame, one in asked.sketches.items()} or None
     if isinstance(asked, PairDescription):
         draft = None if asked.draft is None else [paths[one] for one in asked.draft]
-        first, last = paths[asked.first], paths[asked.last]
+        first, last = paths[asked.first], None if asked.last is None else paths[asked.last]
         pair = Pair(first, last, asked.prompt, sketches, asked.seed, asked.fps, asked.negative_prompt, draft)
         return Work(pair, options, names)
     entry = asked.model_dump(exclude={"model", "name", "sketches", "options", "keys"})
@@ -266,5 +268,5 @@ def _sketched(sketches: Mapping[str, str | SketchPart]) -> set[str]:
 
 def _sketch(one: str | SketchPart, path_of: Callable[[str], Path]) -> Sketch:
     if isinstance(one, SketchPart):
-        return Sketch(path_of(one.picture), dark_lines=one.dark_lines)
+        return Sketch(path_of(one.picture), dark_lines=one.dark_lines, may_be_blank=one.may_be_blank)
     return Sketch(path_of(one))

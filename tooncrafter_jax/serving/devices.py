@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.sampling.batch.memory import memory_explained
 from tooncrafter_jax.sampling.batch.model_source import DescribedModel
-from tooncrafter_jax.sampling.batch.run_request import memory_explained
 from tooncrafter_jax.sampling.finishing import Sample
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions

@@ -429,7 +429,7 @@ class _Watching:
 
     def __call__(self, progress: Progress) -> None:
         board, id = self._engine.board, self._job.id
-        if progress.done < progress.total and board.has_listeners(id):
+        if progress.done < progress.total and board.wants_previews(id):
             start = time.monotonic()
             if self._spent <= PREVIEW_SHARE * (start - self._since - self._spent):
                 self._preview(progress)

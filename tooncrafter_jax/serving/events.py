@@ -31,6 +31,7 @@ class JobEvents(Response):
       look: what is said of a job, None if it is not there, and whether nothing more will come of it.
       client: who listens.
       streams: counts such answers of each client.
+      previews: whether previews are made for it.
     """
 
     media_type = "text/event-stream"
@@ -42,10 +43,12 @@ class JobEvents(Response):
         look: Callable[[str], tuple[BaseModel | None, bool]],
         client: str,
         streams: Counter[str],
+        previews: bool = True,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._board, self._ids, self._look, self._client, self._streams = board, ids, look, client, streams
+        self._previews = previews
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, as ASGI has it."""
@@ -53,7 +56,7 @@ class JobEvents(Response):
         self._streams[self._client] += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            with self._board.listening(self._ids) as changed:
+            with self._board.listening(self._ids, self._previews) as changed:
                 await self._follow(changed, gone, send)
             if not gone.done():
                 await send({"type": "http.response.body", "body": b""})

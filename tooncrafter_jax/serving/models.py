@@ -10,7 +10,7 @@ from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.sampling.batch.model_source import DescribedModel, ModelSource
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.records import record_of
+from tooncrafter_jax.sampling.records import makers
 from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.sampling.residence import Memory
 from tooncrafter_jax.serving.devices import ServedModel
@@ -56,9 +56,7 @@ class LoadedModel:
         """What a record says of who drew; nothing before anything was drawn."""
         if "_toon" not in self.__dict__:
             return {}
-        made = record_of({}, self._toon, 0.0)["made_by"]
-        assert isinstance(made, dict)
-        return {key: value for key, value in made.items() if key != "seconds"}
+        return makers(self._toon)
 
     def load(self) -> None:
         """Loads it now.

@@ -269,6 +269,11 @@ class Storage:
             for sha256 in self.database.forget_pictures(held, client, before):
                 self.picture(sha256).unlink(missing_ok=True)
 
+    def release_picture(self, client: str, sha256: str) -> None:
+        """Removes a picture of a client's; one that a job needs goes with the last of them."""
+        self.database.release_picture(client, sha256)
+        self.forget_pictures(client)
+
     def check_share(self, client: str, size: int, megabytes: int) -> None:
         """Raises `UserError` where so many bytes more are too many for a client; first removes what it does not need.
 

@@ -17,6 +17,7 @@ from tooncrafter_jax.io.contact_sheets import contact_sheet
 from tooncrafter_jax.io.recent_pictures import PICTURES, RecentPictures
 from tooncrafter_jax.notes import note
 from tooncrafter_jax.runtime.distributed import as_all_processes_say, as_the_main_process_says, is_main_process
+from tooncrafter_jax.sampling.batch.artists import Clips, Variants
 from tooncrafter_jax.sampling.batch.claims import Claims
 from tooncrafter_jax.sampling.batch.jobs import Job
 from tooncrafter_jax.sampling.batch.preparing import AHEAD, Preparation, Ready
@@ -25,14 +26,11 @@ from tooncrafter_jax.sampling.batch.run_request import (
     BatchResult,
     Listener,
     RunRequest,
-    memory_explained,
 )
 from tooncrafter_jax.sampling.batch.selection import UNREADABLE_ELSEWHERE, check_pair, done_before, inputs_of, usable
-from tooncrafter_jax.sampling.finishing import Sampled, finished, sample_all
-from tooncrafter_jax.sampling.picking import candidate_sheet, picked
-from tooncrafter_jax.sampling.pipeline import ToonCrafter
+from tooncrafter_jax.sampling.picking import AnyPair, candidate_sheet, picked
 from tooncrafter_jax.sampling.records import record_of
-from tooncrafter_jax.sampling.request import PreparedPair, prepare
+from tooncrafter_jax.sampling.request import prepare
 from tooncrafter_jax.typing import JsonObject
 
 
@@ -64,7 +62,8 @@ class BatchRequest(RunRequest[Job]):
             if not todo:
                 return result
             with Claims(self.plan.directory, note) as claims:
-                run = Run(self, self.load(), result, preparation, claims, listener, size)
+                self.artist.get_ready()
+                run = Run(self, result, preparation, claims, listener, size)
                 try:
                     run.make_all(todo)
                 except BaseException:
@@ -118,7 +117,6 @@ class Run:
 
     Attributes:
       request: what is asked for.
-      toon: samples.
       result: is brought up to date.
       preparation: gives the clips' pictures.
       claims: of this run; only those of the main process count.
@@ -127,7 +125,6 @@ class Run:
     """
 
     request: BatchRequest
-    toon: ToonCrafter
     result: BatchResult
     preparation: Preparation
     claims: Claims
@@ -154,21 +151,35 @@ class Run:
 
     def _make_claimed(self, jobs: Sequence[Job], size: int) -> list[Job]:
         """Makes the clips that no other run is making; returns the others."""
-        waiting, elsewhere = deque(jobs), []
-        while waiting:
-            batch: list[tuple[Job, Ready]] = []
-            while waiting and len(batch) < size:
-                taken = [waiting.popleft() for _ in range(min(len(waiting), size - len(batch)))]
-                free = as_the_main_process_says([self._claim(job) for job in taken])
-                for job, is_free in zip(taken, free, strict=True):
-                    if not is_free:
-                        self.preparation.drop(job)
-                        elsewhere.append(job)
-                batch += self._usable([job for job, is_free in zip(taken, free, strict=True) if is_free])
-            self.make(batch, size)
-            for name in {job.name for job, _ in batch}:
-                self.claims.release(name)
+        waiting, elsewhere = deque(jobs), list[Job]()
+        begun: deque[list[tuple[Job, Ready]]] = deque()
+        while waiting or begun:
+            while waiting and len(begun) <= self.request.artist.ahead:
+                if batch := self._next_batch(waiting, elsewhere, size):
+                    begun.append(batch)
+            if begun:
+                batch = begun.popleft()
+                self.make(batch, size)
+                for job, _ in batch:
+                    self.request.artist.end(job)
+                    self.claims.release(job.name)
         return elsewhere
+
+    def _next_batch(self, waiting: deque[Job], elsewhere: list[Job], size: int) -> list[tuple[Job, Ready]]:
+        """The next clips, which are begun; empty if there are none, and those that another run makes are left to it."""
+        batch: list[tuple[Job, Ready]] = []
+        while waiting and len(batch) < size:
+            taken = [waiting.popleft() for _ in range(min(len(waiting), size - len(batch)))]
+            free = as_the_main_process_says([self._claim(job) for job in taken])
+            for job, is_free in zip(taken, free, strict=True):
+                if not is_free:
+                    self.preparation.drop(job)
+                    elsewhere.append(job)
+            batch += self._usable([job for job, is_free in zip(taken, free, strict=True) if is_free])
+        for job, _ in batch:
+            wanted = [(pair, self.request.options) for pair in self._variants(job.pair)]
+            self.request.artist.begin(job, wanted)
+        return batch
 
     def make(self, batch: Sequence[tuple[Job, Ready]], size: int = 1) -> None:
         """Samples clips in a batch of `size` and writes their files."""
@@ -176,10 +187,11 @@ class Run:
             return
         start = time.perf_counter()
         try:
-            videos = self._sample(batch, size)
+            drawn = self._draw(batch, size)
         except UserError as error:
             if not self.request.several:
                 raise
+            self.request.artist.check_goes_on(error)
             if len(batch) == 1:
                 self.result.failed[batch[0][0].name] = str(error)
             else:  # one bad pair must not cost the others of its batch
@@ -187,8 +199,8 @@ class Run:
                     self.make([one])
             return
         seconds = (time.perf_counter() - start) / len(batch)
-        for (job, ready), sampled in zip(batch, videos, strict=True):
-            self._write(job, ready, sampled, seconds)
+        for (job, ready), clips in zip(batch, drawn, strict=True):
+            self._write(job, ready, clips, seconds)
 
     def _claim(self, job: Job) -> bool:
         """Whether this run makes a clip.
@@ -236,25 +248,21 @@ class Run:
         """Whether another run has made a clip since this one began."""
         return self.request.several and is_main_process() and self.request.plan.is_done(job.name, lambda: ready.request)
 
-    def _variants(self, pair: PreparedPair) -> list[PreparedPair]:
+    def _variants(self, pair: AnyPair) -> list[AnyPair]:
         """What is drawn of a pair: itself, or those that are picked from."""
         picking = self.request.plan.picking
         return [pair] if picking is None else picking.variants(pair)
 
-    def _sample(self, batch: Sequence[tuple[Job, Ready]], size: int) -> list[list[Sampled]]:
-        """The variants of each clip."""
-        given = [ready.pair for _, ready in batch]
-        pairs = [one for pair in given + given[-1:] * (size - len(given)) for one in self._variants(pair)]
-        with self.listener.sampling(batch[0][0], self.result, self.request.options.steps) as on_progress:
-            with memory_explained():
-                videos = sample_all(self.toon.sample_prepared, pairs, self.request.options, on_progress)
-        each = len(self._variants(given[0]))
-        return [videos[each * number : each * (number + 1)] for number in range(len(batch))]
+    def _draw(self, batch: Sequence[tuple[Job, Ready]], size: int) -> list[Clips]:
+        """What gives the variants of each clip."""
+        variants = [Variants(job, self._variants(ready.pair)) for job, ready in batch]
+        options = self.request.options
+        with self.listener.sampling(batch[0][0], self.result, options.steps) as on_progress:
+            return self.request.artist.clips(variants, size, options, on_progress)
 
-    def _write(self, job: Job, ready: Ready, sampled: Sequence[Sampled], seconds: float) -> None:
-        variants, options = self._variants(ready.pair), self.request.options
+    def _write(self, job: Job, ready: Ready, drawn: Clips, seconds: float) -> None:
         try:  # of one clip: NaN in it cost no other
-            clips = [finished(one, pair, options) for one, pair in zip(sampled, variants, strict=True)]
+            clips = drawn()
         except UserError as error:
             if not self.request.several:
                 raise
@@ -262,13 +270,14 @@ class Run:
             return
         if not is_main_process():
             return
+        made_by = self.request.artist.made_by(job, seconds)
         try:
             if (picking := self.request.plan.picking) is None:
-                self.request.plan.write(job.name, clips[0], record_of(ready.request, self.toon, seconds))
+                self.request.plan.write(job.name, clips[0], record_of(ready.request, made_by))
             else:
-                found = picked(clips, variants, picking, job.name if self.request.several else "")
+                found = picked(clips, self._variants(ready.pair), picking, job.name if self.request.several else "")
                 kept = [clips[one.number] for one in found if one.is_kept]
-                record = record_of(ready.request, self.toon, seconds, found)
+                record = record_of(ready.request, made_by, found)
                 self.request.plan.write_all(job.name, kept, record, contact_sheet(*candidate_sheet(clips, found)))
         except UserError as error:
             if not self.request.several:

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic
 
-import jax
-
-from tooncrafter_jax.errors import UserError, is_out_of_memory, out_of_memory
+from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.sampling.batch.artists import Artist
 from tooncrafter_jax.sampling.batch.jobs import AnyJob, NamedJob
 from tooncrafter_jax.sampling.batch.model_source import DescribedModel
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.observation import Progress
-from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import SamplingOptions
 
 WAIT_SECONDS = 0.5
@@ -76,7 +74,7 @@ class RunRequest(Generic[AnyJob]):
       plan: where the files go.
       model: what is known of the model before it is loaded.
       dtype: of the computation.
-      load: loads the model; is called only if there is something to make.
+      artist: draws; is asked only if there is something to make.
       inputs: files that the run reads beside the pictures.
       batch_size: clips that are sampled together; None: one, or of a shot as many as `draw_shot` chooses.
       rate_is_given: whether the plan's playback rate was asked for, and counts more than that of a time sheet.
@@ -88,7 +86,7 @@ class RunRequest(Generic[AnyJob]):
     plan: OutputPlan
     model: DescribedModel
     dtype: str
-    load: Callable[[], ToonCrafter]
+    artist: Artist
     inputs: Sequence[Path] = ()
     batch_size: int | None = None
     rate_is_given: bool = False
@@ -110,22 +108,3 @@ class RunRequest(Generic[AnyJob]):
         return UserError(
             f"another run is making {self.plan.directory / job.name}: wait for it, or choose another --out"
         )
-
-
-@contextlib.contextmanager
-def memory_explained() -> Iterator[None]:
-    """Inside, a device without enough memory to sample ends in a sentence.
-
-    Raises:
-      UserError: there was not enough.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        remedy = (
-            "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --dtype=bfloat16 or "
-            "--sequential-guidance"
-        )
-        raise out_of_memory("to sample", remedy) from error

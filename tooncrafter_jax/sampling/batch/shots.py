@@ -15,6 +15,7 @@ from tooncrafter_jax.io.owned_files import shortened
 from tooncrafter_jax.notes import note, once
 from tooncrafter_jax.options import shown
 from tooncrafter_jax.runtime.distributed import as_the_main_process_says, is_main_process
+from tooncrafter_jax.sampling.batch.artists import Desk
 from tooncrafter_jax.sampling.batch.claims import Claims
 from tooncrafter_jax.sampling.batch.jobs import MAX_FILE_NAME_BYTES
 from tooncrafter_jax.sampling.batch.outputs import OutputPlan
@@ -23,16 +24,13 @@ from tooncrafter_jax.sampling.batch.run_request import (
     BatchResult,
     Listener,
     RunRequest,
-    memory_explained,
 )
 from tooncrafter_jax.sampling.batch.scenes import SceneJob
 from tooncrafter_jax.sampling.batch.selection import usable_everywhere
-from tooncrafter_jax.sampling.clip_store import ClipStore
 from tooncrafter_jax.sampling.frame_room import FrameRoom
 from tooncrafter_jax.sampling.records import record_of, request_of_shot
 from tooncrafter_jax.sampling.request import SamplingOptions, check_sketch_encoder
 from tooncrafter_jax.sampling.sequence import Shot, lay_out
-from tooncrafter_jax.sampling.shot_drawing import drawn_together
 from tooncrafter_jax.sampling.shot_preparation import PreparedShot, prepare_shot
 from tooncrafter_jax.typing import JsonObject, Uint8Clip
 
@@ -146,20 +144,7 @@ class ShotRequest(RunRequest[SceneJob]):
         waiting, told = deque(jobs), False
         try:
             while waiting:
-                elsewhere: list[SceneJob] = []
-                while waiting:
-                    job = waiting.popleft()
-                    is_ours = not is_main_process() or claims.take(job.name, again=not self.several)
-                    if as_the_main_process_says([is_ours]) != [True]:
-                        if not self.several:
-                            raise self.made_elsewhere(job)
-                        elsewhere.append(job)
-                        continue
-                    if as_the_main_process_says([is_main_process() and self._is_done(job)]) == [True]:
-                        result.elsewhere.append(job.name)
-                    else:
-                        self._make(job, read, listener, result)
-                    claims.release(job.name)
+                elsewhere = self._make_claimed(waiting, read, claims, listener, result)
                 if elsewhere and not told:
                     note(f"another run is making {len(elsewhere)} of the shots: waiting for it")
                     told = True
@@ -170,34 +155,60 @@ class ShotRequest(RunRequest[SceneJob]):
             listener.stopped(result)
             raise
 
+    def _make_claimed(
+        self,
+        waiting: deque[SceneJob],
+        read: dict[int, PreparedShot],
+        claims: Claims,
+        listener: Listener,
+        result: BatchResult,
+    ) -> list[SceneJob]:
+        """Makes the shots that no other run is making; returns the others."""
+        elsewhere: list[SceneJob] = []
+        begun: deque[SceneJob] = deque()
+        while waiting or begun:
+            while waiting and len(begun) <= self.artist.ahead:
+                job = waiting.popleft()
+                is_ours = not is_main_process() or claims.take(job.name, again=not self.several)
+                if as_the_main_process_says([is_ours]) != [True]:
+                    if not self.several:
+                        raise self.made_elsewhere(job)
+                    elsewhere.append(job)
+                elif as_the_main_process_says([is_main_process() and self._is_done(job)]) == [True]:
+                    result.elsewhere.append(job.name)
+                    claims.release(job.name)
+                else:
+                    self.artist.begin(job, job.shots(self.options))
+                    begun.append(job)
+            if begun:
+                job = begun.popleft()
+                self._make(job, read, listener, result)
+                self.artist.end(job)
+                claims.release(job.name)
+        return elsewhere
+
     def _make(self, job: SceneJob, read: dict[int, PreparedShot], listener: Listener, result: BatchResult) -> None:
         start = time.perf_counter()
         try:
-            toon, request = self.load(), self._request_of(job)
-            store = ClipStore(self.plan.directory / store_name(job.name), self._made_by())
-            layouts = (lay_out(shot, options) for shot, options in job.shots(self.options))
-            batch_size = self.batch_size or drawn_together(layouts, len(toon.devices))  # one program for all shots
-            with listener.sampling(job, result, self.options.steps) as on_progress, memory_explained():
+            self.artist.get_ready()
+            request = self._request_of(job)
+            desk = Desk(self.plan.directory / store_name(job.name), self._made_by(), self._room, self.batch_size)
+            with self.artist.scene(job, self.options, desk) as draw_shot:
+                with listener.sampling(job, result, self.options.steps) as on_progress:
 
-                def draw(shot: Shot, options: SamplingOptions) -> Uint8Clip:
-                    return toon.draw_shot(
-                        read.pop(id(shot), shot),
-                        options,
-                        batch_size=batch_size,
-                        store=store,
-                        room=self._room,
-                        on_progress=on_progress,
-                    )
+                    def draw(shot: Shot, options: SamplingOptions) -> Uint8Clip:
+                        return draw_shot(read.pop(id(shot), shot), options, on_progress)
 
-                size = self.options.size(self.model.config)
-                scene = job.drawn(self.options, size, draw, self._room)
-            seconds = time.perf_counter() - start
-            if is_main_process():
-                self._files_of(job).write(job.name, scene.video, record_of(request, toon, seconds), scene.drawn)
-            store.finish()
+                    size = self.options.size(self.model.config)
+                    scene = job.drawn(self.options, size, draw, self._room)
+                seconds = time.perf_counter() - start
+                if is_main_process():
+                    record = record_of(request, self.artist.made_by(job, seconds))
+                    self._files_of(job).write(job.name, scene.video, record, scene.drawn)
         except UserError as error:
             if not self.several:
                 raise
+            self.artist.check_goes_on(error)
             check_writable(self.plan.directory)  # a full disk ends the run: sampling on would be in vain
             result.failed[job.name] = str(error)
             return
