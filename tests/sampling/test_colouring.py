@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -74,11 +72,6 @@ def test_polarities_of_a_series_are_told():
 def test_what_cannot_be_coloured_is_refused(pair: Pair, words: str):
     with pytest.raises(UserError, match=words):
         prepare(pair, OPTIONS, tiny())
-
-
-def test_motion_guidance_wants_two_pictures():
-    with pytest.raises(UserError, match="there is only one"):
-        prepare(Pair(drawing(), None, sketches=[lines()] * 4), replace(OPTIONS, motion_guidance=True), tiny())
 
 
 def test_an_open_end_with_opacity_is_what_was_drawn():

@@ -64,6 +64,19 @@ def test_a_clip_follows_its_own_motion_and_sketch(toon: ToonCrafter) -> None:
     np.testing.assert_allclose(toon.interpolate_pairs(pairs[1:], guided)[0], both[1], atol=1)
 
 
+@pytest.mark.gate
+def test_one_picture_has_no_motion(toon: ToonCrafter) -> None:
+    """Alone, and among clips that are guided."""
+    guided, plain = SamplingOptions(**OPTIONS, motion_guidance=True), SamplingOptions(**OPTIONS)
+    one, other = (prepare(pair(number), guided, toon.config) for number in range(2))
+    one = one._replace(open_end=True)
+    alone = toon.sample_prepared([one], guided)[0]
+    np.testing.assert_array_equal(alone, toon.sample_prepared([one], plain)[0])
+    both = toon.sample_prepared([other, one], guided)
+    np.testing.assert_allclose(both[1], alone, atol=1e-3)
+    np.testing.assert_allclose(both[0], toon.sample_prepared([other], guided)[0], atol=1e-3)
+
+
 def test_a_model_without_a_motion_network_takes_rife(metric_weights: Path) -> None:
     others = set(COMPONENTS) - {"motion"}
     assert missing_motion(tiny(), COMPONENTS) is None

@@ -82,7 +82,8 @@ class PairSampler:
         at_once = 1 if options.sequential_guidance else branches
         sampler = self.sampler(at_once * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
-        motion = self.motion(pairs, options) if options.motion_guidance else None
+        is_guided = options.motion_guidance and not all(pair.open_end for pair in pairs)
+        motion = self.motion(pairs, options) if is_guided else None
         conditions = self._conditions(sampler, pairs, options, branches, known_ends(ends, pairs), motion)
         guidance = Guidance(
             options.guidance_scale,
@@ -241,7 +242,9 @@ class PairSampler:
                 of_group = self._encode_group(sampler, pairs[group])[1]
             decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
             placed = sampler.place(host[group], "batch", "frames")
-            moves = _placed(sampler, motion, group) if motion is not None and self.config.decoder.carried else None
+            moves = None
+            if motion is not None and self.config.decoder.carried:
+                moves = _placed(sampler, motion, pairs, group)
             videos.append(to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video))
         return np.concatenate(videos)
 
@@ -280,7 +283,7 @@ class PairSampler:
             scales = [0.0 if pair.hints is None else options.control_scale for pair in pairs]
             scale = sampler.place(np.asarray(scales, np.float32))
         fps = sampler.place(np.asarray([pair.fps for pair in pairs], np.int32))
-        placed = None if motion is None else _placed(sampler, motion)
+        placed = None if motion is None else _placed(sampler, motion, pairs)
         return sampler.conditions(
             self._params(sampler, "unet", "sketch_encoder"),
             sampler.place(ends),
@@ -293,7 +296,9 @@ class PairSampler:
         )
 
     def motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
-        """Motion between the pictures of all pairs, on the host, bent to their sketches."""
+        """Motion between the pictures of all pairs, on the host, bent to their sketches; of those with one picture it
+        means nothing.
+        """
         size, groups = self._groups(len(pairs))
         sampler, parts = self.sampler(size, options.frames), []
         hints = _hints(pairs) if self.config.motion.follows_sketches else None
@@ -341,7 +346,11 @@ def _hints(pairs: Sequence[PreparedPair]) -> np.ndarray | None:
     return np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
 
 
-def _placed(sampler: Sampler, motion: HostMotion, group: slice = slice(None)) -> Motion:
-    """Motion of some pairs on the devices; its frames lie where those of latents do."""
+def _placed(sampler: Sampler, motion: HostMotion, pairs: Sequence[PreparedPair], group: slice = slice(None)) -> Motion:
+    """Motion of some pairs on the devices, which guides those with two pictures; its frames lie where those of latents
+    do.
+    """
     flows, share = (sampler.place(part[group], "batch", "frames") for part in motion)
-    return Motion(flows, share)
+    is_open = [pair.open_end for pair in pairs]
+    guided = sampler.place(~np.asarray(is_open[group]), "batch") if any(is_open) else None
+    return Motion(flows, share, guided)

@@ -378,11 +378,6 @@ def _check_open_end(pair: Pair, options: SamplingOptions) -> None:
             f"without a last picture every frame needs a sketch, and frame {missing[0]} has none: give a sketch for "
             f"each of the {options.frames} frames, or a last picture"
         )
-    if options.motion_guidance:
-        raise UserError(
-            "motion guidance estimates the motion between two pictures, and there is only one: leave it out, or give a "
-            "last picture"
-        )
 
 
 def _texts(pair: Pair) -> tuple[tuple[str, str], ...]:

@@ -54,7 +54,7 @@ class SamplingKeywords(TypedDict, total=False):
     control_scale: float
     """Strength of the sketches, usually up to 1; 0 to 10."""
     motion_guidance: bool
-    """Estimate the motion between the pictures, and guide the frames between by it (not in the published code); models without a motion network need `tooncrafter fetch-metric-weights`."""
+    """Estimate the motion between the pictures, where there are two, and guide the frames between by it (not in the published code); models without a motion network need `tooncrafter fetch-metric-weights`."""
     lock_colours: bool
     """Take the slow drift of colours out of a clip: a smooth correction towards the way from the first picture to the last, told by what does not move, that leaves lines and motion alone."""
     palette: bool

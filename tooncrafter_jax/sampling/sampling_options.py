@@ -163,8 +163,8 @@ class SamplingOptions(SolverOptions):
     motion_guidance: Annotated[
         bool,
         Option(
-            "estimate the motion between the pictures, and guide the frames between by it (not in the published code); "
-            "models without a motion network need `tooncrafter fetch-metric-weights`"
+            "estimate the motion between the pictures, where there are two, and guide the frames between by it (not in "
+            "the published code); models without a motion network need `tooncrafter fetch-metric-weights`"
         ),
     ] = False
     lock_colours: Annotated[
