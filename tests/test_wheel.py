@@ -72,7 +72,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None
     info = f"{PACKAGE}-{__version__}.dist-info"
     assert {name for name in names if not name.startswith(info)} == package_files(ROOT)
     licences = {name.rpartition("/")[2] for name in names if name.startswith(f"{info}/licenses/")}
-    assert licences == {"LICENSE", "NOTICE", "bpe_simple_vocab_16e6.LICENSE"}
+    assert licences == {"LICENSE", "NOTICE", "bpe_simple_vocab_16e6.LICENSE", "motion.LICENSE"}
 
 
 def test_the_program_is_there(elsewhere: Path, tmp_path: Path) -> None:
