@@ -59,7 +59,8 @@ def test_memory_is_flat_over_a_thousand_jobs(tmp_path: Path) -> None:
                 client.remove(id)
             sizes.append(resident())
         print("\nMB after each hundred jobs:", *(size // 10**6 for size in sizes))
-        assert sizes[-1] - sizes[2] < 50 * 10**6
+        # Memory that the system took back meanwhile may come again.
+        assert sizes[-1] - max(sizes[:3]) < 50 * 10**6
 
 
 @pytest.mark.slow
