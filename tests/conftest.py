@@ -127,13 +127,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # --- memory ---
 
 _CACHED = type(functools.cache(len))
+_highest: dict[str, float] = {}
+"""Each file that took more memory than all before it in this process -> the peak by then."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
     """After the last test of a file: what only that file needs is given back, if there is much of it."""
     yield
-    if (nextitem is None or nextitem.path != item.path) and _resident_gigabytes() > KEPT_GIGABYTES:
+    is_last = nextitem is None or nextitem.path != item.path
+    if is_last and _peak_gigabytes() > max(_highest.values(), default=0.0):
+        _highest[item.path.name] = _peak_gigabytes()
+    if is_last and _resident_gigabytes() > KEPT_GIGABYTES:
         for value in vars(getattr(item, "module", None) or object).values():
             if isinstance(value, _CACHED):  # networks, parameters and results of this file
                 value.cache_clear()
@@ -154,30 +159,38 @@ def _peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
+def _where() -> str:
+    """The last files that raised it, the highest first."""
+    return "".join(f", {peak:.1f} by {name}" for name, peak in list(_highest.items())[:-5:-1])
+
+
 class PeakMemory:
     """Prints how much memory each test process needed at most, and fails the run where that is over TEST_MEMORY_GB."""
 
     def __init__(self) -> None:
         self.peaks: dict[str, float] = {}
+        self.where: dict[str, str] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         if peak := getattr(node, "workeroutput", {}).get("peak_gigabytes"):
             self.peaks[node.gateway.id] = peak
+            self.where[node.gateway.id] = node.workeroutput["where"]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         output = getattr(session.config, "workeroutput", None)
         if output is not None:  # of a worker of pytest-xdist
-            output["peak_gigabytes"] = _peak_gigabytes()
+            output["peak_gigabytes"], output["where"] = _peak_gigabytes(), _where()
             return
         self.peaks = self.peaks or {"this process": _peak_gigabytes()}
+        self.where = self.where or {"this process": _where()}
         if max(self.peaks.values()) > self._allowed():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        peaks = ", ".join(f"{name} {peak:.1f} GB" for name, peak in sorted(self.peaks.items()))
-        terminalreporter.write_line(f"peak memory: {peaks}")
+        for name, peak in sorted(self.peaks.items()):
+            terminalreporter.write_line(f"peak memory of {name}: {peak:.1f} GB{self.where.get(name, '')}")
         if max(self.peaks.values(), default=0) > self._allowed():
             terminalreporter.write_line(f"that is more than TEST_MEMORY_GB={self._allowed():g} allows", red=True)
 
