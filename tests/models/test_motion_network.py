@@ -19,6 +19,7 @@ from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.motion_network import MotionNetwork
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.rife import Rife, RifeConfig
+from tooncrafter_jax.nn.warping import resized
 
 pytestmark = pytest.mark.heavy
 
@@ -86,6 +87,24 @@ def test_no_sketches_are_empty_sketches() -> None:
     np.testing.assert_allclose(alone.flows, empty.flows, atol=1e-4)
 
 
+def test_flows_of_enlarged_pictures_in_both_directions() -> None:
+    """Both are a world of their own: flows are RIFE's of larger pictures, and those of swapped pictures are swapped."""
+    config = replace(CONFIG, refinement_widths=(), refinement_scales=(), enlargement=2, both_ways=True)
+    built = Network(MotionNetwork, config)
+    own = {path: params()[path] for path in built.abstract_params}
+    run = jax.jit(lambda ends: built.bind(own)(ends, FRAMES))
+    found, swapped = run(ends()), run(ends()[:, ::-1])
+    rife = Network(Rife, CONFIG.flow).bind({path.removeprefix("flow."): value for path, value in own.items()})
+    first, last = (resized(ends()[:, end], 2 * HEIGHT, 2 * WIDTH) for end in range(2))
+    middle = jnp.asarray([0.5, 0.5])
+    there, back = (jax.jit(rife.estimate)(*pictures, middle) for pictures in ((first, last), (last, first)))
+    both = (there[0] + jnp.concatenate([back[0][..., 2:], back[0][..., :2]], axis=-1)) / 2
+    np.testing.assert_allclose(found.flows[:, 2], resized(both, HEIGHT, WIDTH) / 2, atol=1e-3)
+    share = jax.nn.sigmoid(resized((there[1] - back[1]) / 2, HEIGHT, WIDTH))
+    np.testing.assert_allclose(found.share[:, 2], share, atol=1e-4)
+    np.testing.assert_allclose(found.flows, jnp.roll(swapped.flows[:, ::-1], 2, axis=-1), atol=1e-3)
+
+
 @pytest.mark.gate
 def test_pictures_of_any_size_are_padded_and_cut() -> None:
     height, width, multiple = 40, 56, CONFIG.pixel_multiple
@@ -109,6 +128,7 @@ def test_pictures_of_any_size_are_padded_and_cut() -> None:
             {"flow": RifeConfig(scales=(8, 4, 3, 1))},
             "motion.flow.scales is (8, 4, 3, 1), but must be of 1, 2, 4, 8, 16",
         ),
+        ({"enlargement": 0}, "motion.enlargement is 0, which is too small"),
         ({"refinement_widths": (16, 1)}, "a block needs 2 channels"),
     ],
 )

@@ -20,13 +20,13 @@ from jaxtyping import Array, Float
 
 from tooncrafter_jax.models.bounds import Need, check_numbers
 from tooncrafter_jax.models.motion import Motion, both_carried
-from tooncrafter_jax.models.rife import ActivatedConv, Rife, RifeConfig
+from tooncrafter_jax.models.rife import ActivatedConv, Flows, Logit, Rife, RifeConfig
 from tooncrafter_jax.models.sketched_motion import CELL, Bent, LineFinder, through_sketches
 from tooncrafter_jax.nn.layers import Conv, LayerOptions, TemporalConv
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.nn.warping import resized
-from tooncrafter_jax.typing import Hints
+from tooncrafter_jax.typing import Hints, Images
 
 KNOWN = 2 * 3 + 1 + 1 + 1 + 1 + 4
 """Channels that a block of the refinement sees: both carried pictures, the sketch, whether there is one, the time, the
@@ -47,6 +47,9 @@ class MotionConfig:
       refinement_widths: channels of each block of the refinement, coarse to fine; empty for none.
       refinement_scales: how much smaller than the pictures the input of each of them is.
       refinement_depth: pairs of convolutions, over space and over time, in the middle of each.
+      enlargement: how many times larger pictures are when their flows are estimated. RIFE was trained on larger ones
+        than a model for 128x128 pixels has.
+      both_ways: whether flows are also estimated from the last picture to the first, and both are averaged.
       through_sketches: whether frames with a sketch become keys (`sketched_motion`), before any refinement.
       guides_denoiser: whether the denoiser sees the motion (spec section 14), and not only a decoder that carries its
         references along it.
@@ -56,6 +59,8 @@ class MotionConfig:
     refinement_widths: tuple[int, ...] = ()
     refinement_scales: tuple[int, ...] = ()
     refinement_depth: int = 6
+    enlargement: int = 1
+    both_ways: bool = False
     through_sketches: bool = False
     guides_denoiser: bool = True
 
@@ -158,7 +163,7 @@ class MotionNetwork(nnx.Module):
         if hints is not None:
             sketches = jnp.pad(hints[:, 1:-1].astype(jnp.float32), ((0, 0), (0, 0), *border))
             if self.lines is not None:
-                flows, logit = through_sketches(self.flow.estimate, self.lines, padded, Bent(flows, logit), sketches)
+                flows, logit = through_sketches(self._estimate, self.lines, padded, Bent(flows, logit), sketches)
         if len(self.refinement):
             flows, logit = self._refined(padded, flows, logit, sketches)
         cut = (slice(None), slice(None), slice(height), slice(width))
@@ -171,8 +176,22 @@ class MotionNetwork(nnx.Module):
         between = frames - 2
         times = jnp.tile(jnp.arange(1, frames - 1, dtype=jnp.float32) / (frames - 1), ends.shape[0])
         first, last = (jnp.repeat(ends[:, i], between, axis=0) for i in range(2))
-        flows, logit = self.flow.estimate(first, last, times)
-        flows, logit = (rearrange(x.astype(jnp.float32), "(b n) h w c -> b n h w c", n=between) for x in (flows, logit))
+        flows, logit = (rearrange(x, "(b n) h w c -> b n h w c", n=between) for x in self._estimate(first, last, times))
+        return flows, logit
+
+    def _estimate(self, first: Images, last: Images, times: Float[Array, "M"]) -> tuple[Flows, Logit]:
+        """RIFE's flows and logits between pairs of pictures, at the size and in the directions of the configuration."""
+        height, width = first.shape[1:3]
+        times_larger = self.config.enlargement
+        if times_larger > 1:
+            first, last = (resized(x, times_larger * height, times_larger * width) for x in (first, last))
+        flows, logit = (x.astype(jnp.float32) for x in self.flow.estimate(first, last, times))
+        if self.config.both_ways:
+            back, back_logit = (x.astype(jnp.float32) for x in self.flow.estimate(last, first, 1 - times))
+            flows = (flows + jnp.roll(back, 2, axis=-1)) / 2
+            logit = (logit - back_logit) / 2
+        if times_larger > 1:
+            flows, logit = resized(flows, height, width) / times_larger, resized(logit, height, width)
         return flows, logit
 
     def _refined(
