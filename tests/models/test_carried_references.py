@@ -13,7 +13,7 @@ import pytest
 
 from tests.models.tiny_networks import values
 from tests.reference import noise_params
-from tooncrafter_jax.models.carried_references import CARRIED_AT_START
+from tooncrafter_jax.models.carried_references import CARRIED_AT_START, FrameMotion
 from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig
 from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.network import Network
@@ -141,3 +141,11 @@ def test_chunks_are_cut_from_several_arrays_and_joined_in_several(chunk: int | N
     both = map_chunks(lambda parts: (parts[0] + parts[1], {"half": parts[1] / 2}), (one, other), 1, chunk)
     np.testing.assert_array_equal(both[0], one + other)
     np.testing.assert_array_equal(both[1]["half"], other / 2)
+
+
+def test_the_last_frame_of_an_open_end_is_one_between() -> None:
+    given = motion((True, True))._replace(open_ended=jnp.asarray([True, False]))
+    found = FrameMotion.of(given, None)
+    assert found.is_between[:, :, 0, 0, 0].tolist() == [[0, 1, 1, 1, 1], [0, 1, 1, 1, 0]]
+    assert np.abs(found.logit[0, -1]).max() <= 9 < np.abs(found.logit[1, -1]).min()
+    np.testing.assert_array_equal(FrameMotion.of(given._replace(open_ended=None), None).is_between[0, -1], 0)

@@ -134,6 +134,40 @@ def test_sketches_reach_the_networks_that_follow_them(changes: dict[str, Any], m
     assert (asked[0] is not None) == bool(changes)
 
 
+def test_one_picture_moves_as_its_sketches_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last frame, which has a sketch like those between: behind it the picture comes once more."""
+    config = replace(narrow(), motion=MotionConfig(through_sketches=True))
+    pairs = PairSampler(config, Residence({}, jax.devices("cpu")), {}, jax.devices("cpu")[:1])
+    options = SamplingOptions(**OPTIONS)
+    frames = options.frames
+    asked: dict[int, np.ndarray] = {}
+
+    class Spy:
+        def place(self, x: Any, *axes: str) -> Any:
+            return x
+
+        def motion(self, params: Any, ends: Any, hints: Any, *, frames: int) -> Motion:
+            asked[frames] = hints
+            here = (len(ends), frames, SIDE, SIDE)
+            return Motion(jnp.full((*here, 4), float(frames)), jnp.zeros((*here, 1)))
+
+    monkeypatch.setattr(pairs, "sampler", lambda *_: Spy())
+    monkeypatch.setattr(pairs, "_params", lambda *_: {})
+    monkeypatch.setattr(pairs, "_groups", lambda count: (count, [slice(0, count)]))
+    sketch = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    sketch[SIDE // 2] = 0
+    two = prepare(pair(0, {1: sketch}), options, config)
+    one = prepare(pair(1, {1: sketch, frames - 1: sketch}), options, config)._replace(open_end=True)
+    with_a_late_end = prepare(pair(1, {1: sketch}), options, config)._replace(open_end=True)
+    assert pairs.has_motion([two, one, with_a_late_end]).tolist() == [True, True, False]
+    flows, _ = pairs.motion([two, one], options)
+    assert flows.shape == (2, frames, SIDE, SIDE, 4)
+    assert [set(np.unique(flow)) for flow in flows] == [{frames}, {frames + 1}]
+    assert asked[frames].shape[1] == frames
+    np.testing.assert_array_equal(asked[frames + 1][1, :frames], one.hints)
+    assert not asked[frames + 1][:, frames].any()
+
+
 def test_without_weights_of_rife_the_command_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError, match="RIFE needs its weights.*fetch-metric-weights"):

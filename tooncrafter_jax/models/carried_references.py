@@ -23,8 +23,8 @@ from tooncrafter_jax.typing import Video, VideoFeatures
 
 CERTAIN, EXACT = 9.0, 40.0
 """Logits of shares are clipped to the first; the second is 0 or 1 in float32."""
-CARRIED_AT_START = 2.0
-"""Logit of what is carried in the blend at the start: 88 %."""
+CARRIED_AT_START = 4.0
+"""Logit of what is carried in the blend at the start: 98 %. Whatever is drawn over it has to earn its place."""
 LEAST_INNER = 16
 """Channels between the convolutions are half of those around them, but as many as this where there are so many."""
 EPSILON = 1e-6
@@ -69,7 +69,10 @@ class FrameMotion(NamedTuple):
         clips = jnp.ones((batch,), bool) if motion.guided is None else motion.guided
         is_guided = jnp.broadcast_to(clips[:, None, None, None, None], (batch, frames, 1, 1, 1))
         number = jnp.arange(frames)[None, :, None, None, None]
-        is_between = (is_guided & (number > 0) & (number < frames - 1)).astype(jnp.float32)
+        is_last = number == frames - 1
+        if motion.open_ended is not None:
+            is_last &= ~motion.open_ended[:, None, None, None, None]
+        is_between = (is_guided & (number > 0) & ~is_last).astype(jnp.float32)
         share = jnp.clip(motion.share.astype(jnp.float32), 1e-6, 1 - 1e-6)
         logit = jnp.log(share) - jnp.log1p(-share)
         # Corrections must be able to turn a share between; those of key frames are what they are.

@@ -28,11 +28,14 @@ class Motion(NamedTuple):
       flows: (B, T, H, W, 4) from a frame to the first one, right and down, then to the last, in cells of this size.
       share: (B, T, H, W, 1) how much of a cell comes from the first frame, 0 to 1; the rest comes from the last.
       guided: (B,) which clips are guided at all; None for all. The others are computed as without motion.
+      open_ended: (B,) of which clips the last picture is the first once more, and the last frame is like those between;
+        None for none.
     """
 
     flows: Float[Array, "B T H W 4"]
     share: Float[Array, "B T H W 1"]
     guided: Bool[Array, "B"] | None = None
+    open_ended: Bool[Array, "B"] | None = None
 
     @classmethod
     def of_frames_between(cls, flows: Float[Array, "B N H W 4"], share: Float[Array, "B N H W 1"]) -> Motion:
@@ -51,7 +54,7 @@ class Motion(NamedTuple):
         directions.
         """
         flows, share = (resized_frames(x, height, width) for x in (self.flows, self.share))
-        return Motion(flows * (height / self.flows.shape[2]), share, self.guided)
+        return self._replace(flows=flows * (height / self.flows.shape[2]), share=share)
 
     def at_levels(self, height: int, width: int, levels: int) -> tuple[Motion, ...]:
         """The motion at (height, width) and at each halving of it, each resampled from this size, not from the level

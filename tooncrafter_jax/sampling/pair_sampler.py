@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import solver_named
@@ -38,6 +38,8 @@ from tooncrafter_jax.sampling.second_pass import decode_twice
 from tooncrafter_jax.typing import Device, DeviceParams, HostVideos, Uint8Videos
 
 _with_open_ends = jax.jit(References.with_open_ends)
+AFTER = ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0))
+"""Pads hints by a frame."""
 HostMotion = tuple[Float[np.ndarray, "B T H W 4"], Float[np.ndarray, "B T H W 1"]]
 """Flows and shares of `Motion`, on the host."""
 
@@ -82,7 +84,7 @@ class PairSampler:
         at_once = 1 if options.sequential_guidance else branches
         sampler = self.sampler(at_once * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)
-        is_guided = options.motion_guidance and not all(pair.open_end for pair in pairs)
+        is_guided = options.motion_guidance and bool(self.has_motion(pairs).any())
         motion = self.motion(pairs, options) if is_guided else None
         conditions = self._conditions(sampler, pairs, options, branches, known_ends(ends, pairs), motion)
         guidance = Guidance(
@@ -244,7 +246,7 @@ class PairSampler:
             placed = sampler.place(host[group], "batch", "frames")
             moves = None
             if motion is not None and self.config.decoder.carried:
-                moves = _placed(sampler, motion, pairs, group)
+                moves = _placed(sampler, motion, pairs[group], group, self.has_motion(pairs[group]))
             videos.append(to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video))
         return np.concatenate(videos)
 
@@ -283,7 +285,9 @@ class PairSampler:
             scales = [0.0 if pair.hints is None else options.control_scale for pair in pairs]
             scale = sampler.place(np.asarray(scales, np.float32))
         fps = sampler.place(np.asarray([pair.fps for pair in pairs], np.int32))
-        placed = None if motion is None else _placed(sampler, motion, pairs)
+        # Where nothing is known of the last frame, the denoiser's condition has nothing at its end to be carried.
+        has_two = np.asarray([not pair.open_end for pair in pairs])
+        placed = _placed(sampler, motion, pairs, slice(None), has_two) if motion is not None and has_two.any() else None
         return sampler.conditions(
             self._params(sampler, "unet", "sketch_encoder"),
             sampler.place(ends),
@@ -296,19 +300,51 @@ class PairSampler:
         )
 
     def motion(self, pairs: Sequence[PreparedPair], options: SamplingOptions) -> HostMotion:
-        """Motion between the pictures of all pairs, on the host, bent to their sketches; of those with one picture it
-        means nothing.
+        """Motion between the pictures of all pairs, on the host, bent to their sketches.
+
+        Of a pair with one picture it is that to this picture, which its sketches show; without (`has_motion`) it means
+        nothing.
         """
         size, groups = self._groups(len(pairs))
         sampler, parts = self.sampler(size, options.frames), []
         hints = _hints(pairs) if self.config.motion.follows_sketches else None
-        for group in groups:
+        params = self._params(sampler, MOTION)
+
+        def found(group: slice, own: np.ndarray | None, frames: int) -> HostMotion:
             ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
-            own = None if hints is None else sampler.place(hints[group], "batch")
-            found = sampler.motion(self._params(sampler, MOTION), ends, own, frames=options.frames)
-            parts.append((to_host(found.flows), to_host(found.share)))
+            placed = None if own is None else sampler.place(own, "batch")
+            motion = sampler.motion(params, ends, placed, frames=frames)
+            return to_host(motion.flows), to_host(motion.share)
+
+        for group in groups:
+            is_open = np.asarray([pair.open_end for pair in pairs[group]])
+            own = None if hints is None else hints[group]
+            closed = opened = None
+            if own is None or not is_open.all():
+                closed = found(group, own, options.frames)
+            if own is not None and is_open.any():
+                # Behind the last frame there is the first picture again: so the last one is like those between.
+                longer = found(group, np.pad(own, AFTER), options.frames + 1)
+                opened = tuple(part[:, :-1] for part in longer)
+            if closed is None or opened is None:
+                parts.append(closed or opened)
+            else:
+                of_open = is_open[:, None, None, None, None]
+                parts.append(tuple(np.where(of_open, *both) for both in zip(opened, closed, strict=True)))
         flows, share = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return flows, share
+
+    def has_motion(self, pairs: Sequence[PreparedPair]) -> Bool[np.ndarray, "B"]:
+        """Which pairs there is motion for: those with two pictures, and those with one and a sketch of the last frame,
+        where sketches say how things move.
+        """
+        return np.asarray(
+            [
+                not pair.open_end
+                or (self.config.motion.through_sketches and pair.hints is not None and bool(pair.hints[-1].any()))
+                for pair in pairs
+            ]
+        )
 
     def _leading_away(self, sampler: Sampler, pairs: Sequence[PreparedPair]) -> LeadingAway:
         """Tokens of the negative prompts, or of the empty one where there are none, and of the all-zero picture."""
@@ -346,11 +382,16 @@ def _hints(pairs: Sequence[PreparedPair]) -> np.ndarray | None:
     return np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
 
 
-def _placed(sampler: Sampler, motion: HostMotion, pairs: Sequence[PreparedPair], group: slice = slice(None)) -> Motion:
-    """Motion of some pairs on the devices, which guides those with two pictures; its frames lie where those of latents
-    do.
-    """
+def _placed(
+    sampler: Sampler,
+    motion: HostMotion,
+    pairs: Sequence[PreparedPair],
+    group: slice,
+    guided: Bool[np.ndarray, "B"],
+) -> Motion:
+    """The motion of a group of pairs on the devices; its frames lie where those of latents do."""
     flows, share = (sampler.place(part[group], "batch", "frames") for part in motion)
-    is_open = [pair.open_end for pair in pairs]
-    guided = sampler.place(~np.asarray(is_open[group]), "batch") if any(is_open) else None
-    return Motion(flows, share, guided)
+    is_open = np.asarray([pair.open_end for pair in pairs])
+    if not is_open.any():
+        return Motion(flows, share)
+    return Motion(flows, share, *(sampler.place(which, "batch") for which in (guided, is_open)))
