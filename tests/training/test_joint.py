@@ -116,6 +116,13 @@ def test_sketches_guide_the_clips_that_have_some(clips):
     assert np.abs(guided[1] - alone[1]).max() > 1e-3
 
 
+def test_sketches_can_guide_a_denoiser_that_does_not_learn(clips):
+    asked = make_joint(config(clips, "joint", options={"sketched": True, "extractor": "hed"}))
+    assert asked.is_guided and asked.sketches is not None and asked.sketches.extractor == "hed"
+    assert {path.split(".")[0] for path in asked.components.abstract_params if asked.is_trained(path)} == {"decoder"}
+    assert not make_joint(config(clips, "joint")).is_guided
+
+
 def test_guided_frames_are_compared_first(clips):
     guided = config(clips, "joint", groups=("sketch",), options={"perceptual_frames": 3})
     stage = make_joint(guided)

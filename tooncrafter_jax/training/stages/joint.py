@@ -33,11 +33,14 @@ class JointOptions(ReconstructionOptions):
     Attributes:
       last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is
         given alone; the others' times are drawn evenly.
-      extractor: draws the sketches from the frames, where `groups` names the sketch encoder's.
+      sketched: whether sketches guide denoiser and motion also where `groups` names nothing of the sketch encoder,
+        which then stays as it is.
+      extractor: draws the sketches from the frames, where there are any.
       weights: file of the extractor's weights; empty for those that were fetched.
     """
 
     last_time_share: float = ranged(0.0, least=0, most=1)
+    sketched: bool = False
     extractor: Extractor = "anime2sketch"
     weights: str = ""
 
@@ -48,8 +51,8 @@ class Joint(DualReferenceStage):
     A clip's latents are noised to a time that its seed draws, and the denoiser's one prediction of the clean ones is
     decoded: near the truth at early times, and what it knows of the motion from the ends alone at the last. The
     denoiser, which the start must hold, is frozen unless `config.groups` names parts of it: these learn from the
-    pictures too. If it names the sketch encoder's, sketches guide the denoiser, and LPIPS is measured on guided frames
-    first.
+    pictures too. If it names the sketch encoder's, or with the option `sketched`, sketches guide the denoiser, and
+    LPIPS is measured on guided frames first.
     """
 
     Options: ClassVar[type] = JointOptions
@@ -58,14 +61,14 @@ class Joint(DualReferenceStage):
     may_train = (*DualReferenceStage.may_train, *Rectify.may_train, *Sketch.may_train)
 
     def __init__(self, config: TrainConfig, model: ModelConfig, mesh: Mesh | None = None) -> None:
-        denoiser = Sketch.uses if _trains_sketches(config) else Denoising.uses
+        denoiser = Sketch.uses if _draws_sketches(config) else Denoising.uses
         self.uses = tuple(dict.fromkeys((*denoiser, *DualReferenceStage.uses)))
         super().__init__(config, model, mesh)
 
     @property
     def sketches(self) -> SketchSource | None:
-        """As the options say, if the sketch encoder is trained."""
-        if not _trains_sketches(self.config):
+        """As the options say, if there are any."""
+        if not _draws_sketches(self.config):
             return None
         return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
 
@@ -85,5 +88,6 @@ class Joint(DualReferenceStage):
         return clean / self.model.schedule.scale_factor
 
 
-def _trains_sketches(config: TrainConfig) -> bool:
-    return any(group in Sketch.may_train for group in config.groups)
+def _draws_sketches(config: TrainConfig) -> bool:
+    asked = isinstance(config.options, JointOptions) and config.options.sketched
+    return asked or any(group in Sketch.may_train for group in config.groups)
