@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,6 +133,14 @@ class Declared:
 def declared(cls: type) -> Mapping[str, Declared]:
     """The options that a dataclass or a named tuple declares, by name, in order."""
     return {one.name: one for one in _declared(cls)}
+
+
+def value_of(text: str) -> object:
+    """The value of an option that is given as text: JSON, or the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def check_ranges(options: object) -> None:

@@ -177,6 +177,20 @@ def test_restarting_throws_away_an_evaluation_and_nothing_else(true: TrueClips, 
     assert left == set(mine)
 
 
+def test_a_report_compares_methods_clip_by_clip(true: TrueClips, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra 'eval'")
+    run = evaluation(true, tmp_path, [Truth(), Darker(10, "one"), Darker(20, "other")])
+    text = write_report(run, run.run(), {}, against="one").read_text()
+    assert "## Against one" in text
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["against"] == "one" and list(found["differences"]) == ["other"]
+    for metric, value in found["differences"]["other"].items():
+        one, other = (found["numbers"][name][metric]["value"] for name in ("one", "other"))
+        assert value["value"] == pytest.approx(other - one)
+        assert value["low"] <= value["value"] <= value["high"]
+    assert "| other | -" in text and "**" not in text.split("## Against one")[1].split("Differences")[0]
+
+
 def test_restarting_takes_nothing_for_its_own_that_no_rows_tell_of(true: TrueClips, tmp_path: Path) -> None:
     """A run that was stopped between the videos and the rows of a batch leaves videos that no record names."""
     evaluation(true, tmp_path, [Darker(10, "d")]).run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tooncrafter_jax.cli.common import EXIT_OK, Parser, interruption_note
@@ -10,6 +9,7 @@ from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.models.configuration import OPTIONAL_COMPONENTS
+from tooncrafter_jax.options import value_of
 from tooncrafter_jax.sampling.request import make_options
 from tooncrafter_jax.weights.compact import DTYPES, compact
 from tooncrafter_jax.weights.store import Checkpoint
@@ -80,10 +80,7 @@ def _options(choices: list[str], whole: Checkpoint) -> dict[str, object]:
         name, equals, value = choice.partition("=")
         if not equals:
             raise UserError(f"--option={choice} must be a name and a value, such as guidance_scale=1.5")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
+        found[name] = value_of(value)
     make_options({**whole.sampling, **found}).check(whole.config)
     return found
 

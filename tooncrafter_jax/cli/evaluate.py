@@ -27,6 +27,7 @@ from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.evaluation import atd12k
 from tooncrafter_jax.evaluation.method_specs import (
     MethodSpec,
+    check_against,
     chosen_methods,
     chosen_metrics,
 )
@@ -61,7 +62,8 @@ METHOD is one of
   DIR                  a ToonCrafter model: a checkpoint directory; or "small" for the bundled one
   sketched:DIR         that model, guided by sketches of true frames (--sketch-frames)
   reconstruction:DIR   that model's decoder on the latents of the true frames (Table 4 of the paper)
-and NAME=METHOD gives it another name in the report.
+and NAME=METHOD gives it another name in the report. A model may have sampling options of its own behind it, and frames
+for its sketches: "small[steps=8,solver=unipc]", "sketched:small[sketch_frames=4,8,12]".
 """
 EPILOG = """\
 A run that was stopped goes on with the same command; with more metrics it measures only those. Networks of metrics are
@@ -127,12 +129,14 @@ def main(argv: list[str]) -> int:
         "dtype": arguments.dtype,
         "attention": arguments.attention,
         "weights": arguments.metric_weights,
-        "sketches": lambda: _true_sketches(arguments),
+        "sketches": lambda frames: _true_sketches(arguments, frames),
     }
     methods: list[Method] = [spec.make(sampling, clips, **how) for spec in specs]
     if arguments.atd12k is not None:
         methods = [one if isinstance(one, Truth) else atd12k.MiddleFrames(one, rule.frames) for one in methods]
         metrics = [atd12k.OfMiddleFrames(metric) for metric in metrics]
+    if arguments.against is not None:
+        check_against(arguments.against, [method.name for method in methods])
     store = _store(arguments, clips, {method.name: method.settings() for method in methods})
     evaluation = Evaluation(
         clips, methods, metrics, store, batch=arguments.batch_size, keep_videos=not arguments.no_videos
@@ -143,7 +147,7 @@ def main(argv: list[str]) -> int:
         from tooncrafter_jax.evaluation.report import write_report
 
         request = {"methods": " ".join(spec.text for spec in specs), "metrics": " ".join(names)}
-        print(f"report: {printable(write_report(evaluation, measured, request, shown))}")
+        print(f"report: {printable(write_report(evaluation, measured, request, shown, arguments.against))}")
     return EXIT_OK
 
 
@@ -192,10 +196,10 @@ def _weights(arguments: argparse.Namespace) -> MetricWeightFiles:
     return MetricWeightFiles(arguments.metric_weights, clip)
 
 
-def _true_sketches(arguments: argparse.Namespace) -> TrueSketches:
-    """What guides models that are given sketches."""
+def _true_sketches(arguments: argparse.Namespace, own: Sequence[int] | None) -> TrueSketches:
+    """What guides models that are given sketches, of the frames of a method's own, if it has some."""
     weights, name = arguments.sketch_weights, arguments.sketch_extractor
-    frames = arguments.sketch_frames or [arguments.frames // 2]
+    frames = own or arguments.sketch_frames or [arguments.frames // 2]
     title = name if weights is None else f"{name} of {weights.name}"
     return TrueSketches(load_extractor(name, weights), title, tuple(sorted(set(frames))))
 

@@ -49,6 +49,11 @@ def add_how(add: Add) -> None:
         metavar="ID",
         help="clips that the report shows whatever their numbers: parts of ids",
     )
+    add(
+        "--against",
+        metavar="NAME",
+        help="a method of the report that the others are compared with, clip by clip: differences with intervals",
+    )
     add("--no-videos", action="store_true", help="keep numbers alone, not what was made")
     add_overwrite(add, "another evaluation in --out")
     add("--no-prompts", action="store_true", help="models do not get the captions")

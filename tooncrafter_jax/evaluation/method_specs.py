@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax
@@ -28,9 +28,10 @@ from tooncrafter_jax.evaluation.true_clips import TrueSet
 from tooncrafter_jax.io.paths import url_of
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.notes import note
+from tooncrafter_jax.options import value_of
 from tooncrafter_jax.sampling.model_loading import BUNDLED, find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
-from tooncrafter_jax.sampling.request import SamplingOptions
+from tooncrafter_jax.sampling.request import SamplingOptions, make_options
 from tooncrafter_jax.typing import JsonObject
 from tooncrafter_jax.weights.hub_names import published_name
 
@@ -60,6 +61,8 @@ PRESETS = {
     "figure8": Preset(("psnr", "ssim", "lpips_alexnet", "colour_drift"), reconstructs=True),
 }
 DEFAULT_METRICS = ("fvd", "kvd", "lpips_alexnet", "psnr", "ssim", "cpbd", "key_frames", "colour_drift", "flicker")
+SKETCH_FRAMES = "sketch_frames"
+"""Of a method's options the one that is not of sampling."""
 DEFAULT_METHODS = ("truth", "still", "cross_fade", "flow_warp")
 
 
@@ -106,6 +109,13 @@ def chosen_metrics(named: Sequence[str] | None, preset: str | None, *, with_clip
     return list(dict.fromkeys(name for name in names if name not in without))
 
 
+def check_against(name: str, methods: Sequence[str]) -> None:
+    """Raises UserError unless it is one of several methods, and not the truth."""
+    if name == Truth.name or name not in methods or len(methods) < 2:
+        others = ", ".join(method for method in methods if method != Truth.name)
+        raise UserError(f"--against={name} must be one of the methods that are compared: {others}")
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """A method as the command line names it.
@@ -115,24 +125,36 @@ class MethodSpec:
       name: what it is called in the report; empty for its own name.
       kind: `truth`, `rival`, `model`, `sketched` or `reconstruction`.
       value: a rival's name, or a directory.
+      options: how this model samples, before what is said for all: sampling options, and `sketch_frames`.
     """
 
     text: str
     name: str
     kind: str
     value: str
+    options: JsonObject = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> MethodSpec:
-        """Reads [NAME=]METHOD.
+        """Reads [NAME=]METHOD or [NAME=]METHOD[OPTION=VALUE,...].
 
         Raises:
-          UserError: it is none of the methods, naming the nearest.
+          UserError: it is none of the methods, naming the nearest, or has no options.
         """
-        match = re.fullmatch(r"(?:([\w. +-]+)=)?(.+)", text)
+        match = re.fullmatch(r"(?:([\w. +-]+)=)?(.+?)(?:\[(\w+=[^\[\]]+)\])?", text)
         if match is None:
             raise UserError(f"'{text}' is not a method: write METHOD or NAME=METHOD, as rife or mine=folder:DIR")
-        name, method = match[1] or "", match[2]
+        spec = cls._of(text, match[1] or "", match[2])
+        if match[3] is None:
+            return spec
+        if spec.kind not in ("model", "sketched"):
+            raise UserError(f"'{text}' has options, which models alone sample by: leave out '[{match[3]}]'")
+        parts = (part.partition("=") for part in re.split(r",(?=\w+=)", match[3]))
+        options = {option: value_of(value) for option, _, value in parts}
+        return replace(spec, options=options)
+
+    @classmethod
+    def _of(cls, text: str, name: str, method: str) -> MethodSpec:
         prefix, _, rest = method.partition(":")
         if method == Truth.name:
             if name:
@@ -161,7 +183,7 @@ class MethodSpec:
         dtype: str | None,
         attention: Backend,
         weights: Path | None,
-        sketches: Callable[[], TrueSketches],
+        sketches: Callable[[Sequence[int] | None], TrueSketches],
     ) -> Method:
         """The method, after finding out that it can make the clips.
 
@@ -172,7 +194,7 @@ class MethodSpec:
           dtype: in which models compute; by default that of the device.
           attention: the back end that models compute attention with where it can be.
           weights: the directory of rivals' networks; by default where they are fetched to.
-          sketches: makes what guides a model with `sketched`.
+          sketches: makes what guides a model with `sketched`, of its own frames or of those for all.
 
         Raises:
           UserError: something that it needs is missing, or it cannot make clips of this kind.
@@ -185,16 +207,44 @@ class MethodSpec:
         if self.kind == "reconstruction":
             return Reconstruction(self.value, name, attention, weights)
         checkpoint = find_checkpoint(self.value)
-        options = sampling(checkpoint.sampling)
+        own = {option: value for option, value in self.options.items() if option != SKETCH_FRAMES}
+        options = _changed(sampling(checkpoint.sampling), own, self.text)
         options.check(checkpoint.config)  # an impossible option is refused before anything is loaded
         toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices(), attention=attention)
         guides = None
         if self.kind == "sketched":
-            name, guides = self.name or f"{name}+sketches", sketches()
+            name, guides = self.name or f"{name}+sketches", sketches(self._sketch_frames())
+        elif SKETCH_FRAMES in self.options:
+            raise UserError(f"'{self.text}' has frames for sketches, but no sketches: write sketched:{self.value}")
+        if self.options and not self.name:
+            name += "".join(f" {option} {_as_name(value)}" for option, value in self.options.items())
         identity = checkpoint_identity(checkpoint)
         return ToonCrafterMethod(
             toon, name, options, with_prompts=prompts, sketches=guides, weights=weights, identity=identity
         )
+
+    def _sketch_frames(self) -> Sequence[int] | None:
+        """The frames that are sketched, where the method says which."""
+        given = self.options.get(SKETCH_FRAMES)
+        if given is None:
+            return None
+        numbers = str(given).split(",")
+        if not all(number.strip().isdecimal() for number in numbers):
+            raise UserError(f"'{self.text}' has {SKETCH_FRAMES}={given}, but frames are numbers, as 4,8,12")
+        return [int(number) for number in numbers]
+
+
+def _changed(options: SamplingOptions, changes: JsonObject, text: str) -> SamplingOptions:
+    """Sampling options with some of one method's own."""
+    for name in ("frames", "height", "width"):
+        if name in changes:
+            raise UserError(f"'{text}' has {name} of its own, but all methods make the same clips: give --{name}")
+    checked = make_options(changes)
+    return replace(options, **{name: getattr(checked, name) for name in changes})
+
+
+def _as_name(value: object) -> str:
+    return re.sub(r"[^\w. +-]+", " ", str(value)).strip()
 
 
 def _name_of(directory: Path) -> str:

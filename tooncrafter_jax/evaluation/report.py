@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tooncrafter_jax.evaluation.metrics.i3d_features import LOGITS, too_few_clips
-from tooncrafter_jax.evaluation.metrics.intervals import Interval, interval
+from tooncrafter_jax.evaluation.metrics.intervals import Interval, difference, interval
 from tooncrafter_jax.evaluation.metrics.metric import Metric
 from tooncrafter_jax.evaluation.pictures import write_side_by_side, write_together
 from tooncrafter_jax.evaluation.plots import write_by_frame, write_intervals
@@ -53,7 +53,11 @@ def numbers_of(metrics: Sequence[Metric], measured: Sequence[Measured]) -> Numbe
 
 
 def write_report(
-    evaluation: Evaluation, measured: Sequence[Measured], request: JsonObject, shown: Sequence[int] = ()
+    evaluation: Evaluation,
+    measured: Sequence[Measured],
+    request: JsonObject,
+    shown: Sequence[int] = (),
+    against: str | None = None,
 ) -> Path:
     """Writes the report into the evaluation's directory, in place of an older one.
 
@@ -62,6 +66,7 @@ def write_report(
       measured: what it returned.
       request: what was asked for, for the report's head.
       shown: indices of clips that are shown whatever their numbers.
+      against: name of the method that the others are compared with; None for no comparison.
 
     Returns:
       `report.md`.
@@ -71,6 +76,7 @@ def write_report(
     """
     directory, metrics = evaluation.store.directory, evaluation.metrics
     numbers = numbers_of(metrics, measured)
+    differences = {} if against is None else differences_from(against, metrics, measured)
     write_json(
         directory / "report.json",
         {
@@ -83,9 +89,17 @@ def write_report(
                 for name, of_method in numbers.found.items()
             },
             "by_frame": numbers.by_frame,
+            "against": against,
+            "differences": {
+                name: {metric: asdict(value) for metric, value in of_method.items()}
+                for name, of_method in differences.items()
+            },
         },
     )
-    lines = [*_head(evaluation, request), *_table(metrics, measured, numbers), *_notes(metrics, measured)]
+    lines = [*_head(evaluation, request), *_table(metrics, measured, numbers)]
+    if against is not None:
+        lines += _compared(against, metrics, measured, differences)
+    lines += _notes(metrics, measured)
     titles = [method.title for method in measured]
     panels = [(m.title, m.better, [numbers.found[method.name][m.name] for method in measured]) for m in metrics]
     write_intervals(directory / "plots" / "intervals.png", titles, panels)
@@ -101,6 +115,44 @@ def write_report(
     path = directory / "report.md"
     write_atomically(path, "\n".join(lines).encode(errors="backslashreplace"))
     return path
+
+
+def differences_from(
+    against: str, metrics: Sequence[Metric], measured: Sequence[Measured]
+) -> dict[str, dict[str, Interval]]:
+    """By how much each other method's number is larger than that of the method `against`: method -> metric -> the
+    difference, whose interval comes of the same draws of clips for both.
+    """
+    base = next(method for method in measured if method.name == against)
+    return {
+        method.name: {
+            metric.name: difference(metric, method.rows[metric.name], base.rows[metric.name]) for metric in metrics
+        }
+        for method in measured
+        if method.name not in (against, Truth.name)
+    }
+
+
+def _compared(
+    against: str,
+    metrics: Sequence[Metric],
+    measured: Sequence[Measured],
+    differences: Mapping[str, Mapping[str, Interval]],
+) -> list[str]:
+    """The differences as a table; what is better beyond its interval is bold."""
+    titles = {method.name: method.title for method in measured}
+    lines = [f"## Against {markdown_text(titles[against])}", ""]
+    lines.append("| method | " + " | ".join(metric.title for metric in metrics) + " |")
+    lines.append("|---" * (len(metrics) + 1) + "|")
+    for name, of_method in differences.items():
+        cells = []
+        for metric in metrics:
+            value = of_method[metric.name]
+            is_better = value.high < 0 if metric.better == "lower" else value.low > 0
+            text = "–" if math.isnan(value.value) else ("+" if value.value > 0 else "") + _text(value)
+            cells.append(f"**{text}**" if is_better else text)
+        lines.append(f"| {markdown_text(titles[name])} | " + " | ".join(cells) + " |")
+    return [*lines, "", "Differences clip by clip; in bold, what is better beyond the 95 % interval.", ""]
 
 
 def _head(evaluation: Evaluation, request: JsonObject) -> list[str]:
