@@ -53,6 +53,7 @@ def held_out(
     *,
     frames: int | None = None,
     start: Start = WindowRule.start,
+    stride: int = WindowRule.stride,
     size: int | None = None,
 ) -> HeldOut:
     """The model and the clips that are asked for.
@@ -61,6 +62,7 @@ def held_out(
       arguments: of `parser_of`.
       frames: that are taken of a clip; None: as many as are drawn.
       start: where in a clip they are taken.
+      stride: step between them.
       size: pixels of a side; None: the model's.
 
     Raises:
@@ -71,7 +73,7 @@ def held_out(
     options = make_options({**toon.sampling, **{name: value for name, value in given.items() if value is not None}})
     options.check(toon.config)
     height, width = options.size(toon.config)
-    rule = WindowRule(options.frames if frames is None else frames, height, width, start=start)
+    rule = WindowRule(options.frames if frames is None else frames, height, width, stride, start)
     return HeldOut(toon, options, rule, TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit))
 
 
