@@ -58,6 +58,15 @@ def unchecked_types() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", before)
 
 
+@pytest.fixture(autouse=True)
+def no_kept_programs() -> Iterator[None]:
+    """What a command turns on in one test must not keep the next one from tracing."""
+    yield
+    from tooncrafter_jax.runtime.kept_programs import keep_programs
+
+    keep_programs(None)
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     """The architecture of the reference numbers."""

@@ -20,11 +20,16 @@ import jax
 from etils import epath
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.runtime.kept_programs import keep_programs
 
 NOTE = (
     "note: compiled programs are kept in {directory} of the first host, where the others do not find them: name a "
     "directory that all hosts share, also gs://..., by --compilation-cache"
 )
+
+
+PROGRAMS = "programs"
+"""Where whole programs lie (`kept_programs`) below the directory of the cache, if it is on this machine."""
 
 
 def cache_directory() -> Path:
@@ -33,7 +38,8 @@ def cache_directory() -> Path:
 
 
 def enable_compilation_cache(directory: str | None = None) -> None:
-    """Turns on JAX's persistent compilation cache; to be called when the processes have found each other.
+    """Turns on JAX's persistent compilation cache, and that of whole programs (`kept_programs`); to be called when the
+    processes have found each other.
 
     Args:
       directory: for the programs, on this machine or remote (gs://...). By default the one that the user has chosen for
@@ -53,6 +59,8 @@ def enable_compilation_cache(directory: str | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", own)
         if jax.distributed.is_initialized() and jax.process_count() > 1 and jax.process_index() == 0:
             print(NOTE.format(directory=own), file=sys.stderr)
+    chosen: str = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    keep_programs(None if "://" in chosen else Path(chosen) / PROGRAMS)
 
 
 def _checked(directory: str) -> str:

@@ -42,6 +42,7 @@ from tooncrafter_jax.models.tooncrafter import (
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import axis_rules, constrain, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
+from tooncrafter_jax.runtime.kept_programs import KeptFunction
 from tooncrafter_jax.sampling.denoise import Guidance, Remembered, denoise_chunk
 from tooncrafter_jax.sampling.feature_reuse import Reuse
 from tooncrafter_jax.sampling.sampling_mesh import mesh_rules
@@ -136,7 +137,7 @@ class Sampler:
         fn: Callable[..., PyTree],
         static_argnames: Sequence[str] | None = None,
         donate_argnames: Sequence[str] | None = None,
-    ) -> jax.stages.Wrapped:
+    ) -> KeptFunction:
         """`jax.jit` of a method, traced for these devices: their platform, their mesh, and float32 that is float32."""
         mesh = self.mesh
         dtype = self.networks["unet"].dtype
@@ -149,7 +150,10 @@ class Sampler:
                 stack.enter_context(exact_float32(dtype))
                 return fn(*args, **kw)
 
-        return jax.jit(traced, static_argnames=static_argnames, donate_argnames=donate_argnames)
+        jitted = jax.jit(traced, static_argnames=static_argnames, donate_argnames=donate_argnames)
+        networks = {name: (network.dtype, network.attention) for name, network in self.networks.items()}
+        layout = None if mesh is None else (mesh.shape, self.rules)
+        return KeptFunction(jitted, static_argnames or (), repr((self.config, networks, layout)))
 
     def _model(self, params: AllParams) -> BoundModel:
         return BoundModel(self.config, lambda name: self.networks[name].bind(params[name]))
