@@ -286,6 +286,21 @@ RUNS = {
         "save_every": 25,
         "ema_decay": 0.99,
     },
+    # Its denoiser once more, with motion, to compare what motion guides: `scripts/motion_variants.py`.
+    "guided": RECTIFY
+    | MOVED
+    | {
+        "start": "carried_sketched",
+        "model_changes.motion": THROUGH_SKETCHES["model_changes.motion"] | {"guides_denoiser": True},
+        "groups": (*SPATIAL, "temporal"),
+        "steps": 100,
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.warmup_steps": 10,
+        "optimizer.schedule": "cosine",
+        "data.batch": 4,
+        "validate_every": 50,
+        "ema_decay": 0.97,
+    },
     # The paper's Table 3. Variant iv is its choice, i is the start itself.
     "rectify_ii": RECTIFY | {"groups": (*SPATIAL, "temporal")},
     "rectify_iii": RECTIFY | {"groups": SPATIAL, "rectify.bypass_temporal": True},

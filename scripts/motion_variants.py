@@ -1,0 +1,72 @@
+"""Writes variants of a model that differ in what motion guides, for one evaluation to compare.
+
+  python scripts/motion_variants.py MODEL OUT [--denoiser=DIR]
+
+Written are OUT/carried, whose decoder carries its references along the flows as they are; OUT/corrected, which corrects
+them from the latents; and, with a denoiser that was trained with motion, OUT/latents, where that one alone is guided
+and the decoder carries nothing; OUT/both and OUT/both_corrected. MODEL is of a decoder that carries and corrects.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tooncrafter_jax.sampling.model_loading import find_checkpoint
+from tooncrafter_jax.typing import HostParams
+from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+
+GUIDED = ("unet", "image_projector")
+"""Components of a denoiser that was trained with motion."""
+
+
+def decoder_of(params: HostParams, *, carries: bool, corrects: bool) -> HostParams:
+    """A decoder's parameters without what carries, or with corrections that are nothing."""
+    kept = {
+        path: value
+        for path, value in params.items()
+        if carries or not (".carried." in path or path.startswith("carried_pictures."))
+    }
+    if corrects:
+        return kept
+    return {path: np.zeros_like(value) if ".carried.correction." in path else value for path, value in kept.items()}
+
+
+def write(directory: Path, model: Checkpoint, denoiser: Checkpoint | None, *, carries: bool, corrects: bool) -> None:
+    """Writes one variant."""
+    config = replace(
+        model.config,
+        decoder=replace(model.config.decoder, carried=carries, corrects_motion=carries),
+        motion=replace(model.config.motion, guides_denoiser=denoiser is not None),
+    )
+    networks = model.config.networks()
+    sources: Mapping[str, Checkpoint] = dict.fromkeys(GUIDED, denoiser) if denoiser is not None else {}
+    with CheckpointWriter(directory, config, model.provenance, sampling=model.sampling, safetensors=True) as writer:
+        for name in model.components:
+            params = sources.get(name, model).restore_on_host(name, networks[name])
+            writer.write(name, decoder_of(params, carries=carries, corrects=corrects) if name == "decoder" else params)
+
+
+def main() -> None:
+    """Writes the directories."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="checkpoint directory, or a name")
+    parser.add_argument("out", type=Path, help="where the variants go; none of them may be there")
+    parser.add_argument("--denoiser", help="checkpoint directory of a denoiser that was trained with motion")
+    arguments = parser.parse_args()
+    model = find_checkpoint(arguments.model)
+    write(arguments.out / "carried", model, None, carries=True, corrects=False)
+    write(arguments.out / "corrected", model, None, carries=True, corrects=True)
+    if arguments.denoiser is not None:
+        guided = find_checkpoint(arguments.denoiser)
+        write(arguments.out / "latents", model, guided, carries=False, corrects=False)
+        write(arguments.out / "both", model, guided, carries=True, corrects=False)
+        write(arguments.out / "both_corrected", model, guided, carries=True, corrects=True)
+
+
+if __name__ == "__main__":
+    main()
