@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,6 +146,39 @@ def test_without_a_directory_and_while_tracing_it_is_the_jitted_function(directo
     keep_programs(None)
     assert function(Pair(jnp.ones(2), None)).first.sum() == 4
     assert not directory.exists() and function.kept.lower(Pair(jnp.ones(2), None)).as_text()
+
+
+_PROGRAM = """
+    import sys
+    import jax, jax.numpy as jnp, numpy as np
+    from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
+    from tooncrafter_jax.runtime.kept_programs import KeptFunction
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    enable_compilation_cache(sys.argv[1])
+    traced = []
+    def wave(x):
+        traced.append(x)
+        return jnp.tanh(x @ x.T).sum(axis=0)
+    print(KeptFunction(jax.jit(wave), (), "")(jax.device_put(np.ones((64, 8), np.float32)))[0], len(traced))
+"""
+
+
+def test_a_program_out_of_the_cache_of_cpus_is_not_written_again(tmp_path: Path) -> None:
+    """It would lack functions, and fail when it is called."""
+    programs, found = tmp_path / "programs", []
+    for is_emptied in (False, False, True, False):
+        if is_emptied:
+            shutil.rmtree(programs)
+        run = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(_PROGRAM), str(tmp_path)],
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append((run.stdout.split(), len(list(programs.glob("*")))))
+    value = found[0][0][0]
+    assert found == [([value, traced], kept) for traced, kept in (("1", 1), ("0", 1), ("1", 0), ("1", 0))]
 
 
 def test_old_programs_make_room(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ JAX's persistent cache spares the compiler, but a program must be traced and low
 takes seconds for a denoiser. Here the key is made of what is known before: the arguments' shapes and layouts, the
 sources of this package, the versions of JAX and of the device's driver, and the device's kind.
 
+On CPUs, a program that JAX took from its own cache is not kept: written again, it lacks functions.
+
 A program is a pickle, so a directory is only read if it is this user's own and nobody else may write to it. A program
 that a process ends by while it is loaded is not loaded again.
 """
@@ -35,6 +37,7 @@ from tooncrafter_jax.typing import Device, PyTree
 LARGEST = 4 * 2**30
 """Bytes that programs take together; those that were not used for longest make room."""
 ENDING, LOADING = ".program", ".loading"
+CACHE_HIT = "/jax/compilation_cache/cache_hits"
 CPU_INFO = Path("/proc/cpuinfo")
 _directory: Path | None = None
 
@@ -45,7 +48,27 @@ def keep_programs(directory: Path | None) -> None:
     Nothing is kept where several processes run together, as each would have to load the same program.
     """
     global _directory
+    if directory is not None and _directory is None:
+        _count_hits()
     _directory = directory
+
+
+_hits = threading.local()
+
+
+@functools.cache
+def _count_hits() -> None:
+    """Counts from now on, in each thread, the programs that JAX takes from its own cache."""
+
+    def count(event: str, **_: object) -> None:
+        if event == CACHE_HIT:
+            _hits.count = _taken_from_cache() + 1
+
+    jax.monitoring.register_event_listener(count)
+
+
+def _taken_from_cache() -> int:
+    return getattr(_hits, "count", 0)
 
 
 class KeptFunction:
@@ -98,8 +121,10 @@ class KeptFunction:
         path = directory / f"{hashlib.sha256(described.encode()).hexdigest()}{ENDING}"
         program = _read(path, devices)
         if program is None:
+            before = _taken_from_cache()
             program = self._function.lower(*args, **kw).compile()
-            _write(path, program)
+            if devices[0].platform != "cpu" or _taken_from_cache() == before:
+                _write(path, program)
         return program
 
 
