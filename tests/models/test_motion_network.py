@@ -87,22 +87,34 @@ def test_no_sketches_are_empty_sketches() -> None:
     np.testing.assert_allclose(alone.flows, empty.flows, atol=1e-4)
 
 
-def test_flows_of_enlarged_pictures_in_both_directions() -> None:
-    """Both are a world of their own: flows are RIFE's of larger pictures, and those of swapped pictures are swapped."""
-    config = replace(CONFIG, refinement_widths=(), refinement_scales=(), enlargement=2, both_ways=True)
+def test_flows_between_enlarged_lines_in_both_directions() -> None:
+    """They are RIFE's of larger drawings, both ways; between pictures nothing changes."""
+    config = replace(
+        CONFIG, refinement_widths=(), refinement_scales=(), through_sketches=True, enlargement=2, both_ways=True
+    )
     built = Network(MotionNetwork, config)
-    own = {path: params()[path] for path in built.abstract_params}
-    run = jax.jit(lambda ends: built.bind(own)(ends, FRAMES))
-    found, swapped = run(ends()), run(ends()[:, ::-1])
-    rife = Network(Rife, CONFIG.flow).bind({path.removeprefix("flow."): value for path, value in own.items()})
-    first, last = (resized(ends()[:, end], 2 * HEIGHT, 2 * WIDTH) for end in range(2))
+    own = {path: params()[path] for path in built.abstract_params if path.startswith("flow.")}
+    own |= {path: jnp.zeros(leaf.shape) for path, leaf in built.abstract_params.items() if path not in own}
+    first, last = (ends()[:, end] for end in range(2))
     middle = jnp.asarray([0.5, 0.5])
-    there, back = (jax.jit(rife.estimate)(*pictures, middle) for pictures in ((first, last), (last, first)))
+
+    def between_lines(params: Any, first: jax.Array, last: jax.Array) -> Any:
+        return built.bind(params)._estimate(first, last, middle)  # noqa: SLF001
+
+    found, swapped = (jax.jit(between_lines)(own, *pair) for pair in ((first, last), (last, first)))
+    rife = Network(Rife, CONFIG.flow).bind({path.removeprefix("flow."): value for path, value in own.items()})
+    large = [resized(picture, 2 * HEIGHT, 2 * WIDTH) for picture in (first, last)]
+    there, back = (jax.jit(rife.estimate)(*pair, middle) for pair in (large, large[::-1]))
     both = (there[0] + jnp.concatenate([back[0][..., 2:], back[0][..., :2]], axis=-1)) / 2
-    np.testing.assert_allclose(found.flows[:, 2], resized(both, HEIGHT, WIDTH) / 2, atol=1e-3)
-    share = jax.nn.sigmoid(resized((there[1] - back[1]) / 2, HEIGHT, WIDTH))
-    np.testing.assert_allclose(found.share[:, 2], share, atol=1e-4)
-    np.testing.assert_allclose(found.flows, jnp.roll(swapped.flows[:, ::-1], 2, axis=-1), atol=1e-3)
+    np.testing.assert_allclose(found[0], resized(both, HEIGHT, WIDTH) / 2, atol=1e-3)
+    np.testing.assert_allclose(found[1], resized((there[1] - back[1]) / 2, HEIGHT, WIDTH), atol=1e-4)
+    np.testing.assert_allclose(found[0], jnp.roll(swapped[0], 2, axis=-1), atol=1e-3)
+    still = replace(config, enlargement=1, both_ways=False)
+    alone, other = (
+        jax.jit(Network(MotionNetwork, one).bind(own).__call__, static_argnums=1)(ends(), FRAMES)
+        for one in (config, still)
+    )
+    np.testing.assert_array_equal(alone.flows, other.flows)
 
 
 @pytest.mark.gate

@@ -64,7 +64,7 @@ def shifts(motion: Bent) -> tuple[np.ndarray, np.ndarray]:
 
 def test_without_a_sketch_nothing_changes(world: tuple[jnp.ndarray, jnp.ndarray, Bent]) -> None:
     ends, sketches, straight = world
-    found = through_sketches(estimate, lines, ends, straight, jnp.zeros_like(sketches))
+    found = through_sketches(estimate, estimate, lines, ends, straight, jnp.zeros_like(sketches))
     np.testing.assert_array_equal(found.flows, straight.flows)
     np.testing.assert_array_equal(found.logit, straight.logit)
 
@@ -73,14 +73,14 @@ def test_a_sketch_moves_its_frame_and_those_beside_it(world: tuple[jnp.ndarray, 
     """That of frame 3 says that the square is at 3, where it would evenly be at 6."""
     ends, sketches, straight = world
     only = jnp.zeros_like(sketches).at[:, 2].set(sketches[:, 2])
-    moved, left = shifts(through_sketches(estimate, lines, ends, straight, only))
+    moved, left = shifts(through_sketches(estimate, estimate, lines, ends, straight, only))
     np.testing.assert_allclose(moved, [1, 2, 3, 6, 9], atol=0.15)
     np.testing.assert_allclose(left, 12 - moved, atol=0.3)
 
 
 def test_sketches_of_all_frames_are_the_motion(world: tuple[jnp.ndarray, jnp.ndarray, Bent]) -> None:
     ends, sketches, straight = world
-    moved, _ = shifts(through_sketches(estimate, lines, ends, straight, sketches))
+    moved, _ = shifts(through_sketches(estimate, estimate, lines, ends, straight, sketches))
     np.testing.assert_allclose(moved, PLACES[1:-1], atol=0.15)
 
 

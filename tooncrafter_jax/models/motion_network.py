@@ -47,9 +47,9 @@ class MotionConfig:
       refinement_widths: channels of each block of the refinement, coarse to fine; empty for none.
       refinement_scales: how much smaller than the pictures the input of each of them is.
       refinement_depth: pairs of convolutions, over space and over time, in the middle of each.
-      enlargement: how many times larger pictures are when their flows are estimated. RIFE was trained on larger ones
-        than a model for 128x128 pixels has.
-      both_ways: whether flows are also estimated from the last picture to the first, and both are averaged.
+      enlargement: how many times larger sketches and lines are when the flows between them are estimated. RIFE was
+        trained on larger pictures than a model for 128x128 pixels has.
+      both_ways: whether these flows are also estimated the other way round, and both are averaged.
       through_sketches: whether frames with a sketch become keys (`sketched_motion`), before any refinement.
       guides_denoiser: whether the denoiser sees the motion (spec section 14), and not only a decoder that carries its
         references along it.
@@ -163,7 +163,10 @@ class MotionNetwork(nnx.Module):
         if hints is not None:
             sketches = jnp.pad(hints[:, 1:-1].astype(jnp.float32), ((0, 0), (0, 0), *border))
             if self.lines is not None:
-                flows, logit = through_sketches(self._estimate, self.lines, padded, Bent(flows, logit), sketches)
+                straight = Bent(flows, logit)
+                flows, logit = through_sketches(
+                    self.flow.estimate, self._estimate, self.lines, padded, straight, sketches
+                )
         if len(self.refinement):
             flows, logit = self._refined(padded, flows, logit, sketches)
         cut = (slice(None), slice(None), slice(height), slice(width))
@@ -176,11 +179,14 @@ class MotionNetwork(nnx.Module):
         between = frames - 2
         times = jnp.tile(jnp.arange(1, frames - 1, dtype=jnp.float32) / (frames - 1), ends.shape[0])
         first, last = (jnp.repeat(ends[:, i], between, axis=0) for i in range(2))
-        flows, logit = (rearrange(x, "(b n) h w c -> b n h w c", n=between) for x in self._estimate(first, last, times))
+        flows, logit = (
+            rearrange(x.astype(jnp.float32), "(b n) h w c -> b n h w c", n=between)
+            for x in self.flow.estimate(first, last, times)
+        )
         return flows, logit
 
     def _estimate(self, first: Images, last: Images, times: Float[Array, "M"]) -> tuple[Flows, Logit]:
-        """RIFE's flows and logits between pairs of pictures, at the size and in the directions of the configuration."""
+        """RIFE's flows and logits between drawings, at the size and in the directions of the configuration."""
         height, width = first.shape[1:3]
         times_larger = self.config.enlargement
         if times_larger > 1:

@@ -73,6 +73,7 @@ class Bent(NamedTuple):
 
 def through_sketches(
     estimate: Estimate,
+    between_lines: Estimate,
     lines: Lines,
     ends: Float[Array, "B 2 H W 3"],
     straight: Bent,
@@ -82,6 +83,7 @@ def through_sketches(
 
     Args:
       estimate: finds flows between two pictures.
+      between_lines: finds flows between two drawings of lines.
       lines: finds the lines of pictures.
       ends: the first and the last frame, in [-1, 1].
       straight: the motion without sketches.
@@ -91,7 +93,7 @@ def through_sketches(
       The motion; of clips without a sketch as it was.
     """
     is_drawn = jnp.any(sketches > 0, axis=(2, 3, 4))
-    at_sketches = _at_sketches(estimate, lines, ends, straight, sketches)
+    at_sketches = _at_sketches(between_lines, lines, ends, straight, sketches)
     drawn = _chosen(is_drawn, at_sketches, straight)
     between = _between_drawn(estimate, ends, drawn, is_drawn)
     has_sketch = jnp.any(is_drawn, axis=1, keepdims=True)
