@@ -322,6 +322,14 @@ def test_a_clip_through_a_key_takes_steps_enough_to_see_its_draft(
     assert len(visits(NoiseSchedule(), found.solver_options).timestep) >= 3
 
 
+@pytest.mark.parametrize(("steps", "count"), [(1, 1), (2, 0)])
+def test_a_model_of_one_step_may_be_worse_through_keys(steps: int, count: int) -> None:
+    shot = Shot({0: flat(0), 40: flat(120), 80: flat(240)}, options=ShotOptions(through_keys=True))
+    with collected() as notes:
+        lay_out(shot, SamplingOptions(steps=steps))
+    assert sum("this model is sampled in one" in sentence for sentence in notes) == count
+
+
 @pytest.mark.parametrize("exposure", [1, 2])
 def test_the_draft_of_a_clip_through_a_key_is_of_the_frames_of_all_levels(exposure: int) -> None:
     """Its frames stand where the drawings that they become stand: from three drawings before the key to three after."""

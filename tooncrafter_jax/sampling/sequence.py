@@ -386,6 +386,11 @@ def _check_settings(shot: Shot, layout: Layout, options: SamplingOptions) -> Non
         raise UserError("a shot is drawn over one background: leave two_backgrounds out")
     if shot.options.through_keys and options.frames < LEAST_BRIDGE:
         raise UserError(f"drawing through keys needs clips of at least {LEAST_BRIDGE} frames, not {options.frames}")
+    if shot.options.through_keys and options.timesteps is None and options.steps == 1:
+        note(
+            "frames around keys are drawn in several steps, but this model is sampled in one: look at them, and leave "
+            "through_keys out if they are worse"
+        )
     if options.strength < 1:
         raise UserError(
             f"a strength of {options.strength:g} says how much of a draft is drawn anew, but a shot has none: "
