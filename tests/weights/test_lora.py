@@ -40,7 +40,7 @@ def test_a_convolution_is_adapted_as_the_matrix_of_its_patches():
     np.testing.assert_allclose(adapted, convolve(kernel) + 0.5 * low_rank, rtol=1e-4, atol=1e-4)
     settings = LoraConfig(rank=2, targets=("conv",))
     shapes = {"unet.conv_in.kernel": jax.ShapeDtypeStruct((3, 3, 4, 5), jnp.float32)}
-    assert targets(settings, shapes, lambda path: True) == ["unet.conv_in.kernel"]
+    assert targets(settings, shapes, lambda path: True, "rectify") == ["unet.conv_in.kernel"]
     fresh = init(settings, shapes, ["unet.conv_in.kernel"], 0)
     assert [factor.shape for factor in fresh.values()] == [(36, 2), (2, 5)]
 

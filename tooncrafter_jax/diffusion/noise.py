@@ -27,6 +27,7 @@ class Stream(enum.IntEnum):
     TIMESTEP = 3
     LAST_TIME = 4
     MOTION = 5
+    GUIDANCE = 6
 
 
 def _key(seed: jax.Array) -> jax.Array:
@@ -82,5 +83,14 @@ def clips_with_motion(seeds: UInt32[Array, "B"], share: float) -> Bool[Array, "B
 
     def one(seed: UInt32[Array, ""]) -> Bool[Array, ""]:
         return jax.random.bernoulli(jax.random.fold_in(_key(seed), Stream.MOTION), share)
+
+    return jax.vmap(one)(seeds)
+
+
+def clip_guidance(seeds: UInt32[Array, "B"], least: float, most: float) -> Float[Array, "B"]:
+    """A guidance scale (B,) for each clip, drawn uniformly from a range by its seed."""
+
+    def one(seed: UInt32[Array, ""]) -> Float[Array, ""]:
+        return jax.random.uniform(jax.random.fold_in(_key(seed), Stream.GUIDANCE), (), jnp.float32, least, most)
 
     return jax.vmap(one)(seeds)

@@ -254,7 +254,7 @@ def export(directory: AnyPath, stage: Stage, state: State, *, model: ModelConfig
     with contextlib.ExitStack() as stack:
         writer = None
         if is_main_process():
-            own = start.checkpoints[0].sampling if start.checkpoints else None
+            own = {**(start.checkpoints[0].sampling if start.checkpoints else {}), **stage.sampling}
             before = [dict(checkpoint.provenance) for checkpoint in start.checkpoints]
             description = {**provenance, **({"started_from": before} if before else {})}
             writer = CheckpointWriter(directory, model, description, overwrite=True, sampling=own)

@@ -38,8 +38,14 @@ class LoraConfig:
         return self.alpha / self.rank
 
 
-def targets(config: LoraConfig, shapes: Iterable[str], is_chosen: Callable[[str], bool]) -> list[str]:
+def targets(config: LoraConfig, shapes: Iterable[str], is_chosen: Callable[[str], bool], stage: str) -> list[str]:
     """The kernels that are adapted: those of chosen parameters whose path has one of the targets in it.
+
+    Args:
+      config: of the adaptation.
+      shapes: paths of all parameters.
+      is_chosen: whether a path is in the groups that are trained.
+      stage: whose options these are.
 
     Raises:
       UserError: there are none.
@@ -50,7 +56,7 @@ def targets(config: LoraConfig, shapes: Iterable[str], is_chosen: Callable[[str]
         if is_chosen(path) and path.endswith(".kernel") and any(part in path for part in config.targets)
     ]
     if not found:
-        raise UserError(f"config.rectify.lora.targets {list(config.targets)} match no kernel of the trained groups")
+        raise UserError(f"config.{stage}.lora.targets {list(config.targets)} match no kernel of the trained groups")
     return found
 
 

@@ -208,12 +208,14 @@ class Start:
         return None
 
     def fingerprints(self, paths: Iterable[str]) -> dict[str, list[str]]:
-        """Component -> what stands for the values that its parameters among these paths start from.
+        """Component -> what stands for the values that its parameters among these paths start from; a copy counts as
+        what it is a copy of.
 
         Raises:
           UserError: see `state`.
         """
         found: dict[str, list[str]] = {}
+        paths = {self._stage.copies.get(path, path) for path in paths}
         for component in sorted({path.partition(".")[0] for path in paths} & set(COMPONENTS)):
             own = {path for path in paths if path.startswith(f"{component}.")}
             names = {path.partition(".")[2] for path in own}

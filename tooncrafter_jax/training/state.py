@@ -117,5 +117,6 @@ def abstract_state(stage: Stage) -> AbstractState:
         rank = stage.lora.rank
         params[f"{PREFIX}{path}.a"] = jax.ShapeDtypeStruct((inputs, rank), jnp.float32)
         params[f"{PREFIX}{path}.b"] = jax.ShapeDtypeStruct((rank, outputs), jnp.float32)
+    params |= {copy: params[path] for copy, path in stage.copies.items()}
     params = {path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(stage, path)) for path, leaf in params.items()}
     return jax.eval_shape(lambda given: new_state(stage, given), params)

@@ -119,7 +119,7 @@ def test_noise_is_drawn_by_those_alone_that_add_it(name: str) -> None:
         solver.init(jnp.ones(SHAPE)),
         chunk,
     )
-    assert bool(drawn) == (name in ("ddim", "dpmpp_2m_sde"))
+    assert bool(drawn) == (name in ("ddim", "dpmpp_2m_sde", "lcm"))
 
 
 @pytest.mark.parametrize("name", SOLVERS)

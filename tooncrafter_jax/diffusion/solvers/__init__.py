@@ -6,6 +6,7 @@ from tooncrafter_jax.diffusion.solvers.ddim import Ddim
 from tooncrafter_jax.diffusion.solvers.dpmpp_2m import Dpmpp2m
 from tooncrafter_jax.diffusion.solvers.euler import Euler
 from tooncrafter_jax.diffusion.solvers.heun import Heun
+from tooncrafter_jax.diffusion.solvers.lcm import Lcm
 from tooncrafter_jax.diffusion.solvers.solver import Carry, Solver, SolverOptions
 from tooncrafter_jax.diffusion.solvers.unipc import Unipc
 from tooncrafter_jax.errors import UserError
@@ -17,6 +18,7 @@ SOLVERS: dict[str, Solver] = {
     "unipc": Unipc(),
     "heun": Heun(),
     "euler": Euler(),
+    "lcm": Lcm(),
 }
 DEFAULT_SOLVER = "ddim"
 

@@ -11,7 +11,8 @@ from tooncrafter_jax.diffusion.loop import chunks
 from tooncrafter_jax.diffusion.noise import Stream, clip_noise
 from tooncrafter_jax.diffusion.objective import loss_per_sample, noisy_target
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
-from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
+from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, Solver, SolverOptions, solver_named
+from tooncrafter_jax.diffusion.solvers.solver import Rows, number_of_rows
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
 from tooncrafter_jax.models.motion import Motion
@@ -108,15 +109,17 @@ class Denoising(Stage):
         with remat_policy(self.config.remat):
             return model.predict_v(noisy, times, conditions, bypass_temporal=bypasses, dropout_key=key)
 
+    def sampling_run(self) -> tuple[Solver, Rows]:
+        """The solver that samples are drawn with while training, and its rows: 25 steps."""
+        solver = solver_named(DEFAULT_SOLVER)
+        return solver, solver.rows(NoiseSchedule(self.model.schedule), SolverOptions(steps=SAMPLE_STEPS, eta=0.0))
+
     def sample(self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None) -> Video:
-        """Clips drawn from their end frames in 25 steps, without guidance, as a user of the exported model would draw
-        them.
-        """
+        """Clips drawn from their end frames, without guidance, as a user of the exported model would draw them."""
         frames, seeds = batch["video"].shape[1], batch["seed"]
         ends, references = model.encode_ends(to_pixels(ends_of(batch["video"])), seeds, frames - 1)
-        solver = solver_named(DEFAULT_SOLVER)
-        rows = solver.rows(NoiseSchedule(self.model.schedule), SolverOptions(steps=SAMPLE_STEPS, eta=0.0))
-        (chunk,) = chunks(rows, SAMPLE_STEPS)
+        solver, rows = self.sampling_run()
+        (chunk,) = chunks(rows, number_of_rows(rows))
         x = clip_noise(seeds, Stream.INITIAL, jnp.arange(frames), ends.shape[2:])
         motion = motion_of(model, batch, float(self.config.motion_share > 0))
         conditions = self.conditions(model, batch, ends, frames, motion)

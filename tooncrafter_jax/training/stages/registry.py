@@ -9,6 +9,7 @@ from tooncrafter_jax.training.run_config import TrainConfig
 from tooncrafter_jax.training.stages.autoencoder import Autoencoder
 from tooncrafter_jax.training.stages.base import Base
 from tooncrafter_jax.training.stages.decoder import Decoder
+from tooncrafter_jax.training.stages.distill import Distill
 from tooncrafter_jax.training.stages.joint import Joint
 from tooncrafter_jax.training.stages.motion import LearnedMotion
 from tooncrafter_jax.training.stages.rectify import Rectify
@@ -23,6 +24,7 @@ STAGES: dict[str, type[Stage]] = {
     "joint": Joint,
     "autoencoder": Autoencoder,
     "motion": LearnedMotion,
+    "distill": Distill,
 }
 
 

@@ -20,7 +20,7 @@ from tooncrafter_jax.models.tooncrafter import BoundModel
 from tooncrafter_jax.training.components import Components, FlatParams, split
 from tooncrafter_jax.training.lora import LoraConfig, targets
 from tooncrafter_jax.training.run_config import OptimizerConfig, TrainConfig
-from tooncrafter_jax.typing import AnyArray, DeviceParams, Key, PyTree, Scalar, Video
+from tooncrafter_jax.typing import AnyArray, DeviceParams, JsonObject, Key, PyTree, Scalar, Video
 from tooncrafter_jax.weights.groups import in_groups
 from tooncrafter_jax.weights.lora import PREFIX
 
@@ -117,6 +117,7 @@ class Stage:
       model: the architecture, with what the stage changes in it.
       components: the networks, over one flat dict of parameters.
       is_trained: whether a parameter path is trained by the model's optimizer.
+      copies: path of a frozen copy -> the path of the trained parameter that it starts as; `derive` says so too.
     """
 
     Options: ClassVar[type] = NoOptions
@@ -164,10 +165,11 @@ class Stage:
         self.is_chosen: Callable[[str], bool] = in_groups(groups)
         self.is_trained = self.is_chosen
         self.lora_targets: list[str] = []
+        self.copies: dict[str, str] = {}
         if self.lora.rank:
             if config.optimizer.group_rates:
                 raise UserError("config.optimizer.group_rates means nothing to low-rank factors, which are in no group")
-            self.lora_targets = targets(self.lora, self.components.abstract_params, self.is_chosen)
+            self.lora_targets = targets(self.lora, self.components.abstract_params, self.is_chosen, config.stage)
             self.is_trained = lambda path: path.startswith(PREFIX)
 
     def _check(self, groups: Sequence[str]) -> None:
@@ -217,6 +219,11 @@ class Stage:
     def lora(self) -> LoraConfig:
         """Low-rank adaptation of what is trained; of rank 0 for none."""
         return LoraConfig()
+
+    @property
+    def sampling(self) -> JsonObject:
+        """Options of sampling that suit what is trained, over those of the start."""
+        return {}
 
     @property
     def sketches(self) -> SketchSource | None:
