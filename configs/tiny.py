@@ -20,6 +20,7 @@ RUNS = {
         "joint.extractor": "hed",
         "joint.discriminator.start_step": 10,
     },
+    "distill": {"stage": "distill", "distill.lora.rank": 4},
     "autoencoder": {"stage": "autoencoder", "autoencoder.discriminator.start_step": 10},
 }
 

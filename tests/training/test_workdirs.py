@@ -62,6 +62,7 @@ def test_before_the_first_checkpoint_anything_may_change(tmp_path):
         ("sketch", {"options": {"weights": "/moved/netG.pth"}}),
         ("joint", {"groups": ("sketch",), "options": {"weights": "/moved/netG.pth"}}),
         ("motion", {"options": {"weights": "/moved/netG.pth"}}),
+        ("distill", {"options": {"weights": "/moved/netG.pth", "steps": 2}}),
     ],
 )
 def test_what_a_run_reads_may_have_moved(tmp_path, stage, changes):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.training.lora import LoraConfig, init, targets
@@ -53,6 +54,18 @@ def test_saved_factors_merge_into_a_model(tmp_path):
     result = merged(model, lora)
     np.testing.assert_allclose(result["unet"]["x.kernel"], merge("unet.x.kernel", KERNEL, FACTORS, 0.5), rtol=1e-6)
     assert result["unet"]["x.bias"] is model["unet"]["x.bias"] and result["decoder"]["x.kernel"] is KERNEL
+
+
+def test_factors_tell_how_to_sample_with_them(tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_lora(file, FACTORS, 0.5, {"solver": "lcm", "steps": 4, "reuse": None})
+    assert load_lora(file).sampling == {"solver": "lcm", "steps": 4, "reuse": None}
+    save_lora(file, FACTORS, 0.5)
+    assert load_lora(file).sampling == {}
+    for text in ("[4]", "{", "[" * 100_000):
+        file.write_bytes(save(FACTORS, {"scale": "0.5", "sampling": text}))
+        with pytest.raises(UserError, match="damaged, or holds no low-rank factors"):
+            load_lora(file)
 
 
 def test_what_does_not_fit_is_reported(tmp_path):

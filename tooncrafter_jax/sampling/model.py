@@ -97,7 +97,8 @@ class Model:
             model (see `DEFAULT_MODEL`), or that of a published one, "Doubiiu/ToonCrafter" or any
             `OWNER/NAME[@REVISION][/FILE]` of the Hugging Face hub (see `weights.hub_names`), which is downloaded and
             converted the first time.
-          lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights.
+          lora: file of low-rank factors that training with `lora` wrote; they are merged into the weights, and their
+            options of sampling win over the model's.
           dtype: of computation and matrices ("float32", "bfloat16"); by default float32 on the CPU, bfloat16 elsewhere.
             Norms and biases are kept in float32.
           devices: what to run on; all by default.
@@ -160,8 +161,9 @@ class Model:
         memory: Memory,
     ) -> Own:
         chosen = list(devices or jax.devices())
-        make_options(checkpoint.sampling)  # of types that mean nothing: refused before anything is loaded
         factors = None if lora is None else load_lora(lora)
+        sampling = {**checkpoint.sampling, **(factors.sampling if factors else {})}
+        make_options(sampling)  # of types that mean nothing: refused before anything is loaded
         compute = compute_dtype(dtype, chosen)
         with tracing_on(chosen[0]):
             check_backend(attention, compute, "attention")
@@ -176,7 +178,7 @@ class Model:
             dtype=compute,
             devices=chosen,
             networks=networks,
-            sampling=checkpoint.sampling,
+            sampling=sampling,
             attention=attention,
             memory=memory,
         )

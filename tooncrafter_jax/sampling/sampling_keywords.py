@@ -18,13 +18,13 @@ class SamplingKeywords(TypedDict, total=False):
     eta: float
     """Noise added while sampling, by ddim and dpmpp_2m_sde alone: 0 is deterministic, 1 as noisy as the diffusion itself; 0 to 1."""
     exact_last_step: bool
-    """Remove the last bit of noise, which the published sampler leaves."""
+    """Remove the last bit of noise, which the published sampler leaves, and lcm never."""
     strength: float
     """With a draft, how much of it is drawn anew: this share of the steps is run, from the draft with as much noise as they begin with; 0.001 to 1."""
     timesteps: str | None
     """The diffusion times that are visited, from noise on, e.g. 999,600,300, instead of --spacing and --steps; those that suit a model best are found by scripts/find_timesteps.py."""
     solver: str
-    """How predictions become a clip: ddim, the published one; dpmpp_2m or unipc, for fewer steps; dpmpp_2m_sde, which adds noise as ddim does; heun, with two predictions a step; euler, which is ddim with eta 0."""
+    """How predictions become a clip: ddim, the published one; dpmpp_2m or unipc, for fewer steps; dpmpp_2m_sde, which adds noise as ddim does; heun, with two predictions a step; euler, which is ddim with eta 0; lcm, for models of the training stage distill."""
     guidance_scale: float
     """How closely to follow prompt and pictures; 1 is off; 0 to 100."""
     guidance_rescale: float

@@ -42,7 +42,8 @@ class SamplingOptions(SolverOptions):
         str,
         Option(
             "how predictions become a clip: ddim, the published one; dpmpp_2m or unipc, for fewer steps; dpmpp_2m_sde, "
-            "which adds noise as ddim does; heun, with two predictions a step; euler, which is ddim with eta 0",
+            "which adds noise as ddim does; heun, with two predictions a step; euler, which is ddim with eta 0; lcm, "
+            "for models of the training stage distill",
             choices=tuple(SOLVERS),
         ),
     ] = DEFAULT_SOLVER

@@ -40,7 +40,8 @@ from tooncrafter_jax.weights.store import CheckpointWriter
 MAY_CHANGE = frozenset(
     "steps validation validate_every validation_batches max_skipped_steps mesh remat attention gradient_dtype "
     "log_every save_every sample_every keep_last keep_every accumulation start data.directory data.embeddings "
-    "data.num_workers data.prefetch data.on_damaged sketch.weights joint.weights motion.weights".split()
+    "data.num_workers data.prefetch data.on_damaged sketch.weights joint.weights motion.weights distill.weights "
+    "distill.steps".split()
 )
 """What a run may be resumed with another value of: its length, what it tells, how it is computed, and where things lie
 that it reads. Clips are known again by the loader's state, the start by its fingerprint; weights of an extractor of
@@ -244,7 +245,7 @@ def export(directory: AnyPath, stage: Stage, state: State, *, model: ModelConfig
     if stage.lora_targets:
         factors = _on_host({path: value for path, value in params.items() if path.startswith(PREFIX)})
         if is_main_process():
-            save_lora(directory / "lora.safetensors", factors, stage.lora.scale)
+            save_lora(directory / "lora.safetensors", factors, stage.lora.scale, stage.sampling)
         return
     model = replace(model, name=f"{stage.config.stage} of {model.name.rpartition(' of ')[2]}")
     start = Start(stage)

@@ -7,6 +7,7 @@ channels after the other's.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from math import prod
@@ -19,7 +20,7 @@ from safetensors.numpy import save
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.paths import AnyPath, GivenPath, local_path
-from tooncrafter_jax.typing import AnyArray, DeviceParams, HostParams, Params
+from tooncrafter_jax.typing import AnyArray, DeviceParams, HostParams, JsonObject, Params
 from tooncrafter_jax.weights.sources import SafetensorsSource
 
 PREFIX = "lora."
@@ -33,10 +34,13 @@ class Lora(NamedTuple):
     Attributes:
       factors: parameter path -> factor.
       scale: alpha / rank.
+      sampling: options that suit the model with the factors, over its own, by their names in
+        `sampling.request.SamplingOptions`.
     """
 
     factors: HostParams
     scale: float
+    sampling: JsonObject
 
 
 def matrix_shape(kernel: tuple[int, ...]) -> tuple[int, int]:
@@ -54,14 +58,15 @@ def merge(path: str, kernel: AnyArray, params: Params, scale: float) -> AnyArray
     return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
 
-def save_lora(file: AnyPath, params: Params, scale: float) -> None:
-    """Writes the factors alone into a safetensors file.
+def save_lora(file: AnyPath, params: Params, scale: float, sampling: JsonObject | None = None) -> None:
+    """Writes the factors alone into a safetensors file, and the scale and the options of sampling as its metadata.
 
     Raises:
       UserError: the file cannot be written.
     """
     factors = {path: np.asarray(value, np.float32) for path, value in params.items() if path.startswith(PREFIX)}
-    write_atomically(file, save(factors, {"scale": repr(scale)}))
+    about = {"scale": repr(scale)} | ({"sampling": json.dumps(dict(sampling))} if sampling else {})
+    write_atomically(file, save(factors, about))
 
 
 def load_lora(file: GivenPath) -> Lora:
@@ -76,9 +81,12 @@ def load_lora(file: GivenPath) -> Lora:
     try:
         source = SafetensorsSource(file)
         scale = float(source.metadata["scale"])
+        sampling = json.loads(source.metadata.get("sampling", "{}"))
+        if not isinstance(sampling, dict):
+            raise UserError("its options of sampling are no object")
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}): check who may read it") from error
-    except (UserError, KeyError, ValueError) as error:
+    except (UserError, KeyError, ValueError, RecursionError) as error:
         about = f" ({error})" if isinstance(error, UserError) else ""
         raise UserError(f"'{file}' is damaged, or holds no low-rank factors{about}: name another file") from error
     if not math.isfinite(scale):
@@ -97,7 +105,7 @@ def load_lora(file: GivenPath) -> Lora:
     spoilt = [name for name, factor in factors.items() if not np.isfinite(factor.astype(np.float32)).all()]
     if spoilt:
         raise UserError(f"'{file}' has values in {spoilt[0]} that are not finite: train it again, or name another file")
-    return Lora(factors, scale)
+    return Lora(factors, scale, sampling)
 
 
 def merged(params: Mapping[str, Mapping[str, AnyArray]], lora: Lora) -> dict[str, DeviceParams]:

@@ -58,7 +58,9 @@ class SolverOptions:
     ] = 1.0
     # The published sampler ends at time 0, i.e. with noise of standard deviation 0.029 and the latent scaled by 0.985
     # for 50 steps. differs from the published code: only when True.
-    exact_last_step: Annotated[bool, Option("remove the last bit of noise, which the published sampler leaves")] = False
+    exact_last_step: Annotated[
+        bool, Option("remove the last bit of noise, which the published sampler leaves, and lcm never")
+    ] = False
     strength: Annotated[
         float,
         Option(

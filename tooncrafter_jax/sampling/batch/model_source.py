@@ -71,10 +71,11 @@ class ModelSource:
         # A path is no identity: other weights may be converted into the same directory.
         path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
         record = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
-        if self.lora:
-            load_lora(self.lora)  # a mistake is reported before the model is loaded
+        sampling = checkpoint.sampling
+        if self.lora:  # a mistake is reported before the model is loaded
+            sampling = {**sampling, **load_lora(self.lora).sampling}
             record["lora"] = file_record(self.lora, Stamps())["sha256"]
-        return DescribedModel(record, checkpoint.config, checkpoint.components, checkpoint.sampling)
+        return DescribedModel(record, checkpoint.config, checkpoint.components, sampling)
 
     def load(self, dtype: str, attention: Backend, memory: Memory = "high") -> ToonCrafter:
         """Loads it.
