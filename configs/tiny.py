@@ -20,7 +20,7 @@ RUNS = {
         "joint.extractor": "hed",
         "joint.discriminator.start_step": 10,
     },
-    "distill": {"stage": "distill", "distill.lora.rank": 4},
+    "distill": {"stage": "distill", "distill.lora.rank": 4, "distill.guidance_rescale": 0.0},
     "autoencoder": {"stage": "autoencoder", "autoencoder.discriminator.start_step": 10},
 }
 

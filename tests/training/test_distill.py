@@ -1,4 +1,4 @@
-"""Consistency distillation: its targets where all is known, what learns and what does not, and a run of some steps."""
+"""Consistency distillation: its targets where all is known, what learns and what does not."""
 
 from typing import Any, cast
 
@@ -13,16 +13,13 @@ from tooncrafter_jax.data.loader import Loader
 from tooncrafter_jax.diffusion.consistency import pseudo_huber, teacher_steps
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.sampling.request import make_options
 from tooncrafter_jax.training.sharding import make_mesh, put_batch, step_rows
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.stages.distill import TEACHER, Distill
 from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.state import abstract_state
 from tooncrafter_jax.training.step import make_step
-from tooncrafter_jax.training.trainer import Trainer
 from tooncrafter_jax.weights.lora import PREFIX
-from tooncrafter_jax.weights.store import Checkpoint
 
 NARROW = {"model_changes": NARROW_CHANGES, "data": {"height": 16, "width": 16, "batch": 2}}
 
@@ -250,30 +247,6 @@ def test_factors_learn_beside_the_teacher_without_a_copy_of_it(clips):
     assert min(losses[4:]) < losses[0]
     moved = {path for path, value in state.trained.items() if not np.array_equal(value, before[path])}
     assert moved == set(before)
-
-
-@pytest.mark.gate
-@pytest.mark.heavy
-def test_a_run_exports_a_student_that_says_how_to_sample_it(clips, tmp_path):
-    options, mesh = {"times": 8, "steps": 2}, {"mesh": "data:4,fsdp:2", "data": NARROW["data"] | {"batch": 8}}
-    settings = config(clips, "distill", **(NARROW | mesh), steps=2, sample_every=2, validation="test", options=options)
-    trainer = Trainer(settings, tmp_path)
-    result = trainer.run()
-    assert result.finished and np.isfinite(result.metrics["loss"])
-    assert (tmp_path / "samples").exists() and any((tmp_path / "samples").iterdir())
-    exported = Checkpoint(tmp_path / "export")
-    assert not any(component.startswith("teacher") for component in exported.components)
-    options = make_options(exported.sampling)
-    options.check(exported.config)
-    assert (options.solver, options.steps, options.guidance_scale, options.is_guided) == ("lcm", 2, 1.0, False)
-    # The teacher of a run that is resumed is the start's, not what the student has become.
-    copies = Start(trainer.stage).load_on_host(trainer.stage.copies)
-    drawn = dict(trainer.stage.components.networks["unet"].drawn(settings.seed))
-    learnt = exported.restore_on_host("unet", exported.config.networks()["unet"])
-    assert copies.keys() == trainer.stage.copies.keys()
-    for copy, path in trainer.stage.copies.items():
-        np.testing.assert_array_equal(copies[copy], drawn[path.removeprefix("unet.")], err_msg=path)
-    assert any(not np.array_equal(learnt[path], value) for path, value in drawn.items())
 
 
 # ------------------------------------------------------------------------------------------------------------ options
