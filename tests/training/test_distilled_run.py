@@ -1,10 +1,13 @@
-"""A run of the stage `distill` from its start to what is exported, on a mesh."""
+"""A run of the stage `distill` from its start to what is exported."""
 
+import jax
 import numpy as np
 import pytest
 
 from tests.training.small import NARROW_CHANGES, config, write_begin
 from tooncrafter_jax.sampling.request import make_options
+from tooncrafter_jax.training import trainer as trainer_module
+from tooncrafter_jax.training.sharding import make_mesh
 from tooncrafter_jax.training.start import Start, architecture
 from tooncrafter_jax.training.trainer import Trainer
 from tooncrafter_jax.weights.store import Checkpoint
@@ -12,7 +15,8 @@ from tooncrafter_jax.weights.store import Checkpoint
 
 @pytest.mark.gate
 @pytest.mark.heavy
-def test_a_run_exports_a_student_that_says_how_to_sample_it(clips, tmp_path):
+def test_a_run_exports_a_student_that_says_how_to_sample_it(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "run_mesh", lambda *_: make_mesh("data:1", jax.devices()[:1]))
     start = write_begin(tmp_path / "start", architecture(config(clips, model_changes=NARROW_CHANGES)))
     settings = config(
         clips,
@@ -21,9 +25,7 @@ def test_a_run_exports_a_student_that_says_how_to_sample_it(clips, tmp_path):
         model_changes={},
         steps=2,
         sample_every=2,
-        validation="test",
-        mesh="data:4,fsdp:2",
-        data={"height": 16, "width": 16},
+        data={"height": 16, "width": 16, "batch": 2},
         options={"times": 8, "steps": 2, "guidance_scale": 1.0},
     )
     trainer = Trainer(settings, tmp_path / "run")
