@@ -17,6 +17,7 @@ from tooncrafter_jax.cli.vocabulary import (
     add_memory,
     add_quiet,
     add_shared,
+    add_weight_dtype,
 )
 from tooncrafter_jax.errors import UserError, missing_extra
 from tooncrafter_jax.nn.attention import check_backend
@@ -54,6 +55,7 @@ def build_parser() -> Parser:
     )
     add_dtype(what)
     add_attention(what)
+    add_weight_dtype(what)
     add_memory(what)
     more = ": clips that are drawn together (default: 8 for each accelerator, 1 on CPUs)"
     add_shared(what, "--batch-size", more, type=int, default=None, metavar="N")
@@ -113,10 +115,10 @@ def main(argv: list[str]) -> int:
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
     sources = parse_models(arguments.model or [DEFAULT_MODEL])
-    models = {
-        name: LoadedModel(name, ModelSource(model, quiet=arguments.quiet), dtype, arguments.attention, arguments.memory)
-        for name, model in sources.items()
-    }
+    models = {}
+    for name, model in sources.items():
+        source = ModelSource(model, quiet=arguments.quiet, weight_dtype=arguments.weight_dtype)
+        models[name] = LoadedModel(name, source, dtype, arguments.attention, arguments.memory)
     import jax
 
     enable_compilation_cache(arguments.compilation_cache)

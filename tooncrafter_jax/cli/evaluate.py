@@ -127,6 +127,7 @@ def main(argv: list[str]) -> int:
     how = {
         "prompts": not arguments.no_prompts,
         "dtype": arguments.dtype,
+        "weight_dtype": arguments.weight_dtype,
         "attention": arguments.attention,
         "weights": arguments.metric_weights,
         "sketches": lambda frames: _true_sketches(arguments, frames),

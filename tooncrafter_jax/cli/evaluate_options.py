@@ -6,7 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import get_args
 
-from tooncrafter_jax.cli.vocabulary import Add, add_batch_size, add_dtype, add_overwrite, add_quiet, add_size, add_split
+from tooncrafter_jax.cli.vocabulary import (
+    Add,
+    add_batch_size,
+    add_dtype,
+    add_overwrite,
+    add_quiet,
+    add_size,
+    add_split,
+    add_weight_dtype,
+)
 from tooncrafter_jax.evaluation.method_specs import DEFAULT_METHODS, PRESETS
 from tooncrafter_jax.evaluation.metrics import METRICS
 from tooncrafter_jax.evaluation.true_clips import Start, WindowRule
@@ -73,4 +82,5 @@ def add_how(add: Add) -> None:
     )
     add("--sketch-weights", type=Path, metavar="FILE", help="of the extractor, where they are the user's to download")
     add_dtype(add)
+    add_weight_dtype(add)
     add_quiet(add)

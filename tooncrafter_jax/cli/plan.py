@@ -6,7 +6,7 @@ import json
 
 from tooncrafter_jax.cli.common import EXIT_FAILED, EXIT_OK, Parser, check_json
 from tooncrafter_jax.cli.config_options import add_config, parse_with_config
-from tooncrafter_jax.cli.vocabulary import add_json
+from tooncrafter_jax.cli.vocabulary import add_json, add_weight_dtype
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.planning.topologies import parse_topology
@@ -36,6 +36,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--sampling", nargs="?", const=1, type=int, metavar="PAIRS", help="the sampling loop of so many pairs instead"
     )
+    add_weight_dtype(parser.add_argument)
     parser.add_argument(
         "--hosts", action="store_true", help="only say which rows of a batch each host loads; nothing is compiled"
     )
@@ -61,6 +62,8 @@ def main(argv: list[str]) -> int:
             f"--step-only leaves out validation and samples, which --{'hosts' if args.hosts else 'sampling'} does not "
             "compile: leave it out"
         )
+    if args.weight_dtype is not None and args.sampling is None:
+        raise UserError("--weight-dtype is for --sampling: training holds all weights as they are, so leave it out")
     check_json(args.json, ("topology", "hosts") if args.hosts else ("topology", "simulated", "minimum"))
     if topology.chip is None:
         enable_compilation_cache()
@@ -81,7 +84,9 @@ def main(argv: list[str]) -> int:
         text, values, fits = run_text(run), run_values(run), run.fits
     else:
         one = (
-            plan_training(config, topology) if args.sampling is None else plan_sampling(config, topology, args.sampling)
+            plan_training(config, topology)
+            if args.sampling is None
+            else plan_sampling(config, topology, args.sampling, args.weight_dtype)
         )
         text, values, fits = plan_text(one), plan_values(one), one.fits
     print(text)

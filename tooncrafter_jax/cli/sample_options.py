@@ -16,6 +16,7 @@ from tooncrafter_jax.cli.vocabulary import (
     add_out,
     add_quiet,
     add_shared,
+    add_weight_dtype,
 )
 from tooncrafter_jax.io.formats import DEFAULT_FORMAT, FORMATS
 from tooncrafter_jax.io.timesheets import TIMESHEETS
@@ -131,6 +132,7 @@ def add_model(add: Add) -> None:
     )
     add("--lora", metavar="FILE", help="low-rank factors that training wrote (lora.safetensors), merged into the model")
     add_dtype(add)
+    add_weight_dtype(add)
     add_memory(add)
 
 

@@ -39,7 +39,13 @@ def local_place(arguments: argparse.Namespace) -> Place:
     """
     dtype = arguments.dtype or default_dtype()
     check_backend(arguments.attention, dtype, "--attention")
-    source = ModelSource(arguments.model or DEFAULT_MODEL, arguments.random_weights, arguments.lora, arguments.quiet)
+    source = ModelSource(
+        arguments.model or DEFAULT_MODEL,
+        arguments.random_weights,
+        arguments.lora,
+        arguments.quiet,
+        arguments.weight_dtype,
+    )
     model = source.described()
 
     def load() -> ToonCrafter:
@@ -70,6 +76,7 @@ def check_of_server(arguments: argparse.Namespace) -> None:
         "--lora": arguments.lora,
         "--dtype": arguments.dtype,
         "--attention": None if arguments.attention == "auto" else arguments.attention,
+        "--weight-dtype": arguments.weight_dtype,
         "--memory": None if arguments.memory == "high" else arguments.memory,
         "--batch-size": arguments.batch_size,
         "--compilation-cache": arguments.compilation_cache,

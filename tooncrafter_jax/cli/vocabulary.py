@@ -25,6 +25,7 @@ MEANINGS = {
     "--dtype": "numbers to compute with",
     "--stored-dtype": "numbers that are written",
     "--attention": "what computes attention",
+    "--weight-dtype": "numbers that hold the large weights on a device",
     "--memory": "how much of a device's memory the model takes",
     "--batch-size": "how many are worked on at a time",
     "--frames": "length of a clip",
@@ -170,6 +171,17 @@ def add_memory(add: Add) -> None:
         choices=MEMORY,
         metavar="NAME",
     )
+
+
+def add_weight_dtype(add: Add) -> None:
+    """The option --weight-dtype, which is None where it is not given."""
+    from tooncrafter_jax.weights.eight_bits import WEIGHT_DTYPES
+
+    more = (
+        f": {', '.join(WEIGHT_DTYPES)}, with which they take half of bfloat16's memory; they are computed with as "
+        "--dtype says, and clips differ a little (default: as --dtype)"
+    )
+    add_shared(add, "--weight-dtype", more, choices=WEIGHT_DTYPES, default=None, metavar="TYPE")
 
 
 def add_batch_size(add: Add, what: str, default: int) -> None:

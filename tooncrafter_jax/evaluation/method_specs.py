@@ -181,6 +181,7 @@ class MethodSpec:
         *,
         prompts: bool,
         dtype: str | None,
+        weight_dtype: str | None,
         attention: Backend,
         weights: Path | None,
         sketches: Callable[[Sequence[int] | None], TrueSketches],
@@ -192,6 +193,7 @@ class MethodSpec:
           clips: the truth.
           prompts: whether models get the captions.
           dtype: in which models compute; by default that of the device.
+          weight_dtype: in which their large weights are held; by default that in which they compute.
           attention: the back end that models compute attention with where it can be.
           weights: the directory of rivals' networks; by default where they are fetched to.
           sketches: makes what guides a model with `sketched`, of its own frames or of those for all.
@@ -210,7 +212,9 @@ class MethodSpec:
         own = {option: value for option, value in self.options.items() if option != SKETCH_FRAMES}
         options = _changed(sampling(checkpoint.sampling), own, self.text)
         options.check(checkpoint.config)  # an impossible option is refused before anything is loaded
-        toon = ToonCrafter.load(self.value, dtype=dtype, devices=jax.local_devices(), attention=attention)
+        toon = ToonCrafter.load(
+            self.value, dtype=dtype, devices=jax.local_devices(), attention=attention, weight_dtype=weight_dtype
+        )
         guides = None
         if self.kind == "sketched":
             name, guides = self.name or f"{name}+sketches", sketches(self._sketch_frames())

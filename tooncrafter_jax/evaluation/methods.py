@@ -138,6 +138,8 @@ class ToonCrafterMethod:
     def settings(self) -> JsonObject:
         """What the clips depend on besides the truth."""
         own: dict[str, object] = {"dtype": str(jnp.dtype(self._toon.dtype)), "prompts": self._with_prompts}
+        if self._toon.weight_dtype is not None:
+            own["weight_dtype"] = self._toon.weight_dtype.name
         if self._sketches is not None:
             own["sketches"] = {"extractor": self._sketches.name, "frames": list(self._sketches.frames)}
         return {**self._identity, **own, **shown(self._options)}

@@ -139,7 +139,7 @@ class Network(Generic[Module]):
         """The module with these parameters; cheap enough to call while tracing, not in a loop.
 
         Args:
-          params: dotted path -> array.
+          params: dotted path -> array, or a `QuantisedKernel` for a kernel of `nn.layers`.
           view: what a layer sees of a parameter when it uses it, e.g. a gathered copy of a sharded one. Because it acts
             at the point of use, what it makes inside a checkpointed block is made again in the backward pass instead of
             kept.

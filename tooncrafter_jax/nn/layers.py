@@ -21,7 +21,8 @@ from tooncrafter_jax.nn import cpu_gradients, products
 from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
 from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
 from tooncrafter_jax.nn.products import Window
-from tooncrafter_jax.typing import AnyArray, Dtype, HostArray, PyTree
+from tooncrafter_jax.nn.quantised import QuantisedKernel
+from tooncrafter_jax.typing import AnyArray, Dtype, FloatArray, HostArray, PyTree
 
 
 class HostKey:
@@ -140,6 +141,12 @@ def _two_axis_convolution(
     return _conv_general_dilated(x, kernel, *window, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision)
 
 
+def _kernel(stored: nnx.Param[Any], x: FloatArray) -> FloatArray:
+    """What is multiplied with x: a stored kernel, in the dtype of x if it is quantised."""
+    value = stored.get_value()
+    return value.dequantised(x.dtype) if isinstance(value, QuantisedKernel) else value
+
+
 class LayerOptions(TypedDict):
     """What every layer of a network is built with, handed on as `**kw`.
 
@@ -182,8 +189,9 @@ class Linear(nnx.Linear):
         """Maps (... in) to (... out)."""
         if use_cpu_gradients(x, self.dtype):
             bias = None if self.bias is None else self.bias[...].astype(x.dtype)
-            return cpu_gradients.linear(x, self.kernel[...].astype(x.dtype), bias)
-        y = products.linear(_last_axis_product, x.astype(self.dtype), self.kernel[...])
+            return cpu_gradients.linear(x, _kernel(self.kernel, x).astype(x.dtype), bias)
+        x = x.astype(self.dtype)
+        y = products.linear(_last_axis_product, x, _kernel(self.kernel, x))
         return y if self.bias is None else products.add_bias(y, self.bias[...])
 
 
@@ -233,7 +241,8 @@ class Conv(nnx.Conv):
     def __call__(self, x: Float[Array, "*B H W I"]) -> Float[Array, "*B h w O"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Maps (... H W in) to (... H' W' out)."""
         count, rows = products.merged_rows(x.shape[:-3])
-        images, kernel = x.astype(self.dtype).reshape(count, *x.shape[-3:]), self.kernel[...]
+        images = x.astype(self.dtype).reshape(count, *x.shape[-3:])
+        kernel = _kernel(self.kernel, images)
         precision = None
         if self.full_products:
             precision = jax.lax.Precision.HIGH if current_platform() == "tpu" else jax.lax.Precision.HIGHEST
@@ -273,7 +282,7 @@ class TemporalConv(nnx.Module):
         """Maps (B T H W C) to (B T H W out)."""
         batch, frames, height, width, channels = x.shape
         rows = x.astype(self.dtype).reshape(batch, frames, height * width, channels)
-        kernel, bias = self.kernel[...][:, :, 0], self.bias[...]
+        kernel, bias = _kernel(self.kernel, rows)[:, :, 0], self.bias[...]
         if use_cpu_gradients(x, self.dtype):
             kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
         window = Window((1, 1), ((1, 1), (0, 0)))

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from tooncrafter_jax.diffusion.loop import chunks
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
@@ -41,7 +41,8 @@ from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import AbstractState, abstract_state
 from tooncrafter_jax.training.step import make_step
-from tooncrafter_jax.typing import Dtype, Params, PyTree, Scalar
+from tooncrafter_jax.typing import AllParams, Dtype, Params, PyTree, Scalar
+from tooncrafter_jax.weights.eight_bits import abstract_in_eight_bits, checked_weight_dtype
 
 LARGEST = 10
 """Buffers that are listed."""
@@ -173,26 +174,34 @@ def host_rows(config: TrainConfig, topology: Topology) -> tuple[Mesh, dict[int, 
     return mesh, {host: process_rows(mesh, config.data.batch, host).tolist() for host in hosts}
 
 
-def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
+def plan_sampling(config: TrainConfig, topology: Topology, pairs: int, weight_dtype: Dtype | None = None) -> Plan:
     """Compiles the denoising loop of `pairs` guided clips for a topology: 50 steps, as the published script samples.
 
+    Args:
+      config: the architecture, and the size of a clip.
+      topology: what to compile for.
+      pairs: that are sampled together.
+      weight_dtype: one of `eight_bits.WEIGHT_DTYPES` for the large weights; None for that of the computation.
+
     Raises:
-      UserError: as `plan_training`.
+      UserError: as `plan_training`, or there is no such pair or dtype.
     """
+    held_in = checked_weight_dtype(weight_dtype)
     if pairs < 1:
         raise UserError(f"--sampling is {pairs}, but at least 1 pair must be sampled")
     _check_attention(config, topology)
     model = architecture(config)
-    mesh = sampling_mesh(topology_devices(topology), 2 * pairs, config.data.frames)
+    devices = topology_devices(topology)
+    mesh = sampling_mesh(devices, 2 * pairs, config.data.frames)
     networks = model.networks(config.dtype, config.dtype, config.attention)
-    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    whole = SingleDeviceSharding(devices[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
 
     solver = solver_named(DEFAULT_SOLVER)
 
     def denoise(sampler: Sampler) -> Callable[..., PyTree]:
         return lambda *args: sampler.denoise(*args, solver=solver, branches=2)
 
-    args = _sampling_arguments(config, model, Sampler(model, networks), pairs, whole)
+    args = _sampling_arguments(config, model, Sampler(model, networks), pairs, whole, held_in)
     with tracing_for("cpu"), without_cpu_forms():
         minimum = Flops(forward=forward_flops(denoise(Sampler(model, networks)), *args))
     with tracing_for(topology.platform):
@@ -203,7 +212,12 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int) -> Plan:
 
 
 def _sampling_arguments(
-    config: TrainConfig, model: ModelConfig, sampler: Sampler, pairs: int, sharding: Sharding | None
+    config: TrainConfig,
+    model: ModelConfig,
+    sampler: Sampler,
+    pairs: int,
+    sharding: Sharding | None,
+    weight_dtype: Dtype | None,
 ) -> tuple[PyTree, ...]:
     """Shapes of what `Sampler.denoise` is given, without sketches."""
 
@@ -213,7 +227,10 @@ def _sampling_arguments(
     def placed(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=leaf.dtype), tree)
 
-    params = {"unet": placed(sampler.networks["unet"].abstract_params)}
+    held: AllParams = {"unet": sampler.networks["unet"].abstract_params}
+    if weight_dtype is not None:
+        held = abstract_in_eight_bits(held, weight_dtype)
+    params = placed(held)
     latents = shape(pairs, *latent_shape(config, model))
     tokens = TEXT_TOKENS + model.image_projector.queries_per_frame * model.image_projector.frames
     context = shape(2 * pairs, tokens, model.unet.context_dim, dtype=jnp.dtype(config.dtype))

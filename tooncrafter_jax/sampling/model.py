@@ -9,6 +9,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig, preset
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.attention import Backend, check_backend
@@ -28,6 +29,7 @@ from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions, make
 from tooncrafter_jax.sampling.residence import Memory, Residence, checked_memory
 from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.typing import AllParams, Device, Dtype, HostVideos, JsonObject
+from tooncrafter_jax.weights.eight_bits import checked_weight_dtype, in_eight_bits
 from tooncrafter_jax.weights.hub_download import Access
 from tooncrafter_jax.weights.hub_names import with_revision
 from tooncrafter_jax.weights.lora import load_lora, merged
@@ -46,6 +48,7 @@ class Model:
     Attributes:
       config: the architecture.
       dtype: of the computation.
+      weight_dtype: of its large weights, if that is one of 8 bits; None: that of the computation.
       devices: what it runs on.
       sampling: options of `SamplingOptions` that suit this model.
     """
@@ -61,6 +64,7 @@ class Model:
         sampling: JsonObject | None = None,
         attention: Backend = "auto",
         memory: Memory = "high",
+        weight_dtype: Dtype | None = None,
     ) -> None:
         check_not_forked()
         self.config, self.sampling = config, dict(sampling or {})
@@ -70,6 +74,9 @@ class Model:
             check_backend(attention, self.dtype, "attention")
         if networks is None:
             networks = config.networks(self.dtype, attention=attention)
+        self.weight_dtype = checked_weight_dtype(weight_dtype)
+        if self.weight_dtype is not None:
+            params = in_eight_bits(params, self.weight_dtype)
         self._pairs = PairSampler(
             config, Residence(params, self.devices, checked_memory(memory)), networks, self.devices
         )
@@ -89,6 +96,7 @@ class Model:
         devices: Sequence[Device] | None = None,
         attention: Backend = "auto",
         memory: Memory = "high",
+        weight_dtype: Dtype | None = None,
     ) -> Own:
         """Loads a model.
 
@@ -104,13 +112,15 @@ class Model:
           devices: what to run on; all by default.
           attention: the back end that attention is computed with where it can be, "auto" elsewhere; see `nn.attention`.
           memory: "high" keeps all parameters on the devices, "low" those alone that are at work; see `Residence`.
+          weight_dtype: "int8" or "float8_e4m3fn" holds the large weights in 8 bits, and makes of them what `dtype` says
+            where they are used; see `weights.eight_bits`.
 
         Raises:
           UserError: if there is no such model, it is damaged or incomplete or cannot be fetched, or it does not compute
-            in this dtype or with this back end.
+            in this dtype, with such weights or with this back end.
         """
         check_not_forked()
-        return cls._loaded(find_checkpoint(source), lora, dtype, devices, attention, memory)
+        return cls._loaded(find_checkpoint(source), lora, dtype, devices, attention, memory, weight_dtype)
 
     @classmethod
     def from_pretrained(
@@ -126,6 +136,7 @@ class Model:
         devices: Sequence[Device] | None = None,
         attention: Backend = "auto",
         memory: Memory = "high",
+        weight_dtype: Dtype | None = None,
     ) -> Own:
         """`load`, with the arguments that diffusers and transformers have for models of the hub.
 
@@ -141,6 +152,7 @@ class Model:
           devices: as in `load`.
           attention: as in `load`.
           memory: as in `load`.
+          weight_dtype: as in `load`.
 
         Raises:
           UserError: as in `load`, or a revision is asked for of what is no repository.
@@ -148,7 +160,8 @@ class Model:
         check_not_forked()
         access = Access(None if cache_dir is None else Path(cache_dir), token, local_files_only)
         named = source if revision is None else with_revision(source, revision)
-        return cls._loaded(find_checkpoint(named, access=access), lora, dtype, devices, attention, memory)
+        checkpoint = find_checkpoint(named, access=access)
+        return cls._loaded(checkpoint, lora, dtype, devices, attention, memory, weight_dtype)
 
     @classmethod
     def _loaded(
@@ -159,6 +172,7 @@ class Model:
         devices: Sequence[Device] | None,
         attention: Backend,
         memory: Memory,
+        weight_dtype: Dtype | None,
     ) -> Own:
         chosen = list(devices or jax.devices())
         factors = None if lora is None else load_lora(lora)
@@ -168,7 +182,8 @@ class Model:
         with tracing_on(chosen[0]):
             check_backend(attention, compute, "attention")
         networks = checkpoint.config.networks(compute, attention=attention)
-        where = None if checked_memory(memory) == "low" else chosen
+        held_in = checked_weight_dtype(weight_dtype)
+        where = None if checked_memory(memory) == "low" or held_in is not None else chosen
         params: AllParams = load_components(checkpoint, checkpoint.components, networks, devices=where)
         if factors is not None:
             params = merged(params, factors)
@@ -181,6 +196,7 @@ class Model:
             sampling=sampling,
             attention=attention,
             memory=memory,
+            weight_dtype=held_in,
         )
 
     @classmethod
@@ -193,6 +209,7 @@ class Model:
         devices: Sequence[Device] | None = None,
         attention: Backend = "auto",
         memory: Memory = "high",
+        weight_dtype: Dtype | None = None,
     ) -> Own:
         """A model of this preset with random weights: it draws noise, but exercises everything.
 
@@ -203,6 +220,7 @@ class Model:
           devices: as in `load`.
           attention: as in `load`.
           memory: as in `load`.
+          weight_dtype: as in `load`.
 
         Raises:
           UserError: if there is no such preset, or it does not compute in this dtype.
@@ -211,7 +229,15 @@ class Model:
         config, chosen = preset(preset_name), list(devices or jax.devices())
         compute = compute_dtype(dtype, chosen)
         params = random_components(config.networks(), compute, seed, devices=chosen)
-        return cls(config, params, dtype=compute, devices=chosen, attention=attention, memory=memory)
+        return cls(
+            config,
+            params,
+            dtype=compute,
+            devices=chosen,
+            attention=attention,
+            memory=memory,
+            weight_dtype=weight_dtype,
+        )
 
     def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Writes the model as a checkpoint directory, for `load` and --model.
@@ -224,8 +250,12 @@ class Model:
           overwrite: whether a checkpoint directory that is there already is replaced.
 
         Raises:
-          UserError: if the directory exists, or cannot be written.
+          UserError: if the directory exists or cannot be written, or weights are held in 8 bits.
         """
+        if self.weight_dtype is not None:
+            raise UserError(
+                f"weights that are held in {self.weight_dtype.name} are not saved: load the model without weight_dtype"
+            )
         if not is_main_process():
             return
         origin = {"saved_from": "ToonCrafter.save_pretrained"}

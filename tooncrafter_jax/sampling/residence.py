@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -40,7 +41,7 @@ class Residence:
     Of several threads each keeps what it works with until it is done.
 
     Args:
-      params: component -> flat parameters; with "high" on all devices.
+      params: component -> flat parameters; with "high" they are put on all devices, unless they are there.
       devices: what the model runs on.
       memory: see above.
 
@@ -51,15 +52,14 @@ class Residence:
 
     def __init__(self, params: AllParams, devices: Sequence[Device], memory: Memory = "high") -> None:
         self.memory, self._devices = memory, list(devices)
-        self.params = {name: _on_host(own) for name, own in params.items()} if memory == "low" else params
+        self.params: AllParams = {name: self._own(own) for name, own in params.items()}
         self._placed: dict[Mesh | None, dict[str, DeviceParams]] = {}
         self._lock = threading.RLock()
 
     def add(self, component: str, params: Params) -> None:
         """Adds a component."""
-        own: Params = _on_host(params) if self.memory == "low" else self._put(params, None)
         with self._lock:
-            self.params = {**self.params, component: own}
+            self.params = {**self.params, component: self._own(params)}
 
     def of(self, mesh: Mesh | None, *components: str) -> dict[str, DeviceParams]:
         """Parameters of these components, of those that there are, on a mesh of the devices; None is for a single one.
@@ -77,13 +77,16 @@ class Residence:
                     placed[name] = self._put(self.params[name], mesh)
             return {name: placed[name] for name in wanted}
 
+    def _own(self, params: Params) -> Params:
+        return _on_host(params) if self.memory == "low" else self._put(params, None)
+
     def _put(self, params: Params, mesh: Mesh | None) -> DeviceParams:
         sharding = replicated(self._devices) if mesh is None else NamedSharding(mesh, PartitionSpec())
-        return {path: _whole(value, sharding) for path, value in params.items()}
+        return {path: jax.tree.map(partial(_whole, sharding=sharding), value) for path, value in params.items()}
 
 
 def _on_host(params: Params) -> HostParams:
-    return {path: np.asarray(value) for path, value in params.items()}
+    return {path: jax.tree.map(np.asarray, value) for path, value in params.items()}
 
 
 def _whole(value: AnyArray | HostArray, sharding: Sharding) -> AnyArray:

@@ -23,7 +23,7 @@ def memory_explained() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         remedy = (
-            "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --memory=low, --dtype=bfloat16 "
-            "or --sequential-guidance"
+            "lower --batch-size, --decode-frames-per-chunk, --height and --width, use --memory=low, --dtype=bfloat16, "
+            "--weight-dtype=int8 or --sequential-guidance"
         )
         raise out_of_memory("to sample", remedy) from error

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -49,12 +50,14 @@ class ModelSource:
       random_weights: an architecture that gets random weights instead.
       lora: a file of low-rank factors, merged into the model.
       quiet: whether a download of the model shows no progress.
+      weight_dtype: of its large weights, if that is one of 8 bits.
     """
 
     model: str | Path = DEFAULT_MODEL
     random_weights: str | None = None
     lora: str | Path | None = None
     quiet: bool = False
+    weight_dtype: str | None = None
 
     def described(self) -> DescribedModel:
         """Describes it; loads no tensors but those of `lora`.
@@ -65,17 +68,20 @@ class ModelSource:
         if self.random_weights and self.lora:
             raise UserError("--lora changes a --model: it means nothing to --random-weights")
         if self.random_weights:
-            record = {"random_weights": self.random_weights}
+            record = {"random_weights": self.random_weights} | self._held()
             return DescribedModel(record, preset(self.random_weights), COMPONENTS, {})
         checkpoint = find_checkpoint(self.model, quiet=self.quiet)
         # A path is no identity: other weights may be converted into the same directory.
         path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
-        record = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"}
+        record = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"} | self._held()
         sampling = checkpoint.sampling
         if self.lora:  # a mistake is reported before the model is loaded
             sampling = {**sampling, **load_lora(self.lora).sampling}
             record["lora"] = file_record(self.lora, Stamps())["sha256"]
         return DescribedModel(record, checkpoint.config, checkpoint.components, sampling)
+
+    def _held(self) -> dict[str, str]:
+        return {} if self.weight_dtype is None else {"weight_dtype": self.weight_dtype}
 
     def load(self, dtype: str, attention: Backend, memory: Memory = "high") -> ToonCrafter:
         """Loads it.
@@ -88,7 +94,8 @@ class ModelSource:
         Raises:
           UserError: it is damaged, or does not compute in this dtype or with this back end.
         """
+        how: dict[str, Any] = {"attention": attention, "memory": memory, "weight_dtype": self.weight_dtype}
         if self.random_weights:
             note(f"'{self.random_weights}' has random weights: what it draws is noise")
-            return ToonCrafter.random(self.random_weights, dtype=dtype, attention=attention, memory=memory)
-        return ToonCrafter.load(self.model, lora=self.lora, dtype=jnp.dtype(dtype), attention=attention, memory=memory)
+            return ToonCrafter.random(self.random_weights, dtype=dtype, **how)
+        return ToonCrafter.load(self.model, lora=self.lora, dtype=jnp.dtype(dtype), **how)
