@@ -3,9 +3,9 @@
   python scripts/measure_precision.py
 
 The bundled model predicts v for a pair of pictures at four diffusion times, with and without guidance: in float32, in
-bfloat16, and in bfloat16 with some layers in float32. Printed is the root mean square of the difference from float32,
-over that of v. Products have bfloat16 operands or, where a layer is in float32, exact ones; a TPU or GPU rounds a
-little differently.
+bfloat16, in bfloat16 with some layers in float32, and in float32 with large weights in 8 bits. Printed is the root mean
+square of the difference from float32, over that of v. Products have bfloat16 operands or, where a layer is in float32,
+exact ones; a TPU or GPU rounds a little differently.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.models.tokenizer import tokenizer
 from tooncrafter_jax.models.tooncrafter import condition_latents
 from tooncrafter_jax.nn.platform import without_cpu_forms
+from tooncrafter_jax.nn.quantised import QuantisedKernel
 from tooncrafter_jax.runtime.quick_compilation import quick_compilation
 from tooncrafter_jax.sampling.model_loading import stored_dtype
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, prepare
+from tooncrafter_jax.typing import Params
+from tooncrafter_jax.weights.eight_bits import WEIGHT_DTYPES, in_eight_bits
 
 TIMES = (999, 700, 400, 100)
 SCALES = (1.0, 7.5)
@@ -58,6 +61,8 @@ VARIANTS: dict[str, str] = {
     "everything in float32, weights rounded to bfloat16": r".*",
 }
 """What is measured -> the paths of the layers that compute in float32, and give it."""
+IN_EIGHT_BITS = {f"everything in float32, large weights in {dtype}": dtype for dtype in WEIGHT_DTYPES}
+"""What is measured behind those -> what large weights are held in."""
 
 
 def problem(toon: ToonCrafter) -> dict[str, Any]:
@@ -87,10 +92,21 @@ def problem(toon: ToonCrafter) -> dict[str, Any]:
     }
 
 
-def predictions(toon: ToonCrafter, dtype: str, in_float32: str, inputs: dict[str, Any]) -> np.ndarray:
+def rounded(params: Params, weight_dtype: str) -> Params:
+    """The denoiser's weights with the values that the large ones have in 8 bits."""
+    held = in_eight_bits({"unet": params}, jnp.dtype(weight_dtype))["unet"]
+    return {
+        path: value.dequantised(jnp.float32) if isinstance(value, QuantisedKernel) else value
+        for path, value in held.items()
+    }
+
+
+def predictions(
+    toon: ToonCrafter, dtype: str, in_float32: str, inputs: dict[str, Any], weight_dtype: str | None = None
+) -> np.ndarray:
     """V of both branches, float32, with the layers whose path is like `in_float32` computed so."""
     network = toon.config.networks(dtype)["unet"]
-    given = toon.params["unet"]
+    given = toon.params["unet"] if weight_dtype is None else rounded(toon.params["unet"], weight_dtype)
     params = {path: value.astype(stored_dtype(value.shape, network.dtype)) for path, value in given.items()}
 
     @jax.jit
@@ -128,10 +144,13 @@ def main() -> None:
     true = predictions(toon, "float32", r".*", inputs)
     print("| computed | " + " | ".join(f"guidance {scale:g}" for scale in SCALES) + " |")
     print("|---|" + "---|" * len(SCALES))
-    for number, (name, in_float32) in enumerate(VARIANTS.items()):
+    rows: list[tuple[str, str, str, str | None]] = []
+    rows += [(name, "bfloat16", in_float32, None) for name, in_float32 in VARIANTS.items()]
+    rows += [(name, "float32", r".*", held_in) for name, held_in in IN_EIGHT_BITS.items()]
+    for number, (name, dtype, in_float32, held_in) in enumerate(rows):
         if arguments.rows and number not in arguments.rows:
             continue
-        found = predictions(toon, "bfloat16", in_float32, inputs)
+        found = predictions(toon, dtype, in_float32, inputs, held_in)
         print(f"| {name} | " + " | ".join(f"{error(found, true, s):.2%}" for s in SCALES) + " |", flush=True)
 
 

@@ -45,6 +45,7 @@ IN_PYTHON = {
     "--model": "load(source)",
     "--lora": "load(lora=)",
     "--dtype": "load(dtype=)",
+    "--weight-dtype": "load(weight_dtype=)",
     "--memory": "load(memory=)",
     "--attention": "load(attention=)",
 }

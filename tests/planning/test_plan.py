@@ -155,6 +155,27 @@ def test_a_run_without_them_is_its_step(run, monkeypatch):
 
 
 @pytest.mark.gate
+def test_sampling_is_planned_for_the_topologys_device_and_its_weights(devices, monkeypatch):
+    """Also where it has but one, which need not be the first of those that are here; nothing is compiled."""
+    from tooncrafter_jax.nn.quantised import QuantisedKernel
+    from tooncrafter_jax.planning import plan as module
+    from tooncrafter_jax.planning.topologies import parse_topology
+
+    planned, held, arguments = [], [], module.sampling_arguments
+    monkeypatch.setattr(module, "topology_devices", lambda _: devices[3:4])
+    monkeypatch.setattr(module, "sampling_arguments", lambda *a: planned.append(arguments(*a)) or planned[-1])
+    monkeypatch.setattr(module, "_compiled", lambda *a: held.append(a[5]))
+    for dtype in (None, "int8"):
+        module.plan_sampling(_narrow(), parse_topology("cpu:1"), 1, dtype)
+    for args in planned:
+        assert {device for leaf in jax.tree.leaves(args) for device in leaf.sharding.device_set} == {devices[3]}
+    kernels = [leaf for leaf in planned[1][0]["unet"].values() if isinstance(leaf, QuantisedKernel)]
+    saved = sum((4 - 1) * leaf.values.size - 4 * leaf.scale.size for leaf in kernels)  # of float32
+    assert held[0]["parameters"] - held[1]["parameters"] == saved > 0
+    assert held[0]["inputs"] == held[1]["inputs"]
+
+
+@pytest.mark.gate
 def test_operations_follow_what_is_trained():
     by_variant = {name: _minimum(groups) for name, groups in VARIANTS.items()}
     assert len({found.forward for found in by_variant.values()}) == 1
@@ -408,6 +429,7 @@ def test_slices_are_named_by_their_sides():
         (["--topology=cpu:8", "--json=/proc/none/plan.json"], "cannot be written"),
         (["--topology=cpu:8", "--hosts", "--step-only"], "which --hosts does not compile"),
         (["--topology=cpu:8", "--sampling", "--step-only"], "which --sampling does not compile"),
+        (["--topology=cpu:8", "--weight-dtype=int8"], "is for --sampling: training holds all weights as they are"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_compiled(devices, monkeypatch, arguments, sentence):

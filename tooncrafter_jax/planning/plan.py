@@ -201,7 +201,7 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int, weight_dt
     def denoise(sampler: Sampler) -> Callable[..., PyTree]:
         return lambda *args: sampler.denoise(*args, solver=solver, branches=2)
 
-    args = _sampling_arguments(config, model, Sampler(model, networks), pairs, whole, held_in)
+    args = sampling_arguments(config, model, Sampler(model, networks), pairs, whole, held_in)
     with tracing_for("cpu"), without_cpu_forms():
         minimum = Flops(forward=forward_flops(denoise(Sampler(model, networks)), *args))
     with tracing_for(topology.platform):
@@ -211,7 +211,7 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int, weight_dt
     return _compiled("sampling", topology, mesh, pairs, lowered, arguments, minimum)
 
 
-def _sampling_arguments(
+def sampling_arguments(
     config: TrainConfig,
     model: ModelConfig,
     sampler: Sampler,
