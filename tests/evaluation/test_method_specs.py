@@ -117,6 +117,7 @@ def made(text: str) -> Any:
         OneClip(),
         prompts=True,
         dtype=None,
+        weight_dtype=None,
         attention="auto",
         weights=None,
         sketches=sketches,

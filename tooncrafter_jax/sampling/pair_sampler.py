@@ -38,6 +38,8 @@ from tooncrafter_jax.sampling.second_pass import decode_twice
 from tooncrafter_jax.typing import Device, DeviceParams, HostVideos, Uint8Videos
 
 _with_open_ends = jax.jit(References.with_open_ends)
+HALF_LEVEL = 1 / 255
+"""Of a byte, of values in [-1, 1]."""
 AFTER = ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0))
 """Pads hints by a frame."""
 HostMotion = tuple[Float[np.ndarray, "B T H W 4"], Float[np.ndarray, "B T H W 1"]]
@@ -247,7 +249,8 @@ class PairSampler:
             moves = None
             if motion is not None and self.config.decoder.carried:
                 moves = _placed(sampler, motion, pairs[group], group, self.has_motion(pairs[group]))
-            videos.append(to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video))
+            video = to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video)
+            videos.append(video if moves is None else _to_be_rounded(video, self.has_motion(pairs[group])))
         return np.concatenate(videos)
 
     def _preview(
@@ -382,12 +385,20 @@ def _hints(pairs: Sequence[PreparedPair]) -> np.ndarray | None:
     return np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
 
 
+def _to_be_rounded(video: HostVideos, guided: Bool[np.ndarray, "B"]) -> HostVideos:
+    """Clips that `to_uint8`, which truncates as the published code does, rounds where they are guided.
+
+    What is carried there are pictures: truncated, those between the keys would be half a level darker than these.
+    """
+    return video + np.where(guided, np.float32(HALF_LEVEL), np.float32(0))[:, None, None, None, None]
+
+
 def _placed(
     sampler: Sampler,
     motion: HostMotion,
     pairs: Sequence[PreparedPair],
     group: slice,
-    guided: Bool[np.ndarray, "B"],
+    guided: Bool[np.ndarray, "G"],
 ) -> Motion:
     """The motion of a group of pairs on the devices; its frames lie where those of latents do."""
     flows, share = (sampler.place(part[group], "batch", "frames") for part in motion)

@@ -25,6 +25,8 @@ CASES: list[dict[str, Any]] = json.loads((GOLDEN / "solvers" / "diffusers.json")
 KEPT = len(CASES[0]["values"])
 LAST_ALPHA = 2.0**-24
 START, ADDED = noise()
+OF_OUR_OWN = ("lcm",)
+"""Theirs blends noisy latents into the clean ones, which predictions of v do not need; `test_lcm.py` has exact values."""
 ROUGH = {"euler": 3e-4, "ddim": 3e-5}
 """From pure noise: theirs hold latents times 4096 in float32; and the root of a radicand that is 0 but for rounding."""
 
@@ -60,7 +62,7 @@ def options_of(case: dict[str, Any]) -> SolverOptions:
     return SolverOptions(steps=case["steps"], eta=settings.get("eta", 1.0), exact_last_step=bool(is_exact))
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in OF_OUR_OWN])
 def test_runs_end_where_theirs_do(name: str) -> None:
     """To 1e-5 of values of about unit size; theirs compute in float32 throughout."""
     cases = [case for case in CASES if case["solver"] == name]
