@@ -26,7 +26,7 @@ KEPT = len(CASES[0]["values"])
 LAST_ALPHA = 2.0**-24
 START, ADDED = noise()
 OF_OUR_OWN = ("lcm",)
-"""Theirs blends noisy latents into the clean ones, which predictions of v do not need; `test_lcm.py` has exact values."""
+"""Theirs blends noisy latents into the clean ones, which predictions of v do not need; see `test_lcm.py`."""
 ROUGH = {"euler": 3e-4, "ddim": 3e-5}
 """From pure noise: theirs hold latents times 4096 in float32; and the root of a radicand that is 0 but for rounding."""
 
