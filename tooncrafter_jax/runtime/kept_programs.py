@@ -90,6 +90,10 @@ class KeptFunction:
         """As that of a jitted function."""
         return self._function.lower(*args, **kw)
 
+    def trace(self, *args: PyTree, **kw: PyTree) -> jax.stages.Traced:
+        """As that of a jitted function."""
+        return self._function.trace(*args, **kw)
+
     def __call__(self, *args: PyTree, **kw: PyTree) -> Any:
         """Calls the function; arguments are those of the jitted one."""
         static = {name: value for name, value in kw.items() if name in self._static}
