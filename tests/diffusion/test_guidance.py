@@ -66,3 +66,11 @@ def test_equal_scales_of_two_stages_are_one_stage() -> None:
     cond, image, uncond = (jnp.asarray(x) for x in predictions())
     one = guide(cond, uncond, 7.5, 0.7)
     np.testing.assert_allclose(guide_in_two_stages(cond, image, uncond, 7.5, 7.5, 0.7), one, atol=2e-5)
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+def test_predictions_without_deviation_stay_numbers(rescale: float) -> None:
+    """As those of a network that starts from zeros."""
+    cond, uncond = jnp.full((2, 1, 2, 2, 4), 0.5), jnp.zeros((2, 1, 2, 2, 4))
+    found = guide(cond, uncond, jnp.asarray(2.0), rescale)
+    np.testing.assert_allclose(found, np.full(cond.shape, 1 - rescale), atol=1e-6)

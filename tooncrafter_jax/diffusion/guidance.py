@@ -55,7 +55,8 @@ def rescale_to(cond: Latents, guided: Latents, rescale: Scalar) -> Latents:
     Returns:
       (B, T, h, w, C).
     """
-    factor = _std(cond) / _std(guided)
+    # A prediction without any deviation, as of a network that starts from zeros, has no other size to be brought to.
+    factor = _std(cond) / jnp.maximum(_std(guided), jnp.finfo(guided.dtype).tiny)
     return rescale * (guided * factor) + (1 - rescale) * guided
 
 
