@@ -199,9 +199,9 @@ def _processor() -> str:
     return ""
 
 
-def _is_own(path: Path) -> bool:
-    """Whether a file or directory is this user's, and nobody else may write to it."""
-    found = path.stat()
+def _is_own(directory: Path) -> bool:
+    """Whether a directory is this user's, and nobody else may write to it."""
+    found = directory.stat()
     return not hasattr(os, "getuid") or (
         found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     )
@@ -211,7 +211,7 @@ def _read(path: Path, devices: Sequence[Device]) -> jax.stages.Compiled | None:
     """The program of a file; None if there is none that can be used here."""
     loading = path.with_suffix(LOADING)
     try:
-        if not (_is_own(path.parent) and _is_own(path)):
+        if not _is_own(path.parent):
             return None
         if loading.exists():
             if _is_alive(int(loading.read_text())):
