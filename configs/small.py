@@ -19,7 +19,7 @@ SPATIAL = ("projector", "spatial", "image_kv", "fps")
 DENOISER = ("projector", "spatial", "temporal", "image_kv", "fps")
 FULL = {"model_changes.decoder": {"temporal": True, "references": True}}
 BUNDLED = "tooncrafter_jax/bundled/small"
-# RIFE knows larger pictures than these: its flows are better between enlarged ones, above all those to sketches.
+# RIFE knows larger pictures than these: its flows from lines to sketches are better between enlarged ones.
 THROUGH_SKETCHES = {
     "model_changes.motion": {
         "enlargement": 2,

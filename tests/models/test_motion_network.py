@@ -99,7 +99,7 @@ def test_flows_between_enlarged_lines_in_both_directions() -> None:
     middle = jnp.asarray([0.5, 0.5])
 
     def between_lines(params: Any, first: jax.Array, last: jax.Array) -> Any:
-        return built.bind(params)._estimate(first, last, middle)  # noqa: SLF001
+        return built.bind(params)._between_lines(first, last, middle)  # noqa: SLF001
 
     found, swapped = (jax.jit(between_lines)(own, *pair) for pair in ((first, last), (last, first)))
     rife = Network(Rife, CONFIG.flow).bind({path.removeprefix("flow."): value for path, value in own.items()})

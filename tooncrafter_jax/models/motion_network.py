@@ -165,7 +165,7 @@ class MotionNetwork(nnx.Module):
             if self.lines is not None:
                 straight = Bent(flows, logit)
                 flows, logit = through_sketches(
-                    self.flow.estimate, self._estimate, self.lines, padded, straight, sketches
+                    self.flow.estimate, self._between_lines, self.lines, padded, straight, sketches
                 )
         if len(self.refinement):
             flows, logit = self._refined(padded, flows, logit, sketches)
@@ -185,7 +185,7 @@ class MotionNetwork(nnx.Module):
         )
         return flows, logit
 
-    def _estimate(self, first: Images, last: Images, times: Float[Array, "M"]) -> tuple[Flows, Logit]:
+    def _between_lines(self, first: Images, last: Images, times: Float[Array, "M"]) -> tuple[Flows, Logit]:
         """RIFE's flows and logits between drawings, at the size and in the directions of the configuration."""
         height, width = first.shape[1:3]
         times_larger = self.config.enlargement
