@@ -1,10 +1,11 @@
 """Writes variants of a model that differ in what motion guides, for one evaluation to compare.
 
-  python scripts/motion_variants.py MODEL OUT [--denoiser=DIR]
+  python scripts/motion_variants.py MODEL OUT [--denoiser=DIR] [--carried-logit=0]
 
 Written are OUT/carried, whose decoder carries its references along the flows as they are; OUT/corrected, which corrects
 them from the latents; and, with a denoiser that was trained with motion, OUT/latents, where that one alone is guided
 and the decoder carries nothing; OUT/both and OUT/both_corrected. MODEL is of a decoder that carries and corrects.
+A carried logit is added to that of the share that is carried, everywhere: what is drawn over it becomes fainter.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ GUIDED = ("unet", "image_projector")
 """Components of a denoiser that was trained with motion."""
 
 
-def decoder_of(params: HostParams, *, carries: bool, corrects: bool) -> HostParams:
-    """A decoder's parameters without what carries, or with corrections that are nothing."""
+CARRIED_BIAS = "carried_pictures.conv.bias"
+
+
+def decoder_of(params: HostParams, *, carries: bool, corrects: bool, carried_logit: float = 0.0) -> HostParams:
+    """A decoder's parameters without what carries, or with corrections that are nothing, and more that is carried."""
     kept = {
-        path: value
+        path: value + np.asarray(carried_logit, value.dtype) if path == CARRIED_BIAS else value
         for path, value in params.items()
         if carries or not (".carried." in path or path.startswith("carried_pictures."))
     }
@@ -36,7 +40,15 @@ def decoder_of(params: HostParams, *, carries: bool, corrects: bool) -> HostPara
     return {path: np.zeros_like(value) if ".carried.correction." in path else value for path, value in kept.items()}
 
 
-def write(directory: Path, model: Checkpoint, denoiser: Checkpoint | None, *, carries: bool, corrects: bool) -> None:
+def write(
+    directory: Path,
+    model: Checkpoint,
+    denoiser: Checkpoint | None,
+    carried_logit: float,
+    *,
+    carries: bool,
+    corrects: bool,
+) -> None:
     """Writes one variant."""
     config = replace(
         model.config,
@@ -48,7 +60,9 @@ def write(directory: Path, model: Checkpoint, denoiser: Checkpoint | None, *, ca
     with CheckpointWriter(directory, config, model.provenance, sampling=model.sampling, safetensors=True) as writer:
         for name in model.components:
             params = sources.get(name, model).restore_on_host(name, networks[name])
-            writer.write(name, decoder_of(params, carries=carries, corrects=corrects) if name == "decoder" else params)
+            if name == "decoder":
+                params = decoder_of(params, carries=carries, corrects=corrects, carried_logit=carried_logit)
+            writer.write(name, params)
 
 
 def main() -> None:
@@ -57,15 +71,16 @@ def main() -> None:
     parser.add_argument("model", help="checkpoint directory, or a name")
     parser.add_argument("out", type=Path, help="where the variants go; none of them may be there")
     parser.add_argument("--denoiser", help="checkpoint directory of a denoiser that was trained with motion")
+    parser.add_argument("--carried-logit", type=float, default=0.0, help="more of what is carried (default: 0)")
     arguments = parser.parse_args()
     model = find_checkpoint(arguments.model)
-    write(arguments.out / "carried", model, None, carries=True, corrects=False)
-    write(arguments.out / "corrected", model, None, carries=True, corrects=True)
+    write(arguments.out / "carried", model, None, arguments.carried_logit, carries=True, corrects=False)
+    write(arguments.out / "corrected", model, None, arguments.carried_logit, carries=True, corrects=True)
     if arguments.denoiser is not None:
         guided = find_checkpoint(arguments.denoiser)
-        write(arguments.out / "latents", model, guided, carries=False, corrects=False)
-        write(arguments.out / "both", model, guided, carries=True, corrects=False)
-        write(arguments.out / "both_corrected", model, guided, carries=True, corrects=True)
+        write(arguments.out / "latents", model, guided, arguments.carried_logit, carries=False, corrects=False)
+        write(arguments.out / "both", model, guided, arguments.carried_logit, carries=True, corrects=False)
+        write(arguments.out / "both_corrected", model, guided, arguments.carried_logit, carries=True, corrects=True)
 
 
 if __name__ == "__main__":
