@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -19,39 +18,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tests.reference import noise_params
-from tooncrafter_jax.__main__ import main
-from tooncrafter_jax.cli.common import Parser
-from tooncrafter_jax.cli.sampling_options import add_sampling, sampling_options
+from tests.weights.stored import NETWORK, PARAMS, equal, write
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.models.autoencoder import Autoencoder, AutoencoderConfig
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.models.motion_network import MotionConfig
-from tooncrafter_jax.models.network import Network
-from tooncrafter_jax.models.rife import RifeConfig
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.typing import Device
 from tooncrafter_jax.weights import store
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
-
-NETWORK = Network(Autoencoder, AutoencoderConfig(width=32, multipliers=(1,), blocks_per_level=1))
-PARAMS = noise_params(NETWORK)
-
-
-def write(
-    directory: Path,
-    config: ModelConfig,
-    params: Any = PARAMS,
-    *,
-    then: type[BaseException] | None = None,
-    **kwargs: Any,
-) -> Path:
-    """Writes a checkpoint; an exception may come before it is whole."""
-    with CheckpointWriter(directory, config, {"made": "by a test"}, **kwargs) as writer:
-        writer.write("autoencoder", params)
-        if then:
-            raise then
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +36,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) 
 def copy(written: Path, tmp_path: Path) -> Path:
     """A checkpoint directory that a test may spoil."""
     return Path(shutil.copytree(written, tmp_path / "model"))
-
-
-def equal(found: dict[str, jax.Array], expected: dict[str, jax.Array] = PARAMS) -> None:
-    assert found.keys() == expected.keys()
-    for path, value in expected.items():
-        np.testing.assert_array_equal(np.asarray(found[path]), np.asarray(value), err_msg=path)
 
 
 class TestRoundTrip:
@@ -374,103 +341,6 @@ class TestFiles:
         file.write_bytes(file.read_bytes()[:-8])
         with pytest.raises(UserError, match="autoencoder in .* is damaged or incomplete"):
             Checkpoint(files).restore("autoencoder", NETWORK)
-
-    def test_a_model_is_made_compact(self, tmp_path: Path, written: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        about = tmp_path / "about.json"
-        about.write_text('{"data": "emoji"}')
-        network = Checkpoint(written).config.networks()["autoencoder"]
-        params = noise_params(network)
-        source = write(tmp_path / "source", Checkpoint(written).config, params)
-        assert main(["compact", str(source), str(tmp_path / "small"), f"--provenance={about}"]) == 0
-        assert "autoencoder" in capsys.readouterr().out
-        found = Checkpoint(tmp_path / "small")
-        assert found.provenance == {"made": "by a test", "data": "emoji", "dtype": "float16"}
-        halved = {
-            path: jnp.asarray(np.asarray(value).astype(np.float16), jnp.float32) for path, value in params.items()
-        }
-        equal(found.restore("autoencoder", network), halved)
-
-    def test_a_component_of_another_directory_is_taken(self, tmp_path: Path, written: Path) -> None:
-        config = Checkpoint(written).config
-        wider = dataclasses.replace(config, autoencoder=dataclasses.replace(config.autoencoder, blocks_per_level=1))
-        params = [noise_params(each.networks()["autoencoder"]) for each in (config, wider)]
-        one, other = write(tmp_path / "one", config, params[0]), write(tmp_path / "other", wider, params[1])
-        assert (
-            main(
-                ["compact", str(one), str(tmp_path / "small"), f"--take=autoencoder={other}", "--stored-dtype=float32"]
-            )
-            == 0
-        )
-        found = Checkpoint(tmp_path / "small")
-        assert found.config == wider and found.provenance["taken"] == {"autoencoder": {"made": "by a test"}}
-        equal(found.restore("autoencoder", wider.networks()["autoencoder"]), params[1])
-        for take, message in (
-            ("unet=x", "must name a component"),
-            ("motion=", "must name a component"),
-            (f"autoencoder={tmp_path}", "not a checkpoint"),
-        ):
-            with pytest.raises(UserError, match=message):
-                main(["compact", str(one), str(tmp_path / "none"), f"--take={take}"])
-
-    def test_an_optional_component_is_taken_by_a_model_without_it(
-        self, tmp_path: Path, written: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        config = Checkpoint(written).config
-        other = dataclasses.replace(config, motion=MotionConfig(RifeConfig(widths=(8,), scales=(4,), depth=1)))
-        one = write(tmp_path / "one", config, noise_params(config.networks()["autoencoder"]))
-        params = noise_params(other.networks()["motion"])
-        with CheckpointWriter(tmp_path / "other", other, {"made": "elsewhere"}) as writer:
-            writer.write("motion", params)
-        take = f"--take=motion={tmp_path / 'other'}"
-        assert main(["compact", str(one), str(tmp_path / "small"), take, "--stored-dtype=float32"]) == 0
-        assert "autoencoder, motion; " in capsys.readouterr().out
-        found = Checkpoint(tmp_path / "small")
-        assert found.components == ("autoencoder", "motion") and found.config == other
-        equal(found.restore("motion", other.networks()["motion"]), params)
-
-    def test_options_that_suit_a_model_are_kept_with_it(self, tmp_path: Path, written: Path) -> None:
-        config = Checkpoint(written).config
-        source = write(tmp_path / "one", config, noise_params(config.networks()["autoencoder"]))
-        options = ["--option=guidance_scale=1.5", "--option=spacing=uniform", "--option=second_pass=false"]
-        assert main(["compact", str(source), str(tmp_path / "small"), *options]) == 0
-        own = Checkpoint(tmp_path / "small").sampling
-        assert own == {"guidance_scale": 1.5, "spacing": "uniform", "second_pass": False}
-        parser = Parser("x")
-        add_sampling(parser)
-        argv = ["--spacing=uniform_trailing", "--steps=9"]
-        chosen = sampling_options(parser.parse_args(argv), own)
-        assert (chosen.spacing, chosen.steps, chosen.guidance_scale) == ("uniform_trailing", 9, 1.5)
-        assert not chosen.second_pass and chosen.eta == 1.0
-        on = {"exact_last_step": True, "second_pass": False}
-        chosen = sampling_options(parser.parse_args(["--no-exact-last-step", "--second-pass"]), on)
-        assert not chosen.exact_last_step and chosen.second_pass
-        assert main(["compact", str(tmp_path / "small"), str(tmp_path / "again"), "--option=eta=0"]) == 0
-        assert Checkpoint(tmp_path / "again").sampling == {**own, "eta": 0}
-        for option, message in (
-            ("guidance=2", "did you mean 'guidance_scale'"),
-            ("steps", "a name and a value"),
-            ("solver=foo", "unknown solver 'foo'"),
-            ("guidance_scale=1000", "the guidance scale must be from 0 to 100, not 1000"),
-        ):
-            with pytest.raises(UserError, match=message):
-                main(["compact", str(source), str(tmp_path / "none"), f"--option={option}"])
-
-    def test_what_16_bits_do_not_hold_is_reported(self, tmp_path: Path, written: Path) -> None:
-        network = Checkpoint(written).config.networks()["autoencoder"]
-        params = {path: np.asarray(value) for path, value in noise_params(network).items()}
-        params["moments.bias"] = params["moments.bias"] + np.float32(1e6)
-        source = write(tmp_path / "source", Checkpoint(written).config, params)
-        with pytest.raises(UserError, match="autoencoder.moments.bias has values that float16 does not hold"):
-            main(["compact", str(source), str(tmp_path / "small")])
-        assert not (tmp_path / "small").exists()
-        params["moments.bias"] = params["moments.bias"] * np.float32("nan")
-        spoilt = write(tmp_path / "spoilt", Checkpoint(written).config, params)
-        with pytest.raises(
-            UserError, match="autoencoder.moments.bias has values that are not finite: train or convert"
-        ):
-            main(["compact", str(spoilt), str(tmp_path / "small"), "--stored-dtype=float32"])
-        with pytest.raises(UserError, match="cannot read .*none.json as JSON"):
-            main(["compact", str(source), str(tmp_path / "small"), f"--provenance={tmp_path / 'none.json'}"])
 
 
 def test_host_arrays_are_written_without_a_copy(tmp_path: Path, tiny_config: ModelConfig) -> None:
