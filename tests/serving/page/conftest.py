@@ -12,25 +12,8 @@ import pytest
 
 from tests.serving.page.hands import LIMITS, SLOW_SEED, WAIT, WIDE
 from tests.serving.world import ROOT, FakeModel, Server, serving
-from tooncrafter_jax.sampling.observation import Progress
-from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
-from tooncrafter_jax.typing import HostVideos
 
 AXE = ROOT / ".cache" / "axe-core" / "axe.min.js"
-
-
-class Unhurried(FakeModel):
-    """Takes so long for one seed that even a busy machine cancels it in time."""
-
-    def sample(
-        self,
-        pairs: Sequence[PreparedPair],
-        options: SamplingOptions,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> HostVideos:
-        """Draws clips."""
-        self.seconds = 1.5 if any(pair.seed == SLOW_SEED for pair in pairs) else 0.12
-        return super().sample(pairs, options, on_progress)
 
 
 class Seen:
@@ -68,7 +51,12 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    model = Unhurried(seconds=0.12, chunks=6)
+    model = FakeModel(chunks=6)
+
+    def hurry(seeds: Sequence[int]) -> None:
+        model.seconds = 1.5 if SLOW_SEED in seeds else 0.12
+
+    model.before = hurry
     with serving(tmp_path_factory.mktemp("serving"), model, limits=LIMITS) as one:
         yield one
 

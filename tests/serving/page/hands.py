@@ -18,6 +18,7 @@ WIDE, NARROW = (1440, 900), (375, 812)
 WAIT = 60_000
 """Milliseconds."""
 SLOW_SEED = 501
+"""Drawn so slowly that even a busy machine cancels it in time."""
 Opened = Callable[..., Any]
 
 
@@ -53,6 +54,24 @@ def drop(page: Any, where: str, files: Mapping[str, bytes], event: str = "drop")
       target.dispatchEvent(event);
     }"""
     page.evaluate(script, [where, encoded, event])
+
+
+def drop_keys(page: Any, where: str = "#stage") -> None:
+    """Drops two pictures, which become the keys of frames 0 and 15."""
+    drop(page, where, KEYS)
+    page.wait_for_selector("[data-id=keys-15]")
+
+
+def enter(page: Any, field: str, value: str, key: str = "Tab") -> None:
+    """Writes into a field, and leaves it or sends it."""
+    page.fill(field, value)
+    page.locator(field).press(key)
+
+
+def draw(page: Any) -> None:
+    """Asks for takes, until one is there."""
+    page.click("#draw")
+    page.wait_for_selector(".state.done")
 
 
 def wait(page: Any, condition: str) -> None:

@@ -6,13 +6,27 @@ from typing import Any
 
 import pytest
 
-from tests.serving.page.hands import KEYS, SLOW_SEED, Opened, drawing, drop, frame_of, keys_of, seek, shot_of, wait
+from tests.serving.page.hands import (
+    KEYS,
+    SLOW_SEED,
+    Opened,
+    drawing,
+    drop,
+    drop_keys,
+    enter,
+    frame_of,
+    keys_of,
+    seek,
+    shot_of,
+    wait,
+)
 
 pytestmark = pytest.mark.gate
 
 
 DRAWN = [("pointerdown", 1), ("pointermove", 2), ("pointermove", 3), ("pointermove", 4), ("pointerup", 4)]
-"""What a pen does, and where, in steps from the middle of the stage."""
+PEN: list[dict[str, Any]] = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
+"""What a pen does to draw a stroke, and where, in steps from the middle of the stage."""
 
 
 def touch(page: Any, *events: dict[str, Any]) -> None:
@@ -39,50 +53,43 @@ def strokes_of(page: Any) -> dict[str, list[int]]:
 
 def test_the_hand_that_holds_the_pen_does_nothing(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     seek(page, 5)
-    pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
     palm = {"id": 8, "kind": "touch", "step": -3}
     down, moved, up = ({"type": f"pointer{name}", **palm} for name in ("down", "move", "up"))
-    touch(page, pen[0], down, moved, *pen[1:], up)  # after the pen
-    touch(page, down, moved, *pen[:2], up, *pen[2:])  # before it
+    touch(page, PEN[0], down, moved, *PEN[1:], up)  # after the pen
+    touch(page, down, moved, *PEN[:2], up, *PEN[2:])  # before it
     assert strokes_of(page) == {"5": [4, 4]}
-    touch(page, *({**one, "kind": "touch"} for one in pen))  # a finger draws where no pen does
+    touch(page, *({**one, "kind": "touch"} for one in PEN))  # a finger draws where no pen does
     assert strokes_of(page) == {"5": [4, 4, 4]}
-    touch(page, *({**one, "shift": True} for one in pen))  # moves the paper
-    finger = [{**one, "kind": "touch"} for one in pen]
+    touch(page, *({**one, "shift": True} for one in PEN))  # moves the paper
+    finger = [{**one, "kind": "touch"} for one in PEN]
     touch(page, finger[0], down, *finger[1:], up)  # so do two fingers
     assert strokes_of(page) == {"5": [4, 4, 4]}
-    touch(page, *pen)  # and afterwards it draws again
+    touch(page, *PEN)  # and afterwards it draws again
     assert strokes_of(page) == {"5": [4, 4, 4, 4]}
 
 
 def test_a_stroke_is_of_the_frame_that_it_began_on(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     seek(page, 3)
-    pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
-    page.fill("#rate", "1")
-    page.locator("#rate").press("Tab")
+    enter(page, "#rate", "1")
     page.click("#play")
-    touch(page, *pen[:2])
+    touch(page, *PEN[:2])
     wait(page, "document.querySelector('#play').ariaPressed === 'false'")
     begun = frame_of(page)
     page.keyboard.press("ArrowRight")
     wait(page, f"document.querySelector('#ruler').ariaValueNow === '{begun + 1}'")
-    touch(page, *pen[2:])
+    touch(page, *PEN[2:])
     assert list(strokes_of(page)) == [str(begun)]
 
 
 def test_points_that_cannot_be_told_apart_are_not_kept(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     seek(page, 5)
-    pen = [{"type": type, "id": 7, "kind": "pen", "step": step} for type, step in DRAWN]
-    touch(page, *(one | {"step": 1 + 0.01 * number} for number, one in enumerate(pen)))
+    touch(page, *(one | {"step": 1 + 0.01 * number} for number, one in enumerate(PEN)))
     assert strokes_of(page) == {"5": [1]}
 
 
@@ -110,8 +117,7 @@ def test_a_press_that_ends_writing_counts(opened: Opened) -> None:
 def test_what_is_being_written_stays_when_something_else_changes(opened: Opened) -> None:
     page = opened()
     held: list[Any] = []
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     seek(page, 4)
     page.click("#add-prompt")
     page.locator("[data-id=text]").press_sequentially("jum")
@@ -134,15 +140,12 @@ def test_the_frame_of_a_key_is_a_whole_number(opened: Opened) -> None:
     drop(page, "#stage", KEYS)
     page.locator("[data-id=keys-15]").click()
     for wrong in ("", "7.5", "10000"):
-        page.fill("[data-id=frame]", wrong)
-        page.locator("[data-id=frame]").press("Enter")
+        enter(page, "[data-id=frame]", wrong, "Enter")
         assert not page.evaluate("document.querySelector('[data-id=frame]').checkValidity()")
         assert keys_of(page) == [0, 15]
-    page.fill("[data-id=frame]", "15")
-    page.locator("[data-id=frame]").press("Enter")
+    enter(page, "[data-id=frame]", "15", "Enter")
     assert "already" not in page.inner_text("#status")
-    page.fill("[data-id=frame]", "0")
-    page.locator("[data-id=frame]").press("Enter")
+    enter(page, "[data-id=frame]", "0", "Enter")
     assert "already" in page.inner_text("#status") and page.input_value("[data-id=frame]") == "15"
     for frame in (16, 17):
         page.locator("[data-id=frame]").press("ArrowUp")
@@ -173,8 +176,7 @@ def test_the_focus_goes_on_to_what_is_there(opened: Opened) -> None:
     page = opened()
     drop(page, "#stage", {"a_0001.png": KEYS["a.png"], "b_0004.png": KEYS["b.png"]})
     page.wait_for_selector("[data-id=keys-3]")
-    page.fill("#option-seed", str(SLOW_SEED))
-    page.locator("#option-seed").press("Tab")
+    enter(page, "#option-seed", str(SLOW_SEED))
     page.click("#draw")
     page.locator(".take .actions button").press("Enter")  # Cancel
     page.wait_for_selector(".state.cancelled")
@@ -186,33 +188,27 @@ def test_the_focus_goes_on_to_what_is_there(opened: Opened) -> None:
 
 def test_an_empty_prompt_stays_selected_and_a_gap_without_frames_is_none(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     seek(page, 1)
     page.click("#add-prompt")
-    page.fill("[data-id=text]", "jumps")
-    page.locator("[data-id=text]").press("Enter")
+    enter(page, "[data-id=text]", "jumps", "Enter")
     page.wait_for_selector("[data-id=prompts-1]:has-text('jumps')")
-    page.fill("[data-id=text]", "")
-    page.locator("[data-id=text]").press("Enter")
+    enter(page, "[data-id=text]", "", "Enter")
     page.wait_for_selector("[data-id=prompts-1]:has-text('no prompt')")
     assert page.locator("[data-id=text]").is_visible()
     page.locator("[data-id=keys-15]").click()
     wait(page, "document.querySelector('[data-id=frame]').value === '15'")  # the key's, no longer the prompt's
-    page.fill("[data-id=frame]", "1")
-    page.locator("[data-id=frame]").press("Enter")
+    enter(page, "[data-id=frame]", "1", "Enter")
     page.wait_for_selector("[data-id=keys-1]")
     assert page.locator(".item.gaps").count() == 0
 
 
 def test_the_pen_has_pressure_and_an_eraser(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     seek(page, 5)
     for buttons in (1, 32):
-        pressed = {"id": 7, "kind": "pen", "buttons": buttons}
-        touch(page, *({"type": type, "step": step, "pressure": 0.2 * step} | pressed for type, step in DRAWN))
+        touch(page, *(one | {"buttons": buttons, "pressure": 0.2 * one["step"]} for one in PEN))
     stroke, erased = shot_of(page)["sketches"]["5"]["strokes"]
     assert [point[2] for point in stroke["points"]] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert (stroke["erases"], erased["erases"]) == (False, True) and erased["size"] > stroke["size"]
@@ -220,8 +216,7 @@ def test_the_pen_has_pressure_and_an_eraser(opened: Opened) -> None:
 
 def test_everything_is_done_by_the_keyboard(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     page.locator("[data-id=keys-15]").focus()
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector("[data-id=keys-14]")

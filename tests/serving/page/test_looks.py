@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.serving.page.hands import KEYS, LIMITS, NARROW, WIDE, Opened, drop, jobs_of, scribble, seek, shot_of, wait
+from tests.serving.page.hands import (
+    LIMITS,
+    NARROW,
+    WIDE,
+    Opened,
+    draw,
+    drop_keys,
+    enter,
+    jobs_of,
+    scribble,
+    seek,
+    shot_of,
+    wait,
+)
 from tests.serving.world import Server, serving
 
 pytestmark = pytest.mark.gate
@@ -36,8 +49,7 @@ LOOKS = """() => {
 def test_it_fits_and_can_be_read(opened: Opened, size: tuple[int, int]) -> None:
     page = opened(size, "dark")
     assert page.evaluate(LOOKS) == []
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     page.locator("details.panel:not([open]) summary").click()
     assert page.evaluate(LOOKS) == []
     page.select_option("#count", "2")
@@ -71,8 +83,7 @@ def test_options_have_the_help_of_the_command_line(opened: Opened, server: Serve
         help_text = page.locator(f"#option-{name}-help").text_content()
         assert help_text and one["description"].startswith(help_text)
     assert page.get_attribute("#option-guidance_scale", "placeholder") == "5"  # the model's own
-    page.fill("#option-steps", "7")
-    page.locator("#option-steps").press("Tab")
+    enter(page, "#option-steps", "7")
     page.check("#option-loop")
     shot = shot_of(page)
     assert shot["options"] == {"steps": 7} and shot["settings"] == {"loop": True}
@@ -80,10 +91,8 @@ def test_options_have_the_help_of_the_command_line(opened: Opened, server: Serve
 
 def test_a_value_that_cannot_be_is_said_and_not_drawn_with(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
-    page.fill("#option-steps", "0")
-    page.locator("#option-steps").press("Tab")
+    drop_keys(page)
+    enter(page, "#option-steps", "0")
     page.click("#draw")
     page.wait_for_selector("#problem:not([hidden])")
     assert page.inner_text("#problem-text").startswith("steps: ") and page.input_value("#option-steps") == "0"
@@ -122,13 +131,11 @@ def test_axe_finds_nothing(opened: Opened, axe: str, scheme: str) -> None:
     check = "() => axe.run().then((found) => found.violations.map((one) => [one.id, one.impact, one.nodes[0].html]))"
     page.evaluate(axe)
     assert page.evaluate(check) == []
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     seek(page, 7)
     scribble(page)
     page.locator("[data-id=gaps-0]").click()
-    page.click("#draw")
-    page.wait_for_selector(".state.done")
+    draw(page)
     assert page.evaluate(check) == []
     page.click("#open-history")
     page.wait_for_selector("#history-list li")

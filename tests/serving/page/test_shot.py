@@ -19,7 +19,10 @@ from tests.serving.page.hands import (
     WAIT,
     WIDE,
     Opened,
+    draw,
     drop,
+    drop_keys,
+    enter,
     frame_of,
     jobs_of,
     keys_of,
@@ -36,8 +39,7 @@ pytestmark = pytest.mark.gate
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
 def test_a_shot_from_two_drawings_to_a_file(opened: Opened, size: tuple[int, int], scheme: str) -> None:
     page = opened(size, scheme)
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     assert keys_of(page) == [0, 15]
 
     seek(page, 7)
@@ -50,8 +52,7 @@ def test_a_shot_from_two_drawings_to_a_file(opened: Opened, size: tuple[int, int
 
     page.fill("#name", "ball")
     page.fill("#prompt", "a ball rolls")
-    page.fill("#option-seed", str(SLOW_SEED - 1))
-    page.locator("#option-seed").press("Tab")
+    enter(page, "#option-seed", str(SLOW_SEED - 1))
     page.select_option("#count", "2")
     page.click("#draw")
     page.wait_for_selector("[data-preview]:not([hidden])")
@@ -82,11 +83,9 @@ def test_a_shot_from_two_drawings_to_a_file(opened: Opened, size: tuple[int, int
     page.locator("[data-id=keys-15]").press("Shift+ArrowLeft")  # retimed
     page.wait_for_selector("[data-id=keys-10]")
     page.locator("[data-id=gaps-0]").click()
-    page.locator("[data-id=exposure]").fill("2")
-    page.locator("[data-id=exposure]").press("Tab")
+    enter(page, "[data-id=exposure]", "2")
     page.wait_for_selector("[data-id=gaps-0]:has-text('on twos')")
-    page.locator("[data-id=timing]").fill("ease-in-out")
-    page.locator("[data-id=timing]").press("Tab")
+    enter(page, "[data-id=timing]", "ease-in-out")
     page.wait_for_selector("[data-id=gaps-0]:has-text('ease-in-out')")
     page.select_option("#count", "1")
     page.click("#draw")
@@ -133,8 +132,7 @@ def test_the_example_of_a_first_start_is_shown_and_plays(chromium: Any, tmp_path
 
 def test_a_page_that_is_loaded_again_goes_on_watching(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     page.select_option("#count", "3")
     page.click("#draw")
     page.wait_for_selector(".state")
@@ -152,11 +150,9 @@ def test_a_page_that_is_loaded_again_goes_on_watching(opened: Opened) -> None:
 
 def test_a_shot_that_was_not_drawn_comes_back_after_another_one(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     page.fill("#name", "first")
-    page.click("#draw")
-    page.wait_for_selector(".state.done")
+    draw(page)
     page.fill("#name", "never drawn")
     page.click("#new-shot")
     page.wait_for_selector(".item.keys", state="detached")
@@ -177,8 +173,7 @@ def test_two_windows_keep_a_shot_each(opened: Opened) -> None:
     for page, name in ((first, "one"), (second, "two")):
         page.goto(first.url)
         page.wait_for_selector("body[data-ready]")
-        page.fill("#name", name)
-        page.locator("#name").press("Tab")
+        enter(page, "#name", name)
     for page, name in ((first, "one"), (second, "two")):
         page.reload()
         page.wait_for_selector("body[data-ready]")
@@ -189,13 +184,11 @@ def test_a_browser_without_room_is_told_of_once(opened: Opened) -> None:
     page = opened()
     full = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); };"
     page.evaluate(f"() => {{ {full} }}")
-    page.fill("#name", "too large")
-    page.locator("#name").press("Tab")
+    enter(page, "#name", "too large")
     page.wait_for_selector("#problem:not([hidden])")
     assert "no room to keep the shot" in page.inner_text("#problem-text")
     page.click("#close-problem")
-    page.fill("#name", "larger")
-    page.locator("#name").press("Tab")
+    enter(page, "#name", "larger")
     page.wait_for_timeout(200)
     assert page.locator("#problem").is_hidden()
 
@@ -205,8 +198,7 @@ def test_a_take_that_is_longer_than_the_shot_plays_to_its_end(opened: Opened) ->
     drop(page, "#stage", {"a_0001.png": KEYS["a.png"], "b_0031.png": KEYS["b.png"]})
     page.locator("[data-id=keys-30]").press("Shift+ArrowRight")
     page.wait_for_selector("[data-id=keys-35]")
-    page.click("#draw")
-    page.wait_for_selector(".state.done")
+    draw(page)
     page.click("#undo")  # the shot, not the take
     page.click("#undo")
     page.wait_for_selector(".item.keys", state="detached")
@@ -219,10 +211,8 @@ def test_a_take_that_is_longer_than_the_shot_plays_to_its_end(opened: Opened) ->
 
 def test_frames_are_shown_exactly(opened: Opened) -> None:
     page = opened()
-    drop(page, "#track", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
-    page.click("#draw")
-    page.wait_for_selector(".state.done")
+    drop_keys(page, "#track")
+    draw(page)
     script = """(path) => fetch(path).then((answer) => answer.arrayBuffer())
       .then((data) => btoa(Array.from(new Uint8Array(data), (one) => String.fromCharCode(one)).join("")))"""
     archive = base64.b64decode(page.evaluate(script, f"/v1/jobs/{jobs_of(page)[0]['id']}/result/png"))
@@ -256,11 +246,9 @@ def test_what_is_wrong_is_said_in_the_servers_words(opened: Opened) -> None:
     drop(page, "#stage", {"notes.png": b"no picture"})
     page.wait_for_selector("#problem:not([hidden])")
     assert "'notes.png'" in page.inner_text("#problem-text")
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     assert page.locator("#problem").is_hidden()
-    page.fill("#option-height", "65")
-    page.locator("#option-height").press("Tab")
+    enter(page, "#option-height", "65")
     page.click("#draw")
     page.wait_for_selector("#problem:not([hidden])")
     assert "the height must be a multiple of" in page.inner_text("#problem-text")

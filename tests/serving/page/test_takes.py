@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.page.hands import KEYS, SLOW_SEED, Opened, drop, jobs_of, wait
+from tests.serving.page.hands import KEYS, SLOW_SEED, Opened, draw, drop, drop_keys, enter, jobs_of, wait
 
 pytestmark = pytest.mark.gate
 
@@ -16,8 +16,7 @@ def test_many_takes_take_one_connection_and_a_refused_one_is_made_again(opened: 
     asked = []
     page.on("request", lambda request: asked.append(request.url) if "/events" in request.url else None)
     page.route("**/v1/events**", lambda route: route.fulfill(status=429), times=1)
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     page.select_option("#count", "4")
     page.click("#draw")
     page.locator(".state.done").nth(3).wait_for()
@@ -38,8 +37,7 @@ def test_what_did_not_come_is_asked_for_again_and_told_of_once(opened: Opened) -
     page.wait_for_selector("#problem:not([hidden])")
     page.unroute("**/v1/pictures/*")
     wait(page, "[...document.querySelectorAll('.item.keys img')].every((one) => one.naturalWidth > 0)")
-    page.click("#draw")
-    page.wait_for_selector(".state.done")
+    draw(page)
     wait(page, PAINTED)
     assert len(told) == len(set(told)) == 2
 
@@ -92,8 +90,7 @@ def test_the_frame_before_does_not_shine_through_a_transparent_one(opened: Opene
 
 def test_a_shot_is_asked_for_once_however_often_draw_is_pressed(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     page.evaluate("() => { const draw = document.querySelector('#draw'); draw.click(); draw.click(); }")
     page.wait_for_selector(".state.done")
     assert len(jobs_of(page)) == 1
@@ -112,11 +109,9 @@ def test_a_shot_is_asked_for_once_however_often_draw_is_pressed(opened: Opened) 
 
 def test_takes_that_are_being_drawn_stay_when_others_are_asked_for(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     for seed in (SLOW_SEED, 7):
-        page.fill("#option-seed", str(seed))
-        page.locator("#option-seed").press("Tab")
+        enter(page, "#option-seed", str(seed))
         page.click("#draw")
         page.get_by_label(f"Cancel the take with seed {seed}").wait_for()
     assert page.locator(".take").count() == 2
@@ -127,8 +122,7 @@ def test_takes_that_are_being_drawn_stay_when_others_are_asked_for(opened: Opene
 
 def test_what_was_asked_for_before_another_shot_was_opened_stays_with_its_shot(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
+    drop_keys(page)
     page.evaluate("() => { for (const id of ['#draw', '#new-shot']) document.querySelector(id).click(); }")
     wait(page, "fetch('/v1/jobs').then((answer) => answer.json()).then((found) => found.jobs.length === 1)")
     wait(page, "document.querySelector('#draw').ariaDisabled === 'false'")
@@ -139,10 +133,8 @@ def test_what_was_asked_for_before_another_shot_was_opened_stays_with_its_shot(o
 
 def test_a_new_shot_while_the_page_loads_stays(opened: Opened) -> None:
     page = opened()
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
-    page.click("#draw")
-    page.wait_for_selector(".state.done")
+    drop_keys(page)
+    draw(page)
     held: list[Any] = []
     page.route("**/v1/jobs?most=100", lambda route: held.append(route), times=1)
     page.reload()
@@ -157,10 +149,8 @@ def test_a_new_shot_while_the_page_loads_stays(opened: Opened) -> None:
 
 def test_a_browser_that_keeps_its_key_is_not_told_that_its_shots_are_gone(opened: Opened) -> None:
     page = opened(allowed="status of 401")
-    drop(page, "#stage", KEYS)
-    page.wait_for_selector("[data-id=keys-15]")
-    page.click("#draw")
-    page.wait_for_selector(".state.done")
+    drop_keys(page)
+    draw(page)
     page.route("**/v1/jobs?most=*", lambda route: route.fulfill(status=401), times=1)
     page.click("#open-history")
     page.wait_for_selector("#history-list li")
