@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tooncrafter_jax.models.sketched_motion import Bent, _neighbours, through_sketches
+from tooncrafter_jax.models.sketched_motion import InnerMotion, Known, _neighbours, through_sketches
 
 SIZE, FRAMES = 32, 7
 PLACES = np.asarray([0, 1, 2, 3, 8, 9, 12])
@@ -43,16 +43,21 @@ def estimate(first: jnp.ndarray, last: jnp.ndarray, times: jnp.ndarray) -> tuple
 
 
 @pytest.fixture
-def world() -> tuple[jnp.ndarray, jnp.ndarray, Bent]:
-    """The ends, what a sketch of each frame between shows, and the motion without sketches."""
+def world() -> Known:
+    """With a sketch of each frame between."""
     video = pictures(PLACES)
     ends, count = video[jnp.asarray([0, -1])], FRAMES - 2
     times = jnp.arange(1, count + 1) / (count + 1)
     flows, logit = estimate(jnp.repeat(ends[:1], count, 0), jnp.repeat(ends[1:], count, 0), times)
-    return ends[None], lines(video)[None, 1:-1], Bent(flows[None], logit[None])
+    return Known(ends[None], InnerMotion(flows[None], logit[None]), lines(video)[None, 1:-1])
 
 
-def shifts(motion: Bent) -> tuple[np.ndarray, np.ndarray]:
+def bent(world: Known, sketches: jnp.ndarray) -> InnerMotion:
+    """The motion with these sketches."""
+    return through_sketches(world._replace(sketches=sketches), estimate, estimate, lines)
+
+
+def shifts(motion: InnerMotion) -> tuple[np.ndarray, np.ndarray]:
     """How far the square of each frame between has come from the first picture, and has to go to the last."""
     middle = np.asarray(motion.flows)[0, :, SIZE // 2]
     at = [4 + place + 4 for place in PLACES[1:-1]]
@@ -62,25 +67,22 @@ def shifts(motion: Bent) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def test_without_a_sketch_nothing_changes(world: tuple[jnp.ndarray, jnp.ndarray, Bent]) -> None:
-    ends, sketches, straight = world
-    found = through_sketches(estimate, estimate, lines, ends, straight, jnp.zeros_like(sketches))
-    np.testing.assert_array_equal(found.flows, straight.flows)
-    np.testing.assert_array_equal(found.logit, straight.logit)
+def test_without_a_sketch_nothing_changes(world: Known) -> None:
+    found = bent(world, jnp.zeros_like(world.sketches))
+    np.testing.assert_array_equal(found.flows, world.straight.flows)
+    np.testing.assert_array_equal(found.logit, world.straight.logit)
 
 
-def test_a_sketch_moves_its_frame_and_those_beside_it(world: tuple[jnp.ndarray, jnp.ndarray, Bent]) -> None:
+def test_a_sketch_moves_its_frame_and_those_beside_it(world: Known) -> None:
     """That of frame 3 says that the square is at 3, where it would evenly be at 6."""
-    ends, sketches, straight = world
-    only = jnp.zeros_like(sketches).at[:, 2].set(sketches[:, 2])
-    moved, left = shifts(through_sketches(estimate, estimate, lines, ends, straight, only))
+    only = jnp.zeros_like(world.sketches).at[:, 2].set(world.sketches[:, 2])
+    moved, left = shifts(bent(world, only))
     np.testing.assert_allclose(moved, [1, 2, 3, 6, 9], atol=0.15)
     np.testing.assert_allclose(left, 12 - moved, atol=0.3)
 
 
-def test_sketches_of_all_frames_are_the_motion(world: tuple[jnp.ndarray, jnp.ndarray, Bent]) -> None:
-    ends, sketches, straight = world
-    moved, _ = shifts(through_sketches(estimate, estimate, lines, ends, straight, sketches))
+def test_sketches_of_all_frames_are_the_motion(world: Known) -> None:
+    moved, _ = shifts(bent(world, world.sketches))
     np.testing.assert_allclose(moved, PLACES[1:-1], atol=0.15)
 
 

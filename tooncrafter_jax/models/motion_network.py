@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from tooncrafter_jax.models.bounds import Need, check_numbers
 from tooncrafter_jax.models.motion import Motion, both_carried
 from tooncrafter_jax.models.rife import ActivatedConv, Flows, Logit, Rife, RifeConfig
-from tooncrafter_jax.models.sketched_motion import CELL, Bent, LineFinder, through_sketches
+from tooncrafter_jax.models.sketched_motion import CELL, InnerMotion, Known, LineFinder, through_sketches
 from tooncrafter_jax.nn.layers import Conv, LayerOptions, TemporalConv
 from tooncrafter_jax.nn.logical_axes import constrain
 from tooncrafter_jax.nn.remat import run_block
@@ -163,10 +163,8 @@ class MotionNetwork(nnx.Module):
         if hints is not None:
             sketches = jnp.pad(hints[:, 1:-1].astype(jnp.float32), ((0, 0), (0, 0), *border))
             if self.lines is not None:
-                straight = Bent(flows, logit)
-                flows, logit = through_sketches(
-                    self.flow.estimate, self._between_lines, self.lines, padded, straight, sketches
-                )
+                known = Known(padded, InnerMotion(flows, logit), sketches)
+                flows, logit = through_sketches(known, self.flow.estimate, self._between_lines, self.lines)
         if len(self.refinement):
             flows, logit = self._refined(padded, flows, logit, sketches)
         cut = (slice(None), slice(None), slice(height), slice(width))

@@ -59,8 +59,8 @@ class LineFinder(nnx.Module):
         return lines.reshape(*images.shape[:-1], 1)
 
 
-class Bent(NamedTuple):
-    """Flows to the first and to the last picture, and the logit of the first one's share, of some frames.
+class InnerMotion(NamedTuple):
+    """Flows to the first and to the last picture, and the logit of the first one's share, of the frames between.
 
     Attributes:
       flows: (B, N, H, W, 4) in pixels.
@@ -71,54 +71,53 @@ class Bent(NamedTuple):
     logit: Float[Array, "B N H W 1"]
 
 
-def through_sketches(
-    estimate: Estimate,
-    between_lines: Estimate,
-    lines: Lines,
-    ends: Float[Array, "B 2 H W 3"],
-    straight: Bent,
-    sketches: Float[Array, "B N H W 1"],
-) -> Bent:
-    """The motion of the frames between two pictures, through the sketches of some of them.
+class Known(NamedTuple):
+    """What is known of clips before their sketches are followed.
 
-    Args:
-      estimate: finds flows between two pictures.
-      between_lines: finds flows between two drawings of lines.
-      lines: finds the lines of pictures.
+    Attributes:
       ends: the first and the last frame, in [-1, 1].
       straight: the motion without sketches.
       sketches: bright lines on black, 0 to 1; all zeros where there is none.
+    """
+
+    ends: Float[Array, "B 2 H W 3"]
+    straight: InnerMotion
+    sketches: Float[Array, "B N H W 1"]
+
+
+def through_sketches(known: Known, estimate: Estimate, between_lines: Estimate, lines: Lines) -> InnerMotion:
+    """The motion of the frames between two pictures, through the sketches of some of them.
+
+    Args:
+      known: pictures, straight motion and sketches.
+      estimate: finds flows between two pictures.
+      between_lines: finds flows between two drawings of lines.
+      lines: finds the lines of pictures.
 
     Returns:
       The motion; of clips without a sketch as it was.
     """
-    is_drawn = jnp.any(sketches > 0, axis=(2, 3, 4))
-    at_sketches = _at_sketches(between_lines, lines, ends, straight, sketches)
-    drawn = _chosen(is_drawn, at_sketches, straight)
-    between = _between_drawn(estimate, ends, drawn, is_drawn)
+    is_drawn = jnp.any(known.sketches > 0, axis=(2, 3, 4))
+    drawn = _chosen(is_drawn, _motion_of_drawn(known, between_lines, lines), known.straight)
+    between = _motion_between_drawn(known.ends, drawn, is_drawn, estimate)
     has_sketch = jnp.any(is_drawn, axis=1, keepdims=True)
     return _chosen(has_sketch & ~is_drawn, between, drawn)
 
 
-def _chosen(of_first: Bool[Array, "B N"], first: Bent, second: Bent) -> Bent:
+def _chosen(of_first: Bool[Array, "B N"], first: InnerMotion, second: InnerMotion) -> InnerMotion:
     where = of_first[:, :, None, None, None]
-    return Bent(*(jnp.where(where, one, other) for one, other in zip(first, second, strict=True)))
+    return InnerMotion(*(jnp.where(where, one, other) for one, other in zip(first, second, strict=True)))
 
 
-def _blended(ends: Float[Array, "B 2 H W 3"], motion: Bent) -> Float[Array, "B N H W 3"]:
+def _blended(ends: Float[Array, "B 2 H W 3"], motion: InnerMotion) -> Float[Array, "B N H W 3"]:
     first, last = both_carried(ends[:, 0], ends[:, 1], motion.flows)
     share = jax.nn.sigmoid(motion.logit)
     return share * first + (1 - share) * last
 
 
-def _at_sketches(
-    estimate: Estimate,
-    lines: Lines,
-    ends: Float[Array, "B 2 H W 3"],
-    straight: Bent,
-    sketches: Float[Array, "B N H W 1"],
-) -> Bent:
-    """The motion at the frames that have a sketch."""
+def _motion_of_drawn(known: Known, between_lines: Estimate, lines: Lines) -> InnerMotion:
+    """The motion of the frames that have a sketch; that of the others means nothing."""
+    ends, straight, sketches = known
     count = sketches.shape[1]
 
     def as_pictures(x: Float[Array, "*B H W 1"]) -> Float[Array, "*B H W 3"]:
@@ -128,8 +127,8 @@ def _at_sketches(
     of_first, of_last = (repeat(of_ends[:, end], "b h w c -> (b n) h w c", n=count) for end in range(2))
     drawn = rearrange(as_pictures(sketches), "b n h w c -> (b n) h w c")
     at_end, at_start = jnp.ones(len(drawn)), jnp.zeros(len(drawn))
-    to_first, _ = estimate(of_first, drawn, at_end)
-    to_last, _ = estimate(drawn, of_last, at_start)
+    to_first, _ = between_lines(of_first, drawn, at_end)
+    to_last, _ = between_lines(drawn, of_last, at_start)
     found = jnp.concatenate([to_first[..., :2], to_last[..., 2:]], axis=-1)
     flows = rearrange(found.astype(jnp.float32), "(b n) h w c -> b n h w c", n=count)
 
@@ -138,10 +137,10 @@ def _at_sketches(
 
     of_carried = [misses(one) for one in both_carried(ends[:, 0], ends[:, 1], flows)]
     nearer = SHARPNESS_OF_SHARES * (of_carried[1] - of_carried[0])
-    bent = Bent(flows, straight.logit + nearer)
+    bent = InnerMotion(flows, straight.logit + nearer)
     better = misses(_blended(ends, straight)) - misses(_blended(ends, bent))
     part = jax.nn.sigmoid(SHARPNESS_OF_FLOWS * better)
-    return Bent(part * flows + (1 - part) * straight.flows, straight.logit + part * nearer)
+    return InnerMotion(part * flows + (1 - part) * straight.flows, straight.logit + part * nearer)
 
 
 def _over_cells(x: Float[Array, "B N H W 1"]) -> Float[Array, "B N H W 1"]:
@@ -151,9 +150,9 @@ def _over_cells(x: Float[Array, "B N H W 1"]) -> Float[Array, "B N H W 1"]:
     return rearrange(resized(cells, height, width), "(b n) h w c -> b n h w c", b=batch)
 
 
-def _between_drawn(
-    estimate: Estimate, ends: Float[Array, "B 2 H W 3"], drawn: Bent, is_drawn: Bool[Array, "B N"]
-) -> Bent:
+def _motion_between_drawn(
+    ends: Float[Array, "B 2 H W 3"], drawn: InnerMotion, is_drawn: Bool[Array, "B N"], estimate: Estimate
+) -> InnerMotion:
     """The motion of each frame between the drawn ones beside it, as flows to the two pictures."""
     batch, count = is_drawn.shape
     pictures = jnp.concatenate([ends[:, :1], _blended(ends, drawn), ends[:, 1:]], axis=1)
@@ -179,7 +178,7 @@ def _between_drawn(
     found = total_flows / jnp.repeat(weights, 2, axis=-1)
     share = jnp.clip(weights[..., :1] / jnp.sum(weights, axis=-1, keepdims=True), EPSILON, 1 - EPSILON)
     logit = jnp.log(share) - jnp.log1p(-share)
-    return Bent(*(rearrange(x, "(b n) h w c -> b n h w c", b=batch) for x in (found, logit)))
+    return InnerMotion(*(rearrange(x, "(b n) h w c -> b n h w c", b=batch) for x in (found, logit)))
 
 
 def _neighbours(is_drawn: Bool[Array, "B N"]) -> tuple[Int[Array, "B N"], Int[Array, "B N"]]:
