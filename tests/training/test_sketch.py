@@ -1,5 +1,8 @@
 """How a new sketch encoder begins, and the sketches that it learns from."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,15 +10,17 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.reference import noise_params
-from tests.training.small import SIZE, config, fresh_params
+from tests.training.small import NARROW_CHANGES, SIZE, config, fresh_params
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sketches import HedExtractor
+from tooncrafter_jax.training import trainer
 from tooncrafter_jax.training.hints import HintDrawing, hints_spec
 from tooncrafter_jax.training.sharding import make_mesh, put_batch
 from tooncrafter_jax.training.stages import make_stage
 from tooncrafter_jax.training.start import architecture
+from tooncrafter_jax.training.trainer import Trainer
 from tooncrafter_jax.zoo.hed.network import Hed, HedConfig
 
 
@@ -60,10 +65,12 @@ class _Counting(HedExtractor):
         return super().draw(params, images)
 
 
+HED = Network(Hed, HedConfig(widths=(4, 6), convs=(2, 1)))
+
+
 @pytest.fixture(scope="module")
 def extractor():
-    network = Network(Hed, HedConfig(widths=(4, 6), convs=(2, 1)))
-    counting = _Counting(noise_params(network, gain=0.1), config=network.config, batch_size=2)
+    counting = _Counting(noise_params(HED, gain=0.1), config=HED.config, batch_size=2)
     counting.traced, counting.drawn = [], []
     return counting
 
@@ -123,3 +130,31 @@ def test_embeddings_alone_have_nothing_to_draw(devices, extractor):
     drawing = HintDrawing(extractor, make_mesh("data:1", devices[:1]), every_frame=False)
     with pytest.raises(UserError, match=r"set config\.data\.video to True, and config\.data\.directory"):
         drawing({"sketched": jnp.zeros((1, 4), bool)})
+
+
+def test_a_run_goes_on_with_the_extractors_weights_that_it_began_with(clips, tmp_path, monkeypatch):
+    """Also one of an earlier version, which did not note them down."""
+    settings = config(clips, "sketch", model_changes=NARROW_CHANGES, data={"height": 16, "width": 16})
+    done = []
+
+    def run(gain):
+        extractor = HedExtractor(noise_params(HED, gain=gain), config=HED.config)
+        monkeypatch.setattr(trainer, "load_extractor", lambda *_: extractor)
+        Trainer(settings, tmp_path / "run").run()
+
+    def stopped(self, state, *_):
+        done.append(int(state.step))
+        return dataclasses.replace(state, step=state.step + 1), False, {}
+
+    monkeypatch.setattr(Trainer, "_train", stopped)
+    run(gain=0.1)
+    run(gain=0.1)
+    with pytest.raises(UserError, match=r"not those that drew .* until step 2: .* by --config.sketch.weights=FILE"):
+        run(gain=0.2)
+    assert done == [0, 1]
+    noted = tmp_path / "run" / "checkpoints" / "2" / "start" / "metadata"
+    fingerprints = json.loads(noted.read_text())
+    assert fingerprints.pop("extractor")
+    noted.write_text(json.dumps(fingerprints))
+    run(gain=0.2)
+    assert done == [0, 1, 2]

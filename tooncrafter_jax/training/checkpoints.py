@@ -44,11 +44,13 @@ MAY_CHANGE = frozenset(
     "distill.steps".split()
 )
 """What a run may be resumed with another value of: its length, what it tells, how it is computed, and where things lie
-that it reads. Clips are known again by the loader's state, the start by its fingerprint; weights of an extractor of
-sketches are not.
+that it reads. Clips are known again by the loader's state, the start and the weights that draw sketches by
+fingerprints.
 """
 
 _START = "start"
+_EXTRACTOR = "extractor"
+"""Beside the components of the start, what stands for the weights of the extractor that draws sketches."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +74,8 @@ class Checkpoints:
       workdir: of the run; the same on every host.
       stage: what is trained.
       read_only: writes and removes nothing, not even what looks cut off: a run may be writing it.
+      extractor: stands for the weights of the extractor that draws the stage's sketches (`HintDrawing.fingerprint`);
+        empty where none draws, and nothing is compared.
 
     Attributes:
       start: where the run begins.
@@ -81,9 +85,9 @@ class Checkpoints:
         used.
     """
 
-    def __init__(self, workdir: GivenPath, stage: Stage, *, read_only: bool = False) -> None:
+    def __init__(self, workdir: GivenPath, stage: Stage, *, read_only: bool = False, extractor: str = "") -> None:
         config = stage.config
-        self.workdir, self._stage = any_path(workdir), stage
+        self.workdir, self._stage, self._extractor = any_path(workdir), stage, extractor
         directory = self.workdir / "checkpoints"
         if read_only and not directory.is_dir():
             raise UserError(f"{self.workdir} has no checkpoint yet")
@@ -151,7 +155,8 @@ class Checkpoints:
         """The newest state, or that of a step, on any mesh.
 
         Raises:
-          UserError: there is none, or it is damaged.
+          UserError: there is none, it is damaged, or the run began with another start or other weights that draw
+            sketches.
         """
         step = self.latest if step is None else step
         if step is None:
@@ -186,16 +191,18 @@ class Checkpoints:
 
     @cached_property
     def _fingerprints(self) -> dict[str, list[str]]:
-        return self.start.fingerprints(self._frozen)
+        found = self.start.fingerprints(self._frozen)
+        return {**found, _EXTRACTOR: [self._extractor]} if self._extractor else found
 
     def _holds_frozen(self, step: int) -> bool:
         return not (self._manager.directory / str(step) / _START).is_dir()
 
     def _check_start(self, step: int) -> None:
-        """Checks that the start still gives the frozen parameters that the run began with.
+        """Checks that the start still gives the frozen parameters that the run began with, and that the same weights
+        draw its sketches.
 
         Raises:
-          UserError: it gives others.
+          UserError: they are others.
         """
         try:
             before = self._manager.restore(step, args=ocp.args.Composite(**{_START: ocp.args.JsonRestore()}))[_START]
@@ -204,9 +211,14 @@ class Checkpoints:
                 f"the checkpoint of step {step} in {self.workdir} is damaged: remove its directory to go on from an "
                 "earlier one"
             ) from error
-        other = [
-            name for name in sorted({*before, *self._fingerprints}) if before.get(name) != self._fingerprints.get(name)
-        ]
+        now = dict(self._fingerprints)
+        drew, draws = before.pop(_EXTRACTOR, None), now.pop(_EXTRACTOR, None)
+        if drew and draws and drew != draws:  # earlier versions did not tell
+            raise UserError(
+                f"the extractor's weights are not those that drew this run's sketches until step {step}: say where the "
+                f"former ones are by --config.{self._stage.config.stage}.weights=FILE, or choose another --workdir"
+            )
+        other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if other:
             raise UserError(_other_start(other[0], self._stage.config.start))
 

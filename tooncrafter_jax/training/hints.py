@@ -15,6 +15,7 @@ from tooncrafter_jax.sketches import NetworkExtractor
 from tooncrafter_jax.training.sharding import ACTIVATION_RULES, put_everywhere
 from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.typing import Hints, Params
+from tooncrafter_jax.weights.store import fingerprint
 
 
 def hints_spec(mesh: Mesh, clips: int, frames: int) -> PartitionSpec:
@@ -33,11 +34,16 @@ class HintDrawing:
       extractor: draws dark lines on light paper.
       mesh: of the devices.
       every_frame: guides every frame instead (the paper's ZeroGate ablation).
+
+    Attributes:
+      fingerprint: stands for the values of the extractor's weights.
     """
 
     def __init__(self, extractor: NetworkExtractor, mesh: Mesh, *, every_frame: bool) -> None:
         self._mesh = mesh
-        self._params = put_everywhere({path: np.asarray(value) for path, value in extractor.params.items()}, mesh)
+        weights = {path: np.asarray(value) for path, value in extractor.params.items()}
+        self.fingerprint = fingerprint(weights)
+        self._params = put_everywhere(weights, mesh)
 
         def draw(params: Params, video: jax.Array, sketched: jax.Array) -> jax.Array:
             spec = hints_spec(mesh, *video.shape[:2])

@@ -157,7 +157,8 @@ class Trainer:
                 )
 
     def _run(self, loader: Loader) -> TrainingResult:
-        checkpoints = Checkpoints(self.workdir, self.stage)
+        extractor = self._hints.fingerprint if self._hints else ""
+        checkpoints = Checkpoints(self.workdir, self.stage, extractor=extractor)
         with (
             jax.set_mesh(self.mesh),
             watched() as interruption,
