@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_an_opaque_clip_has_no_opacity(tmp_path: Path):
 
 
 def test_a_missing_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(mov, "PRORES_ENCODER", "no_such_encoder")
+    monkeypatch.setattr(mov, "SETTINGS", replace(mov.SETTINGS, encoder="no_such_encoder"))
     with pytest.raises(UserError, match="this build of PyAV has no ProRes encoder"):
         write_mov(tmp_path / "a.mov", cel(2))
     assert files(tmp_path) == []

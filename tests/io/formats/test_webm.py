@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_an_opaque_clip_has_no_opacity(tmp_path: Path):
 
 
 def test_a_missing_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(webm, "VP9_ENCODER", "no_such_encoder")
+    monkeypatch.setattr(webm, "SETTINGS", replace(webm.SETTINGS, encoder="no_such_encoder"))
     with pytest.raises(UserError, match="this build of PyAV has no VP9 encoder"):
         write_webm(tmp_path / "a.webm", cel(2))
     assert files(tmp_path) == []

@@ -32,7 +32,9 @@ class VideoSettings:
       encoder: FFmpeg's name of the encoder.
       codec: what a sentence calls what it makes.
       pixel_format: that is stored; "rgb24" keeps values as they are, all others become BT.709 in the limited range.
+      alpha_pixel_format: that is stored of frames with opacity; empty where there are none.
       options: of the encoder.
+      alpha_options: of the encoder beside these, of frames with opacity.
       container_options: of the muxer.
     """
 
@@ -40,7 +42,9 @@ class VideoSettings:
     encoder: str
     codec: str
     pixel_format: str
+    alpha_pixel_format: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    alpha_options: Mapping[str, str] = field(default_factory=dict)
     container_options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -49,7 +53,7 @@ def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSe
 
     Args:
       path: of the file.
-      frames: uint8 (T, H, W, 3), or (T, H, W, 4) where the pixel format has opacity.
+      frames: uint8 (T, H, W, 3), or (T, H, W, 4) where the settings have a pixel format with opacity.
       rate: frames a second.
       settings: see `VideoSettings`.
 
@@ -57,8 +61,11 @@ def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSe
       UserError: PyAV has no such encoder.
       OSError: the file cannot be written.
     """
-    is_rgb = settings.pixel_format == "rgb24"
-    given = "rgba" if frames.shape[3] == 4 else "rgb24"
+    given, pixel_format, options = "rgb24", settings.pixel_format, dict(settings.options)
+    if frames.shape[3] == 4:
+        given, pixel_format = "rgba", settings.alpha_pixel_format
+        options |= settings.alpha_options
+    is_rgb = pixel_format == "rgb24"
     with av.open(path, "w", format=settings.container, options=dict(settings.container_options)) as container:
         try:
             stream = cast(av.VideoStream, container.add_stream(settings.encoder, rate=rate))
@@ -66,8 +73,8 @@ def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSe
             raise UserError(
                 f"this build of PyAV has no {settings.codec} encoder: pip install --force-reinstall av"
             ) from error
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], settings.pixel_format
-        stream.options = dict(settings.options)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixel_format
+        stream.options = options
         codec = stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = codec.color_range = _BT709
         if is_rgb:
@@ -75,9 +82,7 @@ def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSe
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=given)
             if not is_rgb:
-                picture = picture.reformat(
-                    format=settings.pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG"
-                )
+                picture = picture.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
 

@@ -8,10 +8,16 @@ from tooncrafter_jax.io.filling import filled
 from tooncrafter_jax.io.formats.video import OneVideo, VideoSettings, write_video
 from tooncrafter_jax.io.frames import PUBLISHED_FPS, AnyFrames, Path, Rate, check_frames
 
-VP9_ENCODER = "libvpx-vp9"
 CRF = 6
 """Constant quality, of 63; the same for opacity, whose hard rims ring with more."""
-_OPTIONS = {"crf": str(CRF), "b": "0", "deadline": "good", "cpu-used": "2", "auto-alt-ref": "0"}
+SETTINGS = VideoSettings(
+    container="webm",
+    encoder="libvpx-vp9",
+    codec="VP9",
+    pixel_format="yuv420p",
+    alpha_pixel_format="yuva420p",
+    options={"crf": str(CRF), "b": "0", "deadline": "good", "cpu-used": "2", "auto-alt-ref": "0"},
+)
 """Frames that are never shown are left out, as none of them has opacity."""
 
 
@@ -30,15 +36,7 @@ def write_webm(path: Path, frames: AnyFrames, fps: Rate = PUBLISHED_FPS) -> None
       UserError: not such frames, an impossible `fps`, PyAV without a VP9 encoder, or a path that cannot be written.
     """
     check_frames(frames, has_alpha=True)
-    transparent = frames.shape[3] == 4
-    settings = VideoSettings(
-        container="webm",
-        encoder=VP9_ENCODER,
-        codec="VP9",
-        pixel_format="yuva420p" if transparent else "yuv420p",
-        options=_OPTIONS,
-    )
-    write_video(path, _spread(frames) if transparent else frames, fps, settings)
+    write_video(path, _spread(frames) if frames.shape[3] == 4 else frames, fps, SETTINGS)
 
 
 class Webm(OneVideo):

@@ -48,7 +48,7 @@ class Fields:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"'{key}' of {self.place} is {kind_of(value)}, where a whole number should be")
+            raise self._wrong(key, value, "a whole number")
         if not -(2**31) <= value < 2**31:
             raise ValueError(f"'{key}' of {self.place} is out of every range")
         return value
@@ -61,7 +61,7 @@ class Fields:
         """
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
-            raise ValueError(f"'{key}' of {self.place} is {kind_of(value)}, where a number should be")
+            raise self._wrong(key, value, "a number")
         return float(value)
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -72,7 +72,7 @@ class Fields:
         """
         value = self._get(key, default)
         if not isinstance(value, str):
-            raise ValueError(f"'{key}' of {self.place} is {kind_of(value)}, where a text should be")
+            raise self._wrong(key, value, "a text")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
@@ -83,7 +83,7 @@ class Fields:
         """
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise ValueError(f"'{key}' of {self.place} is {kind_of(value)}, where true or false should be")
+            raise self._wrong(key, value, "true or false")
         return value
 
     def items(self, key: str, most: int = MAX_ENTRIES) -> list[Any]:
@@ -94,7 +94,7 @@ class Fields:
         """
         value = self._get(key, [])
         if not isinstance(value, list):
-            raise ValueError(f"'{key}' of {self.place} is {kind_of(value)}, where a list should be")
+            raise self._wrong(key, value, "a list")
         if len(value) > most:
             raise ValueError(f"'{key}' of {self.place} has {len(value):,} items: at most {most:,} are read")
         return value
@@ -106,6 +106,9 @@ class Fields:
         if default is None:
             raise ValueError(f"'{key}' of {self.place} is missing")
         return default
+
+    def _wrong(self, key: str, value: object, wanted: str) -> ValueError:
+        return ValueError(f"'{key}' of {self.place} is {kind_of(value)}, where {wanted} should be")
 
 
 def kind_of(value: object) -> str:
