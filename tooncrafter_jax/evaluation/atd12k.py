@@ -22,7 +22,7 @@ from PIL import Image
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Metric, Rows
 from tooncrafter_jax.evaluation.run import Method
-from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueSet
+from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueSet, check_limit, spread
 from tooncrafter_jax.io import read_image
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.io.markup import markdown_code
@@ -65,8 +65,7 @@ class Triplets(TrueSet):
     """
 
     def __init__(self, directory: Path, height: int, width: int, limit: int = 0, *, prompts: bool = True) -> None:
-        if limit < 0:
-            raise UserError(f"--limit is {limit}, but must be at least 0 (0: all triplets)")
+        check_limit(limit, "triplets")
         self._directory, self._height, self._width, self._prompts = directory, height, width, prompts
         try:
             found = sorted(entry.name for entry in os.scandir(directory / PICTURES) if entry.is_dir())
@@ -80,9 +79,7 @@ class Triplets(TrueSet):
                 f"'{directory / PICTURES}' has no triplets, a folder each with frame1, "
                 "frame2 and frame3: name the directory of ATD-12K"
             )
-        if limit and limit < len(found):
-            found = [found[index * len(found) // limit] for index in range(limit)]
-        self._names = tuple(found)
+        self._names = tuple(spread(found, limit))
 
     def __len__(self) -> int:
         return len(self._names)

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.markup import markdown_code
 from tooncrafter_jax.typing import Uint8Video
 
+One = TypeVar("One")
 Start = Literal["middle", "first", "motion"]
 """Where in its clip a window lies."""
 _PLACES: dict[Start, str] = {"middle": "middle", "first": "beginning", "motion": "part with most motion"}
@@ -138,8 +139,7 @@ class TrueClips(TrueSet):
     """
 
     def __init__(self, clips: ClipSet, rule: WindowRule = WindowRule(), limit: int = 0) -> None:
-        if limit < 0:
-            raise UserError(f"--limit is {limit}, but must be at least 0 (0: all clips)")
+        check_limit(limit, "clips")
         self.clips, self.rule = clips, rule
         long_enough = [index for index in range(len(clips)) if len(clips[index]) >= rule.frames]
         self.left_out = len(clips) - len(long_enough)
@@ -148,9 +148,7 @@ class TrueClips(TrueSet):
                 f"no clip of the split '{clips.split}' of '{clips.directory}' has {rule.frames} frames: "
                 "give fewer --frames, or another set"
             )
-        if limit and limit < len(long_enough):
-            long_enough = [long_enough[index * len(long_enough) // limit] for index in range(limit)]
-        self._indices = long_enough
+        self._indices = spread(long_enough, limit)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -186,6 +184,23 @@ class TrueClips(TrueSet):
     def rule_text(self) -> str:
         """The rule."""
         return repr(self.rule)
+
+
+def check_limit(limit: int, what: str) -> None:
+    """Checks how many of a set are asked for; `what` they are is named in the error.
+
+    Raises:
+      UserError: it is negative.
+    """
+    if limit < 0:
+        raise UserError(f"--limit is {limit}, but must be at least 0 (0: all {what})")
+
+
+def spread(found: list[One], limit: int) -> list[One]:
+    """So many of them, spread evenly; all where there are no more, or `limit` is 0."""
+    if not 0 < limit < len(found):
+        return found
+    return [found[index * len(found) // limit] for index in range(limit)]
 
 
 def seed_of(clip_id: str) -> int:
