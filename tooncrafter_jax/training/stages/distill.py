@@ -44,7 +44,7 @@ from tooncrafter_jax.training.stages.encoding import (
     picture_tokens,
     text_tokens,
 )
-from tooncrafter_jax.training.stages.stage import Batch, Derived, Extractor, Losses, Metrics, SketchSource
+from tooncrafter_jax.training.stages.stage import Batch, Derived, ExtractorOptions, Losses, Metrics, SketchSource
 from tooncrafter_jax.typing import DeviceParams, Hints, JsonObject, Key, Latents, Scalar, Tokens
 from tooncrafter_jax.weights.lora import PREFIX
 
@@ -53,8 +53,8 @@ TEACHER = "teacher."
 
 
 @dataclass(frozen=True)
-class DistillOptions:
-    """Options of the stage `distill`.
+class DistillOptions(ExtractorOptions):
+    """Options of the stage `distill`, beside those of `ExtractorOptions`.
 
     Attributes:
       times: steps of the teacher from noise to clean latents, whose times are those that the student knows; where they
@@ -69,8 +69,6 @@ class DistillOptions:
       steps: of sampling with the student: for samples while training, and noted in what is exported.
       sketched: whether sketches guide teacher and student; the sketch encoder, which the start must hold, stays as it
         is.
-      extractor: draws the sketches from the frames, where there are any.
-      weights: file of the extractor's weights; empty for those that were fetched.
       lora: low-rank adaptation instead of training the layers themselves: the teacher is the model without the factors,
         and takes no memory of its own.
     """
@@ -83,8 +81,6 @@ class DistillOptions:
     huber: float = ranged(0.001, least=1e-6)
     steps: int = ranged(4, least=1)
     sketched: bool = False
-    extractor: Extractor = "anime2sketch"
-    weights: str = ""
     lora: LoraConfig = LoraConfig()
 
 
@@ -162,7 +158,7 @@ class Distill(Denoising):
         """As the options say, if there are any."""
         if not self.options.sketched:
             return None
-        return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
+        return self.options.source()
 
     @property
     def sampling(self) -> JsonObject:

@@ -22,27 +22,23 @@ from tooncrafter_jax.training.stages.encoding import clean_latents, conditions_o
 from tooncrafter_jax.training.stages.reconstruction import ReconstructionOptions
 from tooncrafter_jax.training.stages.rectify import Rectify
 from tooncrafter_jax.training.stages.sketch import Sketch
-from tooncrafter_jax.training.stages.stage import Batch, Extractor, SketchSource
+from tooncrafter_jax.training.stages.stage import Batch, ExtractorOptions, SketchSource
 from tooncrafter_jax.typing import Latents
 
 
 @dataclass(frozen=True)
-class JointOptions(ReconstructionOptions):
-    """Options of the stage `joint`.
+class JointOptions(ReconstructionOptions, ExtractorOptions):
+    """Options of the stage `joint`, beside those of the classes that it is made of.
 
     Attributes:
       last_time_share: of the clips that are noised to the last diffusion time, where a prediction rests on what is
         given alone; the others' times are drawn evenly.
       sketched: whether sketches guide denoiser and motion also where `groups` names nothing of the sketch encoder,
         which then stays as it is.
-      extractor: draws the sketches from the frames, where there are any.
-      weights: file of the extractor's weights; empty for those that were fetched.
     """
 
     last_time_share: float = ranged(0.0, least=0, most=1)
     sketched: bool = False
-    extractor: Extractor = "anime2sketch"
-    weights: str = ""
 
 
 class Joint(DualReferenceStage):
@@ -70,7 +66,7 @@ class Joint(DualReferenceStage):
         """As the options say, if there are any."""
         if not _draws_sketches(self.config):
             return None
-        return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
+        return self.options.source()
 
     def latents(self, model: BoundModel, batch: Batch, motion: Motion | None) -> Latents:
         """The denoiser's prediction of the clean latents, from each clip's own time."""

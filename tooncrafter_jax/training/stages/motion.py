@@ -16,21 +16,13 @@ from tooncrafter_jax.training.stages.reconstruction import (
     Reconstruction,
     ReconstructionOptions,
 )
-from tooncrafter_jax.training.stages.stage import Batch, Extractor, SketchSource
+from tooncrafter_jax.training.stages.stage import Batch, ExtractorOptions, SketchSource
 from tooncrafter_jax.typing import Video
 
 
 @dataclass(frozen=True)
-class MotionOptions(ReconstructionOptions):
-    """Options of the stage `motion`.
-
-    Attributes:
-      extractor: draws the sketches from the frames.
-      weights: file of the extractor's weights; empty for those that were fetched.
-    """
-
-    extractor: Extractor = "anime2sketch"
-    weights: str = ""
+class MotionOptions(ReconstructionOptions, ExtractorOptions):
+    """Options of the stage `motion`."""
 
 
 class LearnedMotion(Reconstruction):
@@ -49,7 +41,7 @@ class LearnedMotion(Reconstruction):
     @property
     def sketches(self) -> SketchSource:
         """As the options say."""
-        return SketchSource(self.options.extractor, self.options.weights, every_frame=False)
+        return self.options.source()
 
     def reconstruct(
         self, model: BoundModel, batch: Batch, frames_at_a_time: int | None = None

@@ -18,17 +18,15 @@ from tooncrafter_jax.training.components import FlatParams
 from tooncrafter_jax.training.run_config import TrainConfig, ranged
 from tooncrafter_jax.training.stages.denoising import Denoising
 from tooncrafter_jax.training.stages.encoding import guided_hints, without_hints
-from tooncrafter_jax.training.stages.stage import Batch, Derived, Extractor, Metrics, SketchSource
+from tooncrafter_jax.training.stages.stage import Batch, Derived, ExtractorOptions, Metrics, SketchSource
 from tooncrafter_jax.typing import AnyArray, Hints, HostArray, Key, Latents
 
 
 @dataclass(frozen=True)
-class SketchOptions:
-    """Options of the stage `sketch`.
+class SketchOptions(ExtractorOptions):
+    """Options of the stage `sketch`, beside those of `ExtractorOptions`.
 
     Attributes:
-      extractor: draws the sketches from the frames.
-      weights: file of the extractor's weights; empty for those that were fetched.
       every_frame: a sketch for every frame instead of a few (the paper's ZeroGate ablation).
       hint_start: how a new encoder's hint convolutions begin. `zeros` as published: default kernels, the last one zero.
         `scaled`: all so large that a drawing keeps its contrast through the eight of them. What the encoder adds to the
@@ -38,8 +36,6 @@ class SketchOptions:
         few.
     """
 
-    extractor: Extractor = "anime2sketch"
-    weights: str = ""
     every_frame: bool = False
     hint_start: Literal["zeros", "scaled"] = "zeros"
     last_time_share: float = ranged(0.0, least=0, most=1)
@@ -67,7 +63,7 @@ class Sketch(Denoising):
     @property
     def sketches(self) -> SketchSource:
         """As the options say."""
-        return SketchSource(self.options.extractor, self.options.weights, self.options.every_frame)
+        return self.options.source(every_frame=self.options.every_frame)
 
     def derive(self, missing: Collection[str]) -> dict[str, Derived]:
         """The encoder's layers that the denoiser has too, and hint convolutions that begin otherwise than published."""

@@ -108,6 +108,23 @@ class SketchSource:
     every_frame: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class ExtractorOptions:
+    """Options of a stage whose sketches are drawn from the frames.
+
+    Attributes:
+      extractor: draws them.
+      weights: file of the extractor's weights; empty for those that were fetched.
+    """
+
+    extractor: Extractor = "anime2sketch"
+    weights: str = ""
+
+    def source(self, *, every_frame: bool = False) -> SketchSource:
+        """Where the sketches come from, of every frame or of those that the loader chose."""
+        return SketchSource(self.extractor, self.weights, every_frame)
+
+
 class Stage:
     """A loss, the parameters that it trains, and what training starts from.
 
