@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from tooncrafter_jax.models.motion import Motion, both_carried
+from tooncrafter_jax.models.motion import Motion, both_carried, logit_of
 from tooncrafter_jax.nn.layers import Conv, GroupNorm, LayerOptions, silu
 from tooncrafter_jax.nn.warping import resized_frames
 from tooncrafter_jax.typing import Video, VideoFeatures
@@ -73,8 +73,7 @@ class FrameMotion(NamedTuple):
         if motion.open_ended is not None:
             is_last &= ~motion.open_ended[:, None, None, None, None]
         is_between = (is_guided & (number > 0) & ~is_last).astype(jnp.float32)
-        share = jnp.clip(motion.share.astype(jnp.float32), 1e-6, 1 - 1e-6)
-        logit = jnp.log(share) - jnp.log1p(-share)
+        logit = logit_of(motion.share.astype(jnp.float32))
         # Corrections must be able to turn a share between; those of key frames are what they are.
         logit = jnp.where(is_between > 0, jnp.clip(logit, -CERTAIN, CERTAIN), jnp.sign(logit) * EXACT)
         flows = motion.flows.astype(jnp.float32)

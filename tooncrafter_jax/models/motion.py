@@ -18,6 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 from tooncrafter_jax.nn.warping import resized_frames, warped
 from tooncrafter_jax.typing import VideoFeatures
 
+LEAST_SHARE = 1e-6
+"""Of a cell that comes from one of both pictures, where its logit is taken."""
+
 
 class Motion(NamedTuple):
     """Where the content of each frame lies in the two key frames.
@@ -86,3 +89,9 @@ def both_carried(
         return rearrange(warped(repeated, flat), "(b t) h w c -> b t h w c", t=frames)
 
     return carried(first, flows[..., :2]), carried(last, flows[..., 2:])
+
+
+def logit_of(share: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """The logit of shares, which are kept `LEAST_SHARE` away from 0 and 1."""
+    share = jnp.clip(share, LEAST_SHARE, 1 - LEAST_SHARE)
+    return jnp.log(share) - jnp.log1p(-share)

@@ -17,7 +17,7 @@ from einops import rearrange, reduce, repeat
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from tooncrafter_jax.models.motion import both_carried
+from tooncrafter_jax.models.motion import both_carried, logit_of
 from tooncrafter_jax.nn.layers import Conv, LayerOptions
 from tooncrafter_jax.nn.warping import resized, warped
 
@@ -176,8 +176,7 @@ def _motion_between_drawn(
         total_flows += jnp.repeat(weight, 2, axis=-1) * (further + jnp.tile(flow, 2))
         weights += weight
     found = total_flows / jnp.repeat(weights, 2, axis=-1)
-    share = jnp.clip(weights[..., :1] / jnp.sum(weights, axis=-1, keepdims=True), EPSILON, 1 - EPSILON)
-    logit = jnp.log(share) - jnp.log1p(-share)
+    logit = logit_of(weights[..., :1] / jnp.sum(weights, axis=-1, keepdims=True))
     return InnerMotion(*(rearrange(x, "(b n) h w c -> b n h w c", b=batch) for x in (found, logit)))
 
 
