@@ -212,14 +212,15 @@ class MethodSpec:
         own = {option: value for option, value in self.options.items() if option != SKETCH_FRAMES}
         options = _changed(sampling(checkpoint.sampling), own, self.text)
         options.check(checkpoint.config)  # an impossible option is refused before anything is loaded
+        frames = self._sketch_frames()
+        if frames is not None and self.kind != "sketched":
+            raise UserError(f"'{self.text}' has frames for sketches, but no sketches: write sketched:{self.value}")
         toon = ToonCrafter.load(
             self.value, dtype=dtype, devices=jax.local_devices(), attention=attention, weight_dtype=weight_dtype
         )
         guides = None
         if self.kind == "sketched":
-            name, guides = self.name or f"{name}+sketches", sketches(self._sketch_frames())
-        elif SKETCH_FRAMES in self.options:
-            raise UserError(f"'{self.text}' has frames for sketches, but no sketches: write sketched:{self.value}")
+            name, guides = self.name or f"{name}+sketches", sketches(frames)
         if self.options and not self.name:
             name += "".join(f" {option} {_as_name(value)}" for option, value in self.options.items())
         identity = checkpoint_identity(checkpoint)

@@ -184,7 +184,7 @@ def plan_sampling(config: TrainConfig, topology: Topology, pairs: int, weight_dt
       weight_dtype: one of `eight_bits.WEIGHT_DTYPES` for the large weights; None for that of the computation.
 
     Raises:
-      UserError: as `plan_training`, or there is no such pair or dtype.
+      UserError: as `plan_training`, or there are no pairs, or no such dtype.
     """
     held_in = checked_weight_dtype(weight_dtype)
     if pairs < 1:
@@ -219,7 +219,16 @@ def sampling_arguments(
     sharding: Sharding | None,
     weight_dtype: Dtype | None,
 ) -> tuple[PyTree, ...]:
-    """Shapes of what `Sampler.denoise` is given, without sketches."""
+    """Shapes of what `Sampler.denoise` is given, without sketches.
+
+    Args:
+      config: the size of a clip, and the dtype of the computation.
+      model: the architecture.
+      sampler: of this model.
+      pairs: that are sampled together, with guidance.
+      sharding: of everything.
+      weight_dtype: of the large weights, if that is one of 8 bits; None for that of the computation.
+    """
 
     def shape(*sides: int, dtype: Dtype = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)

@@ -223,11 +223,11 @@ class Model:
           weight_dtype: as in `load`.
 
         Raises:
-          UserError: if there is no such preset, or it does not compute in this dtype.
+          UserError: if there is no such preset, or it does not compute in this dtype or with such weights.
         """
         check_not_forked()
         config, chosen = preset(preset_name), list(devices or jax.devices())
-        compute = compute_dtype(dtype, chosen)
+        compute, held_in = compute_dtype(dtype, chosen), checked_weight_dtype(weight_dtype)
         params = random_components(config.networks(), compute, seed, devices=chosen)
         return cls(
             config,
@@ -236,7 +236,7 @@ class Model:
             devices=chosen,
             attention=attention,
             memory=memory,
-            weight_dtype=weight_dtype,
+            weight_dtype=held_in,
         )
 
     def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:

@@ -246,11 +246,11 @@ class PairSampler:
                 of_group = self._encode_group(sampler, pairs[group])[1]
             decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
             placed = sampler.place(host[group], "batch", "frames")
-            moves = None
+            moves, guided = None, self.has_motion(pairs[group])
             if motion is not None and self.config.decoder.carried:
-                moves = _placed(sampler, motion, pairs[group], group, self.has_motion(pairs[group]))
+                moves = _placed(sampler, motion, pairs[group], group, guided)
             video = to_host(decode_twice(decode, placed, moves, second_pass=second_pass).video)
-            videos.append(video if moves is None else _to_be_rounded(video, self.has_motion(pairs[group])))
+            videos.append(video if moves is None else _to_be_rounded(video, guided))
         return np.concatenate(videos)
 
     def _preview(
