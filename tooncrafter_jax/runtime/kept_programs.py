@@ -40,6 +40,9 @@ ENDING, LOADING = ".program", ".loading"
 CACHE_HIT = "/jax/compilation_cache/cache_hits"
 CPU_INFO = Path("/proc/cpuinfo")
 _directory: Path | None = None
+_loading = threading.Lock()
+"""One thread of a process loads at a time: a mark of its own is then of a process that ended, never of another thread.
+"""
 
 
 def keep_programs(directory: Path | None) -> None:
@@ -123,7 +126,8 @@ class KeptFunction:
         layouts, numbers = [repr(kind) for kind in kinds], [device.id for device in devices]
         described = repr((self._identity, str(structure), layouts, static, numbers, _surroundings(devices[0])))
         path = directory / f"{hashlib.sha256(described.encode()).hexdigest()}{ENDING}"
-        program = _read(path, devices)
+        with _loading:
+            program = _read(path, devices)
         if program is None:
             before = _taken_from_cache()
             program = self._function.lower(*args, **kw).compile()
