@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.serving.page.hands import drop, scribble, seek  # noqa: E402
+from tests.serving.page.hands import browser, drop, scribble, seek  # noqa: E402
 from tests.serving.world import until  # noqa: E402
 
 WAIT = 120.0
@@ -71,9 +70,11 @@ def main() -> None:
     out = parser.parse_args().out
     penguin = ROOT / "examples" / "penguin"
     keys = {f"{name}.png": (penguin / f"{name}.png").read_bytes() for name in ("first", "last")}
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    path = browser()
+    if path is None:
+        sys.exit("error: needs the browser 'chromium'")
     with served() as url, sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for scheme, (width, height) in SIZES.items():
             page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.set_default_timeout(1000 * WAIT)

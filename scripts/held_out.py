@@ -8,10 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
 from tooncrafter_jax import ToonCrafter, UserError
 from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.evaluation.true_clips import Start, TrueClips, WindowRule
+from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sampling.request import SamplingOptions, make_options
+from tooncrafter_jax.sketches import SketchExtractor
+from tooncrafter_jax.typing import Uint8Video
 
 
 class HeldOut(NamedTuple):
@@ -75,6 +82,16 @@ def held_out(
     height, width = options.size(toon.config)
     rule = WindowRule(options.frames if frames is None else frames, height, width, stride, start)
     return HeldOut(toon, options, rule, TrueClips(ClipSet(arguments.set, arguments.split), rule, arguments.limit))
+
+
+def sketches_of(extractor: SketchExtractor, video: Uint8Video) -> Float[np.ndarray, "T H W"]:
+    """The lines of each frame, 0 to 1, dark on light."""
+    return np.asarray(extractor(to_pixels(jnp.asarray(video))))[..., 0]
+
+
+def as_pictures(sketches: Float[np.ndarray, "*T H W"]) -> UInt8[np.ndarray, "*T H W 3"]:
+    """Sketches as grey pictures."""
+    return np.repeat(np.rint(255 * sketches).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def end(main: Callable[[], None]) -> NoReturn:

@@ -19,20 +19,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from held_out import end, held_out, parser_of
+from held_out import as_pictures, end, held_out, parser_of, sketches_of
 
 from tooncrafter_jax import ToonCrafter, UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
 from tooncrafter_jax.evaluation.true_clips import TrueClip
 from tooncrafter_jax.io import write_contact_sheet
-from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.notes import heard_by
 from tooncrafter_jax.sampling.finishing import finished, sample_all
 from tooncrafter_jax.sampling.request import Pair, PreparedPair, SamplingOptions, Sketch, prepare
-from tooncrafter_jax.sketches import SketchExtractor, load_extractor
+from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.typing import Uint8Video
 
 SHOWN = (0, 2, 5, 8, 11, 13, 15)
@@ -40,12 +38,6 @@ SHOWN = (0, 2, 5, 8, 11, 13, 15)
 WHITE_PAPER = 250
 """Level from which on a true sketch is paper, and a drawn one white."""
 Rows = dict[str, list[list[float]]]
-
-
-def sketches_of(extractor: SketchExtractor, video: Uint8Video) -> Uint8Video:
-    """The sketch of each frame, dark lines on light paper."""
-    lines = np.asarray(extractor(to_pixels(jnp.asarray(video))))
-    return np.repeat(np.rint(lines * 255).astype(np.uint8), 3, axis=-1)
 
 
 def colourings(
@@ -121,7 +113,7 @@ def main() -> None:
     metric, coloured, lined = LpipsMetric.load("alexnet"), Rows(), Rows()
     for number in range(len(clips)):
         clip = clips[number]
-        sketches = sketches_of(extractor, clip.video)
+        sketches = as_pictures(sketches_of(extractor, clip.video))
         with heard_by(lambda sentence: None):
             ways = colourings(clip, sketches, options, toon)
             by_lines = line_drawings(clip, sketches, options, toon)

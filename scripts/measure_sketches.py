@@ -16,20 +16,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from held_out import end, held_out, parser_of
+from held_out import as_pictures, end, held_out, parser_of, sketches_of
 from scipy import ndimage
 
 from tooncrafter_jax import ToonCrafter
-from tooncrafter_jax.data.clip_sets import ClipSet
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch
 from tooncrafter_jax.evaluation.metrics.perceptual import LpipsMetric
 from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueClips
 from tooncrafter_jax.io import write_contact_sheet
-from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.sampling.request import Pair, SamplingOptions, Sketch
-from tooncrafter_jax.sketches import SketchExtractor, load_extractor
+from tooncrafter_jax.sketches import load_extractor
 from tooncrafter_jax.typing import Uint8Video
 
 SHOWN = (0, 4, 6, 7, 8, 9, 10, 12, 15)
@@ -42,11 +39,6 @@ WOBBLE, SMOOTHNESS = 1.5, 6.0
 """Pixels that an unsteady hand strays by, as a standard deviation, and over how many pixels it comes back."""
 BROKEN = 0.15
 """Share of cells of 8x8 pixels whose lines are left out."""
-
-
-def lines_of(extractor: SketchExtractor, picture: np.ndarray) -> np.ndarray:
-    """A picture's lines (H, W) in [0, 1], dark on light."""
-    return np.asarray(extractor(to_pixels(jnp.asarray(picture[None]))))[0, ..., 0]
 
 
 def moved(sketch: np.ndarray) -> np.ndarray:
@@ -75,16 +67,11 @@ def distance(sketch: np.ndarray, lines: np.ndarray) -> float:
     return float(np.asarray(ndimage.distance_transform_edt(~there))[asked].mean())
 
 
-def as_picture(sketch: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1] as RGB."""
-    return np.repeat(np.rint(255 * sketch).astype(np.uint8)[..., None], 3, axis=-1)
-
-
 def drawn(toon: ToonCrafter, clip: TrueClip, sketch: np.ndarray | None, options: SamplingOptions) -> Uint8Video:
     """The clip, without a sketch or with one of its middle frame."""
     sketches = None
     if sketch is not None:
-        sketches = {len(clip.video) // 2: Sketch(as_picture(sketch), dark_lines=True, may_be_blank=True)}
+        sketches = {len(clip.video) // 2: Sketch(as_pictures(sketch), dark_lines=True, may_be_blank=True)}
     pair = Pair(clip.video[0], clip.video[-1], clip.prompt, sketches, clip.seed, clip.fps)
     return toon.interpolate_pairs([pair], options)[0]
 
@@ -120,28 +107,28 @@ def main() -> None:
     arguments = parser.parse_args()
     extractor = load_extractor(arguments.extractor)
     toon, options, rule, clips = held_out(arguments, start="motion", stride=3)
-    everything = TrueClips(ClipSet(arguments.set, arguments.split), rule)
+    everything = TrueClips(clips.clips, rule)
     asked = [everything[everything.find(text)] for text in arguments.show]
     metric = LpipsMetric.load("alexnet")
     distances: dict[str, list[tuple[float, float]]] = {}
     likeness: dict[str, list[np.ndarray]] = {}
     for number, clip in enumerate([*asked, *(clips[i] for i in range(len(clips)))]):
         middle = len(clip.video) // 2
-        true = lines_of(extractor, clip.video[middle])
+        (true,) = sketches_of(extractor, clip.video[middle : middle + 1])
         hand = by_hand(true, np.random.default_rng(clip.seed))
         sketches = {"as it is": true, "moved": moved(true), "by an unsteady hand": hand}
         without = drawn(toon, clip, None, options)
         videos = {name: drawn(toon, clip, sketch, options) for name, sketch in sketches.items()}
         if number >= len(asked):
             for name, sketch in sketches.items():
-                lines = [lines_of(extractor, video[middle]) for video in (without, videos[name])]
-                distances.setdefault(name, []).append((distance(sketch, lines[0]), distance(sketch, lines[1])))
+                without_it, with_it = sketches_of(extractor, np.stack([without[middle], videos[name][middle]]))
+                distances.setdefault(name, []).append((distance(sketch, without_it), distance(sketch, with_it)))
             for name, video in (("without a sketch", without), ("with the sketch as it is", videos["as it is"])):
                 batch = ClipBatch(video[None], clip.video[None], ("",))
                 likeness.setdefault(name, []).append(np.asarray(metric.of_frames(batch)[0]))
         if number < len(asked) + arguments.sheets:
             rows = [clip.video, without, *videos.values()]
-            ends = [np.full_like(clip.video[0], 255)] * 2 + [as_picture(sketch) for sketch in sketches.values()]
+            ends = [np.full_like(clip.video[0], 255)] * 2 + [as_pictures(sketch) for sketch in sketches.values()]
             frames = np.concatenate(
                 [np.concatenate([row[list(SHOWN)], last[None]]) for row, last in zip(rows, ends, strict=True)]
             )

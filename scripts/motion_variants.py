@@ -11,21 +11,31 @@ A carried logit is added to that of the share that is carried, everywhere: what 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from held_out import end
 
+from tooncrafter_jax import UserError
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
 from tooncrafter_jax.typing import HostParams
 from tooncrafter_jax.weights.store import Checkpoint, CheckpointWriter
 
 GUIDED = ("unet", "image_projector")
 """Components of a denoiser that was trained with motion."""
-
-
 CARRIED_BIAS = "carried_pictures.conv.bias"
+"""Of a decoder: of the logit of the share that is carried."""
+VARIANTS = {
+    "carried": (False, True, False),
+    "corrected": (False, True, True),
+    "latents": (True, False, False),
+    "both": (True, True, False),
+    "both_corrected": (True, True, True),
+}
+"""Directory -> whether motion guides the denoiser, and whether the decoder carries, and corrects."""
 
 
 def decoder_of(params: HostParams, *, carries: bool, corrects: bool, carried_logit: float = 0.0) -> HostParams:
@@ -73,15 +83,18 @@ def main() -> None:
     parser.add_argument("--denoiser", help="checkpoint directory of a denoiser that was trained with motion")
     parser.add_argument("--carried-logit", type=float, default=0.0, help="more of what is carried (default: 0)")
     arguments = parser.parse_args()
+    if not math.isfinite(arguments.carried_logit):
+        raise UserError(f"--carried-logit is {arguments.carried_logit}, but must be finite")
     model = find_checkpoint(arguments.model)
-    write(arguments.out / "carried", model, None, arguments.carried_logit, carries=True, corrects=False)
-    write(arguments.out / "corrected", model, None, arguments.carried_logit, carries=True, corrects=True)
-    if arguments.denoiser is not None:
-        guided = find_checkpoint(arguments.denoiser)
-        write(arguments.out / "latents", model, guided, arguments.carried_logit, carries=False, corrects=False)
-        write(arguments.out / "both", model, guided, arguments.carried_logit, carries=True, corrects=False)
-        write(arguments.out / "both_corrected", model, guided, arguments.carried_logit, carries=True, corrects=True)
+    if not (model.config.decoder.carried and model.config.decoder.corrects_motion):
+        raise UserError(f"the decoder of {model.directory} does not carry and correct: give a model whose decoder does")
+    denoiser = None if arguments.denoiser is None else find_checkpoint(arguments.denoiser)
+    for name, (guided, carries, corrects) in VARIANTS.items():
+        if guided and denoiser is None:
+            continue
+        giver = denoiser if guided else None
+        write(arguments.out / name, model, giver, arguments.carried_logit, carries=carries, corrects=corrects)
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

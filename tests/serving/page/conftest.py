@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.page.hands import LIMITS, SLOW_SEED, WAIT, WIDE
+from tests.serving.page.hands import LIMITS, SLOW_SEED, WAIT, WIDE, browser
 from tests.serving.world import ROOT, FakeModel, Server, serving
 
 AXE = ROOT / ".cache" / "axe-core" / "axe.min.js"
@@ -40,13 +40,13 @@ class Seen:
 def chromium() -> Iterator[Any]:
     """The system's browser."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser', beside 'chromium'")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = browser()
     if path is None:
         pytest.skip("needs the browser 'chromium'")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        launched = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="package")

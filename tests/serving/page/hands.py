@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
@@ -20,6 +21,11 @@ WAIT = 60_000
 SLOW_SEED = 501
 """Drawn so slowly that even a busy machine cancels it in time."""
 Opened = Callable[..., Any]
+
+
+def browser() -> str | None:
+    """The system's browser, if there is one."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def drawing(x: int, width: int = 256, height: int = 160) -> bytes:
