@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +130,22 @@ def test_a_program_that_a_process_ended_by_is_not_loaded_again(directory: Path) 
     assert all(function(x).first.sum() == 4 for function in functions)
     assert [function.count for function in functions] == [1, 0]
     assert [one.suffix for one in directory.iterdir()] == [".program"]
+
+
+def test_two_threads_load_the_same_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = Pair(jnp.ones(2), None)
+    Traced()(x)
+    load = kept_programs.serialize_executable.deserialize_and_load
+
+    def slowly(*args: Any, **kw: Any) -> Any:
+        time.sleep(0.5)
+        return load(*args, **kw)
+
+    monkeypatch.setattr(kept_programs.serialize_executable, "deserialize_and_load", slowly)
+    functions = Traced(), Traced()
+    with ThreadPoolExecutor(2) as pool:
+        assert all(found.first.sum() == 4 for found in pool.map(lambda function: function(x), functions))
+    assert [function.count for function in functions] == [0, 0]
 
 
 def test_a_directory_that_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
