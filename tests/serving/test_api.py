@@ -40,11 +40,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, model: FakeModel) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Client:
-    return server.client()
-
-
-@pytest.fixture(scope="module")
 def done(client: Client) -> dict[str, Any]:
     """A clip that is done."""
     return client.wait(client.submit(pair(7, name="mine"), PAIR)["id"])

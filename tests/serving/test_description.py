@@ -49,11 +49,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Client:
-    return server.client()
-
-
-@pytest.fixture(scope="module")
 def done(client: Client) -> dict[str, Any]:
     """A clip that is done."""
     return client.wait(client.submit(pair(), PAIR)["id"])

@@ -26,11 +26,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield one
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Client:
-    return server.client()
-
-
 def send(server: Server, key: str, data: bytes) -> str:
     body = b"--x\r\nContent-Disposition: form-data; name=picture; filename=a\r\n\r\n" + data + b"\r\n--x--\r\n"
     answer = server.ask("POST", "/v1/pictures", key, body, {"Content-Type": "multipart/form-data; boundary=x"})
