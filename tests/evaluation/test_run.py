@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from tests.evaluation.small_set import Darker, make_set, numbers
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics import make_metrics
-from tooncrafter_jax.evaluation.report import write_report
+from tooncrafter_jax.evaluation.report import costs_of, write_report
 from tooncrafter_jax.evaluation.row_store import RowStore, file_name
 from tooncrafter_jax.evaluation.run import Evaluation, Truth, per_clip
 from tooncrafter_jax.evaluation.true_clips import TrueClips, WindowRule
@@ -228,6 +229,27 @@ def test_mistakes(true: TrueClips, tmp_path: Path) -> None:
         assert (tmp_path / "run.json").read_text() == foreign
 
 
+def test_seconds_are_those_of_making(true: TrueClips, tmp_path: Path) -> None:
+    """Not of the first batch, in which programs are compiled; and they are kept with the rows."""
+
+    class Slow(Darker):
+        def make(self, clips: Any) -> Any:
+            time.sleep(0.06)
+            return super().make(clips)
+
+        def denoiser_flops(self) -> float:
+            return 2.5e12
+
+    methods: list[Any] = [Slow(10), Darker(20)]
+    run = evaluation(true, tmp_path, methods)
+    measured = run.run()
+    slow = measured[0].seconds
+    assert np.isnan(slow[:3]).all() and (slow[3:6] >= 0.02).all() and slow[6] >= 0.06, "7 clips in batches of 3"
+    np.testing.assert_array_equal(evaluation(true, tmp_path, methods).run()[0].seconds, slow)
+    assert costs_of(methods[0], measured[0]) == {"seconds": pytest.approx(np.nanmedian(slow)), "denoiser_tflop": 2.5}
+    assert costs_of(methods[1], measured[1])["denoiser_tflop"] is None
+
+
 def test_numbers_of_single_clips(true: TrueClips, tmp_path: Path) -> None:
     run = evaluation(true, tmp_path, [Darker(10)])
     (measured,) = run.run()
@@ -254,6 +276,7 @@ def test_file_names() -> None:
 
 PROGRAM = """
 import sys
+import time
 import jax
 jax.config.update("jax_num_cpu_devices", 1)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -158,13 +158,13 @@ def test_a_run_without_them_is_its_step(run, monkeypatch):
 def test_sampling_is_planned_for_the_topologys_device_and_its_weights(devices, monkeypatch):
     """Also where it has but one, which need not be the first of those that are here; nothing is compiled."""
     from tooncrafter_jax.nn.quantised import QuantisedKernel
-    from tooncrafter_jax.planning import plan as module
+    from tooncrafter_jax.planning import sampling_plan as module
     from tooncrafter_jax.planning.topologies import parse_topology
 
     planned, held, arguments = [], [], module.sampling_arguments
     monkeypatch.setattr(module, "topology_devices", lambda _: devices[3:4])
     monkeypatch.setattr(module, "sampling_arguments", lambda *a: planned.append(arguments(*a)) or planned[-1])
-    monkeypatch.setattr(module, "_compiled", lambda *a: held.append(a[5]))
+    monkeypatch.setattr(module, "compiled_plan", lambda *a: held.append(a[5]))
     for dtype in (None, "int8"):
         module.plan_sampling(_narrow(), parse_topology("cpu:1"), 1, dtype)
     for args in planned:
@@ -185,8 +185,8 @@ def test_operations_follow_what_is_trained():
 @pytest.mark.gate
 def test_the_minimum_equals_the_products_of_the_traced_gradient():
     from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
-    from tooncrafter_jax.planning.flops import forward_flops
     from tooncrafter_jax.planning.plan import abstract_batch
+    from tooncrafter_jax.runtime.flops import forward_flops
     from tooncrafter_jax.training.stages import make_stage
     from tooncrafter_jax.training.start import architecture
     from tooncrafter_jax.training.state import abstract_state
@@ -211,7 +211,7 @@ def test_checkpointed_blocks_are_counted_once_more():
 
 
 def test_operations_of_one_layer_by_formula():
-    from tooncrafter_jax.planning.flops import Flops, step_flops
+    from tooncrafter_jax.runtime.flops import Flops, step_flops
 
     x, w = np.zeros((4, 8), np.float32), np.zeros((8, 16), np.float32)
     product = 2.0 * 4 * 8 * 16
@@ -227,7 +227,7 @@ def test_loops_branches_and_checkpoints_by_formula(policy):
     """Constants, carried and sliced values of a scan, a branch, a loop and a checkpointed block, on any release of
     JAX.
     """
-    from tooncrafter_jax.planning.flops import Flops, forward_flops, step_flops
+    from tooncrafter_jax.runtime.flops import Flops, forward_flops, step_flops
 
     x, ws = np.zeros((4, 8), np.float32), np.zeros((3, 8, 8), np.float32)
     product, kept = 2.0 * 4 * 8 * 8, policy == "dots_with_no_batch_dims_saveable"
@@ -266,7 +266,7 @@ def test_loops_branches_and_checkpoints_by_formula(policy):
 )
 def test_places_of_a_convolution_by_its_own_sum(size, window, settings):
     """A convolution of ones with ones sums to the number of places that count."""
-    from tooncrafter_jax.planning.flops import meeting_places
+    from tooncrafter_jax.runtime.flops import meeting_places
 
     dilations: dict[str, Any] = {
         name: (settings[name],) for name in ("lhs_dilation", "rhs_dilation") if name in settings
@@ -429,6 +429,8 @@ def test_slices_are_named_by_their_sides():
         (["--topology=cpu:8", "--json=/proc/none/plan.json"], "cannot be written"),
         (["--topology=cpu:8", "--hosts", "--step-only"], "which --hosts does not compile"),
         (["--topology=cpu:8", "--sampling", "--step-only"], "which --sampling does not compile"),
+        (["--topology=cpu:8", "--solver=unipc"], "--solver is for --sampling"),
+        (["--topology=cpu:8", "--config.data.batch=8", "--sampling", "--reuse=1"], "reuse must be"),
         (["--topology=cpu:8", "--weight-dtype=int8"], "is for --sampling: training holds all weights as they are"),
     ],
 )
@@ -436,7 +438,7 @@ def test_mistakes_are_named_before_anything_is_compiled(devices, monkeypatch, ar
     from tooncrafter_jax.__main__ import main
     from tooncrafter_jax.planning import plan as module
 
-    monkeypatch.setattr(module, "_compiled", lambda *args: pytest.fail("compiled"))
+    monkeypatch.setattr(module, "compiled_plan", lambda *args: pytest.fail("compiled"))
     with pytest.raises(UserError, match=sentence):
         main(["plan", "--config=configs/tiny.py:rectify", *arguments])
 

@@ -25,6 +25,7 @@ from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.nn.pixels import to_pixels
 from tooncrafter_jax.nn.platform import exact_float32
 from tooncrafter_jax.options import shown
+from tooncrafter_jax.sampling.cost import denoiser_flops
 from tooncrafter_jax.sampling.model_loading import find_checkpoint
 from tooncrafter_jax.sampling.motion_source import missing_motion
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
@@ -143,6 +144,10 @@ class ToonCrafterMethod:
         if self._sketches is not None:
             own["sketches"] = {"extractor": self._sketches.name, "frames": list(self._sketches.frames)}
         return {**self._identity, **own, **shown(self._options)}
+
+    def denoiser_flops(self) -> float:
+        """Operations of all passes of the denoiser for one clip, without the sketch encoder's."""
+        return denoiser_flops(self._toon.config, self._options)
 
     def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The clips (B, T, H, W, 3)."""

@@ -15,7 +15,7 @@ from tooncrafter_jax.evaluation.metrics.intervals import Interval, difference, i
 from tooncrafter_jax.evaluation.metrics.metric import Metric
 from tooncrafter_jax.evaluation.pictures import write_side_by_side, write_together
 from tooncrafter_jax.evaluation.plots import write_by_frame, write_intervals
-from tooncrafter_jax.evaluation.run import Evaluation, Measured, Truth, per_clip
+from tooncrafter_jax.evaluation.run import Costed, Evaluation, Measured, Method, Truth, per_clip
 from tooncrafter_jax.io import write_json
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.markup import markdown_code, markdown_text
@@ -77,11 +77,13 @@ def write_report(
     directory, metrics = evaluation.store.directory, evaluation.metrics
     numbers = numbers_of(metrics, measured)
     differences = {} if against is None else differences_from(against, metrics, measured)
+    costs = {method.name: costs_of(method, one) for method, one in zip(evaluation.methods, measured, strict=True)}
     write_json(
         directory / "report.json",
         {
             "request": dict(request),
             "clips": len(evaluation.clips),
+            "costs": costs,
             "left_out": evaluation.clips.left_out,
             "methods": {method.name: method.title for method in measured},
             "numbers": {
@@ -99,7 +101,7 @@ def write_report(
     lines = [*_head(evaluation, request), *_table(metrics, measured, numbers)]
     if against is not None:
         lines += _compared(against, metrics, measured, differences)
-    lines += _notes(metrics, measured)
+    lines += [*_costs_table(measured, costs), *_notes(metrics, measured)]
     titles = [method.title for method in measured]
     panels = [(m.title, m.better, [numbers.found[method.name][m.name] for method in measured]) for m in metrics]
     write_intervals(directory / "plots" / "intervals.png", titles, panels)
@@ -115,6 +117,13 @@ def write_report(
     path = directory / "report.md"
     write_atomically(path, "\n".join(lines).encode(errors="backslashreplace"))
     return path
+
+
+def costs_of(method: Method, measured: Measured) -> dict[str, float | None]:
+    """What a clip takes: the median of its seconds, and TFLOP of the denoiser; None where that is not known."""
+    known = measured.seconds[np.isfinite(measured.seconds)]
+    flops = method.denoiser_flops() / 1e12 if isinstance(method, Costed) else None
+    return {"seconds": float(np.median(known)) if len(known) else None, "denoiser_tflop": flops}
 
 
 def differences_from(
@@ -178,6 +187,17 @@ def _table(metrics: Sequence[Metric], measured: Sequence[Measured], numbers: Num
             cells.append(f"**{text}**" if is_best else text)
         lines.append(f"| {markdown_text(method.title)} | " + " | ".join(cells) + " |")
     return [*lines, "", "Behind ± are the 95 % intervals of a bootstrap over clips.", ""]
+
+
+def _costs_table(measured: Sequence[Measured], costs: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    lines = ["## What a clip takes", "", "| method | seconds | TFLOP of the denoiser |", "|---|---|---|"]
+    for method in measured:
+        numbers = ["–" if value is None else _digits(value, 3) for value in costs[method.name].values()]
+        lines.append(f"| {markdown_text(method.title)} | " + " | ".join(numbers) + " |")
+    said = (
+        "Seconds are the median over clips, in batches, on this run's devices, without compiling and without measuring."
+    )
+    return [*lines, "", said, ""]
 
 
 def _text(value: Interval) -> str:

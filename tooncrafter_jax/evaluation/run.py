@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -18,6 +20,8 @@ from tooncrafter_jax.typing import HostArray, HostParams, JsonObject, Uint8Video
 
 _SEPARATOR = "/"
 """Between a metric's name and that of its row, where rows of all metrics lie together."""
+_SECONDS = f"made{_SEPARATOR}seconds"
+"""Key of the seconds that clips took, beside the rows."""
 
 
 @runtime_checkable
@@ -41,6 +45,15 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Costed(Protocol):
+    """A method whose operations are known."""
+
+    def denoiser_flops(self) -> float:
+        """Operations of all passes of the denoiser for one clip."""
+        ...
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured of one method.
@@ -48,11 +61,13 @@ class Measured:
     Attributes:
       name, title: the method's.
       rows: metric -> its rows, of all clips in the set's order.
+      seconds: that each clip took to make, (clips,); NaN where it was made before or while programs were compiled.
     """
 
     name: str
     title: str
     rows: Mapping[str, Rows]
+    seconds: HostArray
 
 
 class Evaluation:
@@ -88,6 +103,7 @@ class Evaluation:
             raise UserError(f"--batch-size is {batch}, but must be at least 1")
         self.clips, self.methods, self.metrics, self.store = clips, methods, metrics, store
         self.batch, self.keep_videos = batch, keep_videos
+        self._has_made: set[str] = set()
 
     @property
     def batches(self) -> int:
@@ -117,8 +133,10 @@ class Evaluation:
                 missing = [metric for metric in self.metrics if not _has(kept, metric)]
                 if missing:
                     truth = truth or [self.clips[index] for index in indices]
-                    videos = self._videos(method, truth)
-                    self.store.keep_rows(method.name, number, ids, kept | self._measured(missing, videos, truth))
+                    videos, seconds = self._videos(method, truth)
+                    rows = kept | self._measured(missing, videos, truth)
+                    rows[_SECONDS] = kept.get(_SECONDS, np.full(len(ids), seconds / len(ids)))
+                    self.store.keep_rows(method.name, number, ids, rows)
                 done += 1
                 on_batch(method.name, done, total)
         if jax.process_count() > 1:
@@ -127,17 +145,21 @@ class Evaluation:
 
     def videos_of(self, method: Method, index: int) -> Uint8Video:
         """What a method made of a clip; made again if it was not kept."""
-        return self._videos(method, [self.clips[index]])[0]
+        return self._videos(method, [self.clips[index]])[0][0]
 
     def _indices(self, number: int) -> list[int]:
         return list(range(number * self.batch, min((number + 1) * self.batch, len(self.clips))))
 
-    def _videos(self, method: Method, truth: Sequence[TrueClip]) -> Uint8Videos:
+    def _videos(self, method: Method, truth: Sequence[TrueClip]) -> tuple[Uint8Videos, float]:
+        """What a method makes of clips, and the seconds it took; NaN if it was kept, or the first that it makes."""
         kept = [self.store.video(method.name, clip.id) for clip in truth] if self.keep_videos else [None]
         whole = [video for video in kept if video is not None]
         if len(whole) == len(truth) and all(v.shape == c.video.shape for v, c in zip(whole, truth, strict=True)):
-            return np.stack(whole)
+            return np.stack(whole), math.nan
+        started = time.perf_counter()
         videos = method.make(truth)
+        seconds = time.perf_counter() - started if method.name in self._has_made else math.nan
+        self._has_made.add(method.name)
         expected = (len(truth), *truth[0].video.shape)
         if videos.shape != expected:
             raise UserError(
@@ -146,7 +168,7 @@ class Evaluation:
             )
         if self.keep_videos:
             self.store.keep_videos(method.name, [clip.id for clip in truth], videos)
-        return videos
+        return videos, seconds
 
     def _measured(self, metrics: Sequence[Metric], videos: Uint8Videos, truth: Sequence[TrueClip]) -> HostParams:
         """Rows by "metric/row". A last batch is filled up, so that nothing is compiled for its size."""
@@ -180,7 +202,9 @@ class Evaluation:
             metric, _, row = key.partition(_SEPARATOR)
             if metric in found:
                 found[metric][row] = np.concatenate([rows[key] for rows in batches])
-        return Measured(method.name, method.title, found)
+        unknown = [np.full(len(self._indices(number)), math.nan) for number in range(self.batches)]
+        seconds = [rows.get(_SECONDS, nothing) for rows, nothing in zip(batches, unknown, strict=True)]
+        return Measured(method.name, method.title, found, np.concatenate(seconds))
 
 
 def _has(rows: Mapping[str, HostArray], metric: Metric) -> bool:

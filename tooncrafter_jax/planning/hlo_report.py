@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from math import prod
 
-from tooncrafter_jax.planning.flops import meeting_places
 from tooncrafter_jax.planning.hlo import Computation, Instruction, Program, Shape
+from tooncrafter_jax.runtime.flops import meeting_places
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"}

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, Sharding
 
-from tooncrafter_jax.diffusion.loop import chunks
-from tooncrafter_jax.diffusion.schedule import NoiseSchedule
-from tooncrafter_jax.diffusion.solvers import DEFAULT_SOLVER, SolverOptions, solver_named
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
 from tooncrafter_jax.nn.attention import check_backend
 from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
 from tooncrafter_jax.planning import hlo_report
-from tooncrafter_jax.planning.flops import Flops, forward_flops, step_flops
 from tooncrafter_jax.planning.hlo import parse_program
 from tooncrafter_jax.planning.hlo_report import Buffer, Collective
 from tooncrafter_jax.planning.topologies import Topology, topology_devices
+from tooncrafter_jax.runtime.flops import Flops, forward_flops, step_flops
 from tooncrafter_jax.runtime.quick_compilation import quick_options
-from tooncrafter_jax.sampling.denoise import Guidance
-from tooncrafter_jax.sampling.sampler import Sampler
-from tooncrafter_jax.sampling.sampling_mesh import sampling_mesh
 from tooncrafter_jax.training.components import split
 from tooncrafter_jax.training.hints import hints_spec
 from tooncrafter_jax.training.run_config import TrainConfig
@@ -41,12 +33,10 @@ from tooncrafter_jax.training.stages.stage import Batch
 from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.training.state import AbstractState, abstract_state
 from tooncrafter_jax.training.step import make_step
-from tooncrafter_jax.typing import AllParams, Dtype, Params, PyTree, Scalar
-from tooncrafter_jax.weights.eight_bits import abstract_in_eight_bits, checked_weight_dtype
+from tooncrafter_jax.typing import Dtype, Params, PyTree, Scalar
 
 LARGEST = 10
 """Buffers that are listed."""
-SAMPLING_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -100,7 +90,7 @@ class Plan:
       refusal: the compiler's words if it could not; then all that needs the compiled program is None.
       arguments: kind -> bytes a device.
       memory: bytes a device.
-      minimum: operations of all devices that the mathematics needs, see `planning.flops`.
+      minimum: operations of all devices that the mathematics needs, see `runtime.flops`.
       flops: matrix products, convolutions and attention kernels of the compiled program, all devices.
       collectives: by kind, of one device.
       largest: results of instructions.
@@ -132,7 +122,7 @@ def plan_training(config: TrainConfig, topology: Topology) -> Plan:
     """
     if config.remat == "offload" and topology.chip is None:
         raise UserError("config.remat 'offload' needs a TPU: choose 'blocks', or another --topology than cpu")
-    _check_attention(config, topology)
+    check_attention(config, topology)
     model = architecture(config)
     mesh = planned_mesh(config, model, topology)
     stage = make_stage(config, model, mesh)
@@ -142,10 +132,15 @@ def plan_training(config: TrainConfig, topology: Topology) -> Plan:
     step = make_step(stage, mesh)
     with jax.set_mesh(mesh), tracing_for(topology.platform):
         lowered = cast(jax.stages.Wrapped, step).lower(state, batch)
-    return _compiled("training", topology, mesh, config.data.batch, lowered, arguments, minimum)
+    return compiled_plan("training", topology, mesh, config.data.batch, lowered, arguments, minimum)
 
 
-def _check_attention(config: TrainConfig, topology: Topology) -> None:
+def check_attention(config: TrainConfig, topology: Topology) -> None:
+    """Checks that the topology's devices have the attention that the config asks for.
+
+    Raises:
+      UserError: they have not.
+    """
     with tracing_for(topology.platform):
         check_backend(config.attention, config.dtype, "config.attention")
 
@@ -172,92 +167,6 @@ def host_rows(config: TrainConfig, topology: Topology) -> tuple[Mesh, dict[int, 
     mesh = planned_mesh(config, architecture(config), topology)
     hosts = sorted({device.process_index for device in mesh.devices.flat})
     return mesh, {host: process_rows(mesh, config.data.batch, host).tolist() for host in hosts}
-
-
-def plan_sampling(config: TrainConfig, topology: Topology, pairs: int, weight_dtype: Dtype | None = None) -> Plan:
-    """Compiles the denoising loop of `pairs` guided clips for a topology: 50 steps, as the published script samples.
-
-    Args:
-      config: the architecture, and the size of a clip.
-      topology: what to compile for.
-      pairs: that are sampled together.
-      weight_dtype: one of `eight_bits.WEIGHT_DTYPES` for the large weights; None for that of the computation.
-
-    Raises:
-      UserError: as `plan_training`, or there are no pairs, or no such dtype.
-    """
-    held_in = checked_weight_dtype(weight_dtype)
-    if pairs < 1:
-        raise UserError(f"--sampling is {pairs}, but at least 1 pair must be sampled")
-    _check_attention(config, topology)
-    model = architecture(config)
-    devices = topology_devices(topology)
-    mesh = sampling_mesh(devices, 2 * pairs, config.data.frames)
-    networks = model.networks(config.dtype, config.dtype, config.attention)
-    whole = SingleDeviceSharding(devices[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
-
-    solver = solver_named(DEFAULT_SOLVER)
-
-    def denoise(sampler: Sampler) -> Callable[..., PyTree]:
-        return lambda *args: sampler.denoise(*args, solver=solver, branches=2)
-
-    args = sampling_arguments(config, model, Sampler(model, networks), pairs, whole, held_in)
-    with tracing_for("cpu"), without_cpu_forms():
-        minimum = Flops(forward=forward_flops(denoise(Sampler(model, networks)), *args))
-    with tracing_for(topology.platform):
-        lowered = Sampler(model, networks, mesh).denoise.lower(*args, solver=solver, branches=2)
-    params, *others = args
-    arguments = {"parameters": _bytes(params), "inputs": _bytes(others)}
-    return _compiled("sampling", topology, mesh, pairs, lowered, arguments, minimum)
-
-
-def sampling_arguments(
-    config: TrainConfig,
-    model: ModelConfig,
-    sampler: Sampler,
-    pairs: int,
-    sharding: Sharding | None,
-    weight_dtype: Dtype | None,
-) -> tuple[PyTree, ...]:
-    """Shapes of what `Sampler.denoise` is given, without sketches.
-
-    Args:
-      config: the size of a clip, and the dtype of the computation.
-      model: the architecture.
-      sampler: of this model.
-      pairs: that are sampled together, with guidance.
-      sharding: of everything.
-      weight_dtype: of the large weights, if that is one of 8 bits; None for that of the computation.
-    """
-
-    def shape(*sides: int, dtype: Dtype = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)
-
-    def placed(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=leaf.dtype), tree)
-
-    held: AllParams = {"unet": sampler.networks["unet"].abstract_params}
-    if weight_dtype is not None:
-        held = abstract_in_eight_bits(held, weight_dtype)
-    params = placed(held)
-    latents = shape(pairs, *latent_shape(config, model))
-    tokens = TEXT_TOKENS + model.image_projector.queries_per_frame * model.image_projector.frames
-    context = shape(2 * pairs, tokens, model.unet.context_dim, dtype=jnp.dtype(config.dtype))
-    keys = jax.eval_shape(lambda p, c: sampler.context_keys(p, c, frames=config.data.frames), params, context)
-    rows = solver_named(DEFAULT_SOLVER).rows(NoiseSchedule(model.schedule), SolverOptions(steps=SAMPLING_STEPS))
-    (chunk,) = chunks(rows, SAMPLING_STEPS)
-    scalar = shape()
-    guidance = Guidance(scalar, scalar, scalar)  # pyright: ignore[reportArgumentType]
-    fps = shape(pairs, dtype=jnp.int32)
-    conditions = Conditions(latents, placed(keys), fps)  # pyright: ignore[reportArgumentType]
-    return (
-        params,
-        latents,
-        placed(jax.tree.map(jnp.asarray, chunk)),
-        shape(pairs, dtype=jnp.uint32),
-        conditions,
-        guidance,
-    )
 
 
 def latent_shape(config: TrainConfig, model: ModelConfig) -> tuple[int, int, int, int]:
@@ -309,11 +218,11 @@ def argument_bytes(state: AbstractState, batch: PyTree, mesh: Mesh) -> dict[str,
     kinds = ("trained", "frozen", "optimizer", "average")
     found = {kind: bytes_a_device(getattr(state, kind), mesh) for kind in kinds}
     found["counters"] = 4 * 3
-    found["batch"] = _bytes(batch)
+    found["batch"] = bytes_of(batch)
     return found
 
 
-def _bytes(tree: PyTree) -> int:
+def bytes_of(tree: PyTree) -> int:
     """Of one device."""
     return sum(
         prod(leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -322,7 +231,7 @@ def _bytes(tree: PyTree) -> int:
 
 
 def minimum_flops(stage: Stage) -> Flops:
-    """What a step needs at least on all devices together; see `planning.flops`.
+    """What a step needs at least on all devices together; see `runtime.flops`.
 
     Stages with the gradients of a plain loss are counted in their forward pass. For the others, which pull back one
     reconstruction several times, the traced gradients themselves are counted, all under `forward`.
@@ -350,7 +259,7 @@ def minimum_flops(stage: Stage) -> Flops:
     return one + (clips - 1) * (two + -1.0 * one)
 
 
-def _compiled(
+def compiled_plan(
     step: str,
     topology: Topology,
     mesh: Mesh | None,

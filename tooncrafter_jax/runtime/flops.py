@@ -1,4 +1,4 @@
-"""How many floating-point operations a training step needs at least, counted in its mathematics.
+"""How many floating-point operations a function or a training step needs at least, counted in its mathematics.
 
 Counted are matrix products and convolutions of the traced forward pass; a multiplication and an addition are two
 operations, and places where a convolution meets its padding cost nothing. For each of them the backward pass needs as

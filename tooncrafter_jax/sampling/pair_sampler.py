@@ -82,7 +82,7 @@ class PairSampler:
         """Draws clips; see `ToonCrafter.sample_prepared`."""
         if options.motion_guidance:
             self.add_missing_motion()
-        branches = 3 if options.image_guidance_scale is not None else 2 if options.is_guided else 1
+        branches = options.branches
         at_once = 1 if options.sequential_guidance else branches
         sampler = self.sampler(at_once * len(pairs), options.frames)
         ends, references = self._encode(pairs, options)

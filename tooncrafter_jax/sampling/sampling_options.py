@@ -294,6 +294,11 @@ class SamplingOptions(SolverOptions):
         """Whether the network runs without the prompt, too, to lead away from that."""
         return self.guidance_scale != 1.0 or self.image_guidance_scale is not None
 
+    @property
+    def branches(self) -> int:
+        """Passes of the network for a guided prediction: 1 without guidance, 2 with, 3 by pictures apart."""
+        return 3 if self.image_guidance_scale is not None else 2 if self.is_guided else 1
+
     def size(self, config: ModelConfig) -> tuple[int, int]:
         """Height and width of the result in pixels."""
         return (
