@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -79,6 +80,25 @@ def test_a_sketch_moves_its_frame_and_those_beside_it(world: Known) -> None:
     moved, left = shifts(bent(world, only))
     np.testing.assert_allclose(moved, [1, 2, 3, 6, 9], atol=0.15)
     np.testing.assert_allclose(left, 12 - moved, atol=0.3)
+
+
+@pytest.mark.parametrize("most", [2, 3, 5, 8])
+def test_flows_between_lines_are_found_for_as_many_frames_as_have_sketches(world: Known, most: int) -> None:
+    """And the motion is the same, of clips with two, one and no sketches together."""
+    drawn = np.zeros((3, FRAMES - 2), bool)
+    drawn[0, [1, 3]] = drawn[1, 4] = True
+    ends, straight, sketches = (jax.tree.map(lambda x: jnp.repeat(x, 3, axis=0), part) for part in world)
+    several = Known(ends, straight, jnp.where(drawn[..., None, None, None], sketches, 0.0))
+    asked: list[int] = []
+
+    def between_lines(first: jnp.ndarray, last: jnp.ndarray, times: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
+        asked.append(len(times))
+        return estimate(first, last, times)
+
+    found = through_sketches(several, estimate, between_lines, lines, most)
+    assert asked == [3 * min(most, FRAMES - 2)] * 2
+    for one, other in zip(found, through_sketches(several, estimate, estimate, lines), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_sketches_of_all_frames_are_the_motion(world: Known) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tooncrafter_jax.models.motion_network import MotionConfig
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.sampling import motion_source
 from tooncrafter_jax.sampling.motion_source import missing_motion
-from tooncrafter_jax.sampling.pair_sampler import PairSampler
+from tooncrafter_jax.sampling.pair_sampler import PairSampler, _most_sketches
 from tooncrafter_jax.sampling.request import make_options, prepare
 from tooncrafter_jax.sampling.residence import Residence
 from tooncrafter_jax.training.start import changed
@@ -122,8 +123,9 @@ def test_sketches_reach_the_networks_that_follow_them(changes: dict[str, Any], m
         def place(self, x: Any, *axes: str) -> Any:
             return x
 
-        def motion(self, params: Any, ends: Any, hints: Any, *, frames: int) -> Motion:
+        def motion(self, params: Any, ends: Any, hints: Any, *, frames: int, most_sketches: int | None) -> Motion:
             asked.append(hints)
+            assert most_sketches == (None if hints is None else 1)
             return Motion(jnp.zeros((1, frames, SIDE, SIDE, 4)), jnp.zeros((1, frames, SIDE, SIDE, 1)))
 
     monkeypatch.setattr(pairs, "sampler", lambda *_: Spy())
@@ -132,6 +134,16 @@ def test_sketches_reach_the_networks_that_follow_them(changes: dict[str, Any], m
     sketch[SIDE // 2] = 0
     pairs.motion([prepare(pair(0, {1: sketch}), options, config)], options)
     assert (asked[0] is not None) == bool(changes)
+
+
+@pytest.mark.parametrize(
+    ("sketched", "most"), [([1], 1), ([0, 1, 15], 1), ([3, 5], 2), ([1, 2, 3], 4), (range(16), 16)]
+)
+def test_programs_are_made_for_few_numbers_of_sketches(sketched: Sequence[int], most: int) -> None:
+    """Powers of two, of those between the ends of the clip that has most."""
+    hints = np.zeros((2, 16, 8, 8, 1), np.float32)
+    hints[0, 4] = hints[1, list(sketched), 3] = 1
+    assert _most_sketches(hints) == most
 
 
 def test_one_picture_moves_as_its_sketches_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +158,9 @@ def test_one_picture_moves_as_its_sketches_show(monkeypatch: pytest.MonkeyPatch)
         def place(self, x: Any, *axes: str) -> Any:
             return x
 
-        def motion(self, params: Any, ends: Any, hints: Any, *, frames: int) -> Motion:
+        def motion(self, params: Any, ends: Any, hints: Any, *, frames: int, most_sketches: int) -> Motion:
             asked[frames] = hints
+            assert most_sketches == int(hints[:, 1:-1].any(axis=(2, 3, 4)).sum(axis=1).max())
             here = (len(ends), frames, SIDE, SIDE)
             return Motion(jnp.full((*here, 4), float(frames)), jnp.zeros((*here, 1)))
 

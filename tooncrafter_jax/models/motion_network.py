@@ -141,7 +141,13 @@ class MotionNetwork(nnx.Module):
             [RefinementBlock(width, config.refinement_depth, **kw) for width in config.refinement_widths]
         )
 
-    def __call__(self, ends: Float[Array, "B 2 H W 3"], frames: int, hints: Hints | None = None) -> Motion:
+    def __call__(
+        self,
+        ends: Float[Array, "B 2 H W 3"],
+        frames: int,
+        hints: Hints | None = None,
+        most_sketches: int | None = None,
+    ) -> Motion:
         """The motion of a clip.
 
         Frame n is at the time n / (T - 1), as in the published code (spec section 14).
@@ -150,6 +156,8 @@ class MotionNetwork(nnx.Module):
           ends: the first and the last frame, in [-1, 1], of any size.
           frames: T of the clip, at least 3.
           hints: sketches that the motion is bent to, where the network follows them; an all-zero frame has none.
+          most_sketches: that are between the ends of a clip, at most; None: as many as there are frames. Fewer cost
+            less where the motion goes through them.
 
         Returns:
           Flows in pixels.
@@ -164,7 +172,9 @@ class MotionNetwork(nnx.Module):
             sketches = jnp.pad(hints[:, 1:-1].astype(jnp.float32), ((0, 0), (0, 0), *border))
             if self.lines is not None:
                 known = Known(padded, InnerMotion(flows, logit), sketches)
-                flows, logit = through_sketches(known, self.flow.estimate, self._between_lines, self.lines)
+                flows, logit = through_sketches(
+                    known, self.flow.estimate, self._between_lines, self.lines, most_sketches
+                )
         if len(self.refinement):
             flows, logit = self._refined(padded, flows, logit, sketches)
         cut = (slice(None), slice(None), slice(height), slice(width))

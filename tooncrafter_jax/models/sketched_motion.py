@@ -85,7 +85,9 @@ class Known(NamedTuple):
     sketches: Float[Array, "B N H W 1"]
 
 
-def through_sketches(known: Known, estimate: Estimate, between_lines: Estimate, lines: Lines) -> InnerMotion:
+def through_sketches(
+    known: Known, estimate: Estimate, between_lines: Estimate, lines: Lines, most: int | None = None
+) -> InnerMotion:
     """The motion of the frames between two pictures, through the sketches of some of them.
 
     Args:
@@ -93,12 +95,22 @@ def through_sketches(known: Known, estimate: Estimate, between_lines: Estimate, 
       estimate: finds flows between two pictures.
       between_lines: finds flows between two drawings of lines.
       lines: finds the lines of pictures.
+      most: sketches that a clip has at most, all that flows between lines are found for; None: as many as frames.
 
     Returns:
       The motion; of clips without a sketch as it was.
     """
     is_drawn = jnp.any(known.sketches > 0, axis=(2, 3, 4))
-    drawn = _chosen(is_drawn, _motion_of_drawn(known, between_lines, lines), known.straight)
+    count = is_drawn.shape[1]
+    if most is None or most >= count:
+        of_drawn = _motion_of_drawn(known, between_lines, lines)
+    else:
+        order = jnp.argsort(~is_drawn, axis=1, stable=True)  # the drawn ones first
+        some = _taken(known.straight, order[:, :most])
+        sketches = jnp.take_along_axis(known.sketches, order[:, :most, None, None, None], axis=1)
+        found = _motion_of_drawn(Known(known.ends, some, sketches), between_lines, lines)
+        of_drawn = _taken(found, jnp.minimum(jnp.argsort(order, axis=1), most - 1))
+    drawn = _chosen(is_drawn, of_drawn, known.straight)
     between = _motion_between_drawn(known.ends, drawn, is_drawn, estimate)
     has_sketch = jnp.any(is_drawn, axis=1, keepdims=True)
     return _chosen(has_sketch & ~is_drawn, between, drawn)
@@ -107,6 +119,11 @@ def through_sketches(known: Known, estimate: Estimate, between_lines: Estimate, 
 def _chosen(of_first: Bool[Array, "B N"], first: InnerMotion, second: InnerMotion) -> InnerMotion:
     where = of_first[:, :, None, None, None]
     return InnerMotion(*(jnp.where(where, one, other) for one, other in zip(first, second, strict=True)))
+
+
+def _taken(motion: InnerMotion, numbers: Int[Array, "B K"]) -> InnerMotion:
+    """The motion of some of the frames."""
+    return InnerMotion(*(jnp.take_along_axis(x, numbers[:, :, None, None, None], axis=1) for x in motion))
 
 
 def _blended(ends: Float[Array, "B 2 H W 3"], motion: InnerMotion) -> Float[Array, "B N H W 3"]:

@@ -183,13 +183,20 @@ class BoundModel:
             return None
         return self.references(jax.lax.stop_gradient(self.encode(ends)[1]), ends)
 
-    def motion(self, ends: Float[Array, "B 2 H W 3"], frames: int, hints: Hints | None = None) -> Motion:
+    def motion(
+        self,
+        ends: Float[Array, "B 2 H W 3"],
+        frames: int,
+        hints: Hints | None = None,
+        most_sketches: int | None = None,
+    ) -> Motion:
         """Motion between the first and the last picture in [-1, 1], in pixels, for clips of so many frames.
 
-        Sketches bend it where the network is built for that. Always in float32.
+        Sketches, of which a clip has at most so many between its ends, bend it where the network is built for that.
+        Always in float32.
         """
         with exact_float32(jnp.float32):
-            return self.network(MOTION)(ends, frames, hints)
+            return self.network(MOTION)(ends, frames, hints, most_sketches)
 
     # ------------------------------------------------------------------------------------------------------ predicting
 

@@ -316,12 +316,13 @@ class PairSampler:
         def found(group: slice, own: np.ndarray | None, frames: int) -> HostMotion:
             ends = sampler.place(np.stack([pair.ends for pair in pairs[group]]), "batch")
             placed = None if own is None else sampler.place(own, "batch")
-            motion = sampler.motion(params, ends, placed, frames=frames)
+            most = None if own is None else _most_sketches(own)
+            motion = sampler.motion(params, ends, placed, frames=frames, most_sketches=most)
             return to_host(motion.flows), to_host(motion.share)
 
         for group in groups:
             is_open = np.asarray([pair.open_end for pair in pairs[group]])
-            own = None if hints is None else hints[group]
+            own = hints[group] if hints is not None and hints[group].any() else None
             closed = opened = None
             if own is None or not is_open.all():
                 closed = found(group, own, options.frames)
@@ -383,6 +384,12 @@ def _hints(pairs: Sequence[PreparedPair]) -> np.ndarray | None:
     if blank is None:
         return None
     return np.stack([blank if pair.hints is None else pair.hints for pair in pairs])
+
+
+def _most_sketches(hints: Float[np.ndarray, "B T H W 1"]) -> int:
+    """Sketches between the ends that one clip has at most, up to a power of two, so that few numbers are compiled."""
+    most = int(hints[:, 1:-1].any(axis=(2, 3, 4)).sum(axis=1).max())
+    return 1 << max(0, most - 1).bit_length()
 
 
 def _to_be_rounded(video: HostVideos, guided: Bool[np.ndarray, "B"]) -> HostVideos:

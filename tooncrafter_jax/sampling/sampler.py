@@ -120,7 +120,7 @@ class Sampler:
         self.initial_noise = self._jit(self._initial_noise, static_argnames=("frames", "frame_shape"))
         self.context_keys = self._jit(self._context_keys, static_argnames=("frames",))
         self.sketch_condition = self._jit(self._sketch_condition)
-        self.motion = self._jit(self._motion, static_argnames=("frames",))
+        self.motion = self._jit(self._motion, static_argnames=("frames", "most_sketches"))
         self.guided_by_motion = self._jit(self._guided_by_motion)
         self.nothing_kept = self._jit(
             self._nothing_kept, static_argnames=("rows", "frames", "frame_size", "blocks", "with_controls")
@@ -226,9 +226,17 @@ class Sampler:
         times = jnp.full(latents.shape[0], timestep, jnp.int32)
         return noisy_target(NoiseSchedule(self.config.schedule), latents, noise, times).noisy
 
-    def _motion(self, params: AllParams, ends: Video, hints: Hints | None = None, *, frames: int) -> Motion:
+    def _motion(
+        self,
+        params: AllParams,
+        ends: Video,
+        hints: Hints | None = None,
+        *,
+        frames: int,
+        most_sketches: int | None = None,
+    ) -> Motion:
         """Motion in pixels between the first and the last picture (B, 2, H, W, 3), for clips of so many frames."""
-        return self._model(params).motion(ends, frames, hints)
+        return self._model(params).motion(ends, frames, hints, most_sketches)
 
     # --------------------------------------------------------------------------------------------------------- denoising
 
