@@ -11,7 +11,7 @@ import numpy as np
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import solver_named
 from tooncrafter_jax.models.configuration import ModelConfig
-from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions
+from tooncrafter_jax.models.tooncrafter import BoundModel, Conditions, Kept
 from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
 from tooncrafter_jax.nn.platform import tracing_for, without_cpu_forms
 from tooncrafter_jax.runtime.flops import forward_flops
@@ -75,12 +75,12 @@ def denoiser_flops(config: ModelConfig, options: SamplingOptions) -> float:
         if count.partial and options.reuse is not None:
             blocks = Reuse.parse(options.reuse, config.unet).blocks
 
-            def kept_of(params: AllParams, x: Latents, times: jax.Array, given: Conditions) -> object:
+            def kept_of(params: AllParams, x: Latents, times: jax.Array, given: Conditions) -> Kept:
                 return model(params).predict_keeping(x, times, given, blocks)[1]
 
             kept = jax.eval_shape(kept_of, params, x, number, conditions)
 
-            def partial(params: AllParams, x: Latents, times: jax.Array, given: Conditions, kept: object) -> Latents:
+            def partial(params: AllParams, x: Latents, times: jax.Array, given: Conditions, kept: Kept) -> Latents:
                 return model(params).predict_reusing(x, times, given, kept, blocks)
 
             found += count.partial * forward_flops(partial, params, x, number, conditions, kept)

@@ -61,7 +61,8 @@ def encode_video(path: str, frames: AnyFrames, rate: Fraction, settings: VideoSe
       UserError: PyAV has no such encoder.
       OSError: the file cannot be written.
     """
-    given, pixel_format, options = "rgb24", settings.pixel_format, dict(settings.options)
+    given, pixel_format = "rgb24", settings.pixel_format
+    options: dict[str, object] = dict(settings.options)
     if frames.shape[3] == 4:
         given, pixel_format = "rgba", settings.alpha_pixel_format
         options |= settings.alpha_options
