@@ -8,7 +8,7 @@ their flows are put together to flows to the two pictures. This goes beyond the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Unpack
 
 import jax
@@ -27,7 +27,9 @@ MARGIN = 2
 """Pixels that a picture is continued by: what the two convolutions reach."""
 CELL = 4
 """Side of the cells whose lines are compared, in pixels."""
-SHARPNESS_OF_SHARES, SHARPNESS_OF_FLOWS = 20.0, 40.0
+NEIGHBOURS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+"""Weights of cells in a row: which flows are taken is decided by a neighbourhood, or patterns are torn."""
+SHARPNESS_OF_SHARES, SHARPNESS_OF_FLOWS = 20.0, 80.0
 """Logits for a difference of lines of 1, the whole range being 2: which picture shows a place, and which flow."""
 EPSILON = 1e-6
 
@@ -150,21 +152,30 @@ def _motion_of_drawn(known: Known, between_lines: Estimate, lines: Lines) -> Inn
     flows = rearrange(found.astype(jnp.float32), "(b n) h w c -> b n h w c", n=count)
 
     def misses(pictures: Float[Array, "B N H W 3"]) -> Float[Array, "B N H W 1"]:
-        return _over_cells(2 * jnp.abs(lines(pictures) - sketches))
+        return 2 * jnp.abs(lines(pictures) - sketches)
 
-    of_carried = [misses(one) for one in both_carried(ends[:, 0], ends[:, 1], flows)]
-    nearer = SHARPNESS_OF_SHARES * (of_carried[1] - of_carried[0])
+    of_first, of_last = (misses(carried) for carried in both_carried(ends[:, 0], ends[:, 1], flows))
+    nearer = SHARPNESS_OF_SHARES * _over_cells(of_last - of_first)
     bent = InnerMotion(flows, straight.logit + nearer)
     better = misses(_blended(ends, straight)) - misses(_blended(ends, bent))
-    part = jax.nn.sigmoid(SHARPNESS_OF_FLOWS * better)
+    part = jax.nn.sigmoid(SHARPNESS_OF_FLOWS * _over_cells(better, NEIGHBOURS))
     return InnerMotion(part * flows + (1 - part) * straight.flows, straight.logit + part * nearer)
 
 
-def _over_cells(x: Float[Array, "B N H W 1"]) -> Float[Array, "B N H W 1"]:
-    """Means over cells, smooth from one to the next."""
+def _over_cells(x: Float[Array, "B N H W 1"], weights: Sequence[float] = (1.0,)) -> Float[Array, "B N H W 1"]:
+    """Means over cells, smooth from one to the next.
+
+    Args:
+      x: (B, N, H, W, 1), multiples of a cell high and wide.
+      weights: of the cells around each in a row, and in a column; an odd number that adds up to 1.
+    """
     batch, _, height, width, _ = x.shape
     cells = reduce(x, "b n (h p) (w q) c -> (b n) h w c", "mean", p=CELL, q=CELL)
-    return rearrange(resized(cells, height, width), "(b n) h w c -> b n h w c", b=batch)
+    reach = len(weights) // 2
+    padded = jnp.pad(cells, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    rows = sum(weight * padded[:, i : i + cells.shape[1]] for i, weight in enumerate(weights))
+    around = sum(weight * rows[:, :, i : i + cells.shape[2]] for i, weight in enumerate(weights))
+    return rearrange(resized(around, height, width), "(b n) h w c -> b n h w c", b=batch)
 
 
 def _motion_between_drawn(
