@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.nn import attention as module
+from tooncrafter_jax.nn import cpu_attention
 from tooncrafter_jax.nn.attention import BACKENDS, attention, check_backend, choose_backend
 from tooncrafter_jax.nn.logical_axes import axis_rules
 from tooncrafter_jax.nn.platform import Platform, tracing_for, tracing_on, without_cpu_forms
@@ -68,25 +69,56 @@ def test_splash_equals_the_formula(causal: bool, shared: bool) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 5])
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
-@pytest.mark.parametrize("cpu_forms", [True, False], ids=["head_by_head", "all_heads"])
-def test_chunks_of_any_size_equal_the_formula(
-    monkeypatch: pytest.MonkeyPatch, cpu_forms: bool, causal: bool, chunk: int
-) -> None:
+def test_chunks_of_any_size_equal_the_formula(monkeypatch: pytest.MonkeyPatch, causal: bool, chunk: int) -> None:
     """Ten queries: two and four do not divide into equal chunks of four; five does."""
     q, k, v = inputs(10, 10)
-    monkeypatch.setattr(module, "CPU_CHUNK_SCORES", chunk * 10)
     monkeypatch.setattr(module, "CHUNK_SCORES", chunk * 10 * 3 * 2)
 
     def run() -> jax.Array:
         return attention(*map(jnp.asarray, (q, k, v)), causal=causal, backend="chunked")
 
-    if cpu_forms:
+    with without_cpu_forms():
         out, jaxpr = run(), str(jax.make_jaxpr(run)())
-    else:
-        with without_cpu_forms():
-            out, jaxpr = run(), str(jax.make_jaxpr(run)())
     np.testing.assert_allclose(out, formula(q, k, v, causal), atol=TOLERANCE)
     assert f"length={-(-10 // chunk)}" in jaxpr  # the loop over chunks is there, of this length
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "batch", "shared", "heads"),
+    [
+        pytest.param(10, 10, 3, False, 2, id="own_keys"),
+        pytest.param(9, 7, 3, True, 2, id="shared_keys"),
+        pytest.param(4, 3, 2, False, 6, id="one_block_of_grouped_heads"),
+        pytest.param(3, 12, 1, False, 3, id="whole_blocks_of_keys"),
+    ],
+)
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+def test_blocks_of_the_cpu_equal_the_formula(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, queries: int, keys: int, batch: int, shared: bool, heads: int
+) -> None:
+    """Blocks of four queries and keys, the last ones smaller; later keys have larger scores, which rescale the sums."""
+    monkeypatch.setattr(cpu_attention, "QUERIES", 4)
+    monkeypatch.setattr(cpu_attention, "KEYS", 4)
+    if causal:
+        keys = queries
+    q, k, v = inputs(queries, keys, batch=batch, shared=shared, heads=heads)
+    k = k * np.linspace(0.2, 3, keys, dtype=np.float32)[:, None, None]
+
+    def run() -> jax.Array:
+        return attention(*map(jnp.asarray, (q, k, v)), causal=causal, backend="chunked")
+
+    np.testing.assert_allclose(run(), formula(q, k, v, causal), atol=5 * TOLERANCE)  # scores of up to 12, sums rescaled
+    if max(queries, keys) > 4:
+        assert f"{queries},{keys}]" not in str(jax.make_jaxpr(run)()), "all scores of a head were held at once"
+
+
+def test_scores_that_grow_by_hundreds_stay_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the first block's maximum alone, the weights of later blocks would overflow."""
+    monkeypatch.setattr(cpu_attention, "KEYS", 2)
+    q, k, v = inputs(3, 6)
+    k = k * np.asarray([1, 1, 30, 60, 1, 300], np.float32)[:, None, None]
+    out = attention(*map(jnp.asarray, (q, k, v)), backend="chunked")
+    np.testing.assert_allclose(out, formula(q, k, v, False), atol=1e-3)  # float32 scores of 2000 err by 1e-4
 
 
 def test_half_precision_keeps_its_softmax_in_float32() -> None:

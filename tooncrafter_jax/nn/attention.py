@@ -10,6 +10,8 @@ All back ends give equal results up to rounding; `auto` chooses by device, dtype
 | `cudnn`     | NVIDIA   | none (flash)             | fp16/bf16 and head_dim <= 128, from Ampere on         |
 | `splash`    | TPU      | none (flash, Pallas)     | long sequences that its block sizes divide            |
 
+On the CPU `chunked` has a form of its own, which holds a block of scores (`cpu_attention`).
+
 The layers of a network (`Attends`) may prefer a back end: it computes what it can, `auto` chooses for the rest.
 
 Compilers cannot split the fused kernels (`cudnn`, `splash`) over devices by themselves. Within `axis_rules` they run in
@@ -29,6 +31,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.errors import UserError
+from tooncrafter_jax.nn import cpu_attention
 from tooncrafter_jax.nn.logical_axes import Names, shard_shape, sharding_of
 from tooncrafter_jax.nn.platform import Target, current_platform, current_target, use_cpu_forms
 from tooncrafter_jax.typing import Dtype, FloatArray
@@ -46,7 +49,7 @@ float32.
 CHUNK_SCORES = 2**24
 """Number of scores of a device that a chunk may hold on an accelerator."""
 CPU_CHUNK_SCORES = 2**20
-"""The same on the CPU, where a chunk should stay in the cache."""
+"""Number of scores above which the CPU computes in blocks, and that a chunk of its gradient holds, for the cache."""
 SPLASH_MIN_TOKENS = 1024
 """Below this, plain attention is as fast on a TPU."""
 BROADCAST_MAX_TOKENS = 32
@@ -135,7 +138,9 @@ def attention(
     if backend == "xla":
         return _plain(query, key, value, causal)
     if backend == "chunked":
-        return _chunked(query, key, value, causal, sharers)
+        return (
+            _in_blocks(query, key, value, causal) if use_cpu_forms() else _chunked(query, key, value, causal, sharers)
+        )
     if backend == "broadcast":
         return _broadcast(query, key, value, causal)
     if backend == "cudnn":
@@ -218,9 +223,10 @@ def _plain(
 
 
 def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, sharers: int = 1) -> jax.Array:
-    """Bounded memory: head by head on the CPU, and in chunks of the queries; exact, since a softmax row is never split.
+    """Bounded memory: in chunks of the queries; exact, since a softmax row is never split.
 
-    On accelerators the bound is for each of the `sharers` devices that share the work.
+    The bound is for each of the `sharers` devices that share the work. On the CPU, where this is the gradient of
+    `_in_blocks` alone, it is also done head by head.
     """
     batch, queries, heads, head_dim = query.shape
     keys = key.shape[1]
@@ -254,6 +260,27 @@ def _chunked(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, s
     step = one_chunk_by_head if by_head else one_chunk
     out = jax.lax.map(jax.checkpoint(step), (starts, chunks))
     return jnp.moveaxis(out, 0, 1).reshape(batch, count * chunk, heads, head_dim)[:, :queries]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+    """The CPU's own form; its gradient is that of `_chunked`."""
+    return cpu_attention.in_blocks(query, key, value, causal)
+
+
+def _in_blocks_forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, causal: bool
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    return cpu_attention.in_blocks(query, key, value, causal), (query, key, value)
+
+
+def _in_blocks_backward(
+    causal: bool, saved: tuple[jax.Array, jax.Array, jax.Array], of_out: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return jax.vjp(lambda q, k, v: _chunked(q, k, v, causal), *saved)[1](of_out)
+
+
+_in_blocks.defvjp(_in_blocks_forward, _in_blocks_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
