@@ -22,13 +22,8 @@ from tests.reference import (
     tiny_params,
 )
 from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.models.dual_reference_decoder import (
-    Decoder,
-    DecoderConfig,
-    ReferenceResidual,
-    References,
-    TemporalRes,
-)
+from tooncrafter_jax.models.decoder_parts import ReferenceResidual, TemporalRes
+from tooncrafter_jax.models.dual_reference_decoder import Decoder, DecoderConfig, References
 from tooncrafter_jax.models.network import AnyNetwork, Network
 from tooncrafter_jax.nn.chunks import map_chunks
 from tooncrafter_jax.weights.official import LevelLayout, autoencoder_path, leaf_path, to_our_layout
@@ -135,6 +130,21 @@ class TestChunks:
         x = unit_noise("x", (5, 6, 4))
         out = map_chunks(lambda part: jnp.exp(part)[..., None], jnp.asarray(x), axis, chunk)
         np.testing.assert_allclose(out, np.exp(x)[..., None], rtol=1e-6)
+
+    @pytest.mark.parametrize("chunk", [None, 1, 2, 3, 4, 5])
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_a_result_may_be_written_over_what_it_is_made_of(self, axis: int, chunk: int | None) -> None:
+        """Where the last chunk begins within the one before it, it is given what was there at first."""
+        x, other = unit_noise("x", (5, 5)), unit_noise("other", (5, 5))
+
+        @jax.jit
+        def run(x: Any, other: Any) -> Any:
+            parts = lambda pair: (pair[0] ** 2 + pair[1], pair[0] - pair[1])  # noqa: E731
+            return map_chunks(parts, (jnp.sin(x), other), axis, chunk, in_place=True)
+
+        first, second = run(x, other)
+        np.testing.assert_allclose(first, np.sin(x) ** 2 + other, rtol=1e-5)
+        np.testing.assert_allclose(second, np.sin(x) - other, rtol=1e-5)
 
 
 @cache

@@ -53,6 +53,12 @@ def pair(number: int, sketches: dict[int, Any] | None = None) -> Pair:
     return Pair(first, last, sketches=sketches, seed=number)
 
 
+def test_pictures_are_not_carried_into_tiles() -> None:
+    with pytest.raises(UserError, match="leave out one of the two"):
+        SamplingOptions(**OPTIONS, motion_guidance=True, decode_tile_size=32).check(narrow())
+    SamplingOptions(**OPTIONS, decode_tile_size=32).check(narrow())
+
+
 @pytest.mark.gate
 def test_a_clip_follows_its_own_motion_and_sketch(toon: ToonCrafter) -> None:
     guided, plain = SamplingOptions(**OPTIONS, motion_guidance=True), SamplingOptions(**OPTIONS)

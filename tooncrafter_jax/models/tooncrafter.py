@@ -321,6 +321,7 @@ class BoundModel:
         references: References | None,
         frames_per_chunk: int | None = None,
         motion: Motion | None = None,
+        tile_size: int | None = None,
     ) -> Video:
         """Frames in about [-1, 1], float32, of scaled latents.
 
@@ -329,8 +330,10 @@ class BoundModel:
           references: of both end frames.
           frames_per_chunk: how many frames are worked on at a time, with the same result; None for all.
           motion: between the end frames, in pixels, for a decoder that carries its references along it.
+          tile_size: longest side in pixels of the tiles that the decoder's highest levels draw; None for whole frames.
         """
-        return self.decode_unscaled(latents / self.config.schedule.scale_factor, references, frames_per_chunk, motion)
+        unscaled = latents / self.config.schedule.scale_factor
+        return self.decode_unscaled(unscaled, references, frames_per_chunk, motion, tile_size)
 
     def decode_unscaled(
         self,
@@ -338,10 +341,12 @@ class BoundModel:
         references: References | None,
         frames_per_chunk: int | None = None,
         motion: Motion | None = None,
+        tile_size: int | None = None,
     ) -> Video:
         """`decode` of latents as the autoencoder's posterior gives them."""
         decoder = self.network("decoder")
-        return decoder(latents, references, motion, frames_per_chunk=frames_per_chunk).astype(jnp.float32)
+        video = decoder(latents, references, motion, frames_per_chunk=frames_per_chunk, tile_size=tile_size)
+        return video.astype(jnp.float32)
 
 
 def condition_latents(ends: Float[Array, "B 2 h w C"], frames: int) -> Latents:

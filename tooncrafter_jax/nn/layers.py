@@ -329,7 +329,12 @@ class GroupNorm(nnx.Module):
       groups: narrow networks want fewer than the published 32: with one channel a group, every channel's mean would be
         lost.
       epsilon: 1e-5 in res-blocks and temporal convolutions, 1e-6 in transformers and the autoencoder (spec section 12).
+
+    Attributes:
+      elsewhere: gives `moments` in place of the layer, where `x` is but a part of what they are taken over.
     """
+
+    elsewhere: Callable[[GroupNorm, AnyArray, int], tuple[Statistics, Statistics]] | None = None
 
     def __init__(
         self,
@@ -355,7 +360,7 @@ class GroupNorm(nnx.Module):
         A video (B T H W C) is normalised jointly over time with `batch_axes=1` and frame by frame with `batch_axes=2`.
         Statistics are in float32: per-channel sums first, then groups, with the two-pass variance.
         """
-        if use_cpu_gradients(x, self.dtype):
+        if self.elsewhere is None and use_cpu_gradients(x, self.dtype):
             rows = x.reshape(prod(x.shape[:batch_axes]), -1, x.shape[-1])
             scale, bias = (part[...].astype(x.dtype) for part in (self.scale, self.bias))
             return jnp.reshape(cpu_gradients.group_norm(rows, scale, bias, self.groups, self.epsilon), x.shape)
@@ -363,11 +368,18 @@ class GroupNorm(nnx.Module):
 
     def statistics(self, x: Float[Array, "*S C"], *, batch_axes: int = 1) -> tuple[Statistics, Statistics]:
         """Mean and 1/std of each group in float32, repeated for its channels, with axes of length 1 where reduced."""
+        if self.elsewhere is None:
+            mean, variance = self.moments(x, batch_axes=batch_axes)
+        else:
+            mean, variance = self.elsewhere(self, x, batch_axes)
+        return mean, jax.lax.rsqrt(variance + self.epsilon)
+
+    def moments(self, x: Float[Array, "*S C"], *, batch_axes: int = 1) -> tuple[Statistics, Statistics]:
+        """Mean and variance of each group, as `statistics`."""
         axes = tuple(range(batch_axes, x.ndim - 1))
         values = x.astype(jnp.float32)
         mean = self._per_group(jnp.mean(values, axes, keepdims=True))
-        variance = self._per_group(jnp.mean(jnp.square(values - mean), axes, keepdims=True))
-        return mean, jax.lax.rsqrt(variance + self.epsilon)
+        return mean, self._per_group(jnp.mean(jnp.square(values - mean), axes, keepdims=True))
 
     def apply(self, x: Float[Array, "*S C"], mean: Statistics, inverse_std: Statistics) -> Float[Array, "*S C"]:
         """Normalises `x` with given statistics, so that parts of a clip can be normalised like the whole."""

@@ -244,7 +244,13 @@ class PairSampler:
             of_group = references
             if of_group is None and self.config.decoder.references:
                 of_group = self._encode_group(sampler, pairs[group])[1]
-            decode = partial(sampler.decode, params, references=of_group, frames_per_chunk=frames_per_chunk)
+            decode = partial(
+                sampler.decode,
+                params,
+                references=of_group,
+                frames_per_chunk=frames_per_chunk,
+                tile_size=options.decode_tile_size,
+            )
             placed = sampler.place(host[group], "batch", "frames")
             moves, guided = None, self.has_motion(pairs[group])
             if motion is not None and self.config.decoder.carried:

@@ -130,7 +130,7 @@ class Sampler:
             static_argnames=("solver", "branches", "with_predictions", "in_sequence", "reused_blocks"),
             donate_argnames=("carry",),
         )
-        self.decode = self._jit(self._decode, static_argnames=("frames_per_chunk",))
+        self.decode = self._jit(self._decode, static_argnames=("frames_per_chunk", "tile_size"))
 
     def _jit(
         self,
@@ -418,9 +418,10 @@ class Sampler:
         motion: Motion | None = None,
         *,
         frames_per_chunk: int | None = None,
+        tile_size: int | None = None,
     ) -> Video:
         """Scaled latents (B, T, h, w, C) to frames (B, T, H, W, 3), float32, about [-1, 1]."""
-        return self._model(params).decode(latents, references, frames_per_chunk, motion)
+        return self._model(params).decode(latents, references, frames_per_chunk, motion, tile_size)
 
 
 def _on_host(

@@ -200,6 +200,17 @@ class SamplingOptions(SolverOptions):
             is_shown=False,
         ),
     ] = 4
+    decode_tile_size: Annotated[
+        int | None,
+        Option(
+            "decode large pictures in tiles with sides of up to so many pixels, e.g. 256: half the memory or less, "
+            "twice the time of decoding, and nearly the same clip",
+            least=32,
+            unit="pixels",
+            called="decode_tile_size",
+            unset="whole frames",
+        ),
+    ] = None
     steps_per_chunk: Annotated[
         int | None,
         Option(
@@ -235,6 +246,11 @@ class SamplingOptions(SolverOptions):
             if not condition:
                 raise UserError(sentence)
 
+        need(
+            self.decode_tile_size is None or not (self.motion_guidance and config.decoder.carried),
+            "decode_tile_size cannot be had with motion guidance here: this model's decoder carries the pictures along "
+            "the motion, which needs them whole; leave out one of the two",
+        )
         multiple = config.pixel_multiple
         for name, value in zip(("height", "width"), self.size(config), strict=True):
             need(
