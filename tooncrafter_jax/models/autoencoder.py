@@ -94,7 +94,15 @@ class Res(nnx.Module):
 
     def __call__(self, x: VideoFeatures) -> VideoFeatures:
         """Maps (B T H W C) to (B T H W C')."""
-        h = self.conv_in(silu(self.norm_in(x, batch_axes=2)))
+        return self.end(self.begin(x))
+
+    def begin(self, x: VideoFeatures) -> tuple[VideoFeatures, VideoFeatures]:
+        """Its input (B T H W C), and what the first convolution makes of it (B T H W C')."""
+        return x, self.conv_in(silu(self.norm_in(x, batch_axes=2)))
+
+    def end(self, begun: tuple[VideoFeatures, VideoFeatures]) -> VideoFeatures:
+        """The result (B T H W C') of what `begin` gives."""
+        x, h = begun
         h = self.conv_out(silu(self.norm_out(h, batch_axes=2)))
         return constrain(h + (x if self.skip is None else self.skip(x)), "batch", "frames", None, None, None)
 

@@ -155,10 +155,12 @@ class VideoBlock(nnx.Module):
     def follow(self, stages: FrameStages) -> None:
         """Adds the block to the stages of a clip."""
         temporal, chunk = self.temporal, stages.chunk
-        if chunk is None or temporal is None:
+        if chunk is None:
             stages.frames(self)
-        else:
-            stages.frames(self.res)
+            return
+        stages.frames(self.res.begin)
+        stages.frames(self.res.end)
+        if temporal is not None:
             stages.clip(lambda h: temporal(h, rows_per_chunk(h, chunk)))
 
 

@@ -143,7 +143,7 @@ def drawn_in_tiles(draw: Callable[[Cut], Video], modules: Sequence[nnx.Module], 
     return rearrange(drawn, "(r c) b t h w i -> b t (r h) (c w) i", r=rows)
 
 
-def _of_all(means: Float[Array, "N *R"], variances: Float[Array, "N *R"]) -> tuple[Statistics, Statistics]:
+def _of_all(means: Float[Array, "N *R C"], variances: Float[Array, "N *R C"]) -> tuple[Statistics, Statistics]:
     """Mean and variance of tiles of equal size together."""
     mean = means.mean(0)
     return mean, (variances + jnp.square(means - mean)).mean(0)

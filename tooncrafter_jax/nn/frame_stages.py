@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 from jaxtyping import Array, Float
 
 from tooncrafter_jax.nn.chunks import Chunk, map_chunks
 from tooncrafter_jax.nn.remat import run_block
 from tooncrafter_jax.typing import PyTree, VideoFeatures
 
-Stage = Callable[..., VideoFeatures]
+Stage = Callable[..., Any]
 
 
 class FrameStages:
@@ -19,6 +21,10 @@ class FrameStages:
     Stages wait until the clip is wanted whole. All that wait then run one after another on a chunk of frames before the
     next chunk begins. Where all frames are worked on together nothing waits, and each stage is a block of its own
     (`run_block`).
+
+    A stage ends before the next one begins. Left to itself, XLA for TPUs would compute the statistics of a
+    normalisation, and what is made with them, in float32 and in the padded layout of the convolution before it, with
+    the statistics repeated for every pixel: several times what the frames take.
 
     Args:
       clip: (B, T, H, W, C); must not be needed elsewhere where memory counts, as results may be written over it.
@@ -39,7 +45,7 @@ class FrameStages:
         """A stage that treats every frame by itself: stage(some frames, *others, *what belongs to these frames).
 
         Args:
-          stage: gives frames (B, t, H', W', C') for frames (B, t, H, W, C).
+          stage: gives frames (B, t, H', W', C'), or what the next stage takes, for frames (B, t, H, W, C).
           *others: arrays that every frame needs whole.
           of_frames: arrays with frames on axis 1, of which the stage is given those that it works on.
         """
@@ -56,10 +62,10 @@ class FrameStages:
         """The clip after all stages so far."""
         stages, self._waiting = self._waiting, []
 
-        def run(parts: tuple[VideoFeatures, list[tuple[PyTree, ...]]]) -> VideoFeatures:
+        def run(parts: tuple[Any, list[tuple[PyTree, ...]]]) -> VideoFeatures:
             part, of_frames = parts
             for (stage, others, _), own in zip(stages, of_frames, strict=True):
-                part = stage(part, *others, *own)
+                part = jax.lax.optimization_barrier(stage(part, *others, *own))
             return part
 
         if stages:
