@@ -72,9 +72,10 @@ def test_with_statistics_of_the_whole_tiles_are_exact() -> None:
 
 @pytest.mark.gate
 def test_one_walk_comes_close_and_leaves_no_seam() -> None:
-    """Of weights at random."""
-    print(deviation(decoded(TILE)), deviation(decoded(TILE, 0)))
-    assert deviation(decoded(TILE)) < 0.03 < deviation(decoded(TILE, 0))
+    """Of weights at random, and tiles of 16 pixels: 4 % with one walk, 33 % with each tile's own statistics."""
+    own, one, two = (deviation(decoded(TILE, walks)) for walks in range(3))
+    print(own, one, two)
+    assert two < one < 0.06 < 0.2 < own
     error = decoded(TILE) - decoded(None)
     across = np.abs(np.diff(error, axis=3)).mean((0, 1, 2, 4))  # between neighbouring columns
     print(across[TILE - 1 :: TILE], across.mean())

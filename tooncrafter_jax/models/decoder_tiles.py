@@ -20,11 +20,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tooncrafter_jax.nn.layers import GroupNorm, Statistics
-from tooncrafter_jax.typing import Video
+from tooncrafter_jax.typing import AnyArray, Video
 
 WALKS = 1
 """Over all tiles for their statistics, before the one that draws; as many as there are normalisations are exact."""
-Moments = list[tuple[Statistics, Statistics]]
+Moments = list[tuple[AnyArray, AnyArray]]
 """Mean and variance of each normalisation, in the order in which they are taken."""
 
 
