@@ -173,8 +173,11 @@ def _over_cells(x: Float[Array, "B N H W 1"], weights: Sequence[float] = (1.0,))
     cells = reduce(x, "b n (h p) (w q) c -> (b n) h w c", "mean", p=CELL, q=CELL)
     reach = len(weights) // 2
     padded = jnp.pad(cells, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    rows = sum(weight * padded[:, i : i + cells.shape[1]] for i, weight in enumerate(weights))
-    around = sum(weight * rows[:, :, i : i + cells.shape[2]] for i, weight in enumerate(weights))
+    rows, around = jnp.zeros_like(padded[:, : cells.shape[1]]), jnp.zeros_like(cells)
+    for place, weight in enumerate(weights):
+        rows += weight * padded[:, place : place + cells.shape[1]]
+    for place, weight in enumerate(weights):
+        around += weight * rows[:, :, place : place + cells.shape[2]]
     return rearrange(resized(around, height, width), "(b n) h w c -> b n h w c", b=batch)
 
 
