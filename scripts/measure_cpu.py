@@ -235,7 +235,7 @@ class Measured(NamedTuple):
     """
 
     call: Call
-    count: int
+    calls: int
     ours: float
     torch: float
     channels_last: float
@@ -277,9 +277,9 @@ def line(what: str, shape: str, count: int, operations: int, row: Sequence[float
 
 def total(what: str, rows: Sequence[Measured]) -> str:
     """The line of a sum."""
-    sums = [sum(row.count * getattr(row, side) for row in rows) for side in ("ours", "torch", "channels_last")]
-    operations = sum(row.count * row.call.operations for row in rows)
-    return line(what, "", sum(row.count for row in rows), operations, sums, max(row.error for row in rows))
+    sums = [sum(row.calls * getattr(row, side) for row in rows) for side in ("ours", "torch", "channels_last")]
+    operations = sum(row.calls * row.call.operations for row in rows)
+    return line(what, "", sum(row.calls for row in rows), operations, sums, max(row.error for row in rows))
 
 
 def chosen(calls: Calls, kinds: Sequence[str], limit: int | None) -> list[Call]:
@@ -339,7 +339,7 @@ def main() -> None:
             row = measured(call, calls.counts[call], calls.run[call], options.rounds)
             done.append(row)
             times = (row.ours, row.torch, row.channels_last)
-            print(line(call.kind, str(call), row.count, call.operations, times, row.error), flush=True)
+            print(line(call.kind, str(call), row.calls, call.operations, times, row.error), flush=True)
         for kind in kinds:
             if of_kind := [row for row in done if row.call.kind == kind]:
                 print(total(f"**all {kind}**", of_kind))

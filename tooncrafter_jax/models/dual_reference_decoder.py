@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Unpack
+from typing import Unpack, cast
 
 import jax
 from flax import nnx
@@ -135,12 +135,13 @@ class Decoder(nnx.Module):
         seen("conv_in")
 
         # Middle.
+        before, after = cast("list[VideoBlock]", list(self.mid.blocks))
         with jax.named_scope("mid"):
-            self.mid.blocks[0].follow(stages)
+            before.follow(stages)
             seen("mid.blocks.0")
             stages.frames(self.mid.attention)
             seen("mid.attention")
-            self.mid.blocks[1].follow(stages)
+            after.follow(stages)
             seen("mid.blocks.1")
 
         # Up.
