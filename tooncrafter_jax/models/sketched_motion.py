@@ -29,7 +29,7 @@ CELL = 4
 """Side of the cells whose lines are compared, in pixels."""
 NEIGHBOURS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 """Weights of cells in a row: which flows are taken is decided by a neighbourhood, or patterns are torn."""
-SHARPNESS_OF_SHARES, SHARPNESS_OF_FLOWS = 20.0, 80.0
+SHARPNESS_OF_SHARES, SHARPNESS_OF_FLOWS = 40.0, 80.0
 """Logits for a difference of lines of 1, the whole range being 2: which picture shows a place, and which flow."""
 EPSILON = 1e-6
 
