@@ -85,7 +85,7 @@ def test_defaults_are_the_published_ones():
         ({"control_scale": -1.0}, "control scale must be"),
         ({"frames": 2}, "frames must be from 3 to 1024"),
         ({"decode_frames_per_chunk": 0}, "decode_frames_per_chunk must be at least 1"),
-        ({"decode_tile_size": 16}, "decode_tile_size must be at least 32 pixels, not 16"),
+        ({"decode_tile_size": 16}, "decode_tile_size must be at least 32, not 16"),
         ({"steps_per_chunk": 0}, "steps_per_chunk must be at least 1"),
         ({"height": 0}, "height must be a multiple of 64"),
         ({"width": 500}, "try 512"),

@@ -71,7 +71,7 @@ def test_sketches_are_validated_beside_their_absence(clips, motion_stage):
     assert {"l1", "psnr", "l1_without_sketches", "psnr_without_sketches"} <= set(metrics)
 
 
-def still(ends, frames, hints):
+def still(ends, frames, hints, most_sketches=None):
     """In place of a network: nothing moves."""
     return Motion(jnp.zeros((len(ends), frames, 1, 1, 4)), jnp.ones((len(ends), frames, 1, 1, 1)))
 

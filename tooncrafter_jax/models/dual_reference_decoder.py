@@ -216,7 +216,8 @@ class Decoder(nnx.Module):
             blend, h, pictures = self.carried_pictures, stages.whole(), references.pictures
             if observe is not None:
                 observe("final_reference", h)
-            drawn = self._in_time(map_chunks(self.conv_out, h, 1, stages.chunk), stages.chunk)
+            drawn = run_block(lambda x: map_chunks(self.conv_out, x, 1, stages.chunk), h)
+            drawn = self._in_time(drawn, stages.chunk)
             return map_chunks(
                 lambda part: blend(part[0], part[1], pictures, part[2]),
                 (drawn, h, FrameMotion.of(motion, corrections)),
@@ -235,9 +236,8 @@ class Decoder(nnx.Module):
 
     def _in_time(self, drawn: Video, chunk: Chunk) -> Video:
         """What is drawn of each frame, after the convolution over time."""
-        if self.conv_out_temporal is None:
-            return drawn
-        return map_chunks(self.conv_out_temporal, drawn, 2, rows_per_chunk(drawn, chunk))
+        temporal, rows = self.conv_out_temporal, rows_per_chunk(drawn, chunk)
+        return drawn if temporal is None else run_block(lambda x: map_chunks(temporal, x, 2, rows), drawn)
 
     def _carry(
         self,
