@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from tooncrafter_jax.diffusion.loop import chunks
@@ -70,6 +69,5 @@ def test_the_decoders_memory_is_bounded_by_the_chunk() -> None:
         print(f"frames_per_chunk {chunk or 'all':>4}: {temporary[chunk] / MIB:8.0f} MiB temporary")
     sizes = [temporary[chunk] for chunk in (None, 8, 4, 2, 1)]
     assert sizes == sorted(sizes, reverse=True), "a smaller chunk never needs more"
-    whole_clip = 16 * 320 * 512 * 256 * 4  # the largest activation that must stay whole between two blocks
+    whole_clip = 16 * 320 * 512 * 128 * 4  # of which the convolutions over time need two
     assert temporary[1] < 3.2 * whole_clip
-    assert np.isclose(temporary[4], temporary[1], rtol=0.25)
