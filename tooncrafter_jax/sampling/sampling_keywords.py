@@ -66,6 +66,6 @@ class SamplingKeywords(TypedDict, total=False):
     decode_frames_per_chunk: int | None
     """Frames decoded at a time: fewer need less memory and a little more time, with the same result; 1 or more."""
     decode_tile_size: int | None
-    """Decode large pictures in tiles with sides of up to so many pixels, e.g. 256: half the memory or less, twice the time of decoding, and nearly the same clip; 32 or more pixels."""
+    """Decode large pictures in tiles with sides of up to so many pixels, e.g. 256: less memory, about twice the time of decoding, and nearly the same clip; 32 or more pixels."""
     steps_per_chunk: int | None
     """Steps between two calls of on_progress; 1 or more."""

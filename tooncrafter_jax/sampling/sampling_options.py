@@ -203,7 +203,7 @@ class SamplingOptions(SolverOptions):
     decode_tile_size: Annotated[
         int | None,
         Option(
-            "decode large pictures in tiles with sides of up to so many pixels, e.g. 256: half the memory or less, "
+            "decode large pictures in tiles with sides of up to so many pixels, e.g. 256: less memory, about "
             "twice the time of decoding, and nearly the same clip",
             least=32,
             unit="pixels",
