@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.runtime import kept_programs
@@ -49,9 +50,17 @@ class Traced:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
+    """Where programs are kept, without JAX's own cache: on a busy machine that takes programs as small as these, which
+    are then not kept.
+    """
+    before: str | None = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     keep_programs(tmp_path / "programs")
     yield tmp_path / "programs"
     keep_programs(None)
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 def test_a_program_is_traced_once(directory: Path) -> None:
