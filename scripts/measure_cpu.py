@@ -316,7 +316,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Prints the tables."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if min(options.limit or 1, options.rounds, options.threads) < 1 or options.limit == 0:
+        parser.error("--limit, --rounds and --threads must be at least 1")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # XLA has a thread for each processor
     jax.config.update("jax_platforms", "cpu")
     import torch

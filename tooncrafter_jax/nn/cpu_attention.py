@@ -52,7 +52,7 @@ def in_blocks(
     """
     batch, queries, heads, head_dim = query.shape
     keys = key.shape[1]
-    group = _divisor(heads, QUERIES * KEYS // (min(queries, QUERIES) * min(keys, KEYS)))
+    group = largest_divisor(heads, QUERIES * KEYS // (min(queries, QUERIES) * min(keys, KEYS)))
     groups = heads // group
 
     def one_group(index: Int[Array, ""]) -> Float[Array, "N G D"]:
@@ -123,6 +123,6 @@ def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
 
 
-def _divisor(number: int, most: int) -> int:
+def largest_divisor(number: int, most: int) -> int:
     """The largest divisor of `number` that is at most `most`, or 1."""
     return next(n for n in range(max(1, min(number, most)), 0, -1) if number % n == 0)

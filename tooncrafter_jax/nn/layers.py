@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from tooncrafter_jax.nn import cpu_gradients, products
+from tooncrafter_jax.nn import cpu_convolution, cpu_gradients, products
 from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
 from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
 from tooncrafter_jax.nn.products import Window
@@ -104,11 +104,15 @@ def _conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **settings: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated`; on the CPU a bf16 3x3 convolution becomes matrix products, one per kernel row."""
+    """`lax.conv_general_dilated`; on the CPU a bf16 3x3 convolution becomes matrix products, one per kernel row, and a
+    float32 one of many channels has fewer products.
+    """
     is_3x3 = rhs.shape[:2] == (3, 3) and rhs.ndim == 4 and tuple(window_strides) == (1, 1)
     is_same = not isinstance(padding, str) and [tuple(side) for side in padding] == [(1, 1), (1, 1)]  # flax gives lists
     if use_cpu_forms() and lhs.dtype == jnp.bfloat16 and is_3x3 and is_same and rhs.shape[2] >= 32:
         return _conv_3x3_as_row_products(lhs, rhs)
+    if is_3x3 and is_same and cpu_convolution.suits(lhs, rhs):
+        return cpu_convolution.same_3x3(lhs, rhs)
     return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
 
 
