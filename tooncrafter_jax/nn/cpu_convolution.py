@@ -1,7 +1,7 @@
 """3x3 convolutions on the CPU with fewer products: F(2x2, 3x3) of Lavin and Gray 2016 (arXiv:1509.09308, section 4.1).
 
 A tile of 2x2 results needs 16 products a pair of channels instead of 36. The sums before and after them have weights of
-1 and 1/2 alone, so that float32 results err by no more than those of the plain form. Many channels make the sums cheap
+1 and 1/2 alone, so that float32 results err about as much as those of the plain form. Many channels make the sums cheap
 beside the products; with few of them nothing is gained. Only `nn.layers` calls this.
 """
 
