@@ -34,7 +34,7 @@ def exact(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     )
 
 
-def plain(x: np.ndarray, kernel: np.ndarray) -> jax.Array:
+def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from tooncrafter_jax.nn.cpu_loops import largest_divisor, one_by_one
+
 QUERIES = 1024
 """Most queries of a block: the more, the fewer times keys and values are read."""
 KEYS = 512
@@ -65,7 +67,7 @@ def in_blocks(
 
         return jnp.swapaxes(_of_heads(of_group(query), of_group(key), of_group(value), causal), 0, 1)
 
-    out = jax.lax.map(one_group, jnp.arange(batch * groups)).reshape(batch, groups, queries, group, head_dim)
+    out = one_by_one(one_group, batch * groups, query).reshape(batch, groups, queries, group, head_dim)
     return jnp.moveaxis(out, 1, 2).reshape(query.shape)
 
 
@@ -77,12 +79,12 @@ def _of_heads(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> Float[A
         return _of_queries(q, k, v, 0, causal)
     size = -(-queries // count)
     padded = jnp.pad(q, ((0, 0), (0, count * size - queries), (0, 0)))
-    starts = jnp.arange(count) * size
 
-    def one_block(start: Int[Array, ""]) -> Float[Array, "G N D"]:
+    def one_block(index: Int[Array, ""]) -> Float[Array, "G N D"]:
+        start = index * size
         return _of_queries(jax.lax.dynamic_slice_in_dim(padded, start, size, 1), k, v, start, causal)
 
-    out = jnp.moveaxis(jax.lax.map(one_block, starts), 0, 1)
+    out = jnp.moveaxis(one_by_one(one_block, count, q), 0, 1)
     return out.reshape(group, count * size, head_dim)[:, :queries]
 
 
@@ -121,8 +123,3 @@ def _of_queries(
 
 def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
-
-
-def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`, or 1."""
-    return next(n for n in range(max(1, min(number, most)), 0, -1) if number % n == 0)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from tooncrafter_jax.nn.cpu_attention import largest_divisor
 from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
+from tooncrafter_jax.nn.cpu_loops import largest_divisor, one_by_one
 
 MIN_CHANNELS = 256
 """Fewest channels of input and output: at 128 both forms take the same time."""
@@ -54,9 +54,6 @@ same_3x3.defvjp(
 
 def _in_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     count, height, width, channels = x.shape
-    # Otherwise the transformed kernels of a network would be made before a loop over steps, and all held at once.
-    x, kernel = jax.lax.optimization_barrier((x, kernel))
-    transformed = [_of_three(row) for row in _of_three(kernel)]
     pictures = largest_divisor(count, 4 * BLOCK_TILES // (height * width))
     rows = 2 * largest_divisor(height // 2, 2 * BLOCK_TILES // width)  # of a band
     bands = height // rows
@@ -65,9 +62,11 @@ def _in_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def one_block(index: Int[Array, ""]) -> Float[Array, "n h W O"]:
         first, top = index // bands * pictures, index % bands * rows
         block = jax.lax.dynamic_slice(padded, (first, top, 0, 0), (pictures, rows + 2, width + 2, channels))
-        return _block(block, transformed)
+        # Transformed here, or those of a whole network would be made before a loop over steps, and all held at once.
+        block, own = jax.lax.optimization_barrier((block, kernel))
+        return _block(block, [_of_three(row) for row in _of_three(own)])
 
-    out = jax.lax.map(one_block, jnp.arange(count // pictures * bands))
+    out = one_by_one(one_block, count // pictures * bands, x)
     out = out.reshape(count // pictures, bands, pictures, rows, width, kernel.shape[-1])
     return jnp.swapaxes(out, 1, 2).reshape(count, height, width, kernel.shape[-1])
 

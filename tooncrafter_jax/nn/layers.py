@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from tooncrafter_jax.nn import cpu_convolution, cpu_gradients, products
 from tooncrafter_jax.nn.cpu_gradients import use_cpu_gradients
+from tooncrafter_jax.nn.cpu_loops import one_by_one
 from tooncrafter_jax.nn.platform import current_platform, use_cpu_forms
 from tooncrafter_jax.nn.products import Window
 from tooncrafter_jax.nn.quantised import QuantisedKernel
@@ -116,23 +117,36 @@ def _conv_general_dilated(
     return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
 
 
+@jax.custom_vjp
 def _conv_3x3_as_row_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A same-padded 3x3 convolution of (N H W C) with (3 3 C O): three row products in float32, image by image."""
-    _, height, width, channels = x.shape
+    return one_by_one(lambda index: _image_as_row_products(x[index], kernel), len(x), x)
+
+
+def _image_as_row_products(image: Float[Array, "H W C"], kernel: jax.Array) -> Float[Array, "H W O"]:
+    height, width, channels = image.shape
     rows = kernel.reshape(3, 3 * channels, kernel.shape[-1])
-
-    def one_image(image: Float[Array, "H W C"]) -> Float[Array, "H W O"]:
-        padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-        columns = jnp.concatenate([padded[:, i : i + width] for i in range(3)], axis=-1)  # (H+2) W 3C
-        total = sum(
-            jax.lax.dot_general(
-                columns[i : i + height], rows[i], (((2,), (0,)), ((), ())), preferred_element_type=jnp.float32
-            )
-            for i in range(3)
+    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    columns = jnp.concatenate([padded[:, i : i + width] for i in range(3)], axis=-1)  # (H+2) W 3C
+    total = sum(
+        jax.lax.dot_general(
+            columns[i : i + height], rows[i], (((2,), (0,)), ((), ())), preferred_element_type=jnp.float32
         )
-        return jnp.asarray(total).astype(x.dtype)
+        for i in range(3)
+    )
+    return jnp.asarray(total).astype(image.dtype)
 
-    return jax.lax.map(one_image, x)
+
+def _row_products_gradients(saved: tuple[jax.Array, jax.Array], of_y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def of_images(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda image: _image_as_row_products(image, kernel), x)
+
+    return jax.vjp(of_images, *saved)[1](of_y)
+
+
+_conv_3x3_as_row_products.defvjp(
+    lambda x, kernel: (_conv_3x3_as_row_products(x, kernel), (x, kernel)), _row_products_gradients
+)
 
 
 def _last_axis_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
