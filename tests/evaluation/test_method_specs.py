@@ -52,6 +52,11 @@ def test_a_model_has_options_of_its_own(text: str, kind: str, value: str, option
     assert (spec.kind, spec.value, spec.options) == (kind, value, options)
 
 
+def test_an_option_is_given_once() -> None:
+    with pytest.raises(UserError, match=r"gives steps more than once: leave one of them"):
+        MethodSpec.parse("small[steps=8,eta=0,steps=4]")
+
+
 def test_methods_that_do_not_sample_have_no_options() -> None:
     with pytest.raises(UserError, match=r"'still\[steps=8\]' has options, which models alone sample by"):
         MethodSpec.parse("still[steps=8]")

@@ -139,7 +139,7 @@ class MethodSpec:
         """Reads [NAME=]METHOD or [NAME=]METHOD[OPTION=VALUE,...].
 
         Raises:
-          UserError: it is none of the methods, naming the nearest, or has no options.
+          UserError: it is none of the methods, naming the nearest, or has no options, or an option twice.
         """
         match = re.fullmatch(r"(?:([\w. +-]+)=)?(.+?)(?:\[(\w+=[^\[\]]+)\])?", text)
         if match is None:
@@ -149,7 +149,11 @@ class MethodSpec:
             return spec
         if spec.kind not in ("model", "sketched"):
             raise UserError(f"'{text}' has options, which models alone sample by: leave out '[{match[3]}]'")
-        parts = (part.partition("=") for part in re.split(r",(?=\w+=)", match[3]))
+        parts = [part.partition("=") for part in re.split(r",(?=\w+=)", match[3])]
+        names = [option for option, _, _ in parts]
+        twice = next((option for option in names if names.count(option) > 1), None)
+        if twice is not None:
+            raise UserError(f"'{text}' gives {twice} more than once: leave one of them")
         options = {option: value_of(value) for option, _, value in parts}
         return replace(spec, options=options)
 
