@@ -137,6 +137,11 @@ CASES = [
     Case("no model", ("--methods", "."), "model.json"),
     Case("another name of the truth", ("--methods", "real=truth"), "gives the true clips another name"),
     Case("two of a name", ("--methods", "still", "still"), "two methods are called 'still'"),
+    Case(
+        "against none of them, told before any is loaded",
+        ("--methods", "still", "sketched:nowhere", "--against=rife"),
+        "--against=rife must be one of the methods that are compared: still, nowhere+sketches",
+    ),
     Case("metrics and preset", ("--preset=table4", *CHEAP), "exclude each other"),
     Case("table 4 of nothing", ("--preset=table4",), "give --methods reconstruction:DIR"),
     Case("no decoder", ("--methods", "reconstruction:nowhere"), "there is no model 'nowhere'"),

@@ -84,6 +84,21 @@ def test_a_method_is_named_after_its_options() -> None:
     assert method.settings()["sketches"] == {"extractor": "none", "frames": [4, 8]}
 
 
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("truth", "truth"),
+        ("rife", "rife"),
+        ("mine=rife", "mine"),
+        ("reconstruction:small", "small"),
+        ("small[eta=0]", "small eta 0"),
+        ("mine=small[eta=0]", "mine"),
+    ],
+)
+def test_columns_are_known_before_anything_is_loaded(text: str, column: str) -> None:
+    assert MethodSpec.parse(text).column == column
+
+
 class OneClip(TrueSet):
     """A set of one clip, which nobody draws."""
 

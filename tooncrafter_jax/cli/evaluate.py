@@ -111,6 +111,8 @@ def main(argv: list[str]) -> int:
     names = chosen_metrics(named, arguments.preset, with_clip=arguments.clip_weights is not None)
     specs = [MethodSpec.parse(text) for text in chosen_methods(arguments.methods, arguments.preset)]
     _check_triplets(arguments, names, specs)
+    if arguments.against is not None:
+        check_against(arguments.against, [spec.column for spec in specs])
     rule = WindowRule(arguments.frames, arguments.height, arguments.width, arguments.stride, arguments.start)
     size = {"frames": rule.frames, "height": rule.height, "width": rule.width}
     initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
@@ -136,8 +138,6 @@ def main(argv: list[str]) -> int:
     if arguments.atd12k is not None:
         methods = [one if isinstance(one, Truth) else atd12k.MiddleFrames(one, rule.frames) for one in methods]
         metrics = [atd12k.OfMiddleFrames(metric) for metric in metrics]
-    if arguments.against is not None:
-        check_against(arguments.against, [method.name for method in methods])
     store = _store(arguments, clips, {method.name: method.settings() for method in methods})
     evaluation = Evaluation(
         clips, methods, metrics, store, batch=arguments.batch_size, keep_videos=not arguments.no_videos

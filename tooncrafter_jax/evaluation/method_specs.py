@@ -110,7 +110,7 @@ def chosen_metrics(named: Sequence[str] | None, preset: str | None, *, with_clip
 
 
 def check_against(name: str, methods: Sequence[str]) -> None:
-    """Raises UserError unless it is one of several methods, and not the truth."""
+    """Raises UserError unless it is one of the columns of several methods, and not the truth's."""
     if name == Truth.name or name not in methods or len(methods) < 2:
         others = ", ".join(method for method in methods if method != Truth.name)
         raise UserError(f"--against={name} must be one of the methods that are compared: {others}")
@@ -178,6 +178,22 @@ class MethodSpec:
             )
         return cls(text, name, "model", method)
 
+    @property
+    def column(self) -> str:
+        """Its name in the report.
+
+        Raises:
+          UserError: it is a folder that is not there.
+        """
+        if self.name:
+            return self.name
+        if self.kind == "truth":
+            return Truth.name
+        if self.kind == "rival":
+            return in_betweener(self.value).name
+        name = _name_of(Path(self.value)) + ("+sketches" if self.kind == "sketched" else "")
+        return name + "".join(f" {option} {_as_name(value)}" for option, value in self.options.items())
+
     def make(
         self,
         sampling: Callable[[JsonObject], SamplingOptions],
@@ -209,9 +225,8 @@ class MethodSpec:
             return Truth()
         if self.kind == "rival":
             return InBetweening(in_betweener(self.value, weights=weights), clips.ids, self.name)
-        name = self.name or _name_of(Path(self.value))
         if self.kind == "reconstruction":
-            return Reconstruction(self.value, name, attention, weights)
+            return Reconstruction(self.value, self.column, attention, weights)
         checkpoint = find_checkpoint(self.value)
         own = {option: value for option, value in self.options.items() if option != SKETCH_FRAMES}
         options = _changed(sampling(checkpoint.sampling), own, self.text)
@@ -222,14 +237,10 @@ class MethodSpec:
         toon = ToonCrafter.load(
             self.value, dtype=dtype, devices=jax.local_devices(), attention=attention, weight_dtype=weight_dtype
         )
-        guides = None
-        if self.kind == "sketched":
-            name, guides = self.name or f"{name}+sketches", sketches(frames)
-        if self.options and not self.name:
-            name += "".join(f" {option} {_as_name(value)}" for option, value in self.options.items())
+        guides = sketches(frames) if self.kind == "sketched" else None
         identity = checkpoint_identity(checkpoint)
         return ToonCrafterMethod(
-            toon, name, options, with_prompts=prompts, sketches=guides, weights=weights, identity=identity
+            toon, self.column, options, with_prompts=prompts, sketches=guides, weights=weights, identity=identity
         )
 
     def _sketch_frames(self) -> Sequence[int] | None:
