@@ -5,7 +5,8 @@ they learn.
 
 - `sample.py` draws the demo: frames compared pixel by pixel;
 - `verify` compares with the reference numbers: the two tables compared line by line, their deviations as numbers;
-- `train.py` takes 20 steps of every stage of `configs/tiny.py`: losses compared step by step.
+- `train.py` takes 20 steps of the stages of `configs/tiny.py` but `distill`, or of those that --stages names: losses
+  compared step by step.
 
 The set of clips is made by `tooncrafter curate bodies --out=data/bodies --count=16`. Exit code 1 if anything differs
 by more than the tolerances below.

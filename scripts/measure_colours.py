@@ -1,4 +1,4 @@
-"""What --lock-colours and --palette do to the colours of held-out clips: the second table of docs/cels.md.
+"""What --lock-colours and --palette do to the colours of held-out clips.
 
   python scripts/measure_colours.py --set=DIR [--split=test] [--limit=64] [--model=small]
 

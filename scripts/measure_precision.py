@@ -1,4 +1,4 @@
-"""Where bfloat16 costs the denoiser its precision: the table of docs/precision.md.
+"""Where bfloat16 costs the denoiser its precision, and what weights in 8 bits cost: errors of v in docs/precision.md.
 
   python scripts/measure_precision.py
 

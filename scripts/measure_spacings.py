@@ -1,4 +1,4 @@
-"""Solvers and spacings on data whose best network is known: the second and third table of docs/solvers.md.
+"""Solvers and spacings on data whose best network is known: the tables of docs/solvers.md, "Spacing".
 
   python scripts/measure_spacings.py [--find=4,5,8]
 

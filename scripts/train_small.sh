@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains the model `small` from nothing, in the order of the paper, and bundles it. Every step goes on where it was stopped when this
-# is run again.
+# Trains a model such as `small` from nothing, in the order of the paper, and bundles it in place of the one that the package has; then
+# what the rows of two tables compare. Every step goes on where it was stopped when this is run again.
 #
 #   scripts/train_small.sh [PYTHON]
 #
-# Needs the extras data and eval. The seeds are those of the configs; docs/small-model.md says how long each step took.
+# Needs the extras data and eval. The seeds are those of the configs; docs/experiments/small-model.md says how long such steps took.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-.venv/bin/python}
