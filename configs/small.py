@@ -1,5 +1,5 @@
-"""The model `small`, every part of ToonCrafter but narrow, from nothing to what the package bundles. One row of `RUNS`
-is one run.
+"""Models such as `small`, every part of ToonCrafter but narrow: from nothing, and the bundled one from that of before.
+One row of `RUNS` is one run.
 
     tooncrafter curate fluent-emoji --out=data/emoji --test=300 --validation=64
     tooncrafter curate bodies --out=data/bodies128 --height=128 --width=128 --frames=48 --count=1200 --validation=32
@@ -7,8 +7,8 @@ is one run.
     tooncrafter train --config=configs/small.py:autoencoder --workdir=runs/small/autoencoder
 
 So for every run: its working directory has its name, where those that start from it look for it.
-`scripts/train_small.sh` does them all in order; docs/small-model.md says how good the result is, and
-docs/experiments/small-model.md what each run gained and took.
+`scripts/train_small.sh` does those from nothing in order, and the rows of the tables; docs/small-model.md says how good
+the bundled model is, and docs/experiments/small-model.md how it came about.
 """
 
 from tooncrafter_jax.training.configuration import default_config
@@ -344,7 +344,8 @@ RUNS = {
     "decoder_plain_true": CLIPS | PLAIN | {"start": "decoder_plain"},
 }
 """Those up to `together` make a model from nothing, `carried` and `carried_sketched` the bundled one from that of
-before; the others, the rows of two tables, are for comparison alone.
+before, but for what scripts/motion_variants.py changes of it; `guided` goes on from that, `distilled` from `guided`.
+The others, the rows of two tables, are for comparison alone.
 """
 
 

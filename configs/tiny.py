@@ -1,9 +1,11 @@
 """Every stage on the tiny model, in seconds: for trying the trainer on a laptop. One row of `RUNS` is one run.
 
+
     tooncrafter curate bodies --out=data/bodies --count=16
     tooncrafter train --config=configs/tiny.py:autoencoder --workdir=runs/tiny --config.data.directory=data/bodies
 
-Weights are random unless `--config.start` names a checkpoint.
+Weights are random unless `--config.start` names a checkpoint. The stage `motion` has no row: it is had by
+`--config=configs/tiny.py:base --config.stage=motion --config.motion.extractor=hed`.
 """
 
 from tooncrafter_jax.training.configuration import default_config

@@ -1,4 +1,4 @@
-"""How well the opacity of cels is recovered: the errors in docs/cels.md, on animated emoji, whose true opacity is known.
+"""How well the opacity of cels is recovered: the errors in docs/cels.md, on animated emoji of known opacity.
 
   python scripts/measure_mattes.py --out=DIR [--emoji=24] [--model=small]
 
