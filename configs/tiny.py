@@ -1,6 +1,5 @@
 """Every stage on the tiny model, in seconds: for trying the trainer on a laptop. One row of `RUNS` is one run.
 
-
     tooncrafter curate bodies --out=data/bodies --count=16
     tooncrafter train --config=configs/tiny.py:autoencoder --workdir=runs/tiny --config.data.directory=data/bodies
 

@@ -51,8 +51,9 @@ class MotionConfig:
         trained on larger pictures than a model for 128x128 pixels has.
       both_ways: whether these flows are also estimated the other way round, and both are averaged.
       through_sketches: whether frames with a sketch become keys (`sketched_motion`), before any refinement.
-      share_temperature: what RIFE's logits of the share of the first picture are divided by. Above 1 both pictures are
-        mixed where RIFE is not sure of one, which costs less where it is wrong.
+      share_temperature: what RIFE's logits of the share of the first picture are divided by, of the motion between the
+        two pictures, not of that beside frames with a sketch. Above 1 both pictures are mixed where RIFE is not sure of
+        one, which costs less where it is wrong.
       guides_denoiser: whether the denoiser sees the motion (spec section 14), and not only a decoder that carries its
         references along it.
     """

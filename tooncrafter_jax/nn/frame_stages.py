@@ -22,7 +22,7 @@ class FrameStages:
     next chunk begins. Where all frames are worked on together nothing waits, and each stage is a block of its own
     (`run_block`).
 
-    A stage ends before the next one begins. Left to itself, XLA for TPUs would compute the statistics of a
+    In chunks, a stage ends before the next one begins. Left to itself, XLA for TPUs would compute the statistics of a
     normalisation, and what is made with them, in float32 and in the padded layout of the convolution before it, with
     the statistics repeated for every pixel: several times what the frames take.
 

@@ -214,7 +214,7 @@ class Model:
         """A model of this preset with random weights: it draws noise, but exercises everything.
 
         Args:
-          preset_name: "tiny" or "tooncrafter_512".
+          preset_name: "tiny", "small" or "tooncrafter_512".
           seed: of the weights.
           dtype: as in `load`.
           devices: as in `load`.
