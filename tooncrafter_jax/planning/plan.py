@@ -86,12 +86,13 @@ class Plan:
       topology: what it was compiled for.
       mesh: axis -> size.
       batch: clips of a step.
-      fits: whether the compiler could place it in the chip's memory; None for simulated devices.
+      fits: whether the compiler could place it, and its peak is within the chip's memory; None for simulated devices.
       refusal: the compiler's words if it could not; then all that needs the compiled program is None.
       arguments: kind -> bytes a device.
       memory: bytes a device.
       minimum: operations of all devices that the mathematics needs, see `runtime.flops`.
-      flops: matrix products, convolutions and attention kernels of the compiled program, all devices.
+      flops: matrix products, convolutions and attention kernels of the compiled program, all devices; of branches all
+        sides, though one of them runs, and so in `seconds`.
       collectives: by kind, of one device.
       largest: results of instructions.
       seconds: roofline; None for simulated devices.
