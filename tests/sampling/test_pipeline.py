@@ -6,48 +6,24 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.monitoring
 import numpy as np
 import pytest
 
 from tests.io.drawn_cels import disc
-from tests.reference import golden, noise_params, tiny_params
-from tests.training.small import MODEL_CHANGES, ONE_LEVEL
+from tests.reference import golden, tiny_params
+from tests.sampling.narrow import SETTINGS, assert_nearly_equal, make_toon
 from tooncrafter_jax import Pair, Progress, SamplingOptions, Sketch, ToonCrafter, UserError
 from tooncrafter_jax.models.configuration import COMPONENTS, tiny
 from tooncrafter_jax.notes import collected
 from tooncrafter_jax.sampling.sampling_mesh import prime_factors, sampling_mesh
 from tooncrafter_jax.sampling.second_pass import second_pass_frames
-from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.typing import Device
 
 pytestmark = pytest.mark.heavy
-
-SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 3, "steps_per_chunk": 2}
-FRAMES = 16
-NARROW = changed(
-    tiny(),
-    MODEL_CHANGES
-    | {
-        "unet": MODEL_CHANGES["unet"] | ONE_LEVEL | {"temporal_length": FRAMES},
-        "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | ONE_LEVEL,
-        "image_projector": MODEL_CHANGES["image_projector"] | {"frames": FRAMES},
-    },
-)
-"""Compiles in a third of the tiny model's time; latents are an eighth of the pictures, as sketches want it."""
-
-
-def make_toon(devices: list[Device]) -> ToonCrafter:
-    params = {name: noise_params(network) for name, network in NARROW.networks().items()}
-    params = jax.device_put(params, devices[0])
-    if len(devices) > 1:
-        mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
-        params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-    return ToonCrafter(NARROW, params, dtype="float32", devices=devices)
 
 
 def make_tiny(devices: list[Device], dtype: str) -> ToonCrafter:
@@ -72,33 +48,6 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
 def clip(toon: ToonCrafter, pictures: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """One clip that others are compared with."""
     return toon.interpolate(pictures[0], pictures[1], "walking man", seed=5, **SETTINGS)
-
-
-@pytest.fixture
-def compilations() -> Iterator[Callable[[], int]]:
-    """Returns how many programs were lowered or compiled since the test began (a persistent cache would hide the
-    latter).
-    """
-    count = 0
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        nonlocal count
-        count += event in (
-            "/jax/core/compile/jaxpr_to_mlir_module_duration",
-            "/jax/core/compile/backend_compile_duration",
-        )
-
-    listener: Any = listen
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listener)
-
-
-def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:
-    """At most one level on 0.1 % of the values: float32 sums in another order, then truncation to bytes."""
-    difference = np.abs(found.astype(int) - expected.astype(int))
-    assert difference.max() <= 1
-    assert (difference > 0).mean() <= 1e-3
 
 
 def test_a_clip_has_the_right_form(clip: np.ndarray) -> None:
