@@ -13,15 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.serving.world import PAIR, ROOT, FakeModel, Held, Server, pair, serving, until
 from tooncrafter_jax.errors import UserError
-from tooncrafter_jax.sampling.request import DEFAULT_SEED
+from tooncrafter_jax.sampling.request import DEFAULT_SEED, PreparedPair, SamplingOptions
 from tooncrafter_jax.serving.client import Client
 from tooncrafter_jax.serving.limits import Limits
 from tooncrafter_jax.serving.server import page_address
+from tooncrafter_jax.typing import HostVideos
 
 BLANK = [DEFAULT_SEED]
 """Seeds of a batch that compiles."""
@@ -41,6 +44,22 @@ def test_what_comes_while_the_server_compiles_waits_and_is_drawn(tmp_path: Path)
         assert client.wait(id)["state"] == "done"
         until(lambda: devices(server) == "ready")
     assert held.model.batches[0] == BLANK and sorted(held.model.batches) == [[7], BLANK, BLANK]  # with a sketch, too
+
+
+def test_the_sketch_of_what_compiles_has_a_line(tmp_path: Path) -> None:
+    """Motion is bent to lines alone: a blank sketch leaves that program to the first client."""
+    lines: list[bool] = []
+
+    class Watched(FakeModel):
+        def sample(
+            self, pairs: Sequence[PreparedPair], options: SamplingOptions, on_progress: Any = None
+        ) -> HostVideos:
+            lines.extend(pair.hints is not None and bool(np.any(pair.hints)) for pair in pairs)
+            return super().sample(pairs, options, on_progress)
+
+    with serving(tmp_path, Watched(), warm_up=True) as server:
+        until(lambda: devices(server) == "ready")
+    assert lines == [False, True]
 
 
 def test_a_server_that_does_not_compile_is_ready(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Compiles, when the server starts, what the first clips will need: the model is loaded, and blank clips are drawn."""
+"""Compiles, when the server starts, what the first clips will need: the model is loaded, and blank
+clips are drawn.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,17 @@ def chores(model: ServedModel, limits: Limits) -> list[Chore]:
 
 
 def _draw(model: ServedModel, limits: Limits, has_sketch: bool, tell: Callable[[Progress], None]) -> None:
-    """Draws a blank clip; that progress is told makes another program, and clients are always told."""
+    """Draws a clip of blank paper; that progress is told makes another program, and clients are always told.
+
+    A sketch has a line: without any, motion would not be bent to it, which is a program of its own.
+    """
     known = model.described
     options = make_options(known.sampling)
     height, width = options.size(known.config)
     paper = np.full((height, width, 3), 255, np.uint8)
-    sketches = {options.frames // 2: Sketch(paper, may_be_blank=True)} if has_sketch else None
+    drawn = paper.copy()
+    drawn[height // 2 : height // 2 + 2, width // 4 : -(width // 4)] = 0
+    sketches = {options.frames // 2: Sketch(drawn, dark_lines=True)} if has_sketch else None
     pair = Pair(paper, paper, sketches=sketches)
     with collected():  # nobody has asked for it
         check(Work(pair, options, {}), known, limits)
