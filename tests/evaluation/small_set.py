@@ -54,7 +54,7 @@ class Darker:
         return {"levels": self.levels}
 
     def make(self, clips: Sequence[TrueClip]) -> np.ndarray:
-        self.asked += len(clips)
+        self.asked += len({clip.id for clip in clips})
         videos = np.stack([clip.video for clip in clips])
         return np.maximum(videos.astype(int) - self.levels, 0).astype(np.uint8)
 

@@ -49,6 +49,13 @@ class Numbers:
         return np.broadcast_to(np.arange(shape[1], dtype=np.uint8)[:, None, None, None], shape).copy()
 
 
+class Counted(Numbers):
+    """Knows what it costs."""
+
+    def denoiser_flops(self) -> float:
+        return 7.0
+
+
 def test_a_triplet_is_squashed_and_has_its_kind_of_motion(directory: Path) -> None:
     triplets = Triplets(directory, 20, 64)
     assert triplets.ids == NAMES and len(triplets) == len(NAMES)
@@ -80,6 +87,7 @@ def test_a_method_draws_the_clip_between_the_outer_drawings_and_its_middle_is_ta
         np.testing.assert_array_equal(asked.video[[0, -1]], clip.video[[0, -1]])
         assert not any(np.array_equal(frame, clip.video[1]) for frame in asked.video), "the middle is not told"
     assert middle.settings() == {"own": 1, "frames": 16}
+    assert middle.denoiser_flops() is None and MiddleFrames(Counted(), 16).denoiser_flops() == 7.0
 
 
 def test_outer_frames_are_not_measured(directory: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.evaluation.metrics.metric import ClipBatch, Metric, Rows
-from tooncrafter_jax.evaluation.run import Method
+from tooncrafter_jax.evaluation.run import Method, denoiser_flops_of
 from tooncrafter_jax.evaluation.true_clips import TrueClip, TrueSet, check_limit, spread
 from tooncrafter_jax.io import read_image
 from tooncrafter_jax.io.json_files import read_json
@@ -158,6 +158,10 @@ class MiddleFrames:
     def settings(self) -> JsonObject:
         """What the frames depend on besides the triplets."""
         return {**self._method.settings(), "frames": self._frames}
+
+    def denoiser_flops(self) -> float | None:
+        """The method's, for a whole clip."""
+        return denoiser_flops_of(self._method)
 
     def make(self, clips: Sequence[TrueClip]) -> Uint8Videos:
         """The triplets again, (B, 3, H, W, 3)."""

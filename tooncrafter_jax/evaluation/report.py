@@ -15,7 +15,7 @@ from tooncrafter_jax.evaluation.metrics.intervals import Interval, difference, i
 from tooncrafter_jax.evaluation.metrics.metric import Metric
 from tooncrafter_jax.evaluation.pictures import write_side_by_side, write_together
 from tooncrafter_jax.evaluation.plots import write_by_frame, write_intervals
-from tooncrafter_jax.evaluation.run import Costed, Evaluation, Measured, Method, Truth, per_clip
+from tooncrafter_jax.evaluation.run import Evaluation, Measured, Method, Truth, denoiser_flops_of, per_clip
 from tooncrafter_jax.io import write_json
 from tooncrafter_jax.io.atomic_files import write_atomically
 from tooncrafter_jax.io.markup import markdown_code, markdown_text
@@ -122,8 +122,11 @@ def write_report(
 def costs_of(method: Method, measured: Measured) -> dict[str, float | None]:
     """What a clip takes: the median of its seconds, and TFLOP of the denoiser; None where that is not known."""
     known = measured.seconds[np.isfinite(measured.seconds)]
-    flops = method.denoiser_flops() / 1e12 if isinstance(method, Costed) else None
-    return {"seconds": float(np.median(known)) if len(known) else None, "denoiser_tflop": flops}
+    flops = denoiser_flops_of(method)
+    return {
+        "seconds": float(np.median(known)) if len(known) else None,
+        "denoiser_tflop": None if flops is None else flops / 1e12,
+    }
 
 
 def differences_from(

@@ -47,11 +47,16 @@ class Method(Protocol):
 
 @runtime_checkable
 class Costed(Protocol):
-    """A method whose operations are known."""
+    """A method whose operations may be known."""
 
-    def denoiser_flops(self) -> float:
-        """Operations of all passes of the denoiser for one clip."""
+    def denoiser_flops(self) -> float | None:
+        """Operations of all passes of the denoiser for one clip; None where they are not known."""
         ...
+
+
+def denoiser_flops_of(method: Method) -> float | None:
+    """Operations of all passes of the denoiser for one clip, where a method knows them."""
+    return method.denoiser_flops() if isinstance(method, Costed) else None
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Evaluation:
                     truth = truth or [self.clips[index] for index in indices]
                     videos, seconds = self._videos(method, truth)
                     rows = kept | self._measured(missing, videos, truth)
-                    rows[_SECONDS] = kept.get(_SECONDS, np.full(len(ids), seconds / len(ids)))
+                    rows[_SECONDS] = kept.get(_SECONDS, np.full(len(ids), seconds))
                     self.store.keep_rows(method.name, number, ids, rows)
                 done += 1
                 on_batch(method.name, done, total)
@@ -151,14 +156,18 @@ class Evaluation:
         return list(range(number * self.batch, min((number + 1) * self.batch, len(self.clips))))
 
     def _videos(self, method: Method, truth: Sequence[TrueClip]) -> tuple[Uint8Videos, float]:
-        """What a method makes of clips, and the seconds it took; NaN if it was kept, or the first that it makes."""
+        """What a method makes of clips, and the seconds that each took; NaN if it was kept, or the first that it makes.
+
+        A last batch is filled up, so that nothing is compiled for its size.
+        """
         kept = [self.store.video(method.name, clip.id) for clip in truth] if self.keep_videos else [None]
         whole = [video for video in kept if video is not None]
         if len(whole) == len(truth) and all(v.shape == c.video.shape for v, c in zip(whole, truth, strict=True)):
             return np.stack(whole), math.nan
+        filled = _filled(truth, self.batch)
         started = time.perf_counter()
-        videos = method.make(truth)
-        seconds = time.perf_counter() - started if method.name in self._has_made else math.nan
+        videos = method.make(filled)[: len(truth)]
+        seconds = (time.perf_counter() - started) / len(filled) if method.name in self._has_made else math.nan
         self._has_made.add(method.name)
         expected = (len(truth), *truth[0].video.shape)
         if videos.shape != expected:
@@ -171,11 +180,10 @@ class Evaluation:
         return videos, seconds
 
     def _measured(self, metrics: Sequence[Metric], videos: Uint8Videos, truth: Sequence[TrueClip]) -> HostParams:
-        """Rows by "metric/row". A last batch is filled up, so that nothing is compiled for its size."""
-        count, spare = len(truth), self.batch - len(truth)
-        filled = [*truth, *(truth[-1] for _ in range(spare))]
+        """Rows by "metric/row". A last batch is filled up, too."""
+        count, filled = len(truth), _filled(truth, self.batch)
         batch = ClipBatch(
-            np.concatenate([videos, np.repeat(videos[-1:], spare, axis=0)]),
+            np.concatenate([videos, np.repeat(videos[-1:], len(filled) - count, axis=0)]),
             np.stack([clip.video for clip in filled]),
             tuple(clip.prompt for clip in filled),
         )
@@ -205,6 +213,11 @@ class Evaluation:
         unknown = [np.full(len(self._indices(number)), math.nan) for number in range(self.batches)]
         seconds = [rows.get(_SECONDS, nothing) for rows, nothing in zip(batches, unknown, strict=True)]
         return Measured(method.name, method.title, found, np.concatenate(seconds))
+
+
+def _filled(clips: Sequence[TrueClip], count: int) -> list[TrueClip]:
+    """The clips, and the last one again until there are so many."""
+    return [*clips, *(clips[-1] for _ in range(count - len(clips)))]
 
 
 def _has(rows: Mapping[str, HostArray], metric: Metric) -> bool:

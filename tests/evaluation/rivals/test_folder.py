@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_every_form_gives_its_frames(tmp_path: Path, form: str, least: float) ->
         else [0.0, 100.0 if np.array_equal(video, VIDEO) else 0.0, 0.0]
     )
     assert np.argmax(errors) == 1 and errors[1] > least, errors
+
+
+def test_clips_that_are_made_anew_are_others(tmp_path: Path) -> None:
+    """Or an evaluation would go on with what it measured of the former ones."""
+    written(tmp_path, "folder", "a")
+    before = Folder(tmp_path).settings()
+    assert Folder(tmp_path).settings() == before
+    shutil.rmtree(tmp_path / "a")
+    written(tmp_path, "folder", "a", VIDEO[:, ::-1])
+    assert Folder(tmp_path).settings() != before
 
 
 def test_an_mp4_is_neither_darkened_nor_tinted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ each clip.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,8 +76,12 @@ class Folder:
         return np.stack([self._clip(request) for request in requests])
 
     def settings(self) -> JsonObject:
-        """The folder."""
-        return {"folder": str(self._path.resolve())}
+        """The folder, and a digest of its files' names, sizes and times: clips that were made anew are others."""
+        files = sorted(path for path in self._path.rglob("*") if path.is_file())
+        stats = [(path.relative_to(self._path).as_posix(), path.stat()) for path in files]
+        listed = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+        digest = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+        return {"folder": str(self._path.resolve()), "files": digest}
 
     def _clip(self, request: ClipRequest) -> HostArray:
         path = self._find(request.id)
