@@ -19,7 +19,7 @@ train() {
   for run in "$@"; do "$python" train.py --config="configs/small.py:$run" --workdir="$runs/$run"; done
 }
 train autoencoder autoencoder_lpips base rectify decoder_carried decoder_carried_lpips joint sketch together
-scripts/bundle_small.sh "$python" "$runs/together/export"
+scripts/bundle_small.sh "$python" "$runs/together/export" "configs/small.py, the runs up to together, in the order of scripts/train_small.sh"
 
 # Rows of the paper's Tables 3 and 4.
 train rectify_ii rectify_iii rectify_iv rectify_v rectify_lora

@@ -41,7 +41,7 @@ class Measurements:
     ] = None
     craft_weights: Annotated[
         Path | None,
-        Option("weights of CRAFT: craft_mlt_25k.pth (with the extra convert), or what `convert` made of it"),
+        Option("weights of CRAFT: craft_mlt_25k.pth, or what `convert` made of it"),
     ] = None
     fingerprints: Annotated[bool, Option("look for near-duplicates")] = True
     captions: Annotated[
