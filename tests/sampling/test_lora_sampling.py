@@ -34,5 +34,6 @@ def test_their_options_win_over_the_models(tmp_path):
 def test_options_that_are_none_are_told_before_anything_is_loaded(tmp_path):
     file = tmp_path / "lora.safetensors"
     save_lora(file, factors(), 1.0, {"solvre": "lcm"})
-    with pytest.raises(UserError, match="no key 'solvre'; did you mean 'solver'"):
-        ToonCrafter.load("small", lora=file)
+    for load in (lambda: ToonCrafter.load("small", lora=file), ModelSource("small", lora=file).described):
+        with pytest.raises(UserError, match=r"lora.safetensors' has no key 'solvre'; did you mean 'solver'"):
+            load()

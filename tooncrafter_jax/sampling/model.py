@@ -22,10 +22,11 @@ from tooncrafter_jax.sampling.model_loading import (
     find_checkpoint,
     load_components,
     random_components,
+    sampling_of,
 )
 from tooncrafter_jax.sampling.observation import Progress
 from tooncrafter_jax.sampling.pair_sampler import PairSampler
-from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions, make_options
+from tooncrafter_jax.sampling.request import PreparedPair, SamplingOptions
 from tooncrafter_jax.sampling.residence import Memory, Residence, checked_memory
 from tooncrafter_jax.sampling.sampler import Sampler
 from tooncrafter_jax.typing import AllParams, Device, Dtype, HostVideos, JsonObject
@@ -176,8 +177,7 @@ class Model:
     ) -> Own:
         chosen = list(devices or jax.devices())
         factors = None if lora is None else load_lora(lora)
-        sampling = {**checkpoint.sampling, **(factors.sampling if factors else {})}
-        make_options(sampling)  # of types that mean nothing: refused before anything is loaded
+        sampling = sampling_of(checkpoint, factors)  # what means nothing is refused before anything is loaded
         compute = compute_dtype(dtype, chosen)
         with tracing_on(chosen[0]):
             check_backend(attention, compute, "attention")

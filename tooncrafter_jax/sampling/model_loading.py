@@ -14,10 +14,12 @@ from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.paths import any_path, url_of
 from tooncrafter_jax.models.network import AnyNetwork
 from tooncrafter_jax.nn.platform import platform_of
-from tooncrafter_jax.typing import Device, DeviceParams, Dtype, HostParams, Params
+from tooncrafter_jax.sampling.request import make_options
+from tooncrafter_jax.typing import Device, DeviceParams, Dtype, HostParams, JsonObject, Params
 from tooncrafter_jax.weights.hub import fetched_model
 from tooncrafter_jax.weights.hub_download import BY_ENVIRONMENT, Access
 from tooncrafter_jax.weights.hub_names import parse_name
+from tooncrafter_jax.weights.lora import Lora
 from tooncrafter_jax.weights.rule import random_params
 from tooncrafter_jax.weights.store import REQUIRED_COMPONENTS, Checkpoint
 
@@ -65,6 +67,19 @@ def find_checkpoint(
     checkpoint = Checkpoint(path)
     checkpoint.require(components)
     return checkpoint
+
+
+def sampling_of(checkpoint: Checkpoint, factors: Lora | None = None) -> JsonObject:
+    """How a model is sampled if nothing else is said: as its directory says, and above that its low-rank factors.
+
+    Raises:
+      UserError: one of them holds an option that there is not, or of another type; names the file.
+    """
+    make_options(checkpoint.sampling, where=f"the sampling of '{checkpoint.directory}'")
+    if factors is None:
+        return checkpoint.sampling
+    make_options(factors.sampling, where=f"the sampling of '{factors.file}'")
+    return {**checkpoint.sampling, **factors.sampling}
 
 
 def load_components(

@@ -162,12 +162,15 @@ class PreparedPair(NamedTuple):
     open_end: bool = False
 
 
-def make_options(values: JsonObject, also: Sequence[str] = ()) -> SamplingOptions:
+def make_options(
+    values: JsonObject, also: Sequence[str] = (), *, where: str = "the sampling options"
+) -> SamplingOptions:
     """`SamplingOptions` from keyword arguments, with an error that names an unknown one.
 
     Args:
       values: name -> value; numbers may be numpy's.
       also: names that are taken beside the options, which an unknown one may be meant for.
+      where: what holds them, for messages.
 
     Raises:
       UserError: for an unknown option, naming ours where it is one of diffusers or of the published script, or one of
@@ -177,7 +180,7 @@ def make_options(values: JsonObject, also: Sequence[str] = ()) -> SamplingOption
     return from_dict(
         SamplingOptions,
         values,
-        "the sampling options",
+        where,
         also=also,
         advice=lambda name: foreign_names.advice(name, known, published_names(SamplingOptions, Pair)),
     )

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -36,11 +37,13 @@ class Lora(NamedTuple):
       scale: alpha / rank.
       sampling: options that suit the model with the factors, over its own, by their names in
         `sampling.request.SamplingOptions`.
+      file: where they were read.
     """
 
     factors: HostParams
     scale: float
     sampling: JsonObject
+    file: Path
 
 
 def matrix_shape(kernel: tuple[int, ...]) -> tuple[int, int]:
@@ -105,7 +108,7 @@ def load_lora(file: GivenPath) -> Lora:
     spoilt = [name for name, factor in factors.items() if not np.isfinite(factor.astype(np.float32)).all()]
     if spoilt:
         raise UserError(f"'{file}' has values in {spoilt[0]} that are not finite: train it again, or name another file")
-    return Lora(factors, scale, sampling)
+    return Lora(factors, scale, sampling, file)
 
 
 def merged(params: Mapping[str, Mapping[str, AnyArray]], lora: Lora) -> dict[str, DeviceParams]:

@@ -16,7 +16,7 @@ from tooncrafter_jax.io.paths import url_of
 from tooncrafter_jax.models.configuration import COMPONENTS, ModelConfig, preset
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, find_checkpoint
+from tooncrafter_jax.sampling.model_loading import DEFAULT_MODEL, find_checkpoint, sampling_of
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.records import file_record
 from tooncrafter_jax.sampling.residence import Memory
@@ -74,10 +74,10 @@ class ModelSource:
         # A path is no identity: other weights may be converted into the same directory.
         path = url_of(checkpoint.directory) or os.path.abspath(checkpoint.directory)
         record = {"path": path, "weights": checkpoint.fingerprint or f"those of {path}"} | self._held()
-        sampling = checkpoint.sampling
-        if self.lora:  # a mistake is reported before the model is loaded
-            sampling = {**sampling, **load_lora(self.lora).sampling}
+        if self.lora:
             record["lora"] = file_record(self.lora, Stamps())["sha256"]
+        # A mistake is reported before the model is loaded.
+        sampling = sampling_of(checkpoint, load_lora(self.lora) if self.lora else None)
         return DescribedModel(record, checkpoint.config, checkpoint.components, sampling)
 
     def _held(self) -> dict[str, str]:
