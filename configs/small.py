@@ -25,7 +25,6 @@ THROUGH_SKETCHES = {
         "enlargement": 2,
         "both_ways": True,
         "through_sketches": True,
-        "share_temperature": 1.25,
         "guides_denoiser": False,
     }
 }

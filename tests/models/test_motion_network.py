@@ -15,7 +15,7 @@ from tests.models.tiny_networks import values
 from tests.reference import noise_params
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.models.motion import Motion, logit_of
+from tooncrafter_jax.models.motion import Motion
 from tooncrafter_jax.models.motion_network import MotionNetwork
 from tooncrafter_jax.models.network import Network
 from tooncrafter_jax.models.rife import Rife, RifeConfig
@@ -117,20 +117,6 @@ def test_flows_between_enlarged_lines_in_both_directions() -> None:
     np.testing.assert_array_equal(alone.flows, other.flows)
 
 
-def test_a_temperature_mixes_both_pictures_more_evenly() -> None:
-    """It divides the logits of the shares, and leaves flows alone."""
-    config = replace(CONFIG, refinement_widths=(), refinement_scales=())
-    own = {path: value for path, value in params().items() if path.startswith("flow.")}
-    plain, warm = (
-        jax.jit(Network(MotionNetwork, one).bind(own).__call__, static_argnums=1)(ends(), FRAMES)
-        for one in (config, replace(config, share_temperature=2.0))
-    )
-    between = slice(1, -1)
-    np.testing.assert_array_equal(warm.flows, plain.flows)
-    np.testing.assert_allclose(logit_of(warm.share[:, between]), logit_of(plain.share[:, between]) / 2, atol=1e-4)
-    assert jnp.abs(warm.share[:, between] - plain.share[:, between]).max() > 0.01
-
-
 @pytest.mark.gate
 def test_pictures_of_any_size_are_padded_and_cut() -> None:
     height, width, multiple = 40, 56, CONFIG.pixel_multiple
@@ -149,7 +135,6 @@ def test_pictures_of_any_size_are_padded_and_cut() -> None:
     ("changes", "sentence"),
     [
         ({"flow": RifeConfig((), ())}, "motion.flow.widths is empty"),
-        ({"share_temperature": 0.0}, "motion.share_temperature is 0.0, which is too small"),
         ({"refinement_scales": (4,)}, "motion.refinement_widths has 2 entries and motion.refinement_scales 1"),
         (
             {"flow": RifeConfig(scales=(8, 4, 3, 1))},

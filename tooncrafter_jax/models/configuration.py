@@ -251,7 +251,7 @@ def small() -> ModelConfig:
             **first_stage, attention_levels=(3,), reference_head_dim=8, carried=True, corrects_motion=True
         ),
         sketch_encoder=SketchEncoderConfig(in_channels=16, **denoiser),
-        motion=MotionConfig(enlargement=2, both_ways=True, through_sketches=True, share_temperature=1.25),
+        motion=MotionConfig(enlargement=2, both_ways=True, through_sketches=True),
     )
 
 

@@ -51,9 +51,6 @@ class MotionConfig:
         trained on larger pictures than a model for 128x128 pixels has.
       both_ways: whether these flows are also estimated the other way round, and both are averaged.
       through_sketches: whether frames with a sketch become keys (`sketched_motion`), before any refinement.
-      share_temperature: what RIFE's logits of the share of the first picture are divided by, of the motion between the
-        two pictures, not of that beside frames with a sketch. Above 1 both pictures are mixed where RIFE is not sure of
-        one, which costs less where it is wrong.
       guides_denoiser: whether the denoiser sees the motion (spec section 14), and not only a decoder that carries its
         references along it.
     """
@@ -65,7 +62,6 @@ class MotionConfig:
     enlargement: int = 1
     both_ways: bool = False
     through_sketches: bool = False
-    share_temperature: float = 1.0
     guides_denoiser: bool = True
 
     def check(self, need: Need) -> None:
@@ -195,7 +191,7 @@ class MotionNetwork(nnx.Module):
             rearrange(x.astype(jnp.float32), "(b n) h w c -> b n h w c", n=between)
             for x in self.flow.estimate(first, last, times)
         )
-        return flows, logit / self.config.share_temperature
+        return flows, logit
 
     def _between_lines(self, first: Images, last: Images, times: Float[Array, "M"]) -> tuple[Flows, Logit]:
         """RIFE's flows and logits between drawings, at the size and in the directions of the configuration."""
