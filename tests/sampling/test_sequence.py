@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.sampling.test_pipeline import NARROW
+from tests.sampling.narrow import NARROW
 from tooncrafter_jax import ToonCrafter, UserError
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers.visits import visits

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.sampling.test_pipeline import NARROW
+from tests.sampling.narrow import NARROW
 from tests.sampling.test_sequence import Blend
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.timesheets import (

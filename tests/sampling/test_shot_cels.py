@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.io.drawn_cels import SIDE, disc
-from tests.sampling.test_pipeline import NARROW
+from tests.sampling.narrow import NARROW
 from tests.sampling.test_sequence import Blend
 from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.io.transparency import over
