@@ -10,32 +10,37 @@ import numpy as np
 from tests.reference import noise_params
 from tests.training.small import MODEL_CHANGES, ONE_LEVEL
 from tooncrafter_jax import ToonCrafter
-from tooncrafter_jax.models.configuration import tiny
+from tooncrafter_jax.models.configuration import ModelConfig, tiny
 from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.typing import Device
 
 SETTINGS: dict[str, Any] = {"height": 64, "width": 64, "steps": 3, "steps_per_chunk": 2}
-FRAMES = 16
-NARROW = changed(
-    tiny(),
-    MODEL_CHANGES
-    | {
-        "unet": MODEL_CHANGES["unet"] | ONE_LEVEL | {"temporal_length": FRAMES},
-        "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | ONE_LEVEL,
-        "image_projector": MODEL_CHANGES["image_projector"] | {"frames": FRAMES},
-    },
-)
-"""Its latents are an eighth of the pictures, as sketches want it."""
 
 
-def make_toon(devices: list[Device], **how: Any) -> ToonCrafter:
+def narrow(frames: int) -> ModelConfig:
+    """For clips of so many frames; its latents are an eighth of the pictures, as sketches want it."""
+    return changed(
+        tiny(),
+        MODEL_CHANGES
+        | {
+            "unet": MODEL_CHANGES["unet"] | ONE_LEVEL | {"temporal_length": frames},
+            "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | ONE_LEVEL,
+            "image_projector": MODEL_CHANGES["image_projector"] | {"frames": frames},
+        },
+    )
+
+
+NARROW = narrow(16)
+
+
+def make_toon(devices: list[Device], model: ModelConfig = NARROW, **how: Any) -> ToonCrafter:
     """With random weights, which lie on all of these devices."""
-    params = {name: noise_params(network) for name, network in NARROW.networks().items()}
+    params = {name: noise_params(network) for name, network in model.networks().items()}
     params = jax.device_put(params, devices[0])
     if len(devices) > 1:
         mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
         params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-    return ToonCrafter(NARROW, params, dtype="float32", devices=devices, **how)
+    return ToonCrafter(model, params, dtype="float32", devices=devices, **how)
 
 
 def assert_nearly_equal(found: np.ndarray, expected: np.ndarray) -> None:

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
-from tests.reference import noise_params
+from tests.sampling.narrow import make_toon, narrow
 from tests.sampling.test_sequence import noisy, sketch
-from tests.training.small import MODEL_CHANGES, ONE_LEVEL
 from tooncrafter_jax import ToonCrafter
-from tooncrafter_jax.models.configuration import tiny
-from tooncrafter_jax.training.start import changed
 from tooncrafter_jax.typing import Device
 
 pytestmark = pytest.mark.heavy
 
 FRAMES, SIZE = 8, 32
-MODEL = changed(
-    tiny(),
-    MODEL_CHANGES
-    | {
-        "unet": MODEL_CHANGES["unet"] | ONE_LEVEL | {"temporal_length": FRAMES},
-        "sketch_encoder": MODEL_CHANGES["sketch_encoder"] | ONE_LEVEL,
-        "image_projector": MODEL_CHANGES["image_projector"] | {"frames": FRAMES},
-    },
-)
+MODEL = narrow(FRAMES)
 """The least that draws a shot: clips of eight frames, as drawing through keys needs, and latents of 4 x 4."""
 HOW: dict[str, Any] = {
     "height": SIZE,
@@ -50,17 +38,10 @@ so that one program draws all.
 """
 
 
-def make_toon(devices: list[Device]) -> ToonCrafter:
-    params = {name: noise_params(network) for name, network in MODEL.networks().items()}
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
-    params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-    return ToonCrafter(MODEL, params, dtype="float32", devices=devices)
-
-
 @pytest.fixture(scope="module")
 def toon(devices: list[Device]) -> ToonCrafter:
     """The model on one device."""
-    return make_toon(devices[:1])
+    return make_toon(devices[:1], MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +82,7 @@ def test_a_shot_shows_its_keys_pixel_by_pixel(shot: np.ndarray) -> None:
 
 @pytest.mark.slow
 def test_eight_devices_draw_the_same_shot(devices: list[Device], shot: np.ndarray) -> None:
-    assert_alike(make_toon(devices).interpolate_sequence(KEYS, **SHOT, **HOW), shot)
+    assert_alike(make_toon(devices, MODEL).interpolate_sequence(KEYS, **SHOT, **HOW), shot)
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from jaxtyping import Array, Int
 def one_by_one(one: Callable[[Int[Array, ""]], Array], count: int, after: jax.Array) -> Array:
     """`one` of 0 to count - 1, stacked: `lax.map` whose results have no place in memory before `after` is there.
 
-    The CPU's scheduler does early what depends on nothing, as the empty results of a `lax.map` do: those of all layers
-    of a network would be held at once. These begin as copies of a number of `after`.
+    The CPU's scheduler does early what depends on nothing, as the empty results of a `lax.map` do: those of layers
+    in a row would be held at once. These begin as copies of a number of `after`.
     """
     found = jax.eval_shape(one, jax.ShapeDtypeStruct((), jnp.int32))
     start = jnp.full((count, *found.shape), after[(0,) * after.ndim].astype(found.dtype))
