@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -43,7 +43,7 @@ from tooncrafter_jax.runtime.compilation_cache import enable_compilation_cache
 from tooncrafter_jax.runtime.distributed import initialize, is_main_process
 from tooncrafter_jax.sampling.model_loading import compute_dtype
 from tooncrafter_jax.sampling.request import SamplingOptions
-from tooncrafter_jax.sketches import load_extractor
+from tooncrafter_jax.sketches import NetworkExtractor, load_extractor
 from tooncrafter_jax.typing import JsonObject
 
 PROGRAM = "tooncrafter evaluate"
@@ -126,13 +126,14 @@ def main(argv: list[str]) -> int:
         protocol = {} if arguments.atd12k is None else atd12k.SAMPLING
         return sampling_options(arguments, {**own, **protocol}, **size)
 
+    extractor = cache(lambda: load_extractor(arguments.sketch_extractor, arguments.sketch_weights))
     how = {
         "prompts": not arguments.no_prompts,
         "dtype": arguments.dtype,
         "weight_dtype": arguments.weight_dtype,
         "attention": arguments.attention,
         "weights": arguments.metric_weights,
-        "sketches": lambda frames: _true_sketches(arguments, frames),
+        "sketches": partial(_true_sketches, arguments, extractor),
     }
     methods: list[Method] = [spec.make(sampling, clips, **how) for spec in specs]
     if arguments.atd12k is not None:
@@ -197,12 +198,14 @@ def _weights(arguments: argparse.Namespace) -> MetricWeightFiles:
     return MetricWeightFiles(arguments.metric_weights, clip)
 
 
-def _true_sketches(arguments: argparse.Namespace, own: Sequence[int] | None) -> TrueSketches:
+def _true_sketches(
+    arguments: argparse.Namespace, extractor: Callable[[], NetworkExtractor], own: Sequence[int] | None
+) -> TrueSketches:
     """What guides models that are given sketches, of the frames of a method's own, if it has some."""
     weights, name = arguments.sketch_weights, arguments.sketch_extractor
     frames = own or arguments.sketch_frames or [arguments.frames // 2]
     title = name if weights is None else f"{name} of {weights.name}"
-    return TrueSketches(load_extractor(name, weights), title, tuple(sorted(set(frames))))
+    return TrueSketches(extractor(), title, tuple(sorted(set(frames))))
 
 
 def _store(arguments: argparse.Namespace, clips: TrueSet, methods: Mapping[str, JsonObject]) -> RowStore:
