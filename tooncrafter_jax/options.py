@@ -135,12 +135,16 @@ def declared(cls: type) -> Mapping[str, Declared]:
     return {one.name: one for one in _declared(cls)}
 
 
-def value_of(text: str) -> object:
-    """The value of an option that is given as text: JSON, or the text itself where it is none."""
+def value_of(text: str, option: Declared | None = None) -> object:
+    """The value of an option that is given as text: JSON, or the text itself where it is none or the option is a text,
+    such as a `reuse` of 3.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    is_text = option is not None and option.kind is str
+    return text if is_text and value is not None and not isinstance(value, str) else value
 
 
 def check_ranges(options: object) -> None:

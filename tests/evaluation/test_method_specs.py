@@ -37,6 +37,7 @@ def test_a_method_is_read(text: str, kind: str, name: str, value: str) -> None:
     ("text", "kind", "value", "options"),
     [
         ("small[steps=8]", "model", "small", {"steps": 8}),
+        ("small[reuse=3,timesteps=999]", "model", "small", {"reuse": "3", "timesteps": "999"}),
         ("s=small[solver=unipc,eta=0.5]", "model", "small", {"solver": "unipc", "eta": 0.5}),
         ("sketched:small[sketch_frames=4,8,12,steps=2]", "sketched", "small", {"sketch_frames": "4,8,12", "steps": 2}),
         (

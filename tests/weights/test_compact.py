@@ -99,8 +99,10 @@ def test_options_that_suit_a_model_are_kept_with_it(tmp_path: Path, tiny_config:
     on = {"exact_last_step": True, "second_pass": False}
     chosen = sampling_options(parser.parse_args(["--no-exact-last-step", "--second-pass"]), on)
     assert not chosen.exact_last_step and chosen.second_pass
-    assert main(["compact", str(tmp_path / "small"), str(tmp_path / "again"), "--option=eta=0"]) == 0
-    assert Checkpoint(tmp_path / "again").sampling == {**own, "eta": 0}
+    assert (
+        main(["compact", str(tmp_path / "small"), str(tmp_path / "again"), "--option=eta=0", "--option=reuse=2"]) == 0
+    )
+    assert Checkpoint(tmp_path / "again").sampling == {**own, "eta": 0, "reuse": "2"}
     for option, message in (
         ("guidance=2", "did you mean 'guidance_scale'"),
         ("steps", "a name and a value"),

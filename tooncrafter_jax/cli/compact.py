@@ -9,8 +9,8 @@ from tooncrafter_jax.cli.vocabulary import add_overwrite, add_stored_dtype
 from tooncrafter_jax.errors import UserError, printable
 from tooncrafter_jax.io.json_files import read_json
 from tooncrafter_jax.models.configuration import OPTIONAL_COMPONENTS
-from tooncrafter_jax.options import value_of
-from tooncrafter_jax.sampling.request import make_options
+from tooncrafter_jax.options import declared, value_of
+from tooncrafter_jax.sampling.request import SamplingOptions, make_options
 from tooncrafter_jax.weights.compact import DTYPES, compact
 from tooncrafter_jax.weights.store import Checkpoint
 
@@ -75,12 +75,12 @@ def main(argv: list[str]) -> int:
 
 def _options(choices: list[str], whole: Checkpoint) -> dict[str, object]:
     """Sampling options of NAME=VALUE, checked together with those that the model has."""
-    found = {}
+    known, found = declared(SamplingOptions), {}
     for choice in choices:
         name, equals, value = choice.partition("=")
         if not equals:
             raise UserError(f"--option={choice} must be a name and a value, such as guidance_scale=1.5")
-        found[name] = value_of(value)
+        found[name] = value_of(value, known.get(name))
     make_options({**whole.sampling, **found}).check(whole.config)
     return found
 

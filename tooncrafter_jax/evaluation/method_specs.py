@@ -28,7 +28,7 @@ from tooncrafter_jax.evaluation.true_clips import TrueSet
 from tooncrafter_jax.io.paths import url_of
 from tooncrafter_jax.nn.attention import Backend
 from tooncrafter_jax.notes import note
-from tooncrafter_jax.options import value_of
+from tooncrafter_jax.options import declared, value_of
 from tooncrafter_jax.sampling.model_loading import BUNDLED, find_checkpoint
 from tooncrafter_jax.sampling.pipeline import ToonCrafter
 from tooncrafter_jax.sampling.request import SamplingOptions, make_options
@@ -154,7 +154,8 @@ class MethodSpec:
         twice = next((option for option in names if names.count(option) > 1), None)
         if twice is not None:
             raise UserError(f"'{text}' gives {twice} more than once: leave one of them")
-        options = {option: value_of(value) for option, _, value in parts}
+        known = declared(SamplingOptions)
+        options = {option: value_of(value, known.get(option)) for option, _, value in parts}
         return replace(spec, options=options)
 
     @classmethod
