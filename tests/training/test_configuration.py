@@ -41,7 +41,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("small.py:decoder_plain_true", "decoder", 1, 4e-4),
         ("small.py:decoder_carried_lpips", "decoder", 1, 4e-4),
         ("small.py:carried", "joint", 1, 5e-4),
-        ("small.py:distilled", "distill", 2, 5e-4),
+        ("small.py:distilled", "distill", 2, 1.5e-4),
         ("small.py:joint", "joint", 1, 2e-4),
         ("small.py:sketch", "sketch", 4, 2e-3),
         ("small.py:together", "joint", 1, 6e-4),
