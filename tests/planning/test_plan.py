@@ -176,6 +176,23 @@ def test_sampling_is_planned_for_the_topologys_device_and_its_weights(devices, m
 
 
 @pytest.mark.gate
+def test_decoding_is_planned_for_the_topologys_device_its_chunks_and_its_tiles(devices, monkeypatch):
+    """It is the very program that decodes: compiled here, its memory falls with the frames of a chunk."""
+    from tooncrafter_jax.planning import decoding_plan as module
+    from tooncrafter_jax.planning.topologies import parse_topology
+
+    monkeypatch.setattr(module, "topology_devices", lambda _: devices[3:4])
+    whole, chunks = (
+        module.plan_decoding(_narrow(), parse_topology("cpu:1"), 1, {"decode_frames_per_chunk": count})
+        for count in (16, 2)
+    )
+    assert whole.memory is not None and chunks.memory is not None
+    assert chunks.memory.temp < whole.memory.temp
+    assert whole.minimum == chunks.minimum and whole.minimum.backward == 0
+    assert whole.flops == pytest.approx(whole.minimum.forward, rel=0.1)
+
+
+@pytest.mark.gate
 def test_operations_follow_what_is_trained():
     by_variant = {name: _minimum(groups) for name, groups in VARIANTS.items()}
     assert len({found.forward for found in by_variant.values()}) == 1
@@ -431,7 +448,13 @@ def test_slices_are_named_by_their_sides():
         (["--topology=cpu:8", "--sampling", "--step-only"], "which --sampling does not compile"),
         (["--topology=cpu:8", "--solver=unipc"], "--solver is for --sampling"),
         (["--topology=cpu:8", "--config.data.batch=8", "--sampling", "--reuse=1"], "reuse must be"),
-        (["--topology=cpu:8", "--weight-dtype=int8"], "is for --sampling: training holds all weights as they are"),
+        (["--topology=cpu:8", "--weight-dtype=int8"], "is for --sampling: training and decoding hold all weights"),
+        (["--topology=cpu:8", "--decoding", "--weight-dtype=int8"], "is for --sampling: training and decoding"),
+        (["--topology=cpu:8", "--decoding", "--solver=unipc"], "--solver is for --sampling"),
+        (["--topology=cpu:8", "--sampling", "--decode-tile-size=64"], "--decode-tile-size is for --decoding"),
+        (["--topology=cpu:8", "--sampling", "--decoding"], "do not go together"),
+        (["--topology=cpu:8", "--config.data.batch=8", "--decoding=0"], "at least 1 pair"),
+        (["--topology=cpu:8", "--decoding", "--hosts"], "decoding loads no batches"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_compiled(devices, monkeypatch, arguments, sentence):
