@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tooncrafter_jax.models import autoencoder, dual_reference_decoder, unet_blocks
+from tooncrafter_jax.models import autoencoder, decoder_parts, unet_blocks
 from tooncrafter_jax.models.configuration import ModelConfig, tooncrafter_512
 from tooncrafter_jax.nn import cpu_gradients, products
 from tooncrafter_jax.nn.attention import attention
@@ -125,7 +125,7 @@ def recording() -> Iterator[Calls]:
         return linear(x, kernel, bias)
 
     with contextlib.ExitStack() as stack:
-        for module in (autoencoder, dual_reference_decoder, unet_blocks):
+        for module in (autoencoder, decoder_parts, unet_blocks):
             stack.enter_context(mock.patch.object(module, "attention", noting_attention))
         stack.enter_context(mock.patch.object(products, "convolution", noting_convolution))
         stack.enter_context(mock.patch.object(cpu_gradients, "linear", noting_linear))
