@@ -158,11 +158,12 @@ def test_a_run_without_them_is_its_step(run, monkeypatch):
 def test_sampling_is_planned_for_the_topologys_device_and_its_weights(devices, monkeypatch):
     """Also where it has but one, which need not be the first of those that are here; nothing is compiled."""
     from tooncrafter_jax.nn.quantised import QuantisedKernel
+    from tooncrafter_jax.planning import planned_sampler
     from tooncrafter_jax.planning import sampling_plan as module
     from tooncrafter_jax.planning.topologies import parse_topology
 
     planned, held, arguments = [], [], module.sampling_arguments
-    monkeypatch.setattr(module, "topology_devices", lambda _: devices[3:4])
+    monkeypatch.setattr(planned_sampler, "topology_devices", lambda _: devices[3:4])
     monkeypatch.setattr(module, "sampling_arguments", lambda *a: planned.append(arguments(*a)) or planned[-1])
     monkeypatch.setattr(module, "compiled_plan", lambda *a: held.append(a[5]))
     for dtype in (None, "int8"):
@@ -179,9 +180,10 @@ def test_sampling_is_planned_for_the_topologys_device_and_its_weights(devices, m
 def test_decoding_is_planned_for_the_topologys_device_its_chunks_and_its_tiles(devices, monkeypatch):
     """It is the very program that decodes: compiled here, its memory falls with the frames of a chunk."""
     from tooncrafter_jax.planning import decoding_plan as module
+    from tooncrafter_jax.planning import planned_sampler
     from tooncrafter_jax.planning.topologies import parse_topology
 
-    monkeypatch.setattr(module, "topology_devices", lambda _: devices[3:4])
+    monkeypatch.setattr(planned_sampler, "topology_devices", lambda _: devices[3:4])
     whole, chunks = (
         module.plan_decoding(_narrow(), parse_topology("cpu:1"), 1, {"decode_frames_per_chunk": count})
         for count in (16, 2)
@@ -190,6 +192,30 @@ def test_decoding_is_planned_for_the_topologys_device_its_chunks_and_its_tiles(d
     assert chunks.memory.temp < whole.memory.temp
     assert whole.minimum == chunks.minimum and whole.minimum.backward == 0
     assert whole.flops == pytest.approx(whole.minimum.forward, rel=0.1)
+
+
+@pytest.mark.gate
+def test_devices_share_clips_and_frames_that_are_decoded_as_when_sampling(devices, monkeypatch):
+    """Two clips on eight devices: each has one clip's references, and a quarter of its frames; all have the weights."""
+    from tooncrafter_jax.planning import decoding_plan as module
+    from tooncrafter_jax.planning.topologies import parse_topology
+
+    held = {}
+    monkeypatch.setattr(module, "compiled_plan", lambda *a: held.setdefault(a[1].devices, a[5]))
+    for count in (1, 8):
+        module.plan_decoding(_narrow(), parse_topology(f"cpu:{count}"), 2)
+    settings = _narrow()
+    latents = (
+        4
+        * 2
+        * np.prod(
+            module.latent_shape(
+                settings, module.planned_sampler(settings, parse_topology("cpu:1"), 2, "decoding", None).sampler.config
+            )
+        )
+    )
+    assert held[8]["parameters"] == held[1]["parameters"]
+    assert held[8]["inputs"] == latents / 8 + (held[1]["inputs"] - latents) / 2
 
 
 @pytest.mark.gate

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from tooncrafter_jax.diffusion.loop import chunks
 from tooncrafter_jax.diffusion.schedule import NoiseSchedule
 from tooncrafter_jax.diffusion.solvers import solver_named
 from tooncrafter_jax.diffusion.solvers.solver import number_of_rows
-from tooncrafter_jax.errors import UserError
 from tooncrafter_jax.models.tooncrafter import Conditions
 from tooncrafter_jax.models.unet_blocks import TEXT_TOKENS
 from tooncrafter_jax.nn.platform import tracing_for
-from tooncrafter_jax.planning.plan import Plan, bytes_of, check_attention, compiled_plan, latent_shape
-from tooncrafter_jax.planning.topologies import Topology, topology_devices
+from tooncrafter_jax.planning.plan import Plan, bytes_of, compiled_plan, latent_shape
+from tooncrafter_jax.planning.planned_sampler import placed, planned_sampler
+from tooncrafter_jax.planning.topologies import Topology
 from tooncrafter_jax.runtime.flops import Flops
 from tooncrafter_jax.sampling.cost import denoiser_flops
 from tooncrafter_jax.sampling.denoise import Guidance, Remembered
 from tooncrafter_jax.sampling.feature_reuse import Reuse
-from tooncrafter_jax.sampling.request import make_options
 from tooncrafter_jax.sampling.sampler import Sampler
-from tooncrafter_jax.sampling.sampling_mesh import sampling_mesh
 from tooncrafter_jax.sampling.sampling_options import SamplingOptions
 from tooncrafter_jax.training.run_config import TrainConfig
-from tooncrafter_jax.training.start import architecture
 from tooncrafter_jax.typing import AllParams, Dtype, JsonObject, PyTree
 from tooncrafter_jax.weights.eight_bits import abstract_in_eight_bits, checked_weight_dtype
 
@@ -53,33 +49,22 @@ def plan_sampling(
       UserError: as `plan_training`, or there are no pairs, or no such dtype or option.
     """
     held_in = checked_weight_dtype(weight_dtype)
-    if pairs < 1:
-        raise UserError(f"--sampling is {pairs}, but at least 1 pair must be sampled")
-    check_attention(config, topology)
-    model = architecture(config)
-    size = {"frames": config.data.frames, "height": config.data.height, "width": config.data.width}
-    how = make_options({**(options or {}), **size})
-    how.check(model)
-    devices = topology_devices(topology)
-    at_once = 1 if how.sequential_guidance else how.branches
-    mesh = sampling_mesh(devices, at_once * pairs, how.frames)
-    networks = model.networks(config.dtype, config.dtype, config.attention)
-    whole = SingleDeviceSharding(devices[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
-    sampler = Sampler(model, networks, mesh)
-    args = sampling_arguments(config, sampler, how, pairs, whole, held_in)
+    sampler, how = planned_sampler(config, topology, pairs, "sampling", options)
+    model = sampler.config
+    args = sampling_arguments(config, sampler, how, pairs, held_in)
     reuse = None if how.reuse is None else Reuse.parse(how.reuse, model.unet)
     with tracing_for(topology.platform):
         lowered = sampler.denoise.lower(
             *args,
             solver=solver_named(how.solver),
             branches=how.branches,
-            in_sequence=at_once < how.branches,
+            in_sequence=how.sequential_guidance and how.branches > 1,
             reused_blocks=None if reuse is None else reuse.blocks,
         )
     params, *others = args
     arguments = {"parameters": bytes_of(params), "inputs": bytes_of(others)}
     minimum = Flops(forward=pairs * denoiser_flops(model, how))
-    return compiled_plan("sampling", topology, mesh, pairs, lowered, arguments, minimum)
+    return compiled_plan("sampling", topology, sampler.mesh, pairs, lowered, arguments, minimum)
 
 
 def sampling_arguments(
@@ -87,7 +72,6 @@ def sampling_arguments(
     sampler: Sampler,
     options: SamplingOptions,
     pairs: int,
-    sharding: Sharding | None,
     weight_dtype: Dtype | None,
 ) -> tuple[PyTree, ...]:
     """Shapes of what `Sampler.denoise` is given, all rows in one chunk, without sketches.
@@ -97,21 +81,17 @@ def sampling_arguments(
       sampler: of the model.
       options: how to sample.
       pairs: that are sampled together.
-      sharding: of everything.
       weight_dtype: of the large weights, if that is one of 8 bits; None for that of the computation.
     """
     model = sampler.config
 
     def shape(*sides: int, dtype: Dtype = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(sides, dtype, sharding=sharding)
-
-    def placed(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=leaf.dtype), tree)
+        return jax.ShapeDtypeStruct(sides, dtype, sharding=sampler.layout(sides))
 
     held: AllParams = {"unet": sampler.networks["unet"].abstract_params}
     if weight_dtype is not None:
         held = abstract_in_eight_bits(held, weight_dtype)
-    params = placed(held)
+    params = placed(held, sampler)
     latents = shape(pairs, *latent_shape(config, model))
     tokens = TEXT_TOKENS + model.image_projector.queries_per_frame * model.image_projector.frames
     branches = options.branches
@@ -136,11 +116,11 @@ def sampling_arguments(
     times = None if options.guidance_interval is None or branches == 1 else (whole_number, whole_number)
     guidance = Guidance(scalar, scalar, scalar, times)  # pyright: ignore[reportArgumentType]
     fps = shape(pairs, dtype=jnp.int32)
-    conditions = Conditions(latents, placed(keys), fps)  # pyright: ignore[reportArgumentType]
+    conditions = Conditions(latents, placed(keys, sampler), fps)  # pyright: ignore[reportArgumentType]
     return (
         params,
-        placed(carry),
-        placed(jax.tree.map(jnp.asarray, chunk)),
+        placed(carry, sampler),
+        placed(jax.tree.map(jnp.asarray, chunk), sampler),
         shape(pairs, dtype=jnp.uint32),
         conditions,
         guidance,

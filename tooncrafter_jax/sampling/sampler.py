@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array, Float, Shaped, UInt32
 
 from tooncrafter_jax.diffusion.loop import Chunk, chunks
@@ -163,16 +163,18 @@ class Sampler:
         """Whether the frames of a clip are spread over devices."""
         return bool(self.rules.get("frames"))
 
+    def layout(self, shape: Sequence[int], *names: str | None) -> Sharding:
+        """Where an array lies whose leading axes have logical names ("batch", "frames"); whole on each device without."""
+        if self.mesh is None:
+            return SingleDeviceSharding(self.device)
+        axes = [dividing_axes(self.mesh, self.rules.get(n or ""), side) for n, side in zip(names, shape, strict=False)]
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
     def place(
         self, x: Shaped[Array, "*shape"] | Shaped[np.ndarray, "*shape"], *names: str | None
     ) -> Shaped[Array, "*shape"]:
-        """Puts a host array on the mesh, its axes laid out by logical name ("batch", "frames") and else replicated."""
-        if self.mesh is None:
-            return jax.device_put(x, self.device)
-        spec = [
-            dividing_axes(self.mesh, self.rules.get(n or ""), size) for n, size in zip(names, np.shape(x), strict=False)
-        ]
-        return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec(*spec)))
+        """Puts a host array on the devices, its axes laid out by logical name ("batch", "frames") and else replicated."""
+        return jax.device_put(x, self.layout(np.shape(x), *names))
 
     def _rows_at_a_time(self, rows: int) -> int:
         """How many of the independent rows run together.
