@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -34,6 +34,7 @@ from tooncrafter_jax.models import autoencoder, decoder_parts, unet_blocks
 from tooncrafter_jax.models.configuration import ModelConfig, tooncrafter_512
 from tooncrafter_jax.nn import cpu_gradients, products
 from tooncrafter_jax.nn.attention import attention
+from tooncrafter_jax.runtime.compiler_options import compiler_options
 
 KINDS = ("attention", "convolution", "linear")
 NETWORKS = ("unet", "decoder")
@@ -180,7 +181,7 @@ def drawn(call: Call) -> list[np.ndarray]:
 def ours(call: Call, run: Callable[..., jax.Array], arrays: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
     """Runs a call as the layer does."""
     inputs = [jnp.asarray(x) for x in arrays]
-    program = jax.jit(run).lower(*inputs).compile()
+    program = jax.jit(run, compiler_options=compiler_options(jax.devices()[0])).lower(*inputs).compile()
     return lambda: np.asarray(jax.block_until_ready(program(*inputs)))  # on the CPU no copy
 
 
@@ -293,13 +294,21 @@ def peak_memory(name: str, side: str) -> int:
     if side == "torch":
         import torch.nn.functional  # noqa: F401
     calls = calls_of(name, tooncrafter_512(), HEIGHT, WIDTH)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
     for kind in KINDS:
         of_kind = chosen(calls, [kind], None)
         for call in sorted(of_kind, key=lambda call: -call.numbers)[:MEASURED_FOR_MEMORY]:
             arrays = drawn(call)
             (ours(call, calls.run[call], arrays) if side == "ours" else torches(call, arrays))()
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return resident("VmHWM") - before
+
+
+def resident(what: str) -> int:
+    """Bytes of this process's memory: VmRSS of now, VmHWM the most so far. (What `resource` calls the most is at least
+    that of the process that began this one.)
+    """
+    (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(f"{what}:"))
+    return 1024 * int(line.split()[1])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -87,7 +87,7 @@ def test_chunks_of_any_size_equal_the_formula(monkeypatch: pytest.MonkeyPatch, c
     ("queries", "keys", "batch", "shared", "heads"),
     [
         pytest.param(10, 10, 3, False, 2, id="own_keys"),
-        pytest.param(9, 7, 3, True, 2, id="shared_keys"),
+        pytest.param(11, 7, 3, True, 2, id="shared_keys"),
         pytest.param(4, 3, 2, False, 6, id="one_block_of_grouped_heads"),
         pytest.param(3, 12, 1, False, 3, id="whole_blocks_of_keys"),
     ],

@@ -42,6 +42,7 @@ from tooncrafter_jax.models.tooncrafter import (
 from tooncrafter_jax.models.unet_blocks import ContextKeys
 from tooncrafter_jax.nn.logical_axes import axis_rules, constrain, dividing_axes
 from tooncrafter_jax.nn.platform import exact_float32, tracing_on
+from tooncrafter_jax.runtime.compiler_options import compiler_options
 from tooncrafter_jax.runtime.kept_programs import KeptFunction
 from tooncrafter_jax.sampling.denoise import Guidance, Remembered, denoise_chunk
 from tooncrafter_jax.sampling.feature_reuse import Reuse
@@ -150,7 +151,12 @@ class Sampler:
                 stack.enter_context(exact_float32(dtype))
                 return fn(*args, **kw)
 
-        jitted = jax.jit(traced, static_argnames=static_argnames, donate_argnames=donate_argnames)
+        jitted = jax.jit(
+            traced,
+            static_argnames=static_argnames,
+            donate_argnames=donate_argnames,
+            compiler_options=compiler_options(self.device),
+        )
         networks = {name: (network.dtype, network.attention) for name, network in self.networks.items()}
         layout = None if mesh is None else (mesh.shape, self.rules)
         return KeptFunction(jitted, static_argnames or (), repr((self.config, networks, layout)))
