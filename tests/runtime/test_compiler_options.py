@@ -13,9 +13,9 @@ from tooncrafter_jax.runtime.compiler_options import compiler_options
 
 @pytest.fixture(autouse=True)
 def _asked_anew():
-    module._are_known.cache_clear()
+    module.are_known.cache_clear()
     yield
-    module._are_known.cache_clear()
+    module.are_known.cache_clear()
 
 
 @pytest.mark.parametrize("platform", ["tpu", "gpu", "cuda"])
@@ -39,5 +39,5 @@ def test_products_are_compiled_without_the_library(monkeypatch):
     random = np.random.default_rng(0)
     x, kernel = (jnp.asarray(random.standard_normal(shape, np.float32)) for shape in ((512, 64), (64, 32)))
     program = jax.jit(jnp.dot, compiler_options=compiler_options(jax.devices("cpu")[0])).lower(x, kernel).compile()
-    assert "ynn" not in program.as_text()
+    assert "ynn" not in (program.as_text() or "ynn")
     np.testing.assert_allclose(program(x, kernel), np.asarray(x) @ np.asarray(kernel), atol=1e-4)

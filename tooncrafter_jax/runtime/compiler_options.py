@@ -23,12 +23,12 @@ def compiler_options(device: Device) -> dict[str, str]:
       device: one of those that the program runs on.
     """
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return OWN_PRODUCTS if device.platform == "cpu" and is_x86 and _are_known() else {}
+    return OWN_PRODUCTS if device.platform == "cpu" and is_x86 and are_known() else {}
 
 
 @functools.cache
-def _are_known() -> bool:
-    """Whether this release of the compiler has the options: they are experimental, and it refuses unknown ones."""
+def are_known() -> bool:
+    """Whether this release of the compiler has `OWN_PRODUCTS`: they are experimental, unknown ones an error."""
     try:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             jax.jit(lambda x: x, compiler_options=OWN_PRODUCTS).lower(0.0).compile()
