@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tooncrafter_jax.runtime import kept_programs
 from tooncrafter_jax.runtime.kept_programs import KeptFunction, keep_programs
+from tooncrafter_jax.runtime.quick_compilation import quick_options
 
 
 class Pair(NamedTuple):
@@ -164,6 +165,17 @@ def test_a_directory_that_cannot_be_written_does_not_matter(tmp_path: Path) -> N
         assert Traced()(Pair(jnp.ones(2), None)).first.sum() == 4
     finally:
         keep_programs(None)
+
+
+def test_a_function_with_options_of_its_own_can_be_a_part_of_another() -> None:
+    """JAX refuses compiler options below another program."""
+    options = quick_options()
+    kept = KeptFunction(
+        jax.jit(lambda x, *, times: times * x, static_argnames="times", compiler_options=options), ("times",), ""
+    )
+    np.testing.assert_array_equal(jax.jit(lambda x: kept(x, times=3) + 1)(jnp.arange(2.0)), [1, 4])
+    assert jax.eval_shape(lambda: kept.inline(jnp.ones(3), times=2)).shape == (3,)
+    np.testing.assert_array_equal(kept(jnp.arange(2.0), times=3), [0, 3])
 
 
 def test_without_a_directory_and_while_tracing_it_is_the_jitted_function(directory: Path) -> None:

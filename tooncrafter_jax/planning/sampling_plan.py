@@ -103,7 +103,7 @@ def sampling_arguments(
     carry = jax.eval_shape(solver.init, latents)
     if options.reuse is not None:
         kept = jax.eval_shape(
-            lambda: sampler.nothing_kept(
+            lambda: sampler.nothing_kept.inline(
                 rows=branches * pairs,
                 frames=options.frames,
                 frame_size=latents.shape[2:4],

@@ -97,11 +97,17 @@ class KeptFunction:
         """As that of a jitted function."""
         return self._function.trace(*args, **kw)
 
+    def inline(self, *args: PyTree, **kw: PyTree) -> Any:
+        """The function as a part of another that is being traced, whose program has options of its own."""
+        return self._function.__wrapped__(*args, **kw)  # pyright: ignore[reportAttributeAccessIssue]
+
     def __call__(self, *args: PyTree, **kw: PyTree) -> Any:
         """Calls the function; arguments are those of the jitted one."""
         static = {name: value for name, value in kw.items() if name in self._static}
         traced = {name: value for name, value in kw.items() if name not in static}
         leaves, structure = jax.tree.flatten((args, traced))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return self.inline(*args, **kw)
         directory, devices = _directory, _devices(leaves)
         if directory is None or not devices or jax.process_count() > 1:
             return self._function(*args, **kw)
@@ -153,11 +159,9 @@ def _kind(leaf: Any) -> tuple[object, ...]:
 
 
 def _devices(leaves: Sequence[Any]) -> Sequence[Device]:
-    """The devices that arguments lie on, in the order of their mesh; none if that cannot be told, as while tracing."""
+    """The devices that arguments lie on, in the order of their mesh; none if that cannot be told."""
     found: list[Device] = []
     for leaf in leaves:
-        if isinstance(leaf, Tracer):
-            return ()
         if isinstance(leaf, jax.Array):
             mesh = leaf.sharding.mesh if isinstance(leaf.sharding, NamedSharding) else None
             own = list(mesh.devices.flat) if isinstance(mesh, Mesh) else list(leaf.sharding.device_set)
