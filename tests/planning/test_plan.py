@@ -520,3 +520,24 @@ def test_a_branch_that_may_run_counts_in_full():
     text = jax.jit(run).lower(jnp.asarray(True), jnp.ones((16, 16))).compile().as_text()
     assert text is not None
     assert program_flops(parse_program(text)) == 2 * 16**3
+
+
+def test_products_of_attention_kernels_are_counted_beside_masks_of_many_blocks():
+    """As the TPU's compiler writes one: 20 blocks of keys made the table of blocks look like queries."""
+    from tooncrafter_jax.planning.hlo import parse_program
+    from tooncrafter_jax.planning.hlo_report import program_flops
+
+    text = """
+HloModule m
+
+ENTRY %main (b: s8[1,40,20], n: s32[1,40,20], q: bf16[8,40960,64], k: bf16[8,20480,64], v: bf16[8,20480,64]) -> bf16[8,40960,64] {
+  %b = s8[1,40,20]{2,1,0} parameter(0)
+  %n = s32[1,40,20]{2,1,0} parameter(1)
+  %q = bf16[8,40960,64]{2,1,0} parameter(2)
+  %k = bf16[8,20480,64]{2,1,0} parameter(3)
+  %v = bf16[8,20480,64]{2,1,0} parameter(4)
+  %splash_mha_fwd_no_residuals.1 = (f32[1024,128]{1,0}, bf16[8,40960,64]{2,1,0}) custom-call(%b, %n, %q, %k, %v), custom_call_target="tpu_custom_call"
+  ROOT %out = bf16[8,40960,64]{2,1,0} get-tuple-element(%splash_mha_fwd_no_residuals.1), index=1
+}
+"""
+    assert program_flops(parse_program(text)) == 4 * 8 * 40960 * 20480 * 64

@@ -153,9 +153,8 @@ def _of_kernel(one: Instruction, computation: Computation) -> float:
     kernel = re.search(r"splash_mha_(fwd|dq|dkv)", one.attributes) or re.search(r"splash_mha_(fwd|dq|dkv)", one.name)
     if not kernel:
         return 0.0
-    arrays = [computation.instructions[name].shapes[0].sides for name in one.operands]
-    arrays = [sides for sides in arrays if len(sides) >= 3 and prod(sides) > 1 and sides[-1] >= 16]
-    query, key = arrays[0], arrays[1]
+    shapes = [computation.instructions[name].shapes[0] for name in one.operands]  # those of the mask are of integers
+    query, key = [s.sides for s in shapes if len(s.sides) >= 3 and s.dtype.startswith(("f", "bf"))][:2]
     return 2.0 * _SPLASH[kernel[1]] * prod(query) * key[-2]
 
 
